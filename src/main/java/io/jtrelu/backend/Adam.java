@@ -1,0 +1,98 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * Adam with decoupled weight decay over a flat range of parameters, in place (Kingma and Ba, ICLR
+ * 2015; Loshchilov and Hutter, ICLR 2019).
+ *
+ * <pre>
+ * g = gradientScale * gradient
+ * m = beta1 * m + (1 - beta1) * g;   v = beta2 * v + (1 - beta2) * g^2
+ * parameter -= learningRate * ( (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+ *                               + weightDecay * parameter )
+ * </pre>
+ *
+ * All tensors are F32; t counts steps from 1 and is kept on the device.
+ */
+public abstract class Adam implements Operation {
+  private final long elements;
+  private final float beta1;
+  private final float beta2;
+  private final float epsilon;
+  private final float weightDecay;
+  private final Operands operands;
+
+  /** For backends. */
+  protected Adam(
+      Device device, long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+    this.elements = elements;
+    this.beta1 = beta1;
+    this.beta2 = beta2;
+    this.epsilon = epsilon;
+    this.weightDecay = weightDecay;
+    this.operands = new Operands("adam", device);
+  }
+
+  /** Number of parameters. */
+  public final long elements() {
+    return elements;
+  }
+
+  /** Decay of the first moment. */
+  public final float beta1() {
+    return beta1;
+  }
+
+  /** Decay of the second moment. */
+  public final float beta2() {
+    return beta2;
+  }
+
+  /** Added to the denominator. */
+  public final float epsilon() {
+    return epsilon;
+  }
+
+  /** Decoupled weight decay. */
+  public final float weightDecay() {
+    return weightDecay;
+  }
+
+  /**
+   * One step.
+   *
+   * @param moment1 first moment, zero before the first step
+   * @param moment2 second moment, zero before the first step
+   * @param scalars F32, two elements on the device: learning rate, and the step number t (from 1)
+   * @param gradientScale one element, on the device
+   */
+  public final void step(
+      Stream stream,
+      Tensor parameters,
+      Tensor gradient,
+      Tensor moment1,
+      Tensor moment2,
+      Tensor scalars,
+      Tensor gradientScale) {
+    operands.requireElements("parameters", parameters, elements, DataType.F32);
+    operands.requireElements("gradient", gradient, elements, DataType.F32);
+    operands.requireElements("first moment", moment1, elements, DataType.F32);
+    operands.requireElements("second moment", moment2, elements, DataType.F32);
+    operands.requireElements("scalars", scalars, 2, DataType.F32);
+    operands.requireElements("gradient scale", gradientScale, 1, DataType.F32);
+    compute(stream, parameters, gradient, moment1, moment2, scalars, gradientScale);
+  }
+
+  /** Implements {@link #step}. */
+  protected abstract void compute(
+      Stream stream,
+      Tensor parameters,
+      Tensor gradient,
+      Tensor moment1,
+      Tensor moment2,
+      Tensor scalars,
+      Tensor gradientScale);
+}

@@ -1,0 +1,95 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * A device that is open for work: it allocates tensors, makes streams and prepares operations.
+ *
+ * <p>Thread-safe. The caller closes tensors, operations and streams before the backend. Preparing
+ * an operation that the backend cannot run throws {@link UnsupportedException}.
+ */
+public interface Backend extends AutoCloseable {
+  /** Name of its provider. */
+  String name();
+
+  /** Where its tensors lie. */
+  Device device();
+
+  /**
+   * How many streams, each fed by a thread of its own, it takes to keep the device busy: the number
+   * of cores on a CPU, 1 on a GPU.
+   */
+  int lanes();
+
+  /** Whether operations on activations of this type can be prepared. */
+  boolean supports(DataType type);
+
+  /** A new stream, owned by the caller. */
+  Stream newStream();
+
+  /**
+   * Allocates a zeroed tensor, owned by the caller.
+   *
+   * @throws OutOfMemoryException if the device has no room, after cached memory was released
+   */
+  Tensor allocate(Shape shape, DataType type, Layout layout);
+
+  /** Memory in tensors of this backend. */
+  MemoryStatistics memory();
+
+  /**
+   * Copies elements between two tensors of equal element count, each in host memory or on this
+   * device; floating types are converted, rounding to nearest even. Host memory must stay alive and
+   * unchanged until the stream is synchronised.
+   *
+   * @throws OperandException if counts differ, a type is not floating while types differ, or a
+   *     tensor lies on another device
+   */
+  void copy(Stream stream, Tensor src, Tensor dst);
+
+  /** Sets all elements of a tensor on this device. */
+  void fill(Stream stream, Tensor dst, float value);
+
+  /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */
+  Conv2d conv2d(
+      Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation);
+
+  /** Prepares a stand-alone rectifier. */
+  Rectify rectify(long elements, DataType type, Rectifier rectifier);
+
+  /** Prepares a weighted sum. */
+  WeightedSum weightedSum(
+      long elements, DataType type, float weightA, float weightB, Rectifier activation);
+
+  /** Prepares a max-pooling. */
+  MaxPool2d maxPool2d(MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation);
+
+  /** Prepares a global mean-pooling of NHWC sources. */
+  GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation);
+
+  /** Prepares softmax cross-entropy. */
+  SoftmaxCrossEntropy softmaxCrossEntropy(int n, int classes, DataType type, float smoothing);
+
+  /** Prepares dropout. */
+  Dropout dropout(long elements, DataType type, float rate);
+
+  /** Prepares the norm of a gradient. */
+  GradientNorm gradientNorm(long elements);
+
+  /** Prepares stochastic gradient descent. */
+  Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay);
+
+  /** Prepares Adam. */
+  Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay);
+
+  /** Prepares a random orthogonal matrix. */
+  Orthogonal orthogonal(int rows, int cols, float gain);
+
+  /** Releases the device. Idempotent. */
+  @Override
+  void close();
+}

@@ -1,0 +1,165 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * Two-dimensional convolution + bias + rectifier as one operation, and its gradients. A fully
+ * connected layer is {@link Conv2dDescriptor#linear}.
+ *
+ * <pre>
+ * forward          dst[n,p,q,k]  = phi( bias[k] + sum_{r,s,c} src[n, p*sh - pt + r*dh, q*sw - pl + s*dw, g(k)+c]
+ *                                                             * weights[k,r,s,c] )
+ * backwardData     diff_src      = ( [diff_src +] conv^T(diff_dst, weights) ) * psi'(src)
+ * backwardWeights  diff_weights  = [diff_weights +] sum over n,p,q of diff_dst * src
+ *                  diff_bias     = [diff_bias +] sum over n,p,q of diff_dst
+ * </pre>
+ *
+ * with phi the {@code activation}, psi the {@code srcActivation} that produced src (IDENTITY where
+ * src is not an activation's output), and diff_dst the gradient before phi: see the package page.
+ * Elements outside the source count as zero.
+ *
+ * <p><b>Types.</b> src, dst, diff_src and diff_dst have the storage type {@link #type}; weights,
+ * bias, diff_weights and diff_bias are F32 always. Sums are accumulated in at least binary32.
+ *
+ * <p><b>Overlap.</b> dst must not overlap src; diff_src must not overlap diff_dst, but may be the
+ * very tensor src where the source is not needed again (an in-place gradient).
+ *
+ * <p>An empty batch is allowed: forward and backwardData do nothing; backwardWeights overwrites
+ * with zeros or adds nothing.
+ */
+public abstract class Conv2d implements Operation {
+  private final Conv2dDescriptor descriptor;
+  private final DataType type;
+  private final Rectifier activation;
+  private final Rectifier srcActivation;
+  private final Operands operands;
+
+  /** For backends: keeps the arguments that every implementation needs. */
+  protected Conv2d(
+      Device device,
+      Conv2dDescriptor descriptor,
+      DataType type,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    this.descriptor = descriptor;
+    this.type = type;
+    this.activation = activation;
+    this.srcActivation = srcActivation;
+    this.operands = new Operands("conv2d " + descriptor, device);
+  }
+
+  /** The sizes. */
+  public final Conv2dDescriptor descriptor() {
+    return descriptor;
+  }
+
+  /** Storage type of src, dst and their gradients. */
+  public final DataType type() {
+    return type;
+  }
+
+  /** The rectifier applied to the result. */
+  public final Rectifier activation() {
+    return activation;
+  }
+
+  /** The rectifier that produced src. */
+  public final Rectifier srcActivation() {
+    return srcActivation;
+  }
+
+  /** Allocates a packed form for this operation's weights, owned by the caller; pack before use. */
+  public abstract PackedWeights newPackedWeights();
+
+  /**
+   * Brings weights into packed form.
+   *
+   * @param weights F32 KRSC [oc, kh, kw, ic/groups]; must stay alive and unchanged while the packed
+   *     form is in use (a backend may keep an alias)
+   * @throws OperandException if the tensor does not fit
+   */
+  public final void pack(Stream stream, Tensor weights, PackedWeights packed) {
+    operands.require("weights", weights, descriptor.weights(), DataType.F32, Layout.KRSC);
+    runPack(stream, weights, packed);
+  }
+
+  /**
+   * dst = phi(conv(src, weights) + bias).
+   *
+   * @throws OperandException if a tensor does not fit
+   */
+  public final void forward(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
+    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
+    operands.requireDistinct("src", src, "dst", dst);
+    if (descriptor.n() > 0) {
+      runForward(stream, src, weights, bias, dst);
+    }
+  }
+
+  /**
+   * diff_src = ([diff_src +] conv^T(diff_dst, weights)) * psi'(src).
+   *
+   * @param diffDst gradient before this operation's activation
+   * @param src the source, read only where srcActivation is not the identity
+   * @param write ACCUMULATE adds to diff_src before the multiplication by psi'
+   * @throws OperandException if a tensor does not fit
+   */
+  public final void backwardData(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor src,
+      Tensor diffSrc,
+      Write write) {
+    operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
+    operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    if (descriptor.n() > 0) {
+      runBackwardData(stream, diffDst, weights, src, diffSrc, write);
+    }
+  }
+
+  /**
+   * Gradients of weights and bias.
+   *
+   * @param diffDst gradient before this operation's activation
+   * @param diffWeights F32 KRSC
+   * @param diffBias F32 [oc]
+   * @throws OperandException if a tensor does not fit
+   */
+  public final void backwardWeights(
+      Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("diff_weights", diffWeights, descriptor.weights(), DataType.F32, Layout.KRSC);
+    operands.require("diff_bias", diffBias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
+    runBackwardWeights(stream, src, diffDst, diffWeights, diffBias, write);
+  }
+
+  /** Implements {@link #pack}; operands are checked. */
+  protected abstract void runPack(Stream stream, Tensor weights, PackedWeights packed);
+
+  /** Implements {@link #forward}; operands are checked and the batch is not empty. */
+  protected abstract void runForward(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst);
+
+  /** Implements {@link #backwardData}; operands are checked and the batch is not empty. */
+  protected abstract void runBackwardData(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor src,
+      Tensor diffSrc,
+      Write write);
+
+  /** Implements {@link #backwardWeights}; operands are checked, the batch may be empty. */
+  protected abstract void runBackwardWeights(
+      Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write);
+}

@@ -1,0 +1,66 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * Inverted dropout with a counter-based mask, so that nothing is stored between the passes.
+ *
+ * <pre>
+ * keep_i    = uniform_i &gt;= rate,  uniform_i = {@link Philox} stream (seed, sequence), element i
+ * forward   dst      = src * keep / (1 - rate)          dst may be src
+ * backward  diff_src = [diff_src +] diff_dst * keep / (1 - rate)      diff_src may be diff_dst
+ * </pre>
+ */
+public abstract class Dropout implements Operation {
+  private final long elements;
+  private final DataType type;
+  private final float rate;
+  private final Operands operands;
+
+  /** For backends. */
+  protected Dropout(Device device, long elements, DataType type, float rate) {
+    if (!(rate >= 0 && rate < 1)) {
+      throw new IllegalArgumentException("dropout rate must lie in [0, 1), got " + rate);
+    }
+    this.elements = elements;
+    this.type = type;
+    this.rate = rate;
+    this.operands = new Operands("dropout", device);
+  }
+
+  /** Number of elements. */
+  public final long elements() {
+    return elements;
+  }
+
+  /** Storage type. */
+  public final DataType type() {
+    return type;
+  }
+
+  /** Probability of dropping an element. */
+  public final float rate() {
+    return rate;
+  }
+
+  /** dst = src * keep / (1 - rate). */
+  public final void forward(Stream stream, Tensor src, Tensor dst, long seed, long sequence) {
+    operands.requireElements("src", src, elements, type);
+    operands.requireElements("dst", dst, elements, type);
+    run(stream, src, dst, seed, sequence, Write.OVERWRITE);
+  }
+
+  /** diff_src = [diff_src +] diff_dst * keep / (1 - rate), with the same seed and sequence. */
+  public final void backward(
+      Stream stream, Tensor diffDst, Tensor diffSrc, long seed, long sequence, Write write) {
+    operands.requireElements("diff_dst", diffDst, elements, type);
+    operands.requireElements("diff_src", diffSrc, elements, type);
+    run(stream, diffDst, diffSrc, seed, sequence, write);
+  }
+
+  /** Implements both directions, which are the same map. */
+  protected abstract void run(
+      Stream stream, Tensor from, Tensor to, long seed, long sequence, Write write);
+}

@@ -1,0 +1,50 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * The Euclidean norm of a gradient and the factor that clips it.
+ *
+ * <pre>
+ * result[0] = norm = sqrt(sum g_i^2)
+ * result[1] = min(1, maxNorm / norm)       1 for a zero gradient; NaN where the norm is not finite
+ * </pre>
+ *
+ * The result stays on the device, where the optimiser reads it.
+ */
+public abstract class GradientNorm implements Operation {
+  private final long elements;
+  private final Operands operands;
+
+  /** For backends. */
+  protected GradientNorm(Device device, long elements) {
+    this.elements = elements;
+    this.operands = new Operands("gradient norm", device);
+  }
+
+  /** Number of gradient elements. */
+  public final long elements() {
+    return elements;
+  }
+
+  /**
+   * Norm and clipping factor.
+   *
+   * @param gradient F32
+   * @param maxNorm largest norm left alone; infinity clips nothing
+   * @param result F32, two elements
+   */
+  public final void run(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
+    operands.requireElements("gradient", gradient, elements, DataType.F32);
+    operands.requireElements("result", result, 2, DataType.F32);
+    if (!(maxNorm > 0)) {
+      throw new IllegalArgumentException("clipping norm must be positive, got " + maxNorm);
+    }
+    compute(stream, gradient, maxNorm, result);
+  }
+
+  /** Implements {@link #run}; sums in binary64 or pairwise, in a fixed order. */
+  protected abstract void compute(Stream stream, Tensor gradient, float maxNorm, Tensor result);
+}

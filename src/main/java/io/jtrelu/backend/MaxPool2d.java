@@ -1,0 +1,76 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * Max-pooling. The winner is the first maximum in row-major order of the window; a NaN wins.
+ *
+ * <pre>
+ * forward   dst[n,p,q,c] = max over the window of src;  argmax[n,p,q,c] = r*kernel + s of the winner
+ * backward  diff_src     = ( [diff_src +] sum of diff_dst over the windows that the element won ) * psi'(src)
+ * </pre>
+ */
+public abstract class MaxPool2d implements Operation {
+  private final MaxPool2dDescriptor descriptor;
+  private final DataType type;
+  private final Rectifier srcActivation;
+  private final Operands operands;
+
+  /** For backends. */
+  protected MaxPool2d(
+      Device device, MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    this.descriptor = descriptor;
+    this.type = type;
+    this.srcActivation = srcActivation;
+    this.operands = new Operands("max-pool " + descriptor, device);
+  }
+
+  /** The sizes. */
+  public final MaxPool2dDescriptor descriptor() {
+    return descriptor;
+  }
+
+  /** Storage type. */
+  public final DataType type() {
+    return type;
+  }
+
+  /** The rectifier that produced src. */
+  public final Rectifier srcActivation() {
+    return srcActivation;
+  }
+
+  /**
+   * Maximum and its place in each window.
+   *
+   * @param argmax U8 NHWC of dst's shape
+   */
+  public final void forward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("argmax", argmax, descriptor.dst(), DataType.U8, Layout.NHWC);
+    operands.requireDistinct("src", src, "dst", dst);
+    runForward(stream, src, dst, argmax);
+  }
+
+  /** Routes each gradient to the element that won; src is read only for psi'. */
+  public final void backward(
+      Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
+    operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("argmax", argmax, descriptor.dst(), DataType.U8, Layout.NHWC);
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
+    operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    runBackward(stream, diffDst, argmax, src, diffSrc, write);
+  }
+
+  /** Implements {@link #forward}. */
+  protected abstract void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax);
+
+  /** Implements {@link #backward}. */
+  protected abstract void runBackward(
+      Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write);
+}

@@ -1,0 +1,69 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * A rectifier as an operation of its own, for places where it cannot be fused into its producer
+ * (the pre-activation value is needed elsewhere too).
+ *
+ * <pre>
+ * forward   dst      = phi(src)                                       dst may be src
+ * backward  diff_src = [diff_src +] diff_dst * scale * (dst &gt; 0 ? 1 : slope)   diff_src may be diff_dst
+ * </pre>
+ *
+ * Here diff_dst is the gradient <i>after</i> the activation: this operation is the activation.
+ */
+public abstract class Rectify implements Operation {
+  private final long elements;
+  private final DataType type;
+  private final Rectifier rectifier;
+  private final Operands operands;
+
+  /** For backends. */
+  protected Rectify(Device device, long elements, DataType type, Rectifier rectifier) {
+    this.elements = elements;
+    this.type = type;
+    this.rectifier = rectifier;
+    this.operands = new Operands("rectify", device);
+  }
+
+  /** Number of elements. */
+  public final long elements() {
+    return elements;
+  }
+
+  /** Storage type. */
+  public final DataType type() {
+    return type;
+  }
+
+  /** The function. */
+  public final Rectifier rectifier() {
+    return rectifier;
+  }
+
+  /** dst = phi(src); dst may be src itself. */
+  public final void forward(Stream stream, Tensor src, Tensor dst) {
+    operands.requireElements("src", src, elements, type);
+    operands.requireElements("dst", dst, elements, type);
+    runForward(stream, src, dst);
+  }
+
+  /** diff_src = [diff_src +] diff_dst * phi'; diff_src may be diff_dst itself when overwriting. */
+  public final void backward(
+      Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
+    operands.requireElements("dst", dst, elements, type);
+    operands.requireElements("diff_dst", diffDst, elements, type);
+    operands.requireElements("diff_src", diffSrc, elements, type);
+    runBackward(stream, dst, diffDst, diffSrc, write);
+  }
+
+  /** Implements {@link #forward}. */
+  protected abstract void runForward(Stream stream, Tensor src, Tensor dst);
+
+  /** Implements {@link #backward}. */
+  protected abstract void runBackward(
+      Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write);
+}

@@ -1,0 +1,84 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * Stochastic gradient descent with momentum over a flat range of parameters, in place.
+ *
+ * <pre>
+ * g = gradientScale * gradient + weightDecay * parameter
+ * v = momentum * v + g
+ * parameter -= learningRate * (nesterov ? g + momentum * v : v)
+ * </pre>
+ *
+ * (Sutskever et al. 2013 in the form used by the deep-learning frameworks.) All tensors are F32.
+ */
+public abstract class Sgd implements Operation {
+  private final long elements;
+  private final float momentum;
+  private final boolean nesterov;
+  private final float weightDecay;
+  private final Operands operands;
+
+  /** For backends. */
+  protected Sgd(Device device, long elements, float momentum, boolean nesterov, float weightDecay) {
+    this.elements = elements;
+    this.momentum = momentum;
+    this.nesterov = nesterov;
+    this.weightDecay = weightDecay;
+    this.operands = new Operands("sgd", device);
+  }
+
+  /** Number of parameters. */
+  public final long elements() {
+    return elements;
+  }
+
+  /** Momentum factor. */
+  public final float momentum() {
+    return momentum;
+  }
+
+  /** Whether the look-ahead form is used. */
+  public final boolean nesterov() {
+    return nesterov;
+  }
+
+  /** Weight of the parameters in their own gradient. */
+  public final float weightDecay() {
+    return weightDecay;
+  }
+
+  /**
+   * One step.
+   *
+   * @param velocity momentum buffer, zero before the first step
+   * @param learningRate one element, on the device
+   * @param gradientScale one element, on the device (the second of {@link GradientNorm}'s result)
+   */
+  public final void step(
+      Stream stream,
+      Tensor parameters,
+      Tensor gradient,
+      Tensor velocity,
+      Tensor learningRate,
+      Tensor gradientScale) {
+    operands.requireElements("parameters", parameters, elements, DataType.F32);
+    operands.requireElements("gradient", gradient, elements, DataType.F32);
+    operands.requireElements("velocity", velocity, elements, DataType.F32);
+    operands.requireElements("learning rate", learningRate, 1, DataType.F32);
+    operands.requireElements("gradient scale", gradientScale, 1, DataType.F32);
+    compute(stream, parameters, gradient, velocity, learningRate, gradientScale);
+  }
+
+  /** Implements {@link #step}. */
+  protected abstract void compute(
+      Stream stream,
+      Tensor parameters,
+      Tensor gradient,
+      Tensor velocity,
+      Tensor learningRate,
+      Tensor gradientScale);
+}
