@@ -88,14 +88,14 @@ struct Tf32 : F32 {
 };
 
 // Blocks of this size that shall fit on a multiprocessor, which caps registers: tensor-core tiles may
-// use all 255, FFMA tiles hide latency with twice the warps.
+// use all 255, FFMA tiles hide latency with more warps (168 registers).
 template <class T>
 constexpr int blocksPerMultiprocessor(int) {
   return 1;
 }
 template <>
 constexpr int blocksPerMultiprocessor<F32>(int threads) {
-  return 512 / threads;
+  return 384 / threads;
 }
 
 // The tags used in conv2d_variants.def.

@@ -151,7 +151,7 @@ struct GatherTile<F32, kBlockM, kBlockN, kWarpM, kWarpN> {
   }
 
   __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage) {
-#pragma unroll
+#pragma unroll 1  // a second chunk in flight would cost 36 registers
     for (int chunk = 0; chunk < kRowChunks; ++chunk) {
       uint32_t const b0 = bStage + (bOffset ^ (chunk << 4));
       float4 a[kRows];
