@@ -1,0 +1,75 @@
+// conv2d_fprop_*: convolution, bias and rectifier in one pass.
+//
+//   dst[n,p,q,k] = phi(bias[k] + sum_{r,s,c} src[n, p*sh - pt + r*dh, q*sw - pl + s*dw, c]
+//                                            * weights[k,r,s,c]),   phi(x) = scale * (x>0 ? x : slope*x)
+//
+// src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
+// outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
+// Registers: about 200 for 64x64 warp tiles, 128 for FFMA; no local memory. The main loop is
+// conv2d_gather.cuh; only the epilogue is here. Oracle: backend/reference, cuda/tests.
+#include "conv2d_gather.cuh"
+
+namespace {
+
+template <class T, int kBlockM, int kBlockN, int kStages, int kWarpM, int kWarpN, int kChannels>
+__device__ __forceinline__ void fprop(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  using Tile = GatherTile<T, kBlockM, kBlockN, kWarpM, kWarpN>;
+  using Storage = typename T::Storage;
+  constexpr int kVector = T::kVector;
+
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
+  WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
+  Tile tile;
+  gatherProduct<T, kBlockM, kBlockN, kStages, kChannels>(p, h, w, index, shared, tile);
+
+  uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
+#pragma unroll
+  for (int v = 0; v < Tile::kVectors; ++v) {
+    int const k = index.n * kBlockN + tile.column(v);
+    float bias[kVector];
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) {
+      bias[e] = p.bias != nullptr && k + e < p.outC ? __ldg(p.bias + k + e) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < Tile::kRows; ++i) {
+      uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(i);
+      if (m >= pixels || k >= p.outC) {
+        continue;
+      }
+      float x[kVector];
+      tile.read(i, v, x);
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        x[e] = rectify(x[e] + bias[e], p.scale, p.slope);
+      }
+      Storage* const out = static_cast<Storage*>(p.out) + static_cast<int64_t>(m) * p.outC + k;
+      if (p.vectorOut) {
+        *reinterpret_cast<uint4*>(out) = packVector<T>(x);
+      } else {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) {
+          if (k + e < p.outC) {
+            out[e] = T::fromFloat(x[e]);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+  static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
+  static_assert(blockK * sizeof(type::Storage) == kRowBytes);                                      \
+  static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \
+  extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
+      name(const __grid_constant__ Conv2dParams params) {                                          \
+    fprop<type, blockM, blockN, stages, warpM, warpN, channels>(params);                           \
+  }
+#define DGRAD(...)
+#define WGRAD(...)
+#include "conv2d_variants.def"
