@@ -54,6 +54,19 @@ public interface Backend extends AutoCloseable {
   /** Sets all elements of a tensor on this device. */
   void fill(Stream stream, Tensor dst, float value);
 
+  /**
+   * Records the operations that some work gives to a stream, without running them, so that they run
+   * again as one.
+   *
+   * @param work gives operations to this stream and nothing else: a backend may call it once, now,
+   *     or once per replay; so it neither waits for the stream nor reads results nor changes
+   *     anything on the host. Host memory in its copies is read or written at each replay.
+   * @return owned by the caller
+   */
+  default Recording record(Stream stream, Runnable work) {
+    return new DirectRecording(work);
+  }
+
   /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */
   Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation);

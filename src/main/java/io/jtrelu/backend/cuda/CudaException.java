@@ -1,6 +1,8 @@
 package io.jtrelu.backend.cuda;
 
-/** A call of the CUDA driver failed. The message gives the call, its sizes, the error and advice. */
+/**
+ * A call of the CUDA driver failed. The message gives the call, its sizes, the error and advice.
+ */
 public final class CudaException extends RuntimeException {
   private static final long serialVersionUID = 1;
 

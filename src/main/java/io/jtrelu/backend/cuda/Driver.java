@@ -85,9 +85,23 @@ final class Driver {
     };
   }
 
+  /** A device address, to and from JCuda, which else keeps it to itself. */
+  static final class DevicePointer extends CUdeviceptr {
+    /** To be filled by the driver. */
+    DevicePointer() {}
+
+    DevicePointer(long address) {
+      super(new CUdeviceptr(), address);
+    }
+
+    long address() {
+      return getNativePointer() + getByteOffset();
+    }
+  }
+
   /** A device address as JCuda wants it. */
   static CUdeviceptr device(long address) {
-    return new CUdeviceptr().withByteOffset(address);
+    return new DevicePointer(address);
   }
 
   /** A host address as JCuda wants it; passed on as it is, without marshalling. */

@@ -54,16 +54,34 @@ final class DriverLibrary {
     }
   }
 
+  /** Whether this process has its libcuda. */
+  static synchronized boolean isLoaded() {
+    return loadedEmulator != null;
+  }
+
+  /** Whether the emulated driver's file is there. */
+  static boolean emulatorCanBeLoaded() {
+    return Files.isRegularFile(emulator());
+  }
+
+  /** What to do where it is not. */
+  static String whyNoEmulator() {
+    return "the emulated driver is not at "
+        + emulator()
+        + ": build it (mvn generate-test-resources, which needs cmake and a C++ compiler) or name it"
+        + " with -D"
+        + EMULATOR_PROPERTY
+        + "=FILE";
+  }
+
+  private static Path emulator() {
+    return Path.of(System.getProperty(EMULATOR_PROPERTY, "target/native/libcuda.so.1"));
+  }
+
   private static void loadEmulator() {
-    Path path = Path.of(System.getProperty(EMULATOR_PROPERTY, "target/native/libcuda.so.1"));
+    Path path = emulator();
     if (!Files.isRegularFile(path)) {
-      throw new BackendUnavailableException(
-          "the emulated driver is not at "
-              + path
-              + ": build it (mvn generate-test-resources, which needs cmake and a C++ compiler) or"
-              + " name it with -D"
-              + EMULATOR_PROPERTY
-              + "=FILE");
+      throw new BackendUnavailableException(whyNoEmulator());
     }
     try {
       System.load(path.toAbsolutePath().toString());
@@ -74,9 +92,9 @@ final class DriverLibrary {
   }
 
   /**
-   * JCuda's own loader unpacks into java.io.tmpdir under a fixed name and loads what it finds there,
-   * whoever put it. So the library is loaded here, from a directory of our own, and JCuda is given a
-   * loader class that does nothing.
+   * JCuda's own loader unpacks into java.io.tmpdir under a fixed name and loads what it finds
+   * there, whoever put it. So the library is loaded here, from a directory of our own, and JCuda is
+   * given a loader class that does nothing.
    */
   private static void loadJCuda() {
     String name = libraryName();
@@ -111,7 +129,8 @@ final class DriverLibrary {
   }
 
   private static String libraryName() {
-    boolean windows = System.getProperty("os.name", "").toLowerCase(Locale.ROOT).contains("windows");
+    boolean windows =
+        System.getProperty("os.name", "").toLowerCase(Locale.ROOT).contains("windows");
     String arch = System.getProperty("os.arch", "");
     return (windows ? "" : "lib")
         + "JCudaDriver-"
