@@ -143,8 +143,8 @@ struct GatherLoader {
     int64_t const aTap = (static_cast<int64_t>(dy) * p.inW + dx) * p.inC + channel;
 #pragma unroll
     for (int i = 0; i < kARows; ++i) {
-      bool const valid = inside && static_cast<unsigned>(aY[i] + dy) < static_cast<unsigned>(p.inH) &&
-                         static_cast<unsigned>(aX[i] + dx) < static_cast<unsigned>(p.inW);
+      bool const valid = inside & (static_cast<unsigned>(aY[i] + dy) < static_cast<unsigned>(p.inH)) &
+                         (static_cast<unsigned>(aX[i] + dx) < static_cast<unsigned>(p.inW));
       uint32_t const to = aStage + offset + i * kRowsPerPass * kRowBytes;
       const Storage* const from = aRow[i] + aTap;
       if constexpr (kChannels > 1) {
@@ -159,7 +159,7 @@ struct GatherLoader {
     for (int i = 0; i < kBRows; ++i) {
       copyAsync16(bStage + offset + i * kRowsPerPass * kRowBytes,
                   static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(bRow[i]) + bTap),
-                  inside && bRow[i] >= 0);
+                  inside & (bRow[i] >= 0));
     }
     advance();
   }
