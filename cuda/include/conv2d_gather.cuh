@@ -70,6 +70,9 @@ struct GatherLoader {
   static constexpr int kBRows = kBlockN / kRowsPerPass;
   static_assert(kBlockM % kRowsPerPass == 0 && kBlockN % kRowsPerPass == 0);
   static_assert(kRowsPerPass % 8 == 0, "rows of a thread share their swizzle");
+  // 16-bit elements cannot be copied one by one asynchronously: they pass through registers, loaded
+  // before the block multiplies a stage and stored after it.
+  static constexpr bool kHolds = kChannels == 1 && sizeof(Storage) == 2;
 
   const Conv2dParams& p;
   const WindowAxis& h;
@@ -78,6 +81,7 @@ struct GatherLoader {
   int aY[kARows];
   int aX[kARows];
   int bRow[kBRows];  // element offset into the weights, negative outside them
+  uint4 held[kHolds ? kARows : 1];
   uint32_t offset;
   int tapH;
   int tapW;
@@ -143,14 +147,20 @@ struct GatherLoader {
     int64_t const aTap = (static_cast<int64_t>(dy) * p.inW + dx) * p.inC + channel;
 #pragma unroll
     for (int i = 0; i < kARows; ++i) {
-      bool const valid = inside && static_cast<unsigned>(aY[i] + dy) < static_cast<unsigned>(p.inH) &&
-                         static_cast<unsigned>(aX[i] + dx) < static_cast<unsigned>(p.inW);
+      bool const valid = inside & (static_cast<unsigned>(aY[i] + dy) < static_cast<unsigned>(p.inH)) &
+                         (static_cast<unsigned>(aX[i] + dx) < static_cast<unsigned>(p.inW));
       uint32_t const to = aStage + offset + i * kRowsPerPass * kRowBytes;
       const Storage* const from = aRow[i] + aTap;
-      if constexpr (kChannels > 1) {
-        copyAsync16(to, from, valid);
+      int const count = valid ? p.inC - channel : 0;
+      if constexpr (kHolds) {
+        held[i] = loadElements(from, count);
+      } else if constexpr (kChannels == 1) {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) {
+          copyAsync4(to + 4 * e, from + e, e < count);
+        }
       } else {
-        copyElements(to, from, valid ? p.inC - channel : 0);
+        copyAsync16(to, from, valid);
       }
     }
     int const filterTap = (h.first + tapH * h.step) * p.kernelW + w.first + tapW * w.step;
@@ -159,28 +169,31 @@ struct GatherLoader {
     for (int i = 0; i < kBRows; ++i) {
       copyAsync16(bStage + offset + i * kRowsPerPass * kRowBytes,
                   static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(bRow[i]) + bTap),
-                  inside && bRow[i] >= 0);
+                  inside & (bRow[i] >= 0));
     }
     advance();
   }
 
-  // A 16-byte chunk, element by element; those from `count` on are zero.
-  static __device__ __forceinline__ void copyElements(uint32_t to, const Storage* from, int count) {
-    if constexpr (sizeof(Storage) == 4) {
+  // Stores what load() held back.
+  __device__ __forceinline__ void deposit(uint32_t aStage) const {
+    if constexpr (kHolds) {
 #pragma unroll
-      for (int e = 0; e < kVector; ++e) {
-        copyAsync4(to + 4 * e, from + e, e < count);
+      for (int i = 0; i < kARows; ++i) {
+        storeShared16(aStage + offset + i * kRowsPerPass * kRowBytes, held[i]);
       }
-    } else {
-      uint32_t words[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        uint32_t const low = 2 * e < count ? __ldg(from + 2 * e) : 0;
-        uint32_t const high = 2 * e + 1 < count ? __ldg(from + 2 * e + 1) : 0;
-        words[e] = low | high << 16;
-      }
-      storeShared16(to, make_uint4(words[0], words[1], words[2], words[3]));
     }
+  }
+
+  // Eight 16-bit elements, those from `count` on zero.
+  static __device__ __forceinline__ uint4 loadElements(const Storage* from, int count) {
+    uint32_t words[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      uint32_t const low = 2 * e < count ? __ldg(from + 2 * e) : 0;
+      uint32_t const high = 2 * e + 1 < count ? __ldg(from + 2 * e + 1) : 0;
+      words[e] = low | high << 16;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
   }
 
   __device__ __forceinline__ void advance() {
@@ -214,6 +227,7 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
   for (int s = 0; s < kStages - 1; ++s) {
     if (s < stages) {
       loader.load(base + s * kStageBytes, base + s * kStageBytes + kBlockM * kRowBytes);
+      loader.deposit(base + s * kStageBytes);
     }
     copyAsyncCommit();
   }
@@ -224,11 +238,15 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
     // Stage s is complete for all threads, and all have finished reading stage s - 1, whose place
     // is filled next.
     __syncthreads();
-    if (s + kStages - 1 < stages) {
+    bool const more = s + kStages - 1 < stages;
+    if (more) {
       loader.load(writeAt, writeAt + kBlockM * kRowBytes);
     }
     copyAsyncCommit();
     tile.multiply(readAt, readAt + kBlockM * kRowBytes);
+    if (more) {
+      loader.deposit(writeAt);
+    }
     writeAt = readAt;
     readAt = readAt + kStageBytes < base + kStages * kStageBytes ? readAt + kStageBytes : base;
   }

@@ -134,3 +134,8 @@ __device__ __forceinline__ uint4 packVector(const float (&v)[T::kVector]) {
 __device__ __forceinline__ float rectify(float x, float scale, float slope) {
   return scale * (x > 0.0f ? x : slope * x);
 }
+
+// Its derivative, from its output y (which has the sign of x); at the kink that of the negative side.
+__device__ __forceinline__ float derivative(float y, float scale, float slope) {
+  return scale * (y > 0.0f ? 1.0f : slope);
+}

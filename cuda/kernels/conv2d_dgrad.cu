@@ -13,6 +13,24 @@
 
 namespace {
 
+// Element offset of the diff_src pixel of grid row m, negative outside the tensor.
+__device__ __forceinline__ int64_t rowOffset(const Conv2dParams& p, const TileIndex& index,
+                                             uint32_t m) {
+  uint32_t pixel;
+  uint32_t gridX;
+  uint32_t const n = p.byGridPixels.split(m, pixel);
+  uint32_t const gridY = p.byGridW.split(pixel, gridX);
+  int const y = static_cast<int>(gridY) * p.strideH + index.phaseH;
+  int const x = static_cast<int>(gridX) * p.strideW + index.phaseW;
+  bool const inside = n < static_cast<uint32_t>(p.batch) && y < p.outH && x < p.outW;
+  return inside ? ((static_cast<int64_t>(n) * p.outH + y) * p.outW + x) * p.outC : -1;
+}
+
+template <class Storage>
+__device__ __forceinline__ uint4 loadVector(const void* base, int64_t element) {
+  return *reinterpret_cast<const uint4*>(static_cast<const Storage*>(base) + element);
+}
+
 template <class T, int kBlockM, int kBlockN, int kStages, int kWarpM, int kWarpN, int kChannels>
 __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
   extern __shared__ __align__(128) unsigned char shared[];
@@ -28,62 +46,73 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
   Tile tile;
   gatherProduct<T, kBlockM, kBlockN, kStages, kChannels>(p, h, w, index, shared, tile);
 
-  uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
+  // All loads of a batch of rows are issued before its first store: the compiler may not move a
+  // load over a store that could alias it, and in place it does.
+  constexpr int kInFlight = kVector == 8 ? 8 : 4;  // vectors, as many as registers allow
+  constexpr int kBatch =
+      Tile::kRows * Tile::kVectors < kInFlight ? Tile::kRows : kInFlight / Tile::kVectors;
+  static_assert(Tile::kRows % kBatch == 0);
 #pragma unroll
-  for (int i = 0; i < Tile::kRows; ++i) {
-    uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(i);
-    uint32_t pixel;
-    uint32_t gridX;
-    uint32_t const n = p.byGridPixels.split(m, pixel);
-    uint32_t const gridY = p.byGridW.split(pixel, gridX);
-    int const y = static_cast<int>(gridY) * p.strideH + index.phaseH;
-    int const x = static_cast<int>(gridX) * p.strideW + index.phaseW;
-    if (m >= pixels || y >= p.outH || x >= p.outW) {
-      continue;
-    }
-    int64_t const row =
-        ((static_cast<int64_t>(n) * p.outH + y) * p.outW + x) * p.outC + index.n * kBlockN;
+  for (int first = 0; first < Tile::kRows; first += kBatch) {
+    int64_t row[kBatch];
+    uint4 gate[kBatch][Tile::kVectors];
+    uint4 old[kBatch][Tile::kVectors];
 #pragma unroll
-    for (int v = 0; v < Tile::kVectors; ++v) {
-      int const column = tile.column(v);
-      int const valid = p.outC - (index.n * kBlockN + column);
-      if (valid <= 0) {
-        continue;
+    for (int i = 0; i < kBatch; ++i) {
+      row[i] = rowOffset(p, index, static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i));
+#pragma unroll
+      for (int v = 0; v < Tile::kVectors; ++v) {
+        int const c = index.n * kBlockN + tile.column(v);
+        bool const load = p.vectorOut && row[i] >= 0 && c < p.outC;
+        if (load && p.gate != nullptr) {
+          gate[i][v] = loadVector<Storage>(p.gate, row[i] + c);
+        }
+        if (load && p.accumulate) {
+          old[i][v] = loadVector<Storage>(p.out, row[i] + c);
+        }
       }
-      float d[kVector];
-      tile.read(i, v, d);
-      Storage* const out = static_cast<Storage*>(p.out) + row + column;
-      const Storage* const gate = static_cast<const Storage*>(p.gate) + row + column;
-      if (p.vectorOut) {
-        if (p.accumulate) {
-          float old[kVector];
-          unpackVector<T>(*reinterpret_cast<const uint4*>(out), old);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+      for (int v = 0; v < Tile::kVectors; ++v) {
+        int const c = index.n * kBlockN + tile.column(v);
+        if (row[i] < 0 || c >= p.outC) {
+          continue;
+        }
+        float d[kVector];
+        tile.read(first + i, v, d);
+        if (p.vectorOut) {
+          if (p.accumulate) {
+            float before[kVector];
+            unpackVector<T>(old[i][v], before);
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              d[e] += before[e];
+            }
+          }
+          if (p.gate != nullptr) {
+            float y[kVector];
+            unpackVector<T>(gate[i][v], y);
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              d[e] *= derivative(y[e], p.scale, p.slope);
+            }
+          }
+          *reinterpret_cast<uint4*>(static_cast<Storage*>(p.out) + row[i] + c) = packVector<T>(d);
+        } else {
 #pragma unroll
           for (int e = 0; e < kVector; ++e) {
-            d[e] += old[e];
-          }
-        }
-        if (p.gate != nullptr) {
-          float y0[kVector];
-          unpackVector<T>(*reinterpret_cast<const uint4*>(gate), y0);
-#pragma unroll
-          for (int e = 0; e < kVector; ++e) {
-            d[e] *= p.scale * (y0[e] > 0.0f ? 1.0f : p.slope);
-          }
-        }
-        *reinterpret_cast<uint4*>(out) = packVector<T>(d);
-      } else {
-#pragma unroll
-        for (int e = 0; e < kVector; ++e) {
-          if (e < valid) {
-            float value = d[e];
-            if (p.accumulate) {
-              value += T::toFloat(out[e]);
+            if (c + e < p.outC) {
+              Storage* const out = static_cast<Storage*>(p.out) + row[i] + c + e;
+              float const before = p.accumulate ? T::toFloat(*out) : 0.0f;
+              float const factor =
+                  p.gate != nullptr
+                      ? derivative(T::toFloat(static_cast<const Storage*>(p.gate)[row[i] + c + e]),
+                                   p.scale, p.slope)
+                      : 1.0f;
+              *out = T::fromFloat((d[e] + before) * factor);
             }
-            if (p.gate != nullptr) {
-              value *= p.scale * (T::toFloat(gate[e]) > 0.0f ? 1.0f : p.slope);
-            }
-            out[e] = T::fromFloat(value);
           }
         }
       }

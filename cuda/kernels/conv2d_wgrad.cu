@@ -33,6 +33,10 @@ struct WgradLoader {
   static_assert(Tile::kStageK % kRowsPerPassA == 0 && Tile::kStageK % kRowsPerPassB == 0);
   // Columns that share a tap: a whole chunk where channels come in chunks, else each its own.
   static constexpr int kTaps = kSrcChannels > 1 ? 1 : kVector;
+  // 16-bit elements cannot be copied one by one asynchronously: they pass through registers, loaded
+  // before the block multiplies a stage and stored after it.
+  static constexpr bool kHoldsA = kDstChannels == 1 && sizeof(Storage) == 2;
+  static constexpr bool kHoldsB = kSrcChannels == 1 && sizeof(Storage) == 2;
 
   const Conv2dWgradParams& p;
   int end;  // one past the last pixel of this split
@@ -44,6 +48,8 @@ struct WgradLoader {
   int dy[kTaps];
   int dx[kTaps];
   int64_t tapOffset[kTaps];
+  uint4 heldA[kHoldsA ? kPassesA : 1];
+  uint4 heldB[kHoldsB ? kPassesB : 1];
 
   __device__ __forceinline__ WgradLoader(const Conv2dWgradParams& params, int tileM, int tileN,
                                          int endPixel)
@@ -68,63 +74,92 @@ struct WgradLoader {
     }
   }
 
-  __device__ __forceinline__ void load(uint32_t aStage, uint32_t bStage, int firstPixel) const {
+  __device__ __forceinline__ uint32_t placeA(uint32_t stage, int i) const {
+    int const row = rowA + i * kRowsPerPassA;
+    return stage + row * Tile::kPitchA + ((chunkA ^ swizzleKey<T>(row)) << 4);
+  }
+
+  __device__ __forceinline__ uint32_t placeB(uint32_t stage, int i) const {
+    int const row = rowB + i * kRowsPerPassB;
+    return stage + row * Tile::kPitchB + ((chunkB ^ swizzleKey<T>(row)) << 4);
+  }
+
+  __device__ __forceinline__ void load(uint32_t aStage, uint32_t bStage, int firstPixel) {
 #pragma unroll
     for (int i = 0; i < kPassesA; ++i) {
-      int const row = rowA + i * kRowsPerPassA;
-      int const pixel = firstPixel + row;
-      uint32_t const to = aStage + row * Tile::kPitchA + ((chunkA ^ swizzleKey<T>(row)) << 4);
+      int const pixel = firstPixel + rowA + i * kRowsPerPassA;
       const Storage* const from =
           static_cast<const Storage*>(p.diffDst) + static_cast<int64_t>(pixel) * p.outC + channel;
-      if constexpr (kDstChannels > 1) {
-        copyAsync16(to, from, pixel < end && channel < p.outC);
+      auto const address = [&](int e) { return from + e; };
+      auto const valid = [&](int e) { return (pixel < end) & (channel + e < p.outC); };
+      if constexpr (kHoldsA) {
+        heldA[i] = loadElements(address, valid);
+      } else if constexpr (kDstChannels == 1) {
+        copyElements(placeA(aStage, i), address, valid);
       } else {
-        copyChunk(to, [&](int e) { return from + e; },
-                  [&](int e) { return pixel < end && channel + e < p.outC; });
+        copyAsync16(placeA(aStage, i), from, valid(0));
       }
     }
 #pragma unroll
     for (int i = 0; i < kPassesB; ++i) {
-      int const row = rowB + i * kRowsPerPassB;
-      int const pixel = firstPixel + row;
+      int const pixel = firstPixel + rowB + i * kRowsPerPassB;
       uint32_t inImage;
       uint32_t q;
       uint32_t const n = p.byOutPixels.split(pixel, inImage);
       uint32_t const pRow = p.byOutW.split(inImage, q);
       int const y = pixel < end ? static_cast<int>(pRow) * p.strideH : -(1 << 30);
       int const x = static_cast<int>(q) * p.strideW;
-      uint32_t const to = bStage + row * Tile::kPitchB + ((chunkB ^ swizzleKey<T>(row)) << 4);
-      const Storage* const base = static_cast<const Storage*>(p.src) +
+      const Storage* const from = static_cast<const Storage*>(p.src) +
                                   ((static_cast<int64_t>(n) * p.inH + y) * p.inW + x) * p.inC;
-      auto const inside = [&](int e) {
-        return static_cast<unsigned>(y + dy[e]) < static_cast<unsigned>(p.inH) &&
-               static_cast<unsigned>(x + dx[e]) < static_cast<unsigned>(p.inW);
+      auto const address = [&](int e) { return from + tapOffset[e]; };
+      auto const valid = [&](int e) {
+        return (static_cast<unsigned>(y + dy[e]) < static_cast<unsigned>(p.inH)) &
+               (static_cast<unsigned>(x + dx[e]) < static_cast<unsigned>(p.inW));
       };
-      if constexpr (kSrcChannels > 1) {
-        copyAsync16(to, base + tapOffset[0], inside(0));
+      if constexpr (kHoldsB) {
+        heldB[i] = loadElements(address, valid);
+      } else if constexpr (kSrcChannels == 1) {
+        copyElements(placeB(bStage, i), address, valid);
       } else {
-        copyChunk(to, [&](int e) { return base + tapOffset[e]; }, inside);
+        copyAsync16(placeB(bStage, i), address(0), valid(0));
+      }
+    }
+  }
+
+  // Stores what load() held back.
+  __device__ __forceinline__ void deposit(uint32_t aStage, uint32_t bStage) const {
+    if constexpr (kHoldsA) {
+#pragma unroll
+      for (int i = 0; i < kPassesA; ++i) {
+        storeShared16(placeA(aStage, i), heldA[i]);
+      }
+    }
+    if constexpr (kHoldsB) {
+#pragma unroll
+      for (int i = 0; i < kPassesB; ++i) {
+        storeShared16(placeB(bStage, i), heldB[i]);
       }
     }
   }
 
   // 16 bytes, element by element: address(e) where valid(e), else zero.
   template <class Address, class Valid>
-  static __device__ __forceinline__ void copyChunk(uint32_t to, Address address, Valid valid) {
-    if constexpr (sizeof(Storage) == 4) {
+  static __device__ __forceinline__ uint4 loadElements(Address address, Valid valid) {
+    uint32_t words[4];
 #pragma unroll
-      for (int e = 0; e < kVector; ++e) {
-        copyAsync4(to + 4 * e, address(e), valid(e));
-      }
-    } else {
-      uint32_t words[4];
+    for (int e = 0; e < 4; ++e) {
+      uint32_t const low = valid(2 * e) ? __ldg(address(2 * e)) : 0;
+      uint32_t const high = valid(2 * e + 1) ? __ldg(address(2 * e + 1)) : 0;
+      words[e] = low | high << 16;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+  }
+
+  template <class Address, class Valid>
+  static __device__ __forceinline__ void copyElements(uint32_t to, Address address, Valid valid) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        uint32_t const low = valid(2 * e) ? __ldg(address(2 * e)) : 0;
-        uint32_t const high = valid(2 * e + 1) ? __ldg(address(2 * e + 1)) : 0;
-        words[e] = low | high << 16;
-      }
-      storeShared16(to, make_uint4(words[0], words[1], words[2], words[3]));
+    for (int e = 0; e < kVector; ++e) {
+      copyAsync4(to + 4 * e, address(e), valid(e));
     }
   }
 };
@@ -158,8 +193,7 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
   int const stages = (end - begin + Tile::kStageK - 1) / Tile::kStageK;
 
   Tile tile;
-  WgradLoader<T, Tile, kBlockM, kBlockN, kDstChannels, kSrcChannels> const loader(p, tileM, tileN,
-                                                                                  end);
+  WgradLoader<T, Tile, kBlockM, kBlockN, kDstChannels, kSrcChannels> loader(p, tileM, tileN, end);
   bool const withBias = tileN == 0 && tile.ownsBias();
   uint32_t const base = sharedAddress(shared);
   // One group is committed per stage, empty ones too, so that waiting by count stays right.
@@ -168,6 +202,7 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
     if (s < stages) {
       loader.load(base + s * kStageBytes, base + s * kStageBytes + kOffsetB,
                   begin + s * Tile::kStageK);
+      loader.deposit(base + s * kStageBytes, base + s * kStageBytes + kOffsetB);
     }
     copyAsyncCommit();
   }
@@ -178,11 +213,15 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
     // Stage s is complete for all threads, and all have finished reading stage s - 1, whose place
     // is filled next.
     __syncthreads();
-    if (s + kStages - 1 < stages) {
+    bool const more = s + kStages - 1 < stages;
+    if (more) {
       loader.load(writeAt, writeAt + kOffsetB, begin + (s + kStages - 1) * Tile::kStageK);
     }
     copyAsyncCommit();
     tile.multiply(readAt, readAt + kOffsetB, withBias);
+    if (more) {
+      loader.deposit(writeAt, writeAt + kOffsetB);
+    }
     writeAt = readAt;
     readAt = readAt + kStageBytes < base + kStages * kStageBytes ? readAt + kStageBytes : base;
   }
