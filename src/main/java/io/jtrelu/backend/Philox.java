@@ -44,7 +44,10 @@ public final class Philox {
     words[3] = c3;
   }
 
-  /** A word as a uniform number in (0, 1): (top 24 bits + 1/2) / 2^24, exact in binary32. */
+  /**
+   * A word as a uniform number in (0, 1]: (top 24 bits + 1/2, rounded to binary32) / 2^24. Half of
+   * the words lose the 1/2 in the rounding, to even; 1 itself occurs once in 2^24 words.
+   */
   public static float uniform(int word) {
     return ((word >>> 8) + 0.5f) * 0x1p-24f;
   }

@@ -1,0 +1,235 @@
+package io.jtrelu.backend.reference;
+
+import io.jtrelu.backend.Adam;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.GlobalMeanPool;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.backend.MemoryStatistics;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Sgd;
+import io.jtrelu.backend.SoftmaxCrossEntropy;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
+import io.jtrelu.backend.WeightedSum;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.HostMemory;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
+
+/** The oracle: see the package page. Thread-safe. */
+public final class ReferenceBackend implements Backend {
+  private final Lifetime lifetime = new Lifetime("reference backend");
+  private final Object statistics = new Object();
+  private long inUse;
+  private long peak;
+  private long allocations;
+
+  /** Opens the backend; it holds nothing but counters. */
+  public ReferenceBackend() {}
+
+  @Override
+  public String name() {
+    return "reference";
+  }
+
+  @Override
+  public Device device() {
+    return Device.CPU;
+  }
+
+  @Override
+  public int lanes() {
+    return Runtime.getRuntime().availableProcessors();
+  }
+
+  @Override
+  public boolean supports(DataType type) {
+    return isFloating(type);
+  }
+
+  @Override
+  public Stream newStream() {
+    lifetime.requireOpen();
+    return new ReferenceStream();
+  }
+
+  @Override
+  public Tensor allocate(Shape shape, DataType type, Layout layout) {
+    lifetime.requireOpen();
+    long bytes = Tensor.byteSize(shape, type);
+    HostMemory memory;
+    try {
+      memory = HostMemory.allocate(bytes, () -> count(-bytes));
+    } catch (OutOfMemoryError full) {
+      OutOfMemoryException exception =
+          new OutOfMemoryException(
+              String.format(
+                  "no room for %d bytes on the CPU (%d in use, 0 cached): use a smaller batch, or"
+                      + " raise -XX:MaxDirectMemorySize",
+                  bytes, memory().inUse()));
+      exception.initCause(full);
+      throw exception;
+    }
+    count(bytes);
+    try {
+      return Tensor.owning(memory, shape, type, layout);
+    } catch (IllegalArgumentException wrongLayout) {
+      memory.close();
+      throw wrongLayout;
+    }
+  }
+
+  private void count(long bytes) {
+    synchronized (statistics) {
+      inUse += bytes;
+      peak = Math.max(peak, inUse);
+      if (bytes >= 0) {
+        allocations++;
+      }
+    }
+  }
+
+  @Override
+  public MemoryStatistics memory() {
+    synchronized (statistics) {
+      return new MemoryStatistics(inUse, 0, peak, allocations);
+    }
+  }
+
+  @Override
+  public void copy(Stream stream, Tensor src, Tensor dst) {
+    lifetime.requireOpen(stream);
+    if (src.shape().elements() != dst.shape().elements()) {
+      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
+    }
+    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
+      throw new OperandException(
+          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
+    }
+    requireHost("copy", "src", src);
+    requireHost("copy", "dst", dst);
+    if (src.type() == dst.type()) {
+      dst.segment().copyFrom(src.segment());
+    } else {
+      dst.set(Elements.read(src));
+    }
+  }
+
+  @Override
+  public void fill(Stream stream, Tensor dst, float value) {
+    lifetime.requireOpen(stream);
+    requireHost("fill", "dst", dst);
+    float[] values = new float[Math.toIntExact(dst.shape().elements())];
+    Arrays.fill(values, value);
+    dst.set(values);
+  }
+
+  private static void requireHost(String operation, String name, Tensor tensor) {
+    if (!tensor.device().equals(Device.CPU)) {
+      throw new OperandException(
+          operation + ": " + name + " must lie on " + Device.CPU + ", got " + tensor);
+    }
+  }
+
+  private static boolean isFloating(DataType type) {
+    return switch (type) {
+      case F32, BF16, F16 -> true;
+      case I32, U8 -> false;
+    };
+  }
+
+  private void requirePreparable(DataType type) {
+    lifetime.requireOpen();
+    if (!supports(type)) {
+      throw new UnsupportedException(
+          "the reference backend computes on F32, BF16 and F16, not on " + type);
+    }
+  }
+
+  @Override
+  public Conv2d conv2d(
+      Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new ReferenceConv2d(descriptor, type, activation, srcActivation);
+  }
+
+  @Override
+  public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
+    requirePreparable(type);
+    return new ReferenceRectify(elements, type, rectifier);
+  }
+
+  @Override
+  public WeightedSum weightedSum(
+      long elements, DataType type, float weightA, float weightB, Rectifier activation) {
+    requirePreparable(type);
+    return new ReferenceWeightedSum(elements, type, weightA, weightB, activation);
+  }
+
+  @Override
+  public MaxPool2d maxPool2d(
+      MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new ReferenceMaxPool2d(descriptor, type, srcActivation);
+  }
+
+  @Override
+  public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new ReferenceGlobalMeanPool(src, type, srcActivation);
+  }
+
+  @Override
+  public SoftmaxCrossEntropy softmaxCrossEntropy(
+      int n, int classes, DataType type, float smoothing) {
+    requirePreparable(type);
+    return new ReferenceSoftmaxCrossEntropy(n, classes, type, smoothing);
+  }
+
+  @Override
+  public Dropout dropout(long elements, DataType type, float rate) {
+    requirePreparable(type);
+    return new ReferenceDropout(elements, type, rate);
+  }
+
+  @Override
+  public GradientNorm gradientNorm(long elements) {
+    lifetime.requireOpen();
+    return new ReferenceGradientNorm(elements);
+  }
+
+  @Override
+  public Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay) {
+    lifetime.requireOpen();
+    return new ReferenceSgd(elements, momentum, nesterov, weightDecay);
+  }
+
+  @Override
+  public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+    lifetime.requireOpen();
+    return new ReferenceAdam(elements, beta1, beta2, epsilon, weightDecay);
+  }
+
+  @Override
+  public Orthogonal orthogonal(int rows, int cols, float gain) {
+    lifetime.requireOpen();
+    return new ReferenceOrthogonal(rows, cols, gain);
+  }
+
+  @Override
+  public void close() {
+    lifetime.close();
+  }
+}

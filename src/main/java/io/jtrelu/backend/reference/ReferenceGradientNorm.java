@@ -1,0 +1,32 @@
+package io.jtrelu.backend.reference;
+
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/** A plain sum of squares in binary64. */
+final class ReferenceGradientNorm extends GradientNorm {
+  private final Lifetime lifetime = new Lifetime("gradient norm");
+
+  ReferenceGradientNorm(long elements) {
+    super(Device.CPU, elements);
+  }
+
+  @Override
+  protected void compute(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
+    lifetime.requireOpen(stream);
+    double sum = 0;
+    for (float g : Elements.read(gradient)) {
+      sum += (double) g * g;
+    }
+    float norm = (float) Math.sqrt(sum);
+    double factor = norm == 0 ? 1 : Math.min(1, maxNorm / Math.sqrt(sum));
+    result.set(norm, Float.isFinite(norm) ? (float) factor : Float.NaN);
+  }
+
+  @Override
+  public void close() {
+    lifetime.close();
+  }
+}
