@@ -241,6 +241,33 @@ public final class BatchExecutor implements AutoCloseable {
         0);
   }
 
+  /**
+   * The first layer whose values hold a NaN or infinity when the images pass through, for a message
+   * to people; slow.
+   *
+   * @return the layer's name, or null where all values are finite
+   */
+  public @Nullable String firstNonFiniteLayer(Tensor images) {
+    String[] found = new String[1];
+    onLanes(
+        (lane, index) -> {
+          for (int i = 0; index == 0 && found[0] == null && i < microBatches; i++) {
+            lane.workspace.forward(lane.stage(micro(images, i), lane.images), 0);
+            found[0] =
+                lane.workspace.firstNonFinite(
+                    value -> {
+                      try (Tensor host =
+                          Tensor.allocate(value.shape(), value.type(), value.layout())) {
+                        backend.copy(lane.stream, value, host);
+                        lane.stream.synchronize();
+                        return host.toFloatArray();
+                      }
+                    });
+          }
+        });
+    return found[0];
+  }
+
   private interface AfterForward {
     void run(Lane lane, int part, int micro);
   }

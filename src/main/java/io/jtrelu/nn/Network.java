@@ -3,6 +3,7 @@ package io.jtrelu.nn;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.tensor.Shape;
 import java.util.ArrayList;
 import java.util.HashSet;
@@ -77,6 +78,31 @@ public final class Network {
       }
     }
     return longest[longest.length - 1];
+  }
+
+  /**
+   * What the network does to the kernel, for the shaping solver: activations and normalised sums;
+   * everything else keeps cosines. Derived from the layers, for any network.
+   */
+  public SignalGraph signalGraph() {
+    SignalGraph.Builder graph = SignalGraph.builder();
+    int[] node = new int[layers.size()];
+    for (int i = 0; i < node.length; i++) {
+      Layer layer = layers.get(i);
+      node[i] =
+          switch (layer) {
+            case Layer.Input input -> graph.input();
+            case Layer.Activation activation -> graph.activation(node[activation.source()]);
+            case Layer.NormalizedSum sum ->
+                graph.sum(
+                    new double[] {sum.shortcutWeight(), sum.branchWeight()},
+                    node[sum.shortcut()],
+                    node[sum.branch()]);
+            default -> graph.affine(node[layer.sources().getFirst()]);
+          };
+      graph.label(node[i], layer.name());
+    }
+    return graph.build(node[node.length - 1]);
   }
 
   @Override

@@ -24,6 +24,7 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
+import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -68,6 +69,7 @@ public final class Program implements AutoCloseable {
   private final int[] fusedActivation;
 
   private final boolean[] needsGradient;
+  private final boolean[] heldForBackward;
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
   private final List<Step> forward = new ArrayList<>();
   private final List<Step> backward = new ArrayList<>();
@@ -105,6 +107,7 @@ public final class Program implements AutoCloseable {
     this.home = new int[count];
     this.fusedActivation = new int[count];
     this.needsGradient = new boolean[count];
+    this.heldForBackward = new boolean[count];
     this.valueSlot = new int[count];
     this.gradientSlot = new int[count];
     this.argmaxSlot = new int[count];
@@ -210,7 +213,8 @@ public final class Program implements AutoCloseable {
       long bytes = batch * layers.get(i).extent().elements() * options.type().bytes();
       if (home[i] == i && i > 0) {
         valueSlot[i] = plan.add(bytes, i, lastUse[i]);
-        held += lastUse[i] > lossTime ? bytes : 0;
+        heldForBackward[i] = lastUse[i] > lossTime;
+        held += heldForBackward[i] ? bytes : 0;
       }
       if (layers.get(i) instanceof Layer.MaxPooling) {
         long positions = batch * layers.get(i).extent().elements();
@@ -616,9 +620,25 @@ public final class Program implements AutoCloseable {
       parameterGradients = null;
     }
 
-    /** A layer's value of the last forward pass, where its memory was not reused since. */
-    Tensor peek(int layer) {
-      return values[layer];
+    /**
+     * The first layer whose value in the last forward pass holds a NaN or infinity, among those
+     * kept for the backward pass; looks through host memory.
+     *
+     * @param host copies a value's elements to the host
+     * @return its name, or null where all are finite
+     */
+    @Nullable String firstNonFinite(Function<Tensor, float[]> host) {
+      for (int i = 1; i < values.length; i++) {
+        boolean kept = program.home[i] == i && program.heldForBackward[i];
+        if (kept || i == values.length - 1) {
+          for (float value : host.apply(values[i])) {
+            if (!Float.isFinite(value)) {
+              return program.layers.get(i).name();
+            }
+          }
+        }
+      }
+      return null;
     }
 
     /** Losses of the last {@link #loss}, F32 [batch], on the program's device. */
