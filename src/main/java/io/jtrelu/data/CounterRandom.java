@@ -22,7 +22,12 @@ final class CounterRandom {
 
   /** The n-th value of a key, uniform in 0..bound-1 (bias below bound / 2^63). */
   static int below(long key, long n, int bound) {
-    return (int) Math.multiplyHigh(mix(key + GOLDEN_GAMMA * (n + 1)) >>> 1, (long) bound << 1);
+    return (int) Math.multiplyHigh(value(key, n) >>> 1, (long) bound << 1);
+  }
+
+  /** The n-th value of a key, from 0. */
+  static long value(long key, long n) {
+    return mix(key + GOLDEN_GAMMA * (n + 1));
   }
 
   private static long mix(long z) {

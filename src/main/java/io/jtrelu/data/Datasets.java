@@ -99,6 +99,9 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     if (spec.equals(FASHION_MNIST)) {
       return fashionMnist(usualPlaces());
     }
+    if (spec.isBlank()) {
+      throw new DataException.UnknownName("data", "no name and no folder given; " + ACCEPTED);
+    }
     Path folder;
     try {
       folder = Path.of(spec);

@@ -42,8 +42,20 @@ final class IdxReader {
     }
     try (FileInput images = require(folder, "t10k", "images", 3);
         FileInput labels = require(folder, "t10k", "labels", 1)) {
-      return new Datasets(
-          train, read(name, Split.TEST, images, labels, Optional.of(train.classes())), List.of());
+      ImageDataset test = read(name, Split.TEST, images, labels, Optional.of(train.classes()));
+      if (test.height() != train.height() || test.width() != train.width()) {
+        throw images.malformed(
+            8,
+            "images of "
+                + test.height()
+                + "x"
+                + test.width()
+                + ", but those to train with are "
+                + train.height()
+                + "x"
+                + train.width());
+      }
+      return new Datasets(train, test, List.of());
     }
   }
 

@@ -76,7 +76,13 @@ final class ImageFolderReader {
       if (testFolder.equals(trainFolder)) {
         split(name, train, test, classes, options, notes);
       } else {
-        for (String found : classesOf(testFolder)) {
+        List<String> tested = classesOf(testFolder);
+        if (tested.isEmpty()) {
+          throw new DataException.Missing(
+              testFolder.toString(),
+              "no class folders here; fill it, or remove it to have images held out of train/");
+        }
+        for (String found : tested) {
           if (!classes.contains(found)) {
             throw new DataException.Malformed(
                 testFolder.resolve(found).toString(),
@@ -176,6 +182,9 @@ final class ImageFolderReader {
   private static void collect(Path folder, List<String> classes, List<Sample> samples) {
     for (int label = 0; label < classes.size(); label++) {
       Path classFolder = folder.resolve(classes.get(label));
+      if (!Files.exists(classFolder)) {
+        continue; // a class without test images
+      }
       List<Path> files = images(classFolder);
       if (files.isEmpty()) {
         throw new DataException.Missing(
@@ -272,12 +281,7 @@ final class ImageFolderReader {
     Optional<ImageReader> found = Optional.empty();
     try (MemoryCacheImageInputStream in =
         new MemoryCacheImageInputStream(new ByteArrayInputStream(bytes))) {
-      Iterator<ImageReader> readers = ImageIO.getImageReaders(in);
-      if (!readers.hasNext()) {
-        throw new DataException.Malformed(
-            file.toString(), 0, "not a PNG or JPEG image, whatever its name says");
-      }
-      ImageReader reader = readers.next();
+      ImageReader reader = ImageIO.getImageReadersByFormatName(format(file, bytes)).next();
       found = Optional.of(reader);
       reader.setInput(in, true, true);
       int height = reader.getHeight(0);
@@ -305,6 +309,22 @@ final class ImageFolderReader {
     } finally {
       found.ifPresent(ImageReader::dispose);
     }
+  }
+
+  /** By the first bytes, whatever the name says: other formats' decoders are not let in. */
+  private static String format(Path file, byte[] bytes) {
+    if (bytes.length > 1 && (bytes[0] & 0xff) == 0x89 && bytes[1] == 'P') {
+      return "png";
+    }
+    if (bytes.length > 1 && (bytes[0] & 0xff) == 0xff && (bytes[1] & 0xff) == 0xd8) {
+      return "jpeg";
+    }
+    throw new DataException.Malformed(
+        file.toString(),
+        0,
+        bytes.length == 0
+            ? "the file is empty"
+            : "neither a PNG nor a JPEG image, whatever its name says");
   }
 
   private static boolean isGray(ColorModel model) {
