@@ -12,6 +12,9 @@ import java.util.function.Consumer;
  * thread at a time.
  */
 public final class Batch implements AutoCloseable {
+  /** Label of a row that counts for nothing. */
+  public static final int PADDING = -1;
+
   private final Tensor src;
   private final Tensor labels;
   private final Consumer<Batch> giveBack;
@@ -57,7 +60,7 @@ public final class Batch implements AutoCloseable {
 
   /**
    * How many images count, from the front: all of the batch but in the last one of an epoch that
-   * does not drop it. The rest of the tensors repeats the last valid image and its label.
+   * does not drop it. The rest repeats the last valid image under the label {@link #PADDING}.
    */
   public int valid() {
     return valid;

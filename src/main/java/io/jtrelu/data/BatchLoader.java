@@ -402,8 +402,7 @@ public final class BatchLoader implements AutoCloseable {
         reader.read(index, batch.epoch, scratch, image);
         labels.setAtIndex(JAVA_INT_UNALIGNED, i, settings.data.label(index));
       } else {
-        labels.setAtIndex(
-            JAVA_INT_UNALIGNED, i, labels.getAtIndex(JAVA_INT_UNALIGNED, batch.valid - 1));
+        labels.setAtIndex(JAVA_INT_UNALIGNED, i, Batch.PADDING);
       }
       MemorySegment.copy(
           image, 0, src, JAVA_FLOAT_UNALIGNED, (long) i * image.length * Float.BYTES, image.length);
