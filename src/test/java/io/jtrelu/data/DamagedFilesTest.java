@@ -72,10 +72,10 @@ class DamagedFilesTest {
   @Test
   void idx() throws IOException {
     Idx.writeSmallSet(folder);
-    attack("train-images-idx3-ubyte", 1500);
-    attack("train-labels-idx1-ubyte", 1500);
-    attack("t10k-images-idx3-ubyte.gz", 1500);
-    attack("t10k-labels-idx1-ubyte.gz", 1500);
+    attack("train-images-idx3-ubyte", 500);
+    attack("train-labels-idx1-ubyte", 500);
+    attack("t10k-images-idx3-ubyte.gz", 500);
+    attack("t10k-labels-idx1-ubyte.gz", 500);
   }
 
   @Test
@@ -83,19 +83,19 @@ class DamagedFilesTest {
     byte[] two = new byte[2 * 3074];
     Files.write(folder.resolve("train.bin"), two);
     Files.write(folder.resolve("test.bin"), two);
-    attack("train.bin", 800);
+    attack("train.bin", 300);
   }
 
   @Test
   void png() throws IOException {
     images("png");
-    attack("train/a/1.png", 800);
+    attack("train/a/1.png", 300);
   }
 
   @Test
   void jpeg() throws IOException {
     images("jpeg");
-    attack("train/a/1.jpeg", 800);
+    attack("train/a/1.jpeg", 300);
   }
 
   private void images(String format) throws IOException {

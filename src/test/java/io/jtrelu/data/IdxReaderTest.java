@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -184,6 +185,20 @@ class IdxReaderTest {
   void refusesAGzippedHeaderBeyondWhatDeflateCanHold() throws IOException {
     byte[] header = with(Idx.images(3, 4, Idx.imageSet(3, 12)), 8, 1 << 20);
     says(malformed("t10k-images-idx3-ubyte.gz", Idx.gzip(header), 16), "at most");
+  }
+
+  @Test
+  void refusesWhatJavaMemoryCannotHold() throws IOException {
+    // One image of 4 GiB, really there (as a sparse file): no Java array holds it.
+    Path file = folder.resolve(TRAIN_IMAGES);
+    Files.write(file, with(with(cut(with(images, 4, 1), 16), 8, 1 << 16), 12, 1 << 16));
+    try (RandomAccessFile sparse = new RandomAccessFile(file.toFile(), "rw")) {
+      sparse.setLength(16 + (1L << 32));
+    }
+    Files.write(folder.resolve(TRAIN_LABELS), Idx.labels(0));
+    DataException.TooLarge e =
+        assertThrows(DataException.TooLarge.class, () -> Datasets.open(folder.toString()));
+    says(e, TRAIN_IMAGES, "65536x65536");
   }
 
   @Test
