@@ -3,7 +3,6 @@ package io.jtrelu.shaping;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
-import org.hipparchus.special.Erf;
 
 /**
  * The activation functions of the official package (google-deepmind/dks), under its names, with
@@ -139,7 +138,7 @@ public enum Activation implements ActivationFunction {
       if (Math.abs(x) > SATURATED) {
         return 0;
       }
-      return logisticSlope(x) * (2 - x * Math.tanh(x / 2));
+      return logisticSlope(x) * (2 - x * (2 * logistic(x) - 1));
     }
   },
 
@@ -165,7 +164,7 @@ public enum Activation implements ActivationFunction {
   ERF {
     @Override
     public double value(double x) {
-      return Erf.erf(x);
+      return ErrorFunction.erf(x);
     }
 
     @Override
@@ -307,7 +306,24 @@ public enum Activation implements ActivationFunction {
       double u = argument(x);
       double slope = argumentSlope(x);
       double curvature = 12 * GELU_SCALE * GELU_CUBIC * x;
-      return logisticSlope(u) * (2 * slope + x * (curvature - Math.tanh(u / 2) * slope * slope));
+      return logisticSlope(u)
+          * (2 * slope + x * (curvature - (2 * logistic(u) - 1) * slope * slope));
+    }
+
+    @Override
+    public void evaluate(double x, double[] dst) {
+      if (Math.abs(x) > GELU_SATURATED) {
+        super.evaluate(x, dst);
+        return;
+      }
+      double u = argument(x);
+      double slope = argumentSlope(x);
+      double logistic = logistic(u);
+      double logisticSlope = logisticSlope(u);
+      double curvature = 12 * GELU_SCALE * GELU_CUBIC * x;
+      dst[0] = x * logistic;
+      dst[1] = logistic + x * logisticSlope * slope;
+      dst[2] = logisticSlope * (2 * slope + x * (curvature - (2 * logistic - 1) * slope * slope));
     }
 
     private double argument(double x) {
@@ -323,7 +339,7 @@ public enum Activation implements ActivationFunction {
   GELU_EXACT {
     @Override
     public double value(double x) {
-      return x < -NORMAL_SATURATED ? -0.0 : x * normalCdf(x);
+      return x < -NORMAL_SATURATED ? -0.0 : x * ErrorFunction.normalCdf(x);
     }
 
     @Override
@@ -331,20 +347,25 @@ public enum Activation implements ActivationFunction {
       if (Math.abs(x) > NORMAL_SATURATED) {
         return x > 0 ? 1 : 0;
       }
-      return normalCdf(x) + x * normalDensity(x);
+      return ErrorFunction.normalCdf(x) + x * ErrorFunction.normalDensity(x);
     }
 
     @Override
     public double secondDerivative(double x) {
-      return Math.abs(x) > NORMAL_SATURATED ? 0 : (2 - x * x) * normalDensity(x);
+      return Math.abs(x) > NORMAL_SATURATED ? 0 : (2 - x * x) * ErrorFunction.normalDensity(x);
     }
 
-    private double normalCdf(double x) {
-      return Erf.erfc(-x / Math.sqrt(2)) / 2;
-    }
-
-    private double normalDensity(double x) {
-      return Math.exp(-x * x / 2) / Math.sqrt(2 * Math.PI);
+    @Override
+    public void evaluate(double x, double[] dst) {
+      if (Math.abs(x) > NORMAL_SATURATED) {
+        super.evaluate(x, dst);
+        return;
+      }
+      double cdf = ErrorFunction.normalCdf(x);
+      double density = ErrorFunction.normalDensity(x);
+      dst[0] = x * cdf;
+      dst[1] = cdf + x * density;
+      dst[2] = (2 - x * x) * density;
     }
   };
 

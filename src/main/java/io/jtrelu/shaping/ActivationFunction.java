@@ -27,6 +27,17 @@ public interface ActivationFunction {
   /** phi''(x); at a breakpoint the value from the right. */
   double secondDerivative(double x);
 
+  /**
+   * phi(x), phi'(x) and phi''(x) together, for functions whose parts share work.
+   *
+   * @param dst receives the three
+   */
+  default void evaluate(double x, double[] dst) {
+    dst[0] = value(x);
+    dst[1] = derivative(x);
+    dst[2] = secondDerivative(x);
+  }
+
   /** The points, in ascending order, at which phi, phi' or phi'' is not smooth. */
   default double[] breakpoints() {
     return new double[0];

@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import java.util.Arrays;
+
 /**
  * An activation function between affine maps,
  *
@@ -44,6 +46,11 @@ public record TransformedActivation(
         && outputShift == 0;
   }
 
+  /** Whether it is a leaky ReLU of slope 1. */
+  boolean isAffine() {
+    return function == Activation.LEAKY_RELU && negativeSlope == 1;
+  }
+
   /** phi_hat(x). */
   public double value(double x) {
     return outputScale * (phi(inputScale * x + inputShift) + outputShift);
@@ -71,7 +78,7 @@ public record TransformedActivation(
     for (int i = 0; i < points.length; i++) {
       points[i] = (points[i] - inputShift) / inputScale;
     }
-    java.util.Arrays.sort(points);
+    Arrays.sort(points);
     return points;
   }
 
