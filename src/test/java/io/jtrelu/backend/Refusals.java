@@ -84,6 +84,13 @@ final class Refusals {
     }
   }
 
+  /** Closes an operation, twice, after which its use must be refused. */
+  static void requireClosing(Operation operation, Executable use) {
+    operation.close();
+    operation.close();
+    requireMessage(IllegalStateException.class, use, "close");
+  }
+
   /** Requires an exception whose message contains all of some words. */
   static void requireMessage(Class<? extends Exception> type, Executable action, String... words) {
     String message = assertThrows(type, action).getMessage();
