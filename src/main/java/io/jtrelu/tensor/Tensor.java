@@ -77,6 +77,18 @@ public final class Tensor implements AutoCloseable {
   }
 
   /**
+   * A view of a piece of a block, which stays its owner's (for planners that place many tensors in
+   * one block).
+   *
+   * @param byteOffset where the first element lies in the block
+   * @throws IllegalArgumentException if the tensor passes the end of the block
+   */
+  public static Tensor view(
+      Memory memory, long byteOffset, Shape shape, DataType type, Layout layout) {
+    return new Tensor(memory, byteOffset, shape, type, layout, false);
+  }
+
+  /**
    * Wraps direct memory of the caller without a copy. The caller keeps it alive and releases it.
    *
    * @throws IllegalArgumentException if the segment is on the heap or smaller than the tensor

@@ -1,0 +1,77 @@
+package io.jtrelu.backend.onednn;
+
+import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.HostMemory;
+import org.bytedeco.dnnl.global.dnnl;
+
+/** One lane: runs each operation on the calling thread before the call returns. */
+final class OneDnnStream implements Stream {
+  private final OneDnnBackend backend;
+  private final int lane;
+  private final long handle;
+  private final float[][] chunks = new float[4][Elements.CHUNK];
+  private final double[] sums = new double[Elements.CHUNK];
+  private final int[] words = new int[4];
+  private HostMemory workspace = HostMemory.allocate(0);
+  private final Lifetime lifetime = new Lifetime("stream");
+
+  OneDnnStream(OneDnnBackend backend, int lane) {
+    this.backend = backend;
+    this.lane = lane;
+    Dnnl library = backend.library();
+    this.handle =
+        library.create("dnnl_stream_create", library.engine(), dnnl.dnnl_stream_default_flags);
+  }
+
+  /** A small number that no other open stream of the backend has. */
+  int lane() {
+    return lane;
+  }
+
+  /** oneDNN's stream. */
+  long handle() {
+    return handle;
+  }
+
+  void requireOpen() {
+    lifetime.requireOpen();
+  }
+
+  /** A chunk-sized array of this lane, which holds nothing between operations. */
+  float[] chunk(int index) {
+    return chunks[index];
+  }
+
+  /** An array of sums of this lane, which holds nothing between operations. */
+  double[] sums() {
+    return sums;
+  }
+
+  /** A block of random words of this lane. */
+  int[] words() {
+    return words;
+  }
+
+  /** Working memory of this lane; holds nothing between operations, grows when it is too small. */
+  long workspace(long bytes) {
+    if (workspace.bytes() < bytes) {
+      workspace.close();
+      workspace = HostMemory.allocate(bytes);
+    }
+    return workspace.address();
+  }
+
+  @Override
+  public void synchronize() {
+    lifetime.requireOpen(); // an operation has run when its call returns
+  }
+
+  @Override
+  public void close() {
+    if (lifetime.close()) {
+      workspace.close();
+      backend.library().destroy("stream", handle);
+      backend.releaseLane(lane);
+    }
+  }
+}

@@ -1,0 +1,79 @@
+package io.jtrelu.data;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.function.Consumer;
+
+/**
+ * One batch, lent by a {@link BatchLoader}: read it, then {@link #close} it, which hands its
+ * tensors back to be filled again. The same object returns with other contents later. For one
+ * thread at a time.
+ */
+public final class Batch implements AutoCloseable {
+  /** Label of a row that counts for nothing. */
+  public static final int PADDING = -1;
+
+  private final Tensor src;
+  private final Tensor labels;
+  private final Consumer<Batch> giveBack;
+  // Written by the loader only: the state under its lock, the rest while FILLING.
+  State state = State.EMPTY;
+  long epoch;
+  int step;
+  int valid;
+
+  /** Whose turn it is. */
+  enum State {
+    EMPTY,
+    FILLING,
+    READY,
+    LENT
+  }
+
+  Batch(Shape srcShape, Consumer<Batch> giveBack) {
+    this.src = Tensor.allocate(srcShape, DataType.F32, Layout.NHWC);
+    this.labels = Tensor.allocate(Shape.of(srcShape.dim(0)), DataType.I32, Layout.ROW_MAJOR);
+    this.giveBack = giveBack;
+  }
+
+  /** Normalised images: F32 [batch, h, w, c+1] NHWC on the host, owned by the loader. */
+  public Tensor src() {
+    return src;
+  }
+
+  /** Classes: I32 [batch] on the host, owned by the loader. */
+  public Tensor labels() {
+    return labels;
+  }
+
+  /** Epoch (pass over the data) this batch belongs to, from 0. */
+  public long epoch() {
+    return epoch;
+  }
+
+  /** Step within the epoch, from 0. */
+  public int step() {
+    return step;
+  }
+
+  /**
+   * How many images count, from the front: all of the batch but in the last one of an epoch that
+   * does not drop it. The rest repeats the last valid image under the label {@link #PADDING}.
+   */
+  public int valid() {
+    return valid;
+  }
+
+  /** Hands the tensors back to the loader. Idempotent until the loader lends this object again. */
+  @Override
+  public void close() {
+    giveBack.accept(this);
+  }
+
+  void release() {
+    src.close();
+    labels.close();
+  }
+}

@@ -1,0 +1,462 @@
+package io.jtrelu.data;
+
+import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
+import io.jtrelu.tensor.Shape;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Endless batches of a data set, epoch after epoch, filled ahead by background threads into a ring
+ * of host tensors that are used again and again (nothing is allocated per batch; one array of
+ * indices per shuffled epoch).
+ *
+ * <pre>{@code
+ * try (BatchLoader loader =
+ *     BatchLoader.over(train, normalization).batch(64).shuffle(seed).dropLast().open()) {
+ *   for (int step = 0; step < loader.stepsPerEpoch(); step++) {
+ *     try (Batch batch = loader.next()) {
+ *       // read batch.src(), batch.labels()
+ *     }
+ *   }
+ * }
+ * }</pre>
+ *
+ * <p><b>Order.</b> Batches come in the order of (epoch, step). What is in them depends on the data,
+ * the seeds, epoch and step alone, not on threads or timing: a loader that starts at a given place
+ * gives bitwise what one that ran through to there gives.
+ *
+ * <p><b>Ownership.</b> The loader owns the tensors. At most prefetch + 1 batches exist; what the
+ * caller holds is lent. After {@link #close} every batch is invalid.
+ *
+ * <p><b>Threads.</b> {@link #next}, {@link Batch#close} and {@link #close} may be called from any
+ * thread; the order is that of the calls of next.
+ */
+public final class BatchLoader implements AutoCloseable {
+  private static final int ORDER_STREAM = 1;
+
+  private final int size;
+  private final int stepsPerEpoch;
+  private final Builder settings;
+  private final SampleReader reader;
+  private final int imageBytes;
+  private final Batch[] ring;
+  private final List<Thread> threads = new ArrayList<>();
+
+  private final ReentrantLock lock = new ReentrantLock();
+  private final Condition changed = lock.newCondition();
+  private volatile boolean closed;
+  private @Nullable Throwable failure;
+  private long nextToFill; // batches since the start of epoch 0
+  private long nextToLend;
+  private long orderEpoch = -1;
+  private int[] order = {};
+
+  /** Makes the network's input of one image; called by many threads. */
+  interface SampleReader {
+    /**
+     * Reads one image.
+     *
+     * @param index which image
+     * @param epoch pass over the data
+     * @param scratch room for one augmented image
+     * @param dst [h, w, c+1], overwritten
+     */
+    void read(int index, long epoch, byte[] scratch, float[] dst);
+  }
+
+  /** How to load; {@link #open} starts. Not thread-safe. */
+  public static final class Builder {
+    private final ImageDataset data;
+    private final PerLocationNormalization normalization;
+    private Augmentation augmentation = Augmentation.NONE;
+    private int batch = 64;
+    private int prefetch = 2;
+    private int threads = 1;
+    private boolean dropLast;
+    private boolean shuffled;
+    private long shuffleSeed;
+    private long augmentSeed;
+    private long startEpoch;
+    private int startStep;
+
+    private Builder(ImageDataset data, PerLocationNormalization normalization) {
+      this.data = data;
+      this.normalization = normalization;
+    }
+
+    private Builder(Builder other) {
+      this(other.data, other.normalization);
+      augmentation = other.augmentation;
+      batch = other.batch;
+      prefetch = other.prefetch;
+      threads = other.threads;
+      dropLast = other.dropLast;
+      shuffled = other.shuffled;
+      shuffleSeed = other.shuffleSeed;
+      augmentSeed = other.augmentSeed;
+      startEpoch = other.startEpoch;
+      startStep = other.startStep;
+    }
+
+    /** Images per batch (default 64). */
+    public Builder batch(int images) {
+      batch = images;
+      return this;
+    }
+
+    /** Another uniformly random order in each epoch, by this seed (default: the data's order). */
+    public Builder shuffle(long seed) {
+      shuffled = true;
+      shuffleSeed = seed;
+      return this;
+    }
+
+    /** Augments each image by (seed, epoch, its index) (default: none). */
+    public Builder augment(Augmentation how, long seed) {
+      augmentation = how;
+      augmentSeed = seed;
+      return this;
+    }
+
+    /**
+     * Leaves out the images of an epoch that do not fill a batch, for training (default: the last
+     * batch is padded, see {@link Batch#valid}).
+     */
+    public Builder dropLast() {
+      dropLast = true;
+      return this;
+    }
+
+    /** Batches that lie ready at most while the caller holds one (default 2). */
+    public Builder prefetch(int batches) {
+      prefetch = batches;
+      return this;
+    }
+
+    /** Threads that fill batches (default 1). The result does not depend on it. */
+    public Builder threads(int count) {
+      threads = count;
+      return this;
+    }
+
+    /**
+     * The first batch to give (default epoch 0, step 0), to resume a run. A step equal to the steps
+     * of an epoch means the start of the next one.
+     */
+    public Builder startAt(long epoch, int step) {
+      startEpoch = epoch;
+      startStep = step;
+      return this;
+    }
+
+    /**
+     * Allocates the ring and starts the threads.
+     *
+     * @throws DataException.BatchTooLarge if last batches are dropped and the data does not fill a
+     *     single one
+     * @throws IllegalArgumentException if a setting is out of range, the data set is empty, or the
+     *     normalisation is for another number of channels
+     */
+    public BatchLoader open() {
+      if (batch < 1 || prefetch < 1 || threads < 1) {
+        throw new IllegalArgumentException(
+            "batch, prefetch and threads must be 1 or more, got "
+                + batch
+                + ", "
+                + prefetch
+                + ", "
+                + threads);
+      }
+      if (data.size() == 0) {
+        throw new IllegalArgumentException("no images to load: " + data);
+      }
+      if (normalization.channels() != data.channels()) {
+        throw new IllegalArgumentException(
+            "the normalisation is for " + normalization.channels() + " channels; " + data);
+      }
+      if (dropLast && batch > data.size()) {
+        throw new DataException.BatchTooLarge(
+            data.name(),
+            "a batch of "
+                + batch
+                + " is larger than the "
+                + data.size()
+                + " "
+                + data.split()
+                + " images; choose a batch of at most "
+                + data.size());
+      }
+      Builder copy = new Builder(this);
+      return new BatchLoader(copy, copy::read);
+    }
+
+    /** As {@link #open}, with another reader. */
+    BatchLoader open(SampleReader reader) {
+      return new BatchLoader(new Builder(this), reader);
+    }
+
+    private void read(int index, long epoch, byte[] scratch, float[] dst) {
+      byte[] pixels = data.pixels(index);
+      if (!augmentation.isNone()) {
+        augmentation.apply(
+            pixels,
+            scratch,
+            data.height(),
+            data.width(),
+            data.channels(),
+            augmentSeed,
+            epoch,
+            index);
+        pixels = scratch;
+      }
+      normalization.apply(pixels, dst);
+    }
+
+    private int stepsPerEpoch() {
+      return dropLast ? data.size() / batch : Math.ceilDiv(data.size(), batch);
+    }
+  }
+
+  /**
+   * Starts the description of a loader.
+   *
+   * @param data images
+   * @param normalization makes the network's input of them
+   */
+  public static Builder over(ImageDataset data, PerLocationNormalization normalization) {
+    return new Builder(data, normalization);
+  }
+
+  private BatchLoader(Builder settings, SampleReader reader) {
+    ImageDataset data = settings.data;
+    this.settings = settings;
+    this.reader = reader;
+    this.size = data.size();
+    this.stepsPerEpoch = settings.stepsPerEpoch();
+    if (settings.startEpoch < 0
+        || settings.startStep < 0
+        || settings.startStep > stepsPerEpoch
+        || settings.startEpoch > (Long.MAX_VALUE >> 1) / stepsPerEpoch) {
+      throw new IllegalArgumentException(
+          "cannot start at epoch "
+              + settings.startEpoch
+              + ", step "
+              + settings.startStep
+              + ": an epoch has "
+              + stepsPerEpoch
+              + " steps");
+    }
+    this.nextToFill = settings.startEpoch * stepsPerEpoch + settings.startStep;
+    this.nextToLend = nextToFill;
+    this.imageBytes = data.height() * data.width() * data.channels();
+    Shape shape =
+        Shape.of(
+            settings.batch, data.height(), data.width(), settings.normalization.outputChannels());
+    this.ring = new Batch[settings.prefetch + 1];
+    try {
+      for (int i = 0; i < ring.length; i++) {
+        ring[i] = new Batch(shape, this::giveBack);
+      }
+    } catch (Throwable outOfMemory) {
+      releaseRing();
+      throw outOfMemory;
+    }
+    for (int i = 0; i < settings.threads; i++) {
+      threads.add(Thread.ofPlatform().daemon().name("jtrelu-loader-" + i).start(this::fillBatches));
+    }
+  }
+
+  /** Batches in an epoch. */
+  public int stepsPerEpoch() {
+    return stepsPerEpoch;
+  }
+
+  /** Images per batch. */
+  public int batch() {
+    return settings.batch;
+  }
+
+  /** Shape of every {@link Batch#src}: [batch, h, w, c+1]. */
+  public Shape srcShape() {
+    return ring[0].src().shape();
+  }
+
+  /**
+   * The next batch, waiting until it is filled. Close it when its tensors were read.
+   *
+   * @throws IllegalStateException if the loader is closed, if every batch of the ring is lent
+   *     (close one, or open with more prefetch), or if a background thread failed (its exception is
+   *     the cause; a {@link DataException} or an Error is the cause too)
+   */
+  public Batch next() {
+    lock.lock();
+    try {
+      Batch batch = ring[(int) (nextToLend % ring.length)];
+      while (batch.state != Batch.State.READY) {
+        if (closed) {
+          throw new IllegalStateException("use after close: the batch loader is closed");
+        }
+        if (failure != null) {
+          throw new IllegalStateException(
+              "loading " + settings.data + " failed: " + failure, failure);
+        }
+        if (batch.state == Batch.State.LENT) {
+          throw new IllegalStateException(
+              "all "
+                  + ring.length
+                  + " batches are lent: close one before asking for the next, or open the loader"
+                  + " with more prefetch");
+        }
+        changed.awaitUninterruptibly();
+        batch = ring[(int) (nextToLend % ring.length)];
+      }
+      if (closed) {
+        throw new IllegalStateException("use after close: the batch loader is closed");
+      }
+      batch.state = Batch.State.LENT;
+      nextToLend++;
+      return batch;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void giveBack(Batch batch) {
+    lock.lock();
+    try {
+      if (batch.state == Batch.State.LENT) {
+        batch.state = Batch.State.EMPTY;
+        changed.signalAll();
+      }
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void fillBatches() {
+    byte[] scratch = new byte[imageBytes];
+    float[] image = new float[imageBytes / settings.data.channels() * srcShape().dim(3)];
+    try {
+      while (true) {
+        Batch batch;
+        int[] indices;
+        lock.lock();
+        try {
+          while (!closed && ring[(int) (nextToFill % ring.length)].state != Batch.State.EMPTY) {
+            changed.awaitUninterruptibly();
+          }
+          if (closed || failure != null) {
+            return;
+          }
+          batch = ring[(int) (nextToFill % ring.length)];
+          batch.state = Batch.State.FILLING;
+          batch.epoch = nextToFill / stepsPerEpoch;
+          batch.step = (int) (nextToFill % stepsPerEpoch);
+          indices = orderOf(batch.epoch);
+          nextToFill++;
+        } finally {
+          lock.unlock();
+        }
+        if (!fill(batch, indices, scratch, image)) {
+          return;
+        }
+        lock.lock();
+        try {
+          batch.state = Batch.State.READY;
+          changed.signalAll();
+        } finally {
+          lock.unlock();
+        }
+      }
+    } catch (Throwable problem) {
+      lock.lock();
+      try {
+        if (failure == null) {
+          failure = problem;
+        }
+        changed.signalAll();
+      } finally {
+        lock.unlock();
+      }
+    }
+  }
+
+  /** False if the loader was closed meanwhile. */
+  private boolean fill(Batch batch, int[] indices, byte[] scratch, float[] image) {
+    MemorySegment src = batch.src().segment();
+    MemorySegment labels = batch.labels().segment();
+    long first = (long) batch.step * settings.batch;
+    batch.valid = (int) Math.min(settings.batch, size - first);
+    for (int i = 0; i < settings.batch; i++) {
+      if (closed) {
+        return false;
+      }
+      if (i < batch.valid) {
+        int index = indices.length == 0 ? (int) first + i : indices[(int) first + i];
+        reader.read(index, batch.epoch, scratch, image);
+        labels.setAtIndex(JAVA_INT_UNALIGNED, i, settings.data.label(index));
+      } else {
+        labels.setAtIndex(JAVA_INT_UNALIGNED, i, Batch.PADDING);
+      }
+      MemorySegment.copy(
+          image, 0, src, JAVA_FLOAT_UNALIGNED, (long) i * image.length * Float.BYTES, image.length);
+    }
+    return true;
+  }
+
+  /** The order of an epoch's images; empty for the data's own. Called with the lock held. */
+  private int[] orderOf(long epoch) {
+    if (settings.shuffled && orderEpoch != epoch) {
+      int[] shuffled = new int[size]; // another thread may still read the last epoch's
+      long key = CounterRandom.key(settings.shuffleSeed, ORDER_STREAM, epoch);
+      for (int i = 0; i < size; i++) {
+        int j = CounterRandom.below(key, i, i + 1); // Fisher-Yates, inside out
+        shuffled[i] = shuffled[j];
+        shuffled[j] = i;
+      }
+      order = shuffled;
+      orderEpoch = epoch;
+    }
+    return order;
+  }
+
+  /** Stops the threads, waits for them, and releases the tensors. Idempotent. */
+  @Override
+  public void close() {
+    lock.lock();
+    try {
+      closed = true;
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+    boolean interrupted = false;
+    for (Thread thread : threads) {
+      while (thread.isAlive()) {
+        try {
+          thread.join();
+        } catch (InterruptedException e) {
+          interrupted = true; // the threads must be gone before their memory is
+        }
+      }
+    }
+    releaseRing();
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private void releaseRing() {
+    for (@Nullable Batch batch : ring) {
+      if (batch != null) {
+        batch.release();
+      }
+    }
+  }
+}

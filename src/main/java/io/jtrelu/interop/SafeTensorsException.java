@@ -1,0 +1,19 @@
+package io.jtrelu.interop;
+
+/**
+ * A file is not what the safetensors format allows, or holds what this library has no type for. The
+ * message names the file, the position in it, what was expected and what was found.
+ */
+public final class SafeTensorsException extends RuntimeException {
+  private static final long serialVersionUID = 1;
+
+  /** An exception with a message for people. */
+  public SafeTensorsException(String message) {
+    super(message);
+  }
+
+  /** An exception with a message for people and the failure behind it. */
+  public SafeTensorsException(String message, Throwable cause) {
+    super(message, cause);
+  }
+}

@@ -1,0 +1,382 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.WeightedSum;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Runs a network over batches, as micro-batches spread over the backend's lanes.
+ *
+ * <p>Without batch statistics the samples of a batch are independent from input to loss and back,
+ * so a lane takes a micro-batch through the whole network with no barrier between layers, its
+ * activations in cache. A batch is cut into a fixed number of parts; each part sums the gradients
+ * of its micro-batches in order, and the parts are added in order: results do not depend on the
+ * number of lanes.
+ *
+ * <p>Owns its threads, streams and programs. Used by one thread at a time.
+ */
+public final class BatchExecutor implements AutoCloseable {
+  /** Parts of a batch, each with gradients of its own; at least the lanes one would spread over. */
+  private static final int MAX_PARTS = 4;
+
+  /**
+   * Sums over one batch.
+   *
+   * @param loss sum of the samples' losses
+   * @param correct number of samples whose largest logit is their label's
+   */
+  public record Result(double loss, int correct) {}
+
+  private final Backend backend;
+  private final Program program;
+  private final int batch;
+  private final int parts;
+  private final int microBatches;
+  private final int lanes;
+  private final List<Lane> laneList = new ArrayList<>();
+  private final List<Parameters> partGradients = new ArrayList<>();
+  private final @Nullable WeightedSum add;
+
+  /** One stream and workspace, used by one thread at a time. */
+  private final class Lane implements AutoCloseable {
+    final ExecutorService thread;
+    final Stream stream = backend.newStream();
+    final Program.Workspace workspace = program.newWorkspace(stream);
+    final @Nullable Tensor images; // staging, where the caller's cannot be used directly
+    final @Nullable Tensor labels;
+    final Tensor losses;
+    final Tensor correct;
+
+    Lane(ExecutorService thread) {
+      this.thread = thread;
+      Shape one = Shape.of(program.batch());
+      boolean direct =
+          backend.device().equals(Device.CPU) && program.options().type() == DataType.F32;
+      Layer.Extent in = program.network().input();
+      images =
+          direct
+              ? null
+              : backend.allocate(
+                  Shape.of(program.batch(), in.height(), in.width(), in.channels()),
+                  program.options().type(),
+                  Layout.NHWC);
+      labels = direct ? null : backend.allocate(one, DataType.I32, Layout.ROW_MAJOR);
+      losses = Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR);
+      correct = Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR);
+    }
+
+    Tensor stage(Tensor source, @Nullable Tensor staging) {
+      if (staging == null) {
+        return source;
+      }
+      backend.copy(stream, source, staging);
+      return staging;
+    }
+
+    @Override
+    public void close() {
+      thread.shutdown();
+      workspace.close();
+      stream.close();
+      for (Tensor tensor : new Tensor[] {images, labels, losses, correct}) {
+        if (tensor != null) {
+          tensor.close();
+        }
+      }
+    }
+  }
+
+  /**
+   * Compiles a network for batches of a size.
+   *
+   * @param batch images per call
+   * @param microBatch images that pass through the network together; must divide batch. See {@link
+   *     #microBatch}
+   */
+  public BatchExecutor(
+      Network network, Backend backend, int batch, int microBatch, Program.Options options) {
+    if (batch < 1 || microBatch < 1 || batch % microBatch != 0) {
+      throw new IllegalArgumentException(
+          "a batch of " + batch + " does not divide into micro-batches of " + microBatch);
+    }
+    this.backend = backend;
+    this.batch = batch;
+    this.microBatches = batch / microBatch;
+    this.parts = Math.min(MAX_PARTS, microBatches);
+    this.lanes = Math.min(backend.lanes(), parts);
+    this.program = new Program(network, backend, microBatch, options);
+    try {
+      for (int lane = 0; lane < lanes; lane++) {
+        ExecutorService thread =
+            Executors.newSingleThreadExecutor(
+                Thread.ofPlatform().daemon().name("jtrelu-lane-" + lane).factory());
+        laneList.add(thread.submit(() -> new Lane(thread)).get());
+      }
+      if (options.training() && parts > 1) {
+        for (int part = 1; part < parts; part++) {
+          partGradients.add(Parameters.allocate(network, backend));
+        }
+        long elements = partGradients.getFirst().arena().shape().elements();
+        add = backend.weightedSum(elements, DataType.F32, 1, 1, Rectifier.IDENTITY);
+      } else {
+        add = null;
+      }
+    } catch (ExecutionException failure) {
+      close();
+      throw unchecked(failure);
+    } catch (InterruptedException interrupted) {
+      close();
+      Thread.currentThread().interrupt();
+      throw new IllegalStateException("interrupted while compiling a network", interrupted);
+    } catch (RuntimeException | Error failure) {
+      close();
+      throw failure;
+    }
+  }
+
+  /**
+   * The micro-batch for a batch on a backend: on a GPU the whole batch; on a CPU the largest
+   * divisor up to 8 that still leaves a part for every lane, small enough for a layer's activations
+   * to stay in cache.
+   */
+  public static int microBatch(Backend backend, int batch) {
+    if (backend.lanes() == 1) {
+      return batch;
+    }
+    int best = 1;
+    for (int size = 1; size <= 8; size++) {
+      if (batch % size == 0 && batch / size >= Math.min(batch, backend.lanes())) {
+        best = size;
+      }
+    }
+    return best;
+  }
+
+  /** The program that lanes run. */
+  public Program program() {
+    return program;
+  }
+
+  /** Bytes of activations held for the backward pass, over all lanes. */
+  public long activationBytes() {
+    return program.activationBytes() * lanes;
+  }
+
+  /** Packs the parameters' present values; call it again whenever they change. */
+  public void load(Parameters parameters) {
+    onLanes(
+        (lane, index) -> {
+          program.load(lane.stream, parameters, index, lanes);
+          lane.stream.synchronize();
+        });
+  }
+
+  /**
+   * Loss and gradients of a batch.
+   *
+   * @param images host NHWC [batch, h, w, c], F32
+   * @param labels host I32 [batch]; -1 marks padding
+   * @param gradients receives the mean gradient over the batch
+   * @param mode whether gradients replace or add to what is there
+   * @param gradientScale factor of the gradients, usually 1 / (number of samples in the step)
+   * @param sequence a number that sets the dropout masks: give each step its own
+   */
+  public Result forwardBackward(
+      Tensor images,
+      Tensor labels,
+      Parameters gradients,
+      Write mode,
+      float gradientScale,
+      long sequence) {
+    Result result =
+        run(
+            images,
+            labels,
+            (lane, part, micro) -> {
+              lane.workspace.loss(lane.stage(micro(labels, micro), lane.labels), gradientScale);
+              Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
+              boolean first = micro < parts;
+              lane.workspace.backward(
+                  destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
+            },
+            sequence * microBatches);
+    if (add != null) {
+      Stream stream = laneList.getFirst().stream;
+      for (Parameters partGradient : partGradients) {
+        add.forward(stream, gradients.arena(), partGradient.arena(), gradients.arena());
+      }
+      stream.synchronize();
+    }
+    return result;
+  }
+
+  /**
+   * Loss and hits of a batch, without gradients.
+   *
+   * @param images host NHWC [batch, h, w, c], F32
+   * @param labels host I32 [batch]; -1 marks padding
+   */
+  public Result evaluate(Tensor images, Tensor labels) {
+    return run(
+        images,
+        labels,
+        (lane, part, micro) ->
+            lane.workspace.loss(lane.stage(micro(labels, micro), lane.labels), 0),
+        0);
+  }
+
+  /**
+   * The first layer whose values hold a NaN or infinity when the images pass through, for a message
+   * to people; slow.
+   *
+   * @return the layer's name, or null where all values are finite
+   */
+  public @Nullable String firstNonFiniteLayer(Tensor images) {
+    String[] found = new String[1];
+    onLanes(
+        (lane, index) -> {
+          for (int i = 0; index == 0 && found[0] == null && i < microBatches; i++) {
+            lane.workspace.forward(lane.stage(micro(images, i), lane.images), 0);
+            found[0] =
+                lane.workspace.firstNonFinite(
+                    value -> {
+                      try (Tensor host =
+                          Tensor.allocate(value.shape(), value.type(), value.layout())) {
+                        backend.copy(lane.stream, value, host);
+                        lane.stream.synchronize();
+                        return host.toFloatArray();
+                      }
+                    });
+          }
+        });
+    return found[0];
+  }
+
+  private interface AfterForward {
+    void run(Lane lane, int part, int micro);
+  }
+
+  private Result run(Tensor images, Tensor labels, AfterForward after, long sequence) {
+    Layer.Extent in = program.network().input();
+    Shape expected = Shape.of(batch, in.height(), in.width(), in.channels());
+    if (!images.shape().equals(expected) || labels.shape().elements() != batch) {
+      throw new OperandException(
+          "a batch needs images "
+              + expected
+              + " and "
+              + batch
+              + " labels, got "
+              + images
+              + " and "
+              + labels);
+    }
+    double[] losses = new double[microBatches];
+    int[] correct = new int[microBatches];
+    AtomicInteger nextPart = new AtomicInteger();
+    onLanes(
+        (lane, index) -> {
+          for (int part = nextPart.getAndIncrement();
+              part < parts;
+              part = nextPart.getAndIncrement()) {
+            for (int micro = part; micro < microBatches; micro += parts) {
+              Tensor source = lane.stage(micro(images, micro), lane.images);
+              lane.workspace.forward(source, sequence + micro);
+              after.run(lane, part, micro);
+              backend.copy(lane.stream, lane.workspace.losses(), lane.losses);
+              backend.copy(lane.stream, lane.workspace.correct(), lane.correct);
+              lane.stream.synchronize();
+              for (int i = 0; i < program.batch(); i++) {
+                losses[micro] += lane.losses.get(i);
+                correct[micro] += (int) lane.correct.get(i);
+              }
+            }
+          }
+        });
+    double loss = 0;
+    int hits = 0;
+    for (int micro = 0; micro < microBatches; micro++) {
+      loss += losses[micro];
+      hits += correct[micro];
+    }
+    return new Result(loss, hits);
+  }
+
+  /** The part of a batch tensor that a micro-batch covers. */
+  private Tensor micro(Tensor tensor, int micro) {
+    int[] dims = tensor.shape().dims();
+    dims[0] = program.batch();
+    Shape shape = Shape.of(dims);
+    return tensor.slice(micro * shape.elements(), shape, tensor.layout());
+  }
+
+  private interface LaneTask {
+    void run(Lane lane, int index);
+  }
+
+  /** Runs a task on every lane at once, each on a thread of the pool, and waits for all. */
+  private void onLanes(LaneTask task) {
+    List<Future<?>> running = new ArrayList<>();
+    for (int i = 0; i < lanes; i++) {
+      int index = i;
+      Lane lane = laneList.get(index);
+      running.add(lane.thread.submit(() -> task.run(lane, index)));
+    }
+    ExecutionException failure = null;
+    boolean interrupted = false;
+    for (Future<?> future : running) {
+      while (true) {
+        try {
+          future.get();
+          break;
+        } catch (ExecutionException failed) {
+          failure = failed;
+          break;
+        } catch (InterruptedException again) {
+          interrupted = true; // finish the batch first: memory is in use
+        }
+      }
+    }
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+    if (failure != null) {
+      throw unchecked(failure);
+    }
+  }
+
+  private static RuntimeException unchecked(ExecutionException failure) {
+    Throwable cause = failure.getCause();
+    if (cause instanceof Error error) {
+      throw error;
+    }
+    return cause instanceof RuntimeException runtime
+        ? runtime
+        : new IllegalStateException("a lane failed", cause);
+  }
+
+  @Override
+  public void close() {
+    laneList.forEach(Lane::close);
+    partGradients.forEach(Parameters::close);
+    if (add != null) {
+      add.close();
+    }
+    program.close();
+  }
+}

@@ -1,0 +1,106 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.List;
+
+/**
+ * Scaled-corrected uniform orthogonal (SUO) initialisation (Martens et al., arXiv 2110.01765): a
+ * Haar-distributed out x in matrix times max(sqrt(out/in), 1); biases zero. It preserves the mean
+ * square q of activations at wide and narrow layers alike.
+ *
+ * @param seed key of the generator; each parameter has streams of its own under it
+ * @param delta true for Delta initialisation: a convolution is zero everywhere but the centre of
+ *     its kernel, where it is SUO with in = channels (Xiao et al., arXiv 1806.05393); false for SUO
+ *     over the whole kernel, in = kh * kw * channels
+ */
+public record Initializer(long seed, boolean delta) {
+  /** Distance between the first streams of two parameters; more than any matrix needs. */
+  private static final long STREAMS_PER_PARAMETER = 1L << 32;
+
+  /** Delta initialisation, the default for convolutions. */
+  public static Initializer delta(long seed) {
+    return new Initializer(seed, true);
+  }
+
+  /**
+   * Fills all parameters.
+   *
+   * @throws IllegalArgumentException for Delta initialisation of a kernel of even size, which has
+   *     no centre
+   */
+  public void fill(Backend backend, Parameters parameters) {
+    Network network = parameters.network();
+    List<ParameterSpec> specs = network.parameters();
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < specs.size(); i++) {
+        ParameterSpec spec = specs.get(i);
+        if (spec.kind() == ParameterSpec.Kind.BIAS) {
+          backend.fill(stream, parameters.view(i), 0);
+        } else {
+          Layer.Convolution layer = (Layer.Convolution) network.layers().get(spec.layer());
+          fillWeights(backend, stream, layer, parameters.view(i), i * STREAMS_PER_PARAMETER);
+        }
+      }
+      stream.synchronize();
+    }
+  }
+
+  private void fillWeights(
+      Backend backend, Stream stream, Layer.Convolution layer, Tensor weights, long sequence) {
+    Conv2dDescriptor d = layer.descriptor();
+    boolean single = d.kh() == 1 && d.kw() == 1;
+    if (delta && !single && (d.kh() % 2 == 0 || d.kw() % 2 == 0)) {
+      throw new IllegalArgumentException(
+          "layer "
+              + layer.name()
+              + ": Delta initialisation needs a kernel of odd size, got "
+              + d.kh()
+              + "x"
+              + d.kw());
+    }
+    int taps = delta ? 1 : d.kh() * d.kw();
+    int groupIn = d.ic() / d.groups();
+    int rows = d.oc() / d.groups();
+    int cols = groupIn * taps;
+    float gain = (float) Math.max(Math.sqrt((double) rows / cols), 1);
+    Shape matrix = Shape.of(rows, cols);
+    boolean direct = taps == d.kh() * d.kw();
+    try (Orthogonal orthogonal = backend.orthogonal(rows, cols, gain)) {
+      if (direct) {
+        for (int g = 0; g < d.groups(); g++) {
+          Tensor part = weights.slice((long) g * rows * cols, matrix, Layout.ROW_MAJOR);
+          orthogonal.fill(stream, part, seed, sequence + (long) g * Math.min(rows, cols));
+        }
+        stream.synchronize();
+        return;
+      }
+      // Delta: the matrix goes to the centre tap, everything else is zero.
+      int centre = (d.kh() / 2) * d.kw() + d.kw() / 2;
+      try (Tensor onDevice = backend.allocate(matrix, DataType.F32, Layout.ROW_MAJOR);
+          Tensor onHost = Tensor.allocate(matrix, DataType.F32, Layout.ROW_MAJOR);
+          Tensor kernel = Tensor.allocate(d.weights(), DataType.F32, Layout.KRSC)) {
+        float[] values = new float[Math.toIntExact(d.weights().elements())];
+        for (int g = 0; g < d.groups(); g++) {
+          orthogonal.fill(stream, onDevice, seed, sequence + (long) g * Math.min(rows, cols));
+          backend.copy(stream, onDevice, onHost);
+          stream.synchronize();
+          float[] block = onHost.toFloatArray();
+          for (int k = 0; k < rows; k++) {
+            int at = ((g * rows + k) * d.kh() * d.kw() + centre) * groupIn;
+            System.arraycopy(block, k * cols, values, at, cols);
+          }
+        }
+        backend.copy(stream, kernel.set(values), weights);
+        stream.synchronize();
+      }
+    }
+  }
+}

@@ -1,0 +1,662 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.GlobalMeanPool;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.backend.Operation;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.SoftmaxCrossEntropy;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.WeightedSum;
+import io.jtrelu.backend.Write;
+import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.List;
+import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A network compiled for one backend and batch size: prepared operations, packed weights and a
+ * memory plan.
+ *
+ * <p>An activation is fused into the convolution or sum before it where nothing else reads that
+ * value; then only the activation's output exists. In the backward pass its derivative is applied
+ * by the reader that contributes last to its gradient, so a chain has no elementwise pass in either
+ * direction. Values live in one block per {@link Workspace}, placed by their lifetimes; nothing is
+ * allocated in a step.
+ *
+ * <p>Thread-safe while nobody calls {@link #load}: each thread uses a workspace of its own.
+ */
+public final class Program implements AutoCloseable {
+  /**
+   * What a program is compiled for.
+   *
+   * @param rectifier the nonlinearity of every activation layer
+   * @param type storage type of activations and their gradients
+   * @param labelSmoothing of the loss, in [0, 1)
+   * @param training whether there is a backward pass; without one, dropout is the identity and
+   *     memory is reused sooner
+   * @param seed key of the dropout masks
+   */
+  public record Options(
+      Rectifier rectifier, DataType type, float labelSmoothing, boolean training, long seed) {}
+
+  private static final int NONE = -1;
+
+  private final Network network;
+  private final Backend backend;
+  private final int batch;
+  private final Options options;
+  private final List<Layer> layers;
+  private final List<List<Integer>> readers;
+
+  /** The layer whose memory holds a layer's value: itself, or the one it is fused with. */
+  private final int[] home;
+
+  /** For a convolution or sum: the activation fused into it, or NONE. */
+  private final int[] fusedActivation;
+
+  private final boolean[] needsGradient;
+  private final boolean[] heldForBackward;
+  private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+  private final List<Step> forward = new ArrayList<>();
+  private final List<Step> backward = new ArrayList<>();
+  private final List<LoadStep> loads = new ArrayList<>();
+  private final SoftmaxCrossEntropy loss;
+
+  private final MemoryPlan plan = new MemoryPlan();
+  private final int[] valueSlot;
+  private final int[] gradientSlot;
+  private final int[] argmaxSlot;
+  private final long heldBytes;
+  private @Nullable Parameters loaded;
+
+  private interface Step {
+    void run(Workspace workspace);
+  }
+
+  private interface LoadStep {
+    void run(Stream stream, Parameters parameters);
+  }
+
+  /**
+   * Compiles a network. The caller closes the result before the backend.
+   *
+   * @param batch images per pass
+   */
+  public Program(Network network, Backend backend, int batch, Options options) {
+    this.network = network;
+    this.backend = backend;
+    this.batch = batch;
+    this.options = options;
+    this.layers = network.layers();
+    int count = layers.size();
+    this.readers = readers(layers);
+    this.home = new int[count];
+    this.fusedActivation = new int[count];
+    this.needsGradient = new boolean[count];
+    this.heldForBackward = new boolean[count];
+    this.valueSlot = new int[count];
+    this.gradientSlot = new int[count];
+    this.argmaxSlot = new int[count];
+    fuse();
+    this.heldBytes = planMemory();
+    try {
+      this.loss =
+          own(
+              backend.softmaxCrossEntropy(
+                  batch, network.classes(), options.type(), options.labelSmoothing()));
+      for (int i = 0; i < count; i++) {
+        compile(i);
+      }
+    } catch (RuntimeException | Error failure) {
+      close();
+      throw failure;
+    }
+  }
+
+  private static List<List<Integer>> readers(List<Layer> layers) {
+    List<List<Integer>> readers = new ArrayList<>();
+    for (int i = 0; i < layers.size(); i++) {
+      readers.add(new ArrayList<>());
+      for (int source : layers.get(i).sources()) {
+        readers.get(source).add(i);
+      }
+    }
+    return readers;
+  }
+
+  /** Decides which activations are fused into their producers. */
+  private void fuse() {
+    for (int i = 0; i < layers.size(); i++) {
+      home[i] = i;
+      fusedActivation[i] = NONE;
+      Layer layer = layers.get(i);
+      needsGradient[i] = layer instanceof Layer.Convolution;
+      for (int source : layer.sources()) {
+        needsGradient[i] |= needsGradient[source];
+      }
+    }
+    for (int i = 0; i < layers.size(); i++) {
+      switch (layers.get(i)) {
+        case Layer.Activation activation -> {
+          int producer = activation.source();
+          Layer layer = layers.get(producer);
+          boolean fusible =
+              layer instanceof Layer.Convolution || layer instanceof Layer.NormalizedSum;
+          if (fusible && readers.get(producer).size() == 1 && gatedByReader(i)) {
+            fusedActivation[producer] = i;
+            home[i] = producer;
+          }
+        }
+        case Layer.DropoutLayer dropout -> {
+          if (!options.training()) {
+            home[i] = home[dropout.source()];
+          }
+        }
+        default -> {}
+      }
+    }
+  }
+
+  /**
+   * Whether the reader that contributes last to an activation's gradient applies its derivative.
+   */
+  private boolean gatedByReader(int activation) {
+    if (!options.training()) {
+      return true;
+    }
+    Layer last = layers.get(readers.get(activation).getFirst());
+    return !(last instanceof Layer.Activation) && !(last instanceof Layer.DropoutLayer);
+  }
+
+  /** Steps of time: forward passes 0..n-1, the loss at n, backward passes from n+1 on. */
+  private int backwardTime(int layer) {
+    return 2 * layers.size() - layer;
+  }
+
+  private long planMemory() {
+    int lossTime = layers.size();
+    int last = layers.size() - 1;
+    int[] lastUse = new int[layers.size()];
+    for (int i = 0; i < layers.size(); i++) {
+      int at = home[i];
+      lastUse[at] = Math.max(lastUse[at], i);
+      for (int reader : readers.get(i)) {
+        lastUse[at] = Math.max(lastUse[at], reader);
+        if (options.training() && readInBackward(i, reader)) {
+          lastUse[at] = Math.max(lastUse[at], backwardTime(reader));
+        }
+      }
+      if (options.training() && layers.get(i) instanceof Layer.Activation && at == i) {
+        lastUse[at] = Math.max(lastUse[at], backwardTime(i));
+      }
+    }
+    lastUse[home[last]] = Math.max(lastUse[home[last]], lossTime);
+    long held = 0;
+    for (int i = 0; i < layers.size(); i++) {
+      valueSlot[i] = NONE;
+      gradientSlot[i] = NONE;
+      argmaxSlot[i] = NONE;
+      long bytes = batch * layers.get(i).extent().elements() * options.type().bytes();
+      if (home[i] == i && i > 0) {
+        valueSlot[i] = plan.add(bytes, i, lastUse[i]);
+        heldForBackward[i] = lastUse[i] > lossTime;
+        held += heldForBackward[i] ? bytes : 0;
+      }
+      if (layers.get(i) instanceof Layer.MaxPooling) {
+        long positions = batch * layers.get(i).extent().elements();
+        argmaxSlot[i] = plan.add(positions, i, options.training() ? backwardTime(i) : i);
+        held += options.training() ? positions : 0;
+      }
+      boolean ownGradient = !isFused(i) && needsGradient[i] && i > 0;
+      if (ownGradient && (options.training() || i == last)) {
+        // A fused pair shares one gradient: that of the activation, once it is gated.
+        int read = fusedActivation[i] == NONE ? i : fusedActivation[i];
+        int from = i == last ? lossTime : backwardTime(readers.get(read).getLast());
+        gradientSlot[i] = plan.add(bytes, from, options.training() ? backwardTime(i) : lossTime);
+      }
+    }
+    plan.solve();
+    return held;
+  }
+
+  private boolean isFused(int layer) {
+    return layers.get(layer) instanceof Layer.Activation && home[layer] != layer;
+  }
+
+  private boolean readInBackward(int source, int reader) {
+    return switch (layers.get(reader)) {
+      case Layer.Convolution c -> true;
+      case Layer.NormalizedSum s -> !gate(source, reader).isIdentity();
+      case Layer.MaxPooling p -> !gate(source, reader).isIdentity();
+      case Layer.GlobalMeanPooling p -> !gate(source, reader).isIdentity();
+      default -> false;
+    };
+  }
+
+  /** The derivative that a reader applies to its source's gradient. */
+  private Rectifier gate(int source, int reader) {
+    boolean gates = isFused(source) && readers.get(source).getFirst() == reader;
+    return gates ? options.rectifier() : Rectifier.IDENTITY;
+  }
+
+  /** Whether a reader starts its source's gradient or adds to it. */
+  private Write write(int source, int reader) {
+    return readers.get(source).getLast() == reader ? Write.OVERWRITE : Write.ACCUMULATE;
+  }
+
+  private <T extends Operation> T own(T operation) {
+    owned.push(operation);
+    return operation;
+  }
+
+  /** Prepares one layer's operations and adds its forward and backward steps. */
+  private void compile(int i) {
+    DataType type = options.type();
+    Rectifier activation = fusedActivation[i] == NONE ? Rectifier.IDENTITY : options.rectifier();
+    long elements = batch * layers.get(i).extent().elements();
+    switch (layers.get(i)) {
+      case Layer.Input input -> {}
+      case Layer.Convolution layer -> compileConvolution(i, layer, activation);
+      case Layer.Activation layer -> {
+        if (!isFused(i)) {
+          int source = layer.source();
+          Rectify op = own(backend.rectify(elements, type, options.rectifier()));
+          forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
+          if (needsGradient[source]) {
+            backward.add(
+                w ->
+                    op.backward(
+                        w.stream, w.value(i), w.gradient(i), w.gradient(source), write(source, i)));
+          }
+        }
+      }
+      case Layer.NormalizedSum layer -> {
+        int a = layer.shortcut();
+        int b = layer.branch();
+        WeightedSum op =
+            own(
+                backend.weightedSum(
+                    elements,
+                    type,
+                    (float) layer.shortcutWeight(),
+                    (float) layer.branchWeight(),
+                    activation));
+        forward.add(w -> op.forward(w.stream, w.value(a), w.value(b), w.value(i)));
+        if (needsGradient[b]) {
+          backward.add(
+              w ->
+                  op.backwardB(
+                      w.stream, w.gradient(i), gate(b, i), w.value(b), w.gradient(b), write(b, i)));
+        }
+        if (needsGradient[a]) {
+          backward.add(
+              w ->
+                  op.backwardA(
+                      w.stream, w.gradient(i), gate(a, i), w.value(a), w.gradient(a), write(a, i)));
+        }
+      }
+      case Layer.MaxPooling layer -> {
+        int source = layer.source();
+        MaxPool2dDescriptor d = layer.descriptor();
+        MaxPool2d op =
+            own(
+                backend.maxPool2d(
+                    new MaxPool2dDescriptor(
+                        batch,
+                        d.h(),
+                        d.w(),
+                        d.c(),
+                        d.kernel(),
+                        d.stride(),
+                        d.padBegin(),
+                        d.padEnd()),
+                    type,
+                    gate(source, i)));
+        forward.add(w -> op.forward(w.stream, w.value(source), w.value(i), w.argmax(i)));
+        if (needsGradient[source]) {
+          backward.add(
+              w ->
+                  op.backward(
+                      w.stream,
+                      w.gradient(i),
+                      w.argmax(i),
+                      w.value(source),
+                      w.gradient(source),
+                      write(source, i)));
+        }
+      }
+      case Layer.GlobalMeanPooling layer -> {
+        int source = layer.source();
+        GlobalMeanPool op =
+            own(
+                backend.globalMeanPool(
+                    batched(layers.get(source).extent()), type, gate(source, i)));
+        forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
+        if (needsGradient[source]) {
+          backward.add(
+              w ->
+                  op.backward(
+                      w.stream,
+                      w.gradient(i),
+                      w.value(source),
+                      w.gradient(source),
+                      write(source, i)));
+        }
+      }
+      case Layer.DropoutLayer layer -> {
+        if (options.training()) {
+          int source = layer.source();
+          long seed = options.seed() + i;
+          Dropout op = own(backend.dropout(elements, type, layer.rate()));
+          forward.add(
+              w -> op.forward(w.stream, w.value(source), w.value(i), seed, w.dropoutSequence));
+          if (needsGradient[source]) {
+            backward.add(
+                w ->
+                    op.backward(
+                        w.stream,
+                        w.gradient(i),
+                        w.gradient(source),
+                        seed,
+                        w.dropoutSequence,
+                        write(source, i)));
+          }
+        }
+      }
+    }
+  }
+
+  private void compileConvolution(int i, Layer.Convolution layer, Rectifier activation) {
+    int source = layer.source();
+    int weights = parameter(i, ParameterSpec.Kind.WEIGHTS);
+    int bias = parameter(i, ParameterSpec.Kind.BIAS);
+    Conv2d op =
+        own(
+            backend.conv2d(
+                layer.descriptor().withBatch(batch), options.type(), activation, gate(source, i)));
+    PackedWeights packed = op.newPackedWeights();
+    owned.push(packed);
+    loads.add((stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
+    forward.add(
+        w -> op.forward(w.stream, w.value(source), packed, parameters().view(bias), w.value(i)));
+    if (needsGradient[source]) {
+      backward.add(
+          w ->
+              op.backwardData(
+                  w.stream,
+                  w.gradient(i),
+                  packed,
+                  w.value(source),
+                  w.gradient(source),
+                  write(source, i)));
+    }
+    // Added last, hence run first: the data gradient may come last to its source's readers.
+    backward.add(
+        w -> {
+          Parameters gradients = w.gradients();
+          op.backwardWeights(
+              w.stream,
+              w.value(source),
+              w.gradient(i),
+              gradients.view(weights),
+              gradients.view(bias),
+              w.write);
+        });
+  }
+
+  private int parameter(int layer, ParameterSpec.Kind kind) {
+    List<ParameterSpec> specs = network.parameters();
+    for (int p = 0; p < specs.size(); p++) {
+      if (specs.get(p).layer() == layer && specs.get(p).kind() == kind) {
+        return p;
+      }
+    }
+    throw new IllegalStateException("layer " + layer + " has no " + kind);
+  }
+
+  private Parameters parameters() {
+    if (loaded == null) {
+      throw new IllegalStateException("call load(parameters) before running a program");
+    }
+    return loaded;
+  }
+
+  private Shape batched(Extent extent) {
+    return Shape.of(batch, extent.height(), extent.width(), extent.channels());
+  }
+
+  /** The network. */
+  public Network network() {
+    return network;
+  }
+
+  /** Images per pass. */
+  public int batch() {
+    return batch;
+  }
+
+  /** What it was compiled for. */
+  public Options options() {
+    return options;
+  }
+
+  /**
+   * Bytes of activations that a training pass holds from the forward pass for the backward one: one
+   * output per fused layer, no pre-activations. (The input images are not counted.)
+   */
+  public long activationBytes() {
+    return heldBytes;
+  }
+
+  /** Bytes of a workspace: all activations and gradients, placed by lifetime. */
+  public long workspaceBytes() {
+    return plan.size();
+  }
+
+  /**
+   * Packs the weights of the parameters' present values. Call it again whenever they change; the
+   * arena must stay open while the program runs (biases are read from it).
+   */
+  public void load(Stream stream, Parameters parameters) {
+    load(stream, parameters, 0, 1);
+  }
+
+  /** Packs a share of the weights: every {@code shares}-th layer, from {@code share} on. */
+  void load(Stream stream, Parameters parameters, int share, int shares) {
+    for (int i = share; i < loads.size(); i += shares) {
+      loads.get(i).run(stream, parameters);
+    }
+    if (share == 0) {
+      loaded = parameters;
+    }
+  }
+
+  /** Allocates what one thread needs to run this program. The caller closes it. */
+  public Workspace newWorkspace(Stream stream) {
+    return new Workspace(this, stream);
+  }
+
+  @Override
+  public void close() {
+    while (!owned.isEmpty()) {
+      AutoCloseable resource = owned.pop();
+      try {
+        resource.close();
+      } catch (Exception failure) {
+        throw new IllegalStateException("closing a program's operation failed", failure);
+      }
+    }
+  }
+
+  /** The values of one pass and the stream it runs on. Used by one thread at a time. */
+  public static final class Workspace implements AutoCloseable {
+    private final Program program;
+    private final Stream stream;
+    private final Tensor block;
+    private final Tensor losses;
+    private final Tensor correct;
+    private final Tensor[] values;
+    private final Tensor[] gradients;
+    private final Tensor[] argmax;
+    private @Nullable Parameters parameterGradients;
+    private Write write = Write.OVERWRITE;
+    private long dropoutSequence;
+
+    private Workspace(Program program, Stream stream) {
+      this.program = program;
+      this.stream = stream;
+      Backend backend = program.backend;
+      int count = program.layers.size();
+      // In units of four bytes, so that two gigabytes are not the limit of a block.
+      int words = Math.toIntExact(Math.ceilDiv(program.plan.size(), 4L));
+      this.block = backend.allocate(Shape.of(words), DataType.I32, Layout.ROW_MAJOR);
+      this.losses = backend.allocate(Shape.of(program.batch), DataType.F32, Layout.ROW_MAJOR);
+      this.correct = backend.allocate(Shape.of(program.batch), DataType.I32, Layout.ROW_MAJOR);
+      this.values = new Tensor[count];
+      this.gradients = new Tensor[count];
+      this.argmax = new Tensor[count];
+      DataType type = program.options.type();
+      for (int i = 0; i < count; i++) {
+        Shape shape = program.batched(program.layers.get(i).extent());
+        int at = program.home[i];
+        if (program.valueSlot[at] != NONE) {
+          values[i] = place(program.valueSlot[at], shape, type);
+        }
+        if (program.gradientSlot[at] != NONE) {
+          gradients[i] = place(program.gradientSlot[at], shape, type);
+        }
+        if (program.argmaxSlot[i] != NONE) {
+          argmax[i] = place(program.argmaxSlot[i], shape, DataType.U8);
+        }
+      }
+    }
+
+    private Tensor place(int slot, Shape shape, DataType type) {
+      return Tensor.view(block.memory(), program.plan.offset(slot), shape, type, Layout.NHWC);
+    }
+
+    private Tensor value(int layer) {
+      return values[layer];
+    }
+
+    private Tensor gradient(int layer) {
+      return gradients[layer];
+    }
+
+    private Tensor argmax(int layer) {
+      return argmax[layer];
+    }
+
+    private Parameters gradients() {
+      if (parameterGradients == null) {
+        throw new IllegalStateException("backward needs somewhere to write gradients");
+      }
+      return parameterGradients;
+    }
+
+    /** The stream that passes run on. */
+    public Stream stream() {
+      return stream;
+    }
+
+    /**
+     * Runs the network.
+     *
+     * @param images NHWC, of the program's batch and type, on its device; it must stay unchanged
+     *     until the backward pass has run
+     * @param sequence a number that sets the dropout masks: give each training pass its own
+     * @return the logits, NHWC [batch, 1, 1, classes], valid until the next pass
+     */
+    public Tensor forward(Tensor images, long sequence) {
+      values[0] = images;
+      dropoutSequence = sequence;
+      for (Step step : program.forward) {
+        step.run(this);
+      }
+      return values[values.length - 1];
+    }
+
+    /**
+     * Loss, its gradient at the logits, and hits, of the last forward pass.
+     *
+     * @param labels I32 [batch] on the program's device; -1 marks padding
+     * @param gradientScale factor of all gradients, usually 1 / (size of the whole batch)
+     */
+    public void loss(Tensor labels, float gradientScale) {
+      int last = values.length - 1;
+      program.loss.run(
+          stream, values[last], labels, gradientScale, gradients[last], losses, correct);
+    }
+
+    /**
+     * Gradients of all parameters, of the last forward pass and loss.
+     *
+     * @param destination receives them
+     * @param mode whether they replace or add to what is there
+     */
+    public void backward(Parameters destination, Write mode) {
+      if (!program.options.training()) {
+        throw new IllegalStateException("this program was compiled without a backward pass");
+      }
+      parameterGradients = destination;
+      write = mode;
+      for (int i = program.backward.size() - 1; i >= 0; i--) {
+        program.backward.get(i).run(this);
+      }
+      parameterGradients = null;
+    }
+
+    /**
+     * The first layer whose value in the last forward pass holds a NaN or infinity, among those
+     * kept for the backward pass; looks through host memory.
+     *
+     * @param host copies a value's elements to the host
+     * @return its name, or null where all are finite
+     */
+    @Nullable String firstNonFinite(Function<Tensor, float[]> host) {
+      for (int i = 1; i < values.length; i++) {
+        boolean kept = program.home[i] == i && program.heldForBackward[i];
+        if (kept || i == values.length - 1) {
+          for (float value : host.apply(values[i])) {
+            if (!Float.isFinite(value)) {
+              return program.layers.get(i).name();
+            }
+          }
+        }
+      }
+      return null;
+    }
+
+    /** Losses of the last {@link #loss}, F32 [batch], on the program's device. */
+    public Tensor losses() {
+      return losses;
+    }
+
+    /** Hits of the last {@link #loss}, I32 [batch], on the program's device. */
+    public Tensor correct() {
+      return correct;
+    }
+
+    /** Releases the values; the stream stays its owner's. */
+    @Override
+    public void close() {
+      block.close();
+      losses.close();
+      correct.close();
+    }
+  }
+}

@@ -1,0 +1,331 @@
+package io.jtrelu.shaping;
+
+import io.jtrelu.shaping.GaussianNodes.Grade;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Locale;
+import org.hipparchus.analysis.solvers.AllowedSolution;
+import org.hipparchus.analysis.solvers.BracketingNthOrderBrentSolver;
+import org.hipparchus.exception.MathRuntimeException;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Finds the parameters with which an activation meets the local conditions of DKS or of smooth TAT.
+ *
+ * <p>Output scale and shift have closed forms, given the input scale a and shift b. With psi(z) =
+ * phi(a z + b) and V its variance:
+ *
+ * <ul>
+ *   <li>DKS: C(0) = 0 makes the mean of phi_hat zero, and then g = V^(-1/2).
+ *   <li>TAT: C'(1) = Q(1) = 1 makes g = E[psi'^2]^(-1/2), and then E[psi + d]^2 = E[psi'^2] - V
+ *       (not negative, by Poincare's inequality). The mean has either sign: two families.
+ * </ul>
+ *
+ * <p>Of the two conditions left one measures how far phi_hat is from affine (DKS: C'(1) - 1, TAT:
+ * C''(1)). It goes to zero with a, near enough as a power of a, and gives a for every b. The other,
+ * Q'(1), is then a function of b alone; its sign changes over a grid that is dense about 0 and
+ * reaches far out bracket the solutions. No start is guessed and nothing is random.
+ */
+final class LocalSolver {
+  private static final double SMALLEST_SCALE = 1e-8;
+  private static final double LARGEST_SCALE = 1e4;
+  private static final int MAX_EVALUATIONS = 200;
+  private static final double ROOT_TOLERANCE = 1e-9;
+
+  /** The conditions, besides Q(1) = 1. */
+  enum Family {
+    /** C(0) = 0, C'(1) = 1 + level, Q'(1). */
+    DKS,
+    /** C'(1) = 1, C''(1) = level, Q'(1), with a mean of phi_hat that is positive. */
+    TAT_POSITIVE,
+    /** The same with a negative mean. */
+    TAT_NEGATIVE
+  }
+
+  private final ActivationFunction phi;
+  private final double[] breakpoints;
+  private final boolean tat;
+  private final double level;
+  private final double qSlope;
+  private final boolean odd;
+  private double leastQSlope = Double.POSITIVE_INFINITY;
+  private double greatestQSlope = Double.NEGATIVE_INFINITY;
+
+  /**
+   * @param phi the activation
+   * @param tat whether the conditions are those of TAT; else of DKS
+   * @param level the target for C''(1) in TAT, for C'(1) - 1 in DKS
+   * @param qSlope the target for Q'(1)
+   */
+  LocalSolver(ActivationFunction phi, boolean tat, double level, double qSlope) {
+    this.phi = phi;
+    this.breakpoints = phi.breakpoints();
+    this.tat = tat;
+    this.level = level;
+    this.qSlope = qSlope;
+    this.odd = isOdd(phi);
+  }
+
+  /**
+   * All solutions, in order of rising fourth moment.
+   *
+   * @throws NoSolutionException if there is none
+   */
+  List<TransformedActivation> solve() {
+    List<TransformedActivation> found = scan(0.2, 5);
+    if (found.isEmpty()) {
+      found = scan(0.02, 9);
+    }
+    if (found.isEmpty()) {
+      throw new NoSolutionException(explanation());
+    }
+    return ordered(found);
+  }
+
+  private String explanation() {
+    String condition =
+        tat
+            ? String.format(Locale.ROOT, "C'(1) = 1 and C''(1) = %.6g", level)
+            : String.format(Locale.ROOT, "C(0) = 0 and C'(1) = %.10g", 1 + level);
+    String name = phi.activationName();
+    if (!(leastQSlope <= greatestQSlope)) {
+      return "no input scale and shift give " + name + " " + condition;
+    }
+    return String.format(
+        Locale.ROOT,
+        "%s cannot meet Q'(1) = %.6g together with %s: wherever those hold, Q'(1) lies between"
+            + " %.10g and %.10g",
+        name,
+        qSlope,
+        condition,
+        leastQSlope,
+        greatestQSlope);
+  }
+
+  /** Fourth moments that agree to rounding are mirror images, of which the concave one is first. */
+  private static List<TransformedActivation> ordered(List<TransformedActivation> found) {
+    record Rated(TransformedActivation activation, double fourth, double bend) {}
+    List<Rated> rated = new ArrayList<>();
+    for (TransformedActivation activation : found) {
+      GaussianNodes nodes =
+          GaussianNodes.of(
+              activation.inputScale(),
+              activation.inputShift(),
+              activation.function().breakpoints());
+      double fourth = 0;
+      double bend = 0;
+      for (int i = 0; i < nodes.z().length; i++) {
+        double z = nodes.z()[i];
+        double value = activation.value(z);
+        fourth += nodes.weight()[i] * value * value * value * value;
+        bend += nodes.weight()[i] * activation.derivative(z) * z;
+      }
+      rated.add(new Rated(activation, fourth, bend));
+    }
+    rated.sort(
+        Comparator.comparingDouble((Rated r) -> Math.round(r.fourth * 1e8) * 1e-8)
+            .thenComparing(r -> r.bend > 0)
+            .thenComparingDouble(r -> Math.abs(r.activation.inputShift())));
+    return rated.stream().map(Rated::activation).toList();
+  }
+
+  private List<TransformedActivation> scan(double step, double reach) {
+    Family[] families =
+        tat ? new Family[] {Family.TAT_POSITIVE, Family.TAT_NEGATIVE} : new Family[] {Family.DKS};
+    List<TransformedActivation> found = new ArrayList<>();
+    int last = (int) Math.round(reach / step);
+    @Nullable Expectations before = null;
+    double guess = Math.min(1, Math.sqrt(level));
+    for (int i = odd ? 0 : -last; i <= last; i++) {
+      double b = 0.2 * Math.sinh(i * step);
+      Expectations here = atLevel(b, guess, Grade.COARSE);
+      if (here != null) {
+        guess = here.a();
+        for (Family family : families) {
+          double error = qSlopeError(here, family);
+          leastQSlope = Math.min(leastQSlope, qSlope + error);
+          greatestQSlope = Math.max(greatestQSlope, qSlope + error);
+          if (before != null && error * qSlopeError(before, family) <= 0) {
+            TransformedActivation solution = refine(before, here, family);
+            if (solution != null && found.stream().noneMatch(f -> isSame(f, solution))) {
+              found.add(solution);
+            }
+          }
+        }
+      }
+      before = here;
+    }
+    return found;
+  }
+
+  /** A root on a grid point is found from both sides. */
+  static boolean isSame(TransformedActivation one, TransformedActivation other) {
+    return Math.abs(one.inputShift() - other.inputShift()) <= 1e-9
+        && Math.abs(one.inputScale() - other.inputScale()) <= 1e-9 * one.inputScale()
+        && Math.abs(one.outputShift() - other.outputShift()) <= 1e-9
+        && Math.abs(one.negativeSlope() - other.negativeSlope()) <= 1e-9;
+  }
+
+  private @Nullable TransformedActivation refine(
+      Expectations left, Expectations right, Family family) {
+    // Nearly all of the way on the coarse quadrature, the rest on the fine one.
+    double guess = Math.sqrt(left.a() * right.a());
+    double near = root(left.b(), right.b(), guess, family, Grade.COARSE);
+    double margin = 1e-5 * (right.b() - left.b());
+    double b =
+        root(
+            Math.max(left.b(), near - margin),
+            Math.min(right.b(), near + margin),
+            guess,
+            family,
+            Grade.FINE);
+    if (Double.isNaN(b)) {
+      b = root(left.b(), right.b(), guess, family, Grade.FINE);
+    }
+    @Nullable Expectations at = Double.isNaN(b) ? null : atLevel(b, guess, Grade.FINE);
+    if (at == null || !(Math.abs(qSlopeError(at, family)) <= ROOT_TOLERANCE)) {
+      return null;
+    }
+    return new TransformedActivation(
+        phi,
+        at.a(),
+        b,
+        1 / Math.sqrt(family == Family.DKS ? at.variance() : at.slope()),
+        meanOfShifted(at, family) - at.mean() - at.origin(),
+        0);
+  }
+
+  /** The b between two at which Q'(1) is right; NaN if it does not change sign, or jumps. */
+  private double root(double left, double right, double guess, Family family, Grade grade) {
+    double tolerance = tolerance(grade);
+    try {
+      return new BracketingNthOrderBrentSolver(tolerance, tolerance, 1e-16, 5)
+          .solve(
+              MAX_EVALUATIONS,
+              b -> {
+                Expectations at = atLevel(b, guess, grade);
+                return at == null ? Double.NaN : qSlopeError(at, family);
+              },
+              left,
+              right,
+              AllowedSolution.ANY_SIDE);
+    } catch (MathRuntimeException e) {
+      return Double.NaN;
+    }
+  }
+
+  private static double tolerance(Grade grade) {
+    return grade == Grade.FINE ? 1e-15 : 1e-7;
+  }
+
+  /** E[psi + d]. */
+  private static double meanOfShifted(Expectations at, Family family) {
+    double mean = Math.sqrt(Math.max(0, at.slope() - at.variance()));
+    return switch (family) {
+      case DKS -> 0;
+      case TAT_POSITIVE -> mean;
+      case TAT_NEGATIVE -> -mean;
+    };
+  }
+
+  private double qSlopeError(Expectations at, Family family) {
+    double shift = meanOfShifted(at, family) - at.mean();
+    double product = at.product() + shift * at.slopeZ();
+    return product / (family == Family.DKS ? at.variance() : at.slope()) - qSlope;
+  }
+
+  /** C''(1) in TAT, C'(1) - 1 in DKS. */
+  private double nonlinearity(Expectations at) {
+    return tat ? at.curvature() / at.slope() : at.slope() / at.variance() - 1;
+  }
+
+  /**
+   * The expectations for the least a near the guess at which the nonlinearity is as wanted; null if
+   * there is no such a.
+   */
+  private @Nullable Expectations atLevel(double b, double guess, Grade grade) {
+    // On logarithmic scales the nonlinearity is close to a straight line of slope 2 (or 4 at an
+    // inflection), which the secant method likes; where it is not, brackets and Brent.
+    double tolerance = tolerance(grade);
+    double x0 = Math.log(guess);
+    Expectations at = expectations(x0, b, grade);
+    double y0 = excess(at);
+    if (Double.isNaN(y0)) {
+      return null; // phi is flat here to all digits
+    }
+    double x1 = x0 - y0 / 2;
+    for (int i = 0; i < 12 && Math.abs(x1 - x0) < 8; i++) {
+      at = expectations(x1, b, grade);
+      double y1 = excess(at);
+      if (Math.abs(y1) <= tolerance) {
+        return at;
+      }
+      double slope = (y1 - y0) / (x1 - x0);
+      if (!(slope > 0.2)) {
+        break;
+      }
+      double x2 = x1 - y1 / slope;
+      if (!(Math.abs(x2 - x1) > 2e-16 * Math.abs(x1))) {
+        return at;
+      }
+      x0 = x1;
+      y0 = y1;
+      x1 = x2;
+    }
+    return bracketed(b, guess, grade);
+  }
+
+  private @Nullable Expectations bracketed(double b, double guess, Grade grade) {
+    double tolerance = tolerance(grade);
+    double low = Math.log(guess);
+    while (!(excess(expectations(low, b, grade)) < 0)) {
+      low -= 1;
+      if (low < Math.log(SMALLEST_SCALE)) {
+        return null;
+      }
+    }
+    double high = low + 0.5;
+    while (!(excess(expectations(high, b, grade)) >= 0)) {
+      high += 0.5;
+      if (high > Math.log(LARGEST_SCALE)) {
+        return null;
+      }
+    }
+    try {
+      double x =
+          new BracketingNthOrderBrentSolver(tolerance / 4, tolerance / 4, 1e-16, 5)
+              .solve(
+                  MAX_EVALUATIONS,
+                  v -> excess(expectations(v, b, grade)),
+                  high - 0.5,
+                  high,
+                  AllowedSolution.ANY_SIDE);
+      return expectations(x, b, grade);
+    } catch (MathRuntimeException e) {
+      return null;
+    }
+  }
+
+  private double excess(Expectations at) {
+    double value = nonlinearity(at);
+    return Math.log(Math.max(value, 1e-300) / level);
+  }
+
+  private Expectations expectations(double logA, double b, Grade grade) {
+    return Expectations.of(phi, breakpoints, Math.exp(logA), b, grade);
+  }
+
+  /** Whether phi is odd up to a constant, so that b and -b give mirror images. */
+  private static boolean isOdd(ActivationFunction phi) {
+    double twiceCentre = 2 * phi.value(0);
+    for (double x : new double[] {1e-3, 0.1, 0.7, 1.3, 2.9, 7.1, 23}) {
+      double sum = phi.value(x) + phi.value(-x) - twiceCentre;
+      double size = Math.abs(phi.value(x)) + Math.abs(phi.value(-x));
+      if (!(Math.abs(sum) <= 1e-14 * size)) {
+        return false;
+      }
+    }
+    return true;
+  }
+}

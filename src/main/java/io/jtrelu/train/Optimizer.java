@@ -1,0 +1,149 @@
+package io.jtrelu.train;
+
+import io.jtrelu.backend.Adam;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.Sgd;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/**
+ * Updates a network's parameters from their gradients: clipping by the global norm, then SGD or
+ * Adam, with weight decay on weights only. Parameters, gradients and state stay on the device.
+ *
+ * <p>Owns its state; used by one thread at a time.
+ */
+public final class Optimizer implements AutoCloseable {
+  /** Update rules. */
+  public enum Kind {
+    /** Stochastic gradient descent with Nesterov momentum. */
+    SGD,
+    /** Adam with decoupled weight decay. */
+    ADAM
+  }
+
+  private static final float ADAM_BETA2 = 0.999f;
+  private static final float ADAM_EPSILON = 1e-8f;
+
+  private final Backend backend;
+  private final Stream stream;
+  private final float clipNorm;
+  private final GradientNorm norm;
+  private final Tensor normResult;
+  private final Tensor normOnHost;
+  private final Tensor scalars;
+  private final Map<String, Tensor> state = new LinkedHashMap<>();
+  private final Update weights;
+  private final Update biases;
+  private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+
+  private interface Update {
+    void step(Tensor parameters, Tensor gradient);
+  }
+
+  /** Allocates the state for a network, zeroed. */
+  public Optimizer(Network network, Backend backend, TrainingConfig config) {
+    this.backend = backend;
+    this.stream = own(backend.newStream());
+    this.clipNorm = (float) config.clipNorm();
+    this.normResult = allocate(backend, 2);
+    this.normOnHost = own(Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
+    this.scalars = allocate(backend, 2);
+    Parameters first = own(Parameters.allocate(network, backend));
+    this.norm = own(backend.gradientNorm(first.arena().shape().elements()));
+    float decay = (float) config.weightDecay();
+    float momentum = (float) config.momentum();
+    switch (config.optimizer()) {
+      case SGD -> {
+        state.put("velocity", first.arena());
+        weights = sgd(first.weights(), momentum, decay);
+        biases = sgd(first.biases(), momentum, 0);
+      }
+      case ADAM -> {
+        Parameters second = own(Parameters.allocate(network, backend));
+        state.put("moment1", first.arena());
+        state.put("moment2", second.arena());
+        weights = adam(first.weights(), second.weights(), momentum, decay);
+        biases = adam(first.biases(), second.biases(), momentum, 0);
+      }
+      default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
+    }
+  }
+
+  private <T extends AutoCloseable> T own(T resource) {
+    owned.push(resource);
+    return resource;
+  }
+
+  private Tensor allocate(Backend device, int elements) {
+    return own(device.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR));
+  }
+
+  private Tensor scalar(Tensor of, int index) {
+    return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
+  }
+
+  private Update sgd(Tensor velocity, float momentum, float decay) {
+    Sgd sgd = own(backend.sgd(velocity.shape().elements(), momentum, momentum > 0, decay));
+    Tensor rate = scalar(scalars, 0);
+    Tensor clip = scalar(normResult, 1);
+    return (parameters, gradient) -> sgd.step(stream, parameters, gradient, velocity, rate, clip);
+  }
+
+  private Update adam(Tensor moment1, Tensor moment2, float beta1, float decay) {
+    Adam adam =
+        own(backend.adam(moment1.shape().elements(), beta1, ADAM_BETA2, ADAM_EPSILON, decay));
+    Tensor clip = scalar(normResult, 1);
+    return (parameters, gradient) ->
+        adam.step(stream, parameters, gradient, moment1, moment2, scalars, clip);
+  }
+
+  /**
+   * The global norm of a gradient, before clipping. Call it before {@link #step}, which uses the
+   * clipping factor found here.
+   */
+  public float measure(Parameters gradients) {
+    norm.run(stream, gradients.arena(), clipNorm, normResult);
+    backend.copy(stream, normResult, normOnHost);
+    stream.synchronize();
+    return normOnHost.get(0);
+  }
+
+  /**
+   * One update with the gradient that was {@linkplain #measure measured} last.
+   *
+   * @param number of the step, from 1
+   */
+  public void step(Parameters parameters, Parameters gradients, double learningRate, long number) {
+    backend.fill(stream, scalar(scalars, 0), (float) learningRate);
+    backend.fill(stream, scalar(scalars, 1), (float) number);
+    weights.step(parameters.weights(), gradients.weights());
+    biases.step(parameters.biases(), gradients.biases());
+    stream.synchronize();
+  }
+
+  /** Device tensors that a checkpoint must hold, by name. */
+  public Map<String, Tensor> state() {
+    return state;
+  }
+
+  @Override
+  public void close() {
+    while (!owned.isEmpty()) {
+      try {
+        owned.pop().close();
+      } catch (Exception failure) {
+        throw new IllegalStateException("closing the optimiser failed", failure);
+      }
+    }
+  }
+}

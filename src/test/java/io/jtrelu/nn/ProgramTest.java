@@ -1,0 +1,372 @@
+package io.jtrelu.nn;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
+import io.jtrelu.backend.reference.ReferenceProvider;
+import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.nn.Networks.Block;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.util.List;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+class ProgramTest {
+  private static final int BATCH = 4;
+  private static final int CLASSES = 3;
+
+  /** Small networks that between them hold every way a value can be read. */
+  static List<Network> networks() {
+    Extent image = new Extent(9, 8, 2);
+    return List.of(
+        Networks.plain(
+            "plain",
+            image,
+            CLASSES,
+            List.of(new Networks.Stage(2, 4, 1), new Networks.Stage(2, 6, 2)),
+            0),
+        Networks.plain("dropout", image, CLASSES, List.of(new Networks.Stage(2, 4, 1)), 0.4f),
+        residual("v1", Block.V1),
+        residual("v2", Block.V2),
+        pooledActivation());
+  }
+
+  /** Identity and projected shortcuts, nested, in either order, with a pooled stem. */
+  private static Network residual(String name, Block order) {
+    Network.Builder b = Network.builder(name, 9, 9, 2);
+    int x = b.convolution("stem", b.input(), 4, 3, 1);
+    if (order == Block.V1) {
+      x = b.activation("stem.act", x);
+    }
+    x = b.maxPool("stem.pool", x, 3, 2);
+    for (int i = 0; i < 3; i++) {
+      int channels = i == 1 ? 6 : b.extent(x).channels();
+      int entry = order == Block.V2 ? b.activation("pre" + i, x) : x;
+      int shortcut = i == 1 ? b.convolution("project" + i, entry, channels, 1, 1) : x;
+      int branch = b.convolution("a" + i, entry, 5, 3, 1);
+      branch = b.activation("a" + i + ".act", branch);
+      int inner = b.convolution("b" + i, branch, 5, 3, 1);
+      branch = b.normalizedSum("inner" + i, branch, inner, 0.6);
+      branch = b.convolution("c" + i, branch, channels, 1, 1);
+      x = b.normalizedSum("sum" + i, shortcut, branch, 0.7);
+      if (order == Block.V1) {
+        x = b.activation("post" + i, x);
+      }
+    }
+    if (order == Block.V2) {
+      x = b.activation("final", x);
+    }
+    b.linear("logits", b.globalMeanPool("pool", x), CLASSES);
+    return b.build();
+  }
+
+  /** Activations that cannot be fused: after a pool, after another activation, before dropout. */
+  private static Network pooledActivation() {
+    Network.Builder b = Network.builder("unfused", 8, 8, 2);
+    int x = b.convolution("first", b.input(), 4, 3, 1);
+    x = b.maxPool("pool1", x, 2, 2);
+    x = b.activation("act1", x);
+    x = b.activation("act2", x);
+    x = b.convolution("second", x, 4, 3, 1);
+    x = b.globalMeanPool("pool2", x);
+    x = b.convolution("third", x, 5, 1, 1);
+    x = b.activation("act3", x);
+    x = b.dropout("dropout", x, 0.3f);
+    b.linear("logits", x, CLASSES);
+    return b.build();
+  }
+
+  private static Program.Options training() {
+    return new Program.Options(Rectifier.tailored(0.7), DataType.F32, 0.1f, true, 99);
+  }
+
+  private static Tensor images(Network network, int batch, long seed) {
+    Extent in = network.input();
+    Shape shape = Shape.of(batch, in.height(), in.width(), in.channels());
+    return Tensor.allocate(shape, DataType.F32, Layout.NHWC).set(normals(shape.elements(), seed));
+  }
+
+  private static float[] normals(long count, long seed) {
+    SplittableRandom random = new SplittableRandom(seed);
+    float[] values = new float[Math.toIntExact(count)];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = (float) random.nextGaussian();
+    }
+    return values;
+  }
+
+  private static Tensor labels(int batch) {
+    Tensor labels = Tensor.allocate(Shape.of(batch), DataType.I32, Layout.ROW_MAJOR);
+    for (int i = 0; i < batch; i++) {
+      labels.put(i, i % CLASSES);
+    }
+    return labels;
+  }
+
+  private static double loss(Program.Workspace workspace, Tensor images, Tensor labels) {
+    workspace.forward(images, 5);
+    workspace.loss(labels, 1);
+    double sum = 0;
+    for (float value : workspace.losses().toFloatArray()) {
+      sum += value;
+    }
+    return sum;
+  }
+
+  @ParameterizedTest
+  @MethodSource("networks")
+  void gradientsAgreeWithCentralDifferences(Network network) {
+    try (Backend backend = new ReferenceProvider().open(0);
+        Program program = new Program(network, backend, BATCH, training());
+        var stream = backend.newStream();
+        var workspace = program.newWorkspace(stream);
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters gradients = Parameters.allocate(network, backend);
+        Tensor images = images(network, BATCH, 1);
+        Tensor labels = labels(BATCH)) {
+      Initializer.delta(3).fill(backend, parameters);
+      int count = network.parameters().size();
+      // Away from zero biases, where Delta kernels put many values on the kink.
+      for (int p = 0; p < count; p++) {
+        Tensor view = parameters.view(p);
+        float[] values = view.toFloatArray();
+        float[] noise = normals(values.length, 40 + p);
+        for (int i = 0; i < values.length; i++) {
+          values[i] += 0.1f * noise[i];
+        }
+        view.set(values);
+      }
+      program.load(stream, parameters);
+      loss(workspace, images, labels);
+      gradients.arena().set(normals(gradients.arena().shape().elements(), 8)); // poison
+      workspace.backward(gradients, Write.OVERWRITE);
+      for (int p = 0; p < count; p++) {
+        Tensor view = parameters.view(p);
+        float[] values = view.toFloatArray();
+        float[] direction = normals(values.length, 100 + p);
+        float[] gradient = gradients.view(p).toFloatArray();
+        double expected = 0;
+        double size = 0;
+        for (int i = 0; i < values.length; i++) {
+          expected += (double) gradient[i] * direction[i];
+          size += Math.abs((double) gradient[i] * direction[i]);
+        }
+        double step = 3e-4;
+        double slope =
+            (shifted(
+                        program,
+                        stream,
+                        workspace,
+                        parameters,
+                        view,
+                        values,
+                        direction,
+                        step,
+                        images,
+                        labels)
+                    - shifted(
+                        program,
+                        stream,
+                        workspace,
+                        parameters,
+                        view,
+                        values,
+                        direction,
+                        -step,
+                        images,
+                        labels))
+                / (2 * step);
+        String name = network.name() + " " + network.parameters().get(p).name();
+        assertTrue(size > 0, name + ": the gradient is zero");
+        // The loss is a sum of F32 values near 1: its rounding divided by the step bounds noise.
+        double tolerance = 2e-3 * size + 4 * BATCH * 0x1p-23 / step;
+        assertTrue(
+            Math.abs(slope - expected) <= tolerance,
+            name + ": central difference " + slope + ", gradient " + expected);
+      }
+    }
+  }
+
+  private static double shifted(
+      Program program,
+      io.jtrelu.backend.Stream stream,
+      Program.Workspace workspace,
+      Parameters parameters,
+      Tensor view,
+      float[] values,
+      float[] direction,
+      double step,
+      Tensor images,
+      Tensor labels) {
+    float[] moved = new float[values.length];
+    for (int i = 0; i < values.length; i++) {
+      moved[i] = (float) (values[i] + step * direction[i]);
+    }
+    view.set(moved);
+    program.load(stream, parameters);
+    double loss = loss(workspace, images, labels);
+    view.set(values);
+    program.load(stream, parameters);
+    return loss;
+  }
+
+  @Test
+  void holdsOneOutputPerFusedLayer() {
+    Network network = networks().getFirst();
+    try (Backend backend = new ReferenceProvider().open(0);
+        Program program = new Program(network, backend, BATCH, training())) {
+      long outputs = 0;
+      for (Layer layer : network.layers()) {
+        if (layer instanceof Layer.Convolution && !layer.name().equals("logits")) {
+          outputs += BATCH * layer.extent().elements() * 4;
+        }
+      }
+      long pooled = BATCH * 6 * 4; // the pool's result is the last layer's source
+      assertEquals(outputs + pooled, program.activationBytes());
+    }
+  }
+
+  @Test
+  void inferenceNeedsLessMemoryAndGivesTheSameLogits() {
+    Network network = networks().get(2);
+    Program.Options inference =
+        new Program.Options(Rectifier.tailored(0.7), DataType.F32, 0, false, 0);
+    try (Backend backend = new ReferenceProvider().open(0);
+        Program train = new Program(network, backend, BATCH, training());
+        Program infer = new Program(network, backend, BATCH, inference);
+        var stream = backend.newStream();
+        var a = train.newWorkspace(stream);
+        var b = infer.newWorkspace(stream);
+        Parameters parameters = Parameters.allocate(network, backend);
+        Tensor images = images(network, BATCH, 1)) {
+      Initializer.delta(3).fill(backend, parameters);
+      train.load(stream, parameters);
+      infer.load(stream, parameters);
+      assertArrayEquals(a.forward(images, 0).toFloatArray(), b.forward(images, 0).toFloatArray());
+      assertTrue(infer.workspaceBytes() < train.workspaceBytes() / 2);
+      assertEquals(0, infer.activationBytes());
+    }
+  }
+
+  /** The reference backend, claiming another number of lanes. */
+  private static Backend withLanes(Backend backend, int lanes) {
+    return (Backend)
+        Proxy.newProxyInstance(
+            ProgramTest.class.getClassLoader(),
+            new Class<?>[] {Backend.class},
+            (proxy, method, arguments) -> {
+              if (method.getName().equals("lanes")) {
+                return lanes;
+              }
+              try {
+                return method.invoke(backend, arguments);
+              } catch (InvocationTargetException failure) {
+                throw failure.getCause();
+              }
+            });
+  }
+
+  @Test
+  void resultsDoNotDependOnTheNumberOfLanes() {
+    Network network = networks().get(1);
+    int batch = 12;
+    try (Backend backend = new ReferenceProvider().open(0);
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters one = Parameters.allocate(network, backend);
+        Parameters three = Parameters.allocate(network, backend);
+        Tensor images = images(network, batch, 1);
+        Tensor labels = labels(batch)) {
+      Initializer.delta(3).fill(backend, parameters);
+      BatchExecutor.Result[] results = new BatchExecutor.Result[2];
+      int run = 0;
+      for (Parameters gradients : List.of(one, three)) {
+        try (BatchExecutor executor =
+            new BatchExecutor(
+                network, withLanes(backend, run == 0 ? 1 : 3), batch, 2, training())) {
+          executor.load(parameters);
+          results[run++] =
+              executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1f / batch, 7);
+        }
+      }
+      assertEquals(results[0], results[1]);
+      assertArrayEquals(one.arena().toFloatArray(), three.arena().toFloatArray());
+    }
+  }
+
+  @Test
+  void microBatchesSumToTheWholeBatch() {
+    Network network = networks().getFirst();
+    int batch = 12;
+    try (Backend backend = new ReferenceProvider().open(0);
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters whole = Parameters.allocate(network, backend);
+        Parameters split = Parameters.allocate(network, backend);
+        Tensor images = images(network, batch, 1);
+        Tensor labels = labels(batch)) {
+      Initializer.delta(3).fill(backend, parameters);
+      labels.put(batch - 1, -1); // padding
+      double[] losses = new double[2];
+      int run = 0;
+      for (Parameters gradients : List.of(whole, split)) {
+        try (BatchExecutor executor =
+            new BatchExecutor(network, backend, batch, run == 0 ? batch : 1, training())) {
+          executor.load(parameters);
+          executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1f / batch, 7);
+          BatchExecutor.Result result =
+              executor.forwardBackward(images, labels, gradients, Write.ACCUMULATE, 1f / batch, 7);
+          losses[run++] = result.loss();
+          assertEquals(result, executor.evaluate(images, labels));
+        }
+      }
+      assertEquals(losses[0], losses[1], 1e-5);
+      float[] expected = whole.arena().toFloatArray();
+      float[] actual = split.arena().toFloatArray();
+      double norm = 0;
+      for (float value : expected) {
+        norm += value * value;
+      }
+      assertNotEquals(0, norm);
+      assertArrayEquals(expected, actual, (float) (1e-5 * Math.sqrt(norm)));
+    }
+  }
+
+  @Test
+  void closesAllItsMemory() {
+    Network network = networks().get(2);
+    try (Backend backend = new ReferenceProvider().open(0)) {
+      try (Tensor images = images(network, 4, 1);
+          Tensor labels = labels(4);
+          Parameters parameters = Parameters.allocate(network, backend);
+          Parameters gradients = Parameters.allocate(network, backend);
+          BatchExecutor executor = new BatchExecutor(network, backend, 4, 1, training())) {
+        executor.load(parameters);
+        executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1, 0);
+        assertTrue(backend.memory().inUse() > 0);
+      }
+      assertEquals(0, backend.memory().inUse());
+    }
+  }
+
+  @Test
+  void refusesABatchThatDoesNotDivide() {
+    try (Backend backend = new ReferenceProvider().open(0)) {
+      Network network = networks().getFirst();
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> new BatchExecutor(network, backend, 10, 4, training()));
+    }
+  }
+}
