@@ -30,6 +30,7 @@ final class CudaConv2d extends Conv2d {
 
   @Override
   public PackedWeights newPackedWeights() {
+    prepared.requireOpen();
     return kernels.newPackedWeights();
   }
 

@@ -17,6 +17,11 @@ final class Prepared {
     return backend.device();
   }
 
+  /** Throws where the operation is closed. */
+  void requireOpen() {
+    lifetime.requireOpen();
+  }
+
   /** The stream to launch on; throws where the operation is closed or the stream is foreign. */
   CudaStream on(Stream stream) {
     lifetime.requireOpen();
