@@ -585,7 +585,11 @@ int main(int argc, char** argv) {
     values += tally.values;
     failures += tally.failures;
   }
-  std::printf("%zu problems, %ld cases, %ld values, %ld failures%s\n", problems.size(), cases, values,
-              failures, driver.findings().c_str());
-  return failures == 0 ? 0 : 1;
+  std::string const findings = driver.findings();
+  std::printf("%s%zu problems, %ld cases, %ld values, %ld failures, %s\n", findings.c_str(),
+              problems.size(), cases, values, failures,
+              !driver.emulated()   ? "on a GPU"
+              : findings.empty() ? "no findings of the emulated driver"
+                                 : "findings of the emulated driver above");
+  return failures == 0 && findings.empty() ? 0 : 1;
 }
