@@ -11,6 +11,29 @@
 
 namespace {
 
+// bias[k ..], zero where there is none.
+template <int kVector>
+__device__ __forceinline__ void loadBias(const Conv2dParams& p, int k, float (&bias)[kVector]) {
+#pragma unroll
+  for (int e = 0; e < kVector; e += 4) {
+    if (p.vectorOut && reinterpret_cast<uintptr_t>(p.bias) % 16 == 0) {
+      float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (p.bias != nullptr && k < p.outC) {
+        four = __ldg(reinterpret_cast<const float4*>(p.bias + k + e));
+      }
+      bias[e] = four.x;
+      bias[e + 1] = four.y;
+      bias[e + 2] = four.z;
+      bias[e + 3] = four.w;
+    } else {
+#pragma unroll
+      for (int i = e; i < e + 4; ++i) {
+        bias[i] = p.bias != nullptr && k + i < p.outC ? __ldg(p.bias + k + i) : 0.0f;
+      }
+    }
+  }
+}
+
 template <class T, int kBlockM, int kBlockN, int kStages, int kWarpM, int kWarpN, int kChannels>
 __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   extern __shared__ __align__(128) unsigned char shared[];
@@ -29,10 +52,7 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   for (int v = 0; v < Tile::kVectors; ++v) {
     int const k = index.n * kBlockN + tile.column(v);
     float bias[kVector];
-#pragma unroll
-    for (int e = 0; e < kVector; ++e) {
-      bias[e] = p.bias != nullptr && k + e < p.outC ? __ldg(p.bias + k + e) : 0.0f;
-    }
+    loadBias<kVector>(p, k, bias);
 #pragma unroll
     for (int i = 0; i < Tile::kRows; ++i) {
       uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(i);

@@ -1,15 +1,16 @@
 // Every variant of the convolution kernels against direct loops in double, on many shapes.
 //
-//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--counters]
+//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--traffic 1]
 //
 // Tier A: small integers, slope 0.5, scale 1: bit-exact. Tier B: random reals, error bounded by the
 // rounding of the result and of the sum of magnitudes. Outputs are poisoned before each run, lie
 // between guard zones, and each case runs twice and must repeat bitwise. On the emulated driver its
-// checkers must report nothing; --counters prints what it counted on aligned shapes and holds the
-// kernels to it.
+// checkers must report nothing, and its counters hold the kernels to their traffic on aligned shapes:
+// no shared-memory bank conflict, sector efficiency, no more products than the padded problem's.
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <random>
 
 #include "conv2d_problem.h"
@@ -532,6 +533,83 @@ void testCase(Context& x, const Problem& q, Type type, bool exact, uint64_t seed
   }
 }
 
+// A number in the counters of the only launch since they were cleared.
+double counter(const std::string& json, const char* name) {
+  size_t const at = json.find(std::string("\"") + name + "\":");
+  if (at == std::string::npos) {
+    fail(std::string("the emulated driver does not count ") + name);
+  }
+  return std::atof(json.c_str() + json.find(':', at) + 1);
+}
+
+// Launches one variant on zeros and compares what was counted with what the tiles imply.
+void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
+  int const bytes = bytesOf(v.type);
+  int const perVector = 16 / bytes;
+  auto const zeros = [&](size_t size) {
+    auto buffer = std::make_unique<Buffer>(x.driver, size);
+    buffer->write(std::vector<unsigned char>(size).data());
+    return buffer;
+  };
+  auto const src = zeros(q.srcSize() * bytes);
+  auto const dst = zeros(q.dstSize() * bytes);
+  auto const bias = zeros(size_t(std::max(q.oc, q.ic)) * 4);
+  size_t const taps = size_t(q.kh) * q.kw;
+  auto const weights = zeros(taps * roundUp(q.ic, perVector) * roundUp(q.oc, perVector) * 4);
+  unsigned blocks;
+  double products;
+  x.driver.clearCounters();
+  if (v.pass == 'w') {
+    int splits = 1;
+    Conv2dWgradParams p = wgradParams(q, v.blockM, v.blockN, v.blockK, splits, blocks);
+    p.src = src->as<const void*>();
+    p.diffDst = dst->as<const void*>();
+    p.weights = weights->as<float*>();
+    p.bias = bias->as<float*>();
+    double const pixels = roundUp(p.pixels, v.blockK);
+    products = pixels * blocks * v.blockM * v.blockN;
+    if (v.type != Type::kF32) {  // the bias is a product with eight columns of ones
+      products += pixels * roundUp(q.oc, v.blockM) * 8;
+    }
+    x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+  } else {
+    bool const dgrad = v.pass == 'd';
+    Conv2dParams p = gatherParams(q, dgrad, v.blockM, v.blockN, bytes, blocks);
+    p.in = dgrad ? dst->as<const void*>() : src->as<const void*>();
+    p.filter = weights->as<const void*>();
+    p.out = dgrad ? src->as<void*>() : dst->as<void*>();
+    p.bias = dgrad ? nullptr : bias->as<const float*>();
+    p.gate = dgrad ? src->as<const void*>() : nullptr;
+    int const phases = dgrad ? std::min(q.sh, q.h) * std::min(q.sw, q.w) : 1;
+    // Taps are dealt out to the phases; each phase rounds its contraction up to whole stages.
+    double const contraction =
+        phases == 1 ? roundUp(int(taps) * p.inCPadded, v.blockK) : double(taps) * p.inCPadded;
+    products = double(blocks) / phases * v.blockM * v.blockN * contraction;
+    x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+  }
+  std::string const json = x.driver.counters();
+  double const conflicts =
+      counter(json, "sharedLoadBankConflicts") + counter(json, "sharedStoreBankConflicts");
+  double const loads = counter(json, "globalLoadSectorsMinimum") / counter(json, "globalLoadSectors");
+  double const stores = counter(json, "globalStoreSectorsMinimum") / counter(json, "globalStoreSectors");
+  double const counted =
+      counter(json, v.type == Type::kF32 ? "fusedMultiplyAdds" : "tensorMultiplyAdds");
+  bool const good = conflicts == 0 && loads >= 0.95 && stores >= 0.95 &&
+                    (v.type == Type::kF32 ? counted >= products && counted <= 1.02 * products
+                                          : counted == products);
+  Tally& tally = x.tallies[v.name];
+  ++tally.cases;
+  tally.failures += good ? 0 : 1;
+  if (good && !print) {
+    return;
+  }
+  std::printf("%-32s %-44s conflicts %.0f, sector efficiency %.3f loads %.3f stores, products %.0f of "
+              "%.0f padded (%.0f needed), %.1f MB loaded, %.2f MB stored%s\n",
+              v.name, q.name().c_str(), conflicts, loads, stores, counted, products, q.multiplyAdds(),
+              counter(json, "globalLoadBytes") / 1e6, counter(json, "globalStoreBytes") / 1e6,
+              good ? "" : "  FAILED");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -541,6 +619,7 @@ int main(int argc, char** argv) {
   int shapes = 12;
   uint64_t seed = 1;
   std::string only;
+  bool traffic = false;
   for (int i = 3; i + 1 < argc; i += 2) {
     std::string const key = argv[i];
     if (key == "--shapes") {
@@ -549,6 +628,8 @@ int main(int argc, char** argv) {
       seed = std::strtoull(argv[i + 1], nullptr, 10);
     } else if (key == "--only") {
       only = argv[i + 1];
+    } else if (key == "--traffic") {
+      traffic = std::atoi(argv[i + 1]) != 0;
     } else {
       fail("unknown option " + key);
     }
@@ -575,6 +656,19 @@ int main(int argc, char** argv) {
     }
   }
 
+  if (driver.emulated()) {
+    for (const Problem& q : {Problem{1, 16, 16, 64, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+                             Problem{1, 16, 16, 128, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},
+                             Problem{1, 32, 16, 64, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1}}) {
+      for (const Variant& v : kVariants) {
+        bool const whole = v.inChannels > 1 && (v.pass != 'w' || v.srcChannels > 1);
+        if (whole && std::string(v.name).find(only) != std::string::npos) {
+          testTraffic(x, q, v, traffic);
+        }
+      }
+    }
+  }
+
   long cases = 0;
   long values = 0;
   long failures = 0;
@@ -585,7 +679,11 @@ int main(int argc, char** argv) {
     values += tally.values;
     failures += tally.failures;
   }
-  std::printf("%zu problems, %ld cases, %ld values, %ld failures%s\n", problems.size(), cases, values,
-              failures, driver.findings().c_str());
-  return failures == 0 ? 0 : 1;
+  std::string const findings = driver.findings();
+  std::printf("%s%zu problems, %ld cases, %ld values, %ld failures, %s\n", findings.c_str(),
+              problems.size(), cases, values, failures,
+              !driver.emulated()   ? "on a GPU"
+              : findings.empty() ? "no findings of the emulated driver"
+                                 : "findings of the emulated driver above");
+  return failures == 0 && findings.empty() ? 0 : 1;
 }

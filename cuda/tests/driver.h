@@ -38,7 +38,7 @@ class Driver {
     auto* const function = reinterpret_cast<Function*>(symbol(name));
     CUresult const result = function(arguments...);
     if (result != CUDA_SUCCESS) {
-      fail(std::string(name) + " returned " + std::to_string(result) + findings());
+      fail(std::string(name) + " returned " + std::to_string(result) + "\n" + findings());
     }
   }
 
@@ -82,10 +82,23 @@ class Driver {
     call(&cuCtxSynchronize, DRIVER_NAME(cuCtxSynchronize));
   }
 
-  // What the emulated driver's checkers found, empty on a GPU.
+  // What the emulated driver's checkers found since the last call; nothing on a GPU.
   std::string findings() {
-    auto* const text = reinterpret_cast<const char* (*)()>(find("emuReports"));
-    return text == nullptr ? "" : std::string("\n") + text();
+    std::string const found = emulatorText("jtreluEmulatorReportsText");
+    if (emulated()) {
+      reinterpret_cast<void (*)()>(symbol("jtreluEmulatorReportsClear"))();
+    }
+    return found;
+  }
+
+  bool emulated() { return find("jtreluEmulatorVersion") != nullptr; }
+
+  // What the emulated driver counted, launch by launch, as JSON.
+  std::string counters() { return emulatorText("jtreluEmulatorCountersJson"); }
+  void clearCounters() {
+    if (emulated()) {
+      reinterpret_cast<void (*)()>(symbol("jtreluEmulatorCountersClear"))();
+    }
   }
 
  private:
@@ -95,6 +108,17 @@ class Driver {
       fail(std::string("the driver has no ") + name);
     }
     return found;
+  }
+
+  std::string emulatorText(const char* name) {
+    if (!emulated()) {
+      return "";
+    }
+    auto* const copy = reinterpret_cast<size_t (*)(char*, size_t)>(symbol(name));
+    std::string text(copy(nullptr, 0) + 1, '\0');
+    copy(text.data(), text.size());
+    text.pop_back();
+    return text;
   }
 
   void* library;
