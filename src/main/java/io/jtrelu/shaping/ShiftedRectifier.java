@@ -1,5 +1,8 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ErrorFunction;
+import io.jtrelu.activation.TransformedActivation;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
