@@ -25,6 +25,9 @@ public record LineChart(
   private static final double BOTTOM = 46;
   private static final double FONT = 12;
 
+  /** How far lines and dots may pass the border of the plot, so that those on it stay whole. */
+  private static final double BLEED = 5;
+
   /** Copies the series. */
   public LineChart {
     series = List.copyOf(series);
@@ -110,7 +113,7 @@ public record LineChart(
     SvgCanvas canvas = new SvgCanvas();
     canvas.text(RIGHT, 24, "start", 15, "ink", 600, title);
     legend.draw(canvas, RIGHT, 34);
-    canvas.text(RIGHT, top - 10, "start", 11.5, "muted", 400, y.label());
+    canvas.text(RIGHT, top - 13, "start", 11.5, "muted", 400, y.label());
     for (Axis.Tick tick : upTicks) {
       double at = bottom - up.position(tick.value()) * (bottom - top);
       canvas.line(left, at, right, at, "grid", Palette.GRID);
@@ -124,10 +127,10 @@ public record LineChart(
     canvas.line(left, bottom, right, bottom, "axis", Palette.AXIS);
     canvas.text((left + right) / 2, height - 9, "middle", 11.5, "muted", 400, x.label());
 
-    // A nested svg clips at its border; the two pixels keep lines along the border whole.
+    // A nested svg clips at its border.
     double plotWidth = right - left;
     double plotHeight = bottom - top;
-    canvas.open(left - 2, top - 2, plotWidth + 4, plotHeight + 4);
+    canvas.open(left - BLEED, top - BLEED, plotWidth + 2 * BLEED, plotHeight + 2 * BLEED);
     if (diagonal) {
       double low = Math.max(across.min(), up.min());
       double high = Math.min(across.max(), up.max());
@@ -222,8 +225,8 @@ public record LineChart(
 
   private static String place(
       Point point, Axis across, Axis up, double plotWidth, double plotHeight) {
-    double atX = 2 + across.position(point.x()) * plotWidth;
-    double atY = 2 + (1 - up.position(point.y())) * plotHeight;
+    double atX = BLEED + across.position(point.x()) * plotWidth;
+    double atY = BLEED + (1 - up.position(point.y())) * plotHeight;
     // Far outside is far enough: huge coordinates trouble some viewers.
     return Markup.px(Math.clamp(atX, -2000, 6000)) + " " + Markup.px(Math.clamp(atY, -2000, 6000));
   }

@@ -248,7 +248,7 @@ final class Page {
   }
 
   /** Averages over about a fiftieth of the run. */
-  private static double decay(Metrics metrics) {
+  static double decay(Metrics metrics) {
     return 1 - 1 / Math.max(1.0, metrics.steps().size() / 50.0);
   }
 

@@ -59,7 +59,13 @@ public record TrainingReport(
                 .sized(560, 250));
         Series norm = Page.steps(metrics, "", StepMetric::gradientNorm);
         charts.add(
-            LineChart.of("Gradient norm", steps, Axis.log("before clipping"), List.of(norm))
+            LineChart.of(
+                    "Gradient norm",
+                    steps,
+                    Axis.log("before clipping"),
+                    List.of(
+                        norm.with(Series.Style.FAINT).coloured(0),
+                        norm.smoothed(Page.decay(metrics)).coloured(0)))
                 .sized(560, 250));
       }
       page.charts(charts);

@@ -92,10 +92,10 @@ class ChartTest {
     Series line = Series.of("line", new double[] {0, 0.5, 1}, new double[] {0, 1, 0.5});
     String svg = LineChart.of("title", UNIT, UNIT, List.of(line)).svg();
     Element plot = (Element) Xml.parse(svg).getElementsByTagName("svg").item(1);
-    double width = Double.parseDouble(plot.getAttribute("width")) - 4;
-    double height = Double.parseDouble(plot.getAttribute("height")) - 4;
+    double width = Double.parseDouble(plot.getAttribute("width")) - 10;
+    double height = Double.parseDouble(plot.getAttribute("height")) - 10;
     String[] points = paths(svg, "s0").getFirst().getAttribute("d").substring(1).split("L", -1);
-    double[][] expected = {{2, 2 + height}, {2 + width / 2, 2}, {2 + width, 2 + height / 2}};
+    double[][] expected = {{5, 5 + height}, {5 + width / 2, 5}, {5 + width, 5 + height / 2}};
     assertEquals(3, points.length);
     for (int i = 0; i < 3; i++) {
       String[] at = points[i].split(" ", -1);
