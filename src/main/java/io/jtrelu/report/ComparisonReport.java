@@ -25,7 +25,7 @@ public record ComparisonReport(
     String title,
     String summary,
     List<Run> runs,
-    List<Layer> layers,
+    List<LayerRow> layers,
     List<Series> cMaps,
     List<Series> cThroughDepth,
     Map<String, String> environment) {

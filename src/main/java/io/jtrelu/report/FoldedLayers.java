@@ -16,10 +16,10 @@ final class FoldedLayers {
    * @param times how often, 1 or more
    * @param lastName name of the very last layer that it stands for
    */
-  record Fold(List<Layer> block, int times, String lastName) {}
+  record Fold(List<LayerRow> block, int times, String lastName) {}
 
   /** The layers in order, each in one fold; of several ways the one that hides most layers. */
-  static List<Fold> of(List<Layer> layers) {
+  static List<Fold> of(List<LayerRow> layers) {
     List<Fold> folds = new ArrayList<>();
     int at = 0;
     while (at < layers.size()) {
@@ -39,7 +39,7 @@ final class FoldedLayers {
     return folds;
   }
 
-  private static int repeats(List<Layer> layers, int begin, int period) {
+  private static int repeats(List<LayerRow> layers, int begin, int period) {
     int same = 0;
     while (begin + period + same < layers.size()
         && layers.get(begin + same).alike(layers.get(begin + period + same))) {

@@ -13,13 +13,13 @@ final class NetworkDiagram {
 
   private NetworkDiagram() {}
 
-  private record Stage(int begin, int end, Layer layer) {}
+  private record Stage(int begin, int end, LayerRow layer) {}
 
-  static String inline(List<Layer> layers, int width) {
+  static String inline(List<LayerRow> layers, int width) {
     SvgCanvas canvas = new SvgCanvas();
     double largest = 1;
     double most = 2;
-    for (Layer layer : layers) {
+    for (LayerRow layer : layers) {
       largest = Math.max(largest, Math.max(layer.height(), layer.width()));
       most = Math.max(most, layer.channels());
     }
@@ -27,7 +27,7 @@ final class NetworkDiagram {
     double bar = Math.min(26, slot * 0.76);
     double base = TALLEST + 14;
     for (int i = 0; i < layers.size(); i++) {
-      Layer layer = layers.get(i);
+      LayerRow layer = layers.get(i);
       double side = Math.max(layer.height(), layer.width());
       double height = 8 + (TALLEST - 8) * Math.sqrt((side - 1) / Math.max(1, largest - 1));
       double depth = 0.35 + 0.6 * Math.log(layer.channels()) / Math.log(most);
@@ -79,7 +79,7 @@ final class NetworkDiagram {
         width, (int) (base + 50), "The layers of the network", canvas.toString());
   }
 
-  private static List<Stage> stages(List<Layer> layers) {
+  private static List<Stage> stages(List<LayerRow> layers) {
     List<Stage> stages = new ArrayList<>();
     int begin = 0;
     for (int i = 1; i <= layers.size(); i++) {

@@ -163,13 +163,13 @@ final class Page {
   }
 
   /** The layers of a network, runs of alike blocks folded into one. */
-  Page layers(List<Layer> layers) {
+  Page layers(List<LayerRow> layers) {
     html.append("<div class=\"card scroll\"><table><thead><tr><th>Layer</th><th></th>")
         .append("<th>Operation</th><th class=\"n\">Output</th><th class=\"n\">Parameters</th>")
         .append("<th class=\"n\">Negative slope</th></tr></thead><tbody>");
     for (FoldedLayers.Fold fold : FoldedLayers.of(layers)) {
       for (int i = 0; i < fold.block().size(); i++) {
-        Layer layer = fold.block().get(i);
+        LayerRow layer = fold.block().get(i);
         boolean last = i == fold.block().size() - 1;
         boolean chain = fold.block().size() == 1 && fold.times() > 1;
         html.append(last ? "<tr>" : "<tr class=\"same\">")

@@ -27,7 +27,7 @@ public record TrainingReport(
     String summary,
     Map<String, String> configuration,
     Metrics metrics,
-    List<Layer> layers,
+    List<LayerRow> layers,
     List<Series> cMaps,
     List<Series> cThroughDepth,
     List<Series> activations,
@@ -136,7 +136,7 @@ public record TrainingReport(
       tiles.add(new Page.Tile(Long.toString(weighted), "layers with weights"));
       tiles.add(
           new Page.Tile(
-              Markup.count(layers.stream().mapToLong(Layer::parameters).sum()), "parameters"));
+              Markup.count(layers.stream().mapToLong(LayerRow::parameters).sum()), "parameters"));
     }
     return tiles;
   }

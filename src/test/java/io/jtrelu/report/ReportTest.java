@@ -60,7 +60,7 @@ class ReportTest {
     String hostile = Samples.HOSTILE;
     Metrics none = new Metrics(List.of(), List.of());
     Series line = Series.of(hostile, new double[] {0, 1}, new double[] {0, 1});
-    List<Layer> layers = List.of(new Layer(hostile, hostile, 1, 1, 1, 1, Double.NaN));
+    List<LayerRow> layers = List.of(new LayerRow(hostile, hostile, 1, 1, 1, 1, Double.NaN));
     Map<String, String> facts = Map.of(hostile, hostile);
     String training =
         new TrainingReport(
@@ -112,13 +112,13 @@ class ReportTest {
     }
   }
 
-  private static Layer layer(String name, int kind) {
-    return new Layer(name, "operation " + kind, 4, 4, 8, 100, 0.5);
+  private static LayerRow layer(String name, int kind) {
+    return new LayerRow(name, "operation " + kind, 4, 4, 8, 100, 0.5);
   }
 
   @Test
   void repeatedBlocksAreFolded() {
-    List<Layer> layers = new ArrayList<>();
+    List<LayerRow> layers = new ArrayList<>();
     layers.add(layer("stem", 9));
     for (int block = 0; block < 4; block++) {
       layers.add(layer("b" + block + ".conv1", 1));
@@ -130,14 +130,14 @@ class ReportTest {
     assertEquals(List.of(1, 4, 1), folds.stream().map(FoldedLayers.Fold::times).toList());
     assertEquals(
         List.of("b0.conv1", "b0.conv2", "b0.conv3"),
-        folds.get(1).block().stream().map(Layer::name).toList());
+        folds.get(1).block().stream().map(LayerRow::name).toList());
     assertEquals("b3.conv3", folds.get(1).lastName());
   }
 
   /** Unfolding gives back the kinds of all layers in order. */
   @Property(tries = 300)
   void foldingLosesNothing(@ForAll @Size(max = 60) List<@IntRange(max = 2) Integer> kinds) {
-    List<Layer> layers = new ArrayList<>();
+    List<LayerRow> layers = new ArrayList<>();
     for (int i = 0; i < kinds.size(); i++) {
       layers.add(layer("layer" + i, kinds.get(i)));
     }
@@ -148,7 +148,7 @@ class ReportTest {
       }
       assertEquals(layers.get(unfolded.size() - 1).name(), fold.lastName());
     }
-    assertEquals(layers.stream().map(Layer::operation).toList(), unfolded);
+    assertEquals(layers.stream().map(LayerRow::operation).toList(), unfolded);
   }
 
   @Test

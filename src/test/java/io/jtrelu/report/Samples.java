@@ -60,16 +60,16 @@ final class Samples {
     return new Metrics(steps, epochs);
   }
 
-  static List<Layer> layers(double slope) {
-    List<Layer> layers = new ArrayList<>();
-    layers.add(new Layer("stem", "conv 3x3 + TReLU", 28, 28, 32, 3 * 9 * 32 + 32, slope));
+  static List<LayerRow> layers(double slope) {
+    List<LayerRow> layers = new ArrayList<>();
+    layers.add(new LayerRow("stem", "conv 3x3 + TReLU", 28, 28, 32, 3 * 9 * 32 + 32, slope));
     for (int i = 1; i <= 15; i++) {
-      layers.add(new Layer("stage1." + i, "conv 3x3 + TReLU", 28, 28, 32, 9248, slope));
+      layers.add(new LayerRow("stage1." + i, "conv 3x3 + TReLU", 28, 28, 32, 9248, slope));
     }
     for (int stage = 2; stage <= 3; stage++) {
       int side = stage == 2 ? 14 : 7;
       layers.add(
-          new Layer(
+          new LayerRow(
               "stage" + stage + ".0",
               "conv 3x3 / 2 + TReLU",
               side,
@@ -79,11 +79,12 @@ final class Samples {
               slope));
       for (int i = 1; i <= 15; i++) {
         layers.add(
-            new Layer("stage" + stage + "." + i, "conv 3x3 + TReLU", side, side, 64, 36928, slope));
+            new LayerRow(
+                "stage" + stage + "." + i, "conv 3x3 + TReLU", side, side, 64, 36928, slope));
       }
     }
-    layers.add(new Layer("pool", "global mean-pool", 1, 1, 64, 0, Double.NaN));
-    layers.add(new Layer("logits", "linear", 1, 1, 10, 650, Double.NaN));
+    layers.add(new LayerRow("pool", "global mean-pool", 1, 1, 64, 0, Double.NaN));
+    layers.add(new LayerRow("logits", "linear", 1, 1, 10, 650, Double.NaN));
     return layers;
   }
 

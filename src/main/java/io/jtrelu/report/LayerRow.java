@@ -11,7 +11,7 @@ package io.jtrelu.report;
  * @param parameters number of trained values
  * @param negativeSlope of its activation; NaN if it has none
  */
-public record Layer(
+public record LayerRow(
     String name,
     String operation,
     int height,
@@ -27,7 +27,7 @@ public record Layer(
   }
 
   /** Whether a table may show one of the two for both. */
-  boolean alike(Layer other) {
+  boolean alike(LayerRow other) {
     return operation.equals(other.operation)
         && height == other.height
         && width == other.width
