@@ -2,9 +2,12 @@ package io.jtrelu.shaping;
 
 import io.jtrelu.shaping.GaussianNodes.Grade;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
+import java.util.stream.IntStream;
 import org.hipparchus.analysis.solvers.AllowedSolution;
 import org.hipparchus.analysis.solvers.BracketingNthOrderBrentSolver;
 import org.hipparchus.exception.MathRuntimeException;
@@ -73,9 +76,9 @@ final class LocalSolver {
    * @throws NoSolutionException if there is none
    */
   List<TransformedActivation> solve() {
-    List<TransformedActivation> found = scan(0.2, 5);
+    List<TransformedActivation> found = scan(0.2, 6);
     if (found.isEmpty()) {
-      found = scan(0.02, 9);
+      found = scan(0.02, 6);
     }
     if (found.isEmpty()) {
       throw new NoSolutionException(explanation());
@@ -94,8 +97,8 @@ final class LocalSolver {
     }
     return String.format(
         Locale.ROOT,
-        "%s cannot meet Q'(1) = %.6g together with %s: wherever those hold, Q'(1) lies between"
-            + " %.10g and %.10g",
+        "%s cannot meet Q'(1) = %.6g together with %s: over input shifts up to 40 either way, each"
+            + " with the least input scale at which those hold, Q'(1) lies between %.6g and %.6g",
         name,
         qSlope,
         condition,
@@ -114,7 +117,7 @@ final class LocalSolver {
               activation.inputShift(),
               activation.function().breakpoints());
       double fourth = 0;
-      double bend = 0;
+      double bend = 0; // E[phi_hat''], by parts
       for (int i = 0; i < nodes.z().length; i++) {
         double z = nodes.z()[i];
         double value = activation.value(z);
@@ -123,22 +126,40 @@ final class LocalSolver {
       }
       rated.add(new Rated(activation, fourth, bend));
     }
-    rated.sort(
-        Comparator.comparingDouble((Rated r) -> Math.round(r.fourth * 1e8) * 1e-8)
-            .thenComparing(r -> r.bend > 0)
-            .thenComparingDouble(r -> Math.abs(r.activation.inputShift())));
+    rated.sort(Comparator.comparingDouble(Rated::fourth));
+    for (int i = 0; i + 1 < rated.size(); i++) {
+      Rated one = rated.get(i);
+      Rated next = rated.get(i + 1);
+      if (next.fourth - one.fourth <= 1e-9 * one.fourth && one.bend > 0 && next.bend < 0) {
+        Collections.swap(rated, i, i + 1);
+      }
+    }
     return rated.stream().map(Rated::activation).toList();
+  }
+
+  /**
+   * Input shifts in ascending order, dense about the points where phi is not smooth, or about 0.
+   */
+  private double[] shifts(double step, double reach) {
+    double[] centres = breakpoints.length == 0 ? new double[] {0} : breakpoints;
+    int last = (int) Math.round(reach / step);
+    return Arrays.stream(centres)
+        .flatMap(
+            centre ->
+                IntStream.rangeClosed(-last, last)
+                    .mapToDouble(i -> centre + 0.2 * Math.sinh(i * step)))
+        .filter(b -> !odd || b >= 0)
+        .sorted()
+        .toArray();
   }
 
   private List<TransformedActivation> scan(double step, double reach) {
     Family[] families =
         tat ? new Family[] {Family.TAT_POSITIVE, Family.TAT_NEGATIVE} : new Family[] {Family.DKS};
     List<TransformedActivation> found = new ArrayList<>();
-    int last = (int) Math.round(reach / step);
     @Nullable Expectations before = null;
     double guess = Math.min(1, Math.sqrt(level));
-    for (int i = odd ? 0 : -last; i <= last; i++) {
-      double b = 0.2 * Math.sinh(i * step);
+    for (double b : shifts(step, reach)) {
       Expectations here = atLevel(b, guess, Grade.COARSE);
       if (here != null) {
         guess = here.a();
