@@ -5,12 +5,8 @@ import java.util.List;
 import java.util.Locale;
 
 /**
- * Prints the table of docs/shaping.md, activations by methods on a plain chain of 100 activations:
- *
- * <pre>
- *   mvn -q test-compile org.codehaus.mojo:exec-maven-plugin:3.5.0:java \
- *       -Dexec.classpathScope=test -Dexec.mainClass=io.jtrelu.shaping.SolutionTable
- * </pre>
+ * Prints the table of docs/shaping.md, activations by methods on a plain chain, of 100 activations
+ * unless another number is given. The page says how to run it.
  */
 final class SolutionTable {
   private SolutionTable() {}
