@@ -43,6 +43,9 @@ public final class ErrorFunction {
   /** Beyond it erfc underflows. */
   private static final double LARGEST = 28;
 
+  /** Below minus it erfc rounds to 2. */
+  private static final double TWO_BEYOND = 6;
+
   private static final double SERIES_BELOW = 0.5;
 
   private ErrorFunction() {}
@@ -50,7 +53,7 @@ public final class ErrorFunction {
   public static double erf(double x) {
     double z = Math.abs(x);
     if (z >= SERIES_BELOW) {
-      return Math.copySign(1 - erfc(z), x);
+      return z > TWO_BEYOND ? Math.signum(x) : Math.copySign(1 - tail(z), x);
     }
     // 2/sqrt(pi) * sum of (-1)^n x^(2n+1) / (n! (2n+1)): sixteen terms for |x| < 1/2.
     double x2 = x * x;
@@ -67,9 +70,10 @@ public final class ErrorFunction {
     if (Math.abs(x) < SERIES_BELOW) {
       return 1 - erf(x);
     }
-    double z = Math.abs(x);
-    double tail = z > LARGEST ? 0 : tail(z);
-    return x >= 0 ? tail : 2 - tail;
+    if (x < 0) {
+      return x < -TWO_BEYOND ? 2 : 2 - tail(-x);
+    }
+    return x > LARGEST ? 0 : tail(x);
   }
 
   private static double tail(double z) {

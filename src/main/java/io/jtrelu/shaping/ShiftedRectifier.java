@@ -130,6 +130,9 @@ record ShiftedRectifier(
     } catch (MathRuntimeException e) {
       return null;
     }
+    if (Math.abs(b) < 1e-9 && Math.abs(error.applyAsDouble(0)) <= 1e-13) {
+      b = 0; // for Q'(1) = 1 it is a solution, as a leaky ReLU without shift is homogeneous
+    }
     ShiftedRectifier rectifier = at(b);
     double slope = rectifier.slopeFor(cSlope, larger);
     if (!(Math.abs(error.applyAsDouble(b)) <= 1e-9)) {
