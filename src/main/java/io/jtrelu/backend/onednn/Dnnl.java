@@ -14,6 +14,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
+import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.ArrayDeque;
 import java.util.Arrays;
@@ -44,8 +45,20 @@ final class Dnnl implements AutoCloseable {
   private static final MethodHandle SGEMM =
       LINKER.downcallHandle(
           FunctionDescriptor.of(
-              JAVA_INT, JAVA_BYTE, JAVA_BYTE, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_FLOAT,
-              JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_FLOAT, JAVA_LONG, JAVA_LONG));
+              JAVA_INT,
+              JAVA_BYTE,
+              JAVA_BYTE,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_LONG,
+              JAVA_LONG));
 
   private final SymbolLookup library;
   private final MemorySegment execute;
@@ -206,6 +219,17 @@ final class Dnnl implements AutoCloseable {
     return (int) invoke("dnnl_memory_desc_equal", JAVA_INT, a, b) != 0;
   }
 
+  /** The serialised form of a memory descriptor, for comparing after it is gone. */
+  ByteBuffer blob(long memoryDescriptor) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment size = arena.allocate(JAVA_LONG);
+      call("dnnl_memory_desc_get_blob", 0L, size.address(), memoryDescriptor);
+      MemorySegment blob = arena.allocate(size.get(JAVA_LONG, 0));
+      call("dnnl_memory_desc_get_blob", blob.address(), size.address(), memoryDescriptor);
+      return ByteBuffer.wrap(blob.toArray(JAVA_BYTE));
+    }
+  }
+
   /** Name of the implementation behind a primitive descriptor. */
   String implementation(long primitiveDescriptor) {
     try (Arena arena = Arena.ofConfined()) {
@@ -230,9 +254,9 @@ final class Dnnl implements AutoCloseable {
         }
         layouts[i] =
             switch (values[i]) {
-              case Integer _ -> JAVA_INT;
-              case Float _ -> JAVA_FLOAT;
-              case Long _ -> JAVA_LONG;
+              case Integer ignored -> JAVA_INT;
+              case Float ignored -> JAVA_FLOAT;
+              case Long ignored -> JAVA_LONG;
               default -> throw new IllegalArgumentException(Arrays.toString(arguments));
             };
       }
@@ -339,6 +363,11 @@ final class Dnnl implements AutoCloseable {
 
     private final Deque<Owned> owned = new ArrayDeque<>();
 
+    /** The library that it makes objects of. */
+    Dnnl library() {
+      return Dnnl.this;
+    }
+
     /** Makes an object that is destroyed with the scope. */
     long create(String kind, String function, Object... arguments) {
       long object = Dnnl.this.create(function, arguments);
@@ -355,8 +384,7 @@ final class Dnnl implements AutoCloseable {
     /** Attributes with the scratchpad supplied by the caller. */
     long attributes() {
       long attributes = create("primitive_attr", "dnnl_primitive_attr_create");
-      call(
-          "dnnl_primitive_attr_set_scratchpad_mode", attributes, dnnl.dnnl_scratchpad_mode_user);
+      call("dnnl_primitive_attr_set_scratchpad_mode", attributes, dnnl.dnnl_scratchpad_mode_user);
       return attributes;
     }
 

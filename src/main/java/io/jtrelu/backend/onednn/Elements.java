@@ -1,9 +1,13 @@
 package io.jtrelu.backend.onednn;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
 import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.Bfloat16;
 import io.jtrelu.tensor.DataType;
 import java.lang.foreign.MemorySegment;
 
@@ -26,8 +30,7 @@ final class Elements {
       case F32 -> MemorySegment.copy(MEMORY, JAVA_FLOAT_UNALIGNED, address, to, 0, count);
       case BF16 -> {
         for (int i = 0; i < count; i++) {
-          to[i] =
-              Float.intBitsToFloat(MEMORY.get(JAVA_SHORT_UNALIGNED, address + 2L * i) << 16);
+          to[i] = Float.intBitsToFloat(MEMORY.get(JAVA_SHORT_UNALIGNED, address + 2L * i) << 16);
         }
       }
       case F16 -> {
@@ -64,9 +67,54 @@ final class Elements {
     }
   }
 
+  /** One byte, unsigned. */
+  static int getByte(long address) {
+    return MEMORY.get(JAVA_BYTE, address) & 0xff;
+  }
+
+  /** Sets one byte. */
+  static void putByte(long address, int value) {
+    MEMORY.set(JAVA_BYTE, address, (byte) value);
+  }
+
+  /** One integer. */
+  static int getInt(long address) {
+    return MEMORY.get(JAVA_INT_UNALIGNED, address);
+  }
+
+  /** Sets one integer. */
+  static void putInt(long address, int value) {
+    MEMORY.set(JAVA_INT_UNALIGNED, address, value);
+  }
+
   /** Zeroes memory. */
   static void zero(long address, long bytes) {
     MEMORY.asSlice(address, bytes).fill((byte) 0);
+  }
+
+  /** Sets elements of any type. */
+  static void fill(DataType type, long address, long elements, float value) {
+    switch (type) {
+      case F32 -> {
+        for (long i = 0; i < elements; i++) {
+          MEMORY.set(JAVA_FLOAT_UNALIGNED, address + 4 * i, value);
+        }
+      }
+      case BF16 -> fill(address, elements, Bfloat16.fromFloat(value));
+      case F16 -> fill(address, elements, Float.floatToFloat16(value));
+      case I32 -> {
+        for (long i = 0; i < elements; i++) {
+          MEMORY.set(JAVA_INT_UNALIGNED, address + 4 * i, (int) value);
+        }
+      }
+      case U8 -> MEMORY.asSlice(address, elements).fill((byte) (int) value);
+    }
+  }
+
+  private static void fill(long address, long elements, short bits) {
+    for (long i = 0; i < elements; i++) {
+      MEMORY.set(JAVA_SHORT_UNALIGNED, address + 2 * i, bits);
+    }
   }
 
   /** Copies bytes. */
@@ -82,6 +130,13 @@ final class Elements {
   /** Sets one float. */
   static void put(long address, float value) {
     MEMORY.set(JAVA_FLOAT_UNALIGNED, address, value);
+  }
+
+  /** x = factor * x. */
+  static void scale(float factor, float[] x, int count) {
+    for (int i = 0; i < count; i++) {
+      x[i] *= factor;
+    }
   }
 
   /** x = phi(x). */
@@ -107,6 +162,52 @@ final class Elements {
       int bits = Float.floatToRawIntBits(y[i]);
       int mask = ((bits - 1) | bits) >> 31; // all ones where y <= 0; a branch would mispredict
       diff[i] *= Float.intBitsToFloat((negative & mask) | (positive & ~mask));
+    }
+  }
+
+  /**
+   * diff_src = ([diff_src +] gradient) * psi'(src), for a chunk.
+   *
+   * @param gradient in the lane's first chunk; changed
+   * @param src address of the source, read only where psi is not the identity
+   */
+  static void storeGradient(
+      OneDnnStream lane,
+      float[] gradient,
+      Rectifier psi,
+      DataType type,
+      long src,
+      long diffSrc,
+      int count,
+      Write write) {
+    if (write == Write.ACCUMULATE) {
+      accumulate(lane, gradient, type, diffSrc, count);
+    }
+    if (!psi.isIdentity()) {
+      float[] y = lane.chunk(2);
+      load(type, src, y, count);
+      differentiate(psi, y, gradient, count);
+    }
+    store(type, gradient, diffSrc, count);
+  }
+
+  /** x = x + what memory holds, for a chunk. */
+  static void accumulate(OneDnnStream lane, float[] x, DataType type, long address, int count) {
+    float[] held = lane.chunk(1);
+    load(type, address, held, count);
+    for (int i = 0; i < count; i++) {
+      x[i] += held[i];
+    }
+  }
+
+  /** to = to + from, any number of F32 elements. */
+  static void add(OneDnnStream lane, long from, long to, long elements) {
+    float[] x = lane.chunk(0);
+    for (long i = 0; i < elements; i += CHUNK) {
+      int count = (int) Math.min(CHUNK, elements - i);
+      load(DataType.F32, from + 4 * i, x, count);
+      accumulate(lane, x, DataType.F32, to + 4 * i, count);
+      store(DataType.F32, x, to + 4 * i, count);
     }
   }
 }

@@ -1,52 +1,52 @@
 package io.jtrelu.backend.onednn;
 
+import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.PackedWeights;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
+import io.jtrelu.tensor.HostMemory;
+import java.nio.ByteBuffer;
 
 /** Weights in oneDNN's formats for the forward and the backward-data primitive. */
 final class OneDnnPackedWeights implements PackedWeights {
-  private static final long ALIGNMENT = 4096;
+  private final Format format;
+  private final HostMemory forward;
+  private final HostMemory backward;
 
-  private final OneDnnConv2d operation;
-  private final Arena arena;
-  private final MemorySegment forward;
-  private final MemorySegment backward;
-  private volatile boolean closed;
+  /**
+   * oneDNN's formats in their serialised form. Two operations whose formats are equal, such as one
+   * convolution at two batch sizes, may share packed weights.
+   */
+  record Format(ByteBuffer forward, ByteBuffer backward) {}
 
-  @SuppressWarnings("MustBeClosedChecker") // this object owns the arena
-  OneDnnPackedWeights(OneDnnConv2d operation, long forwardBytes, long backwardBytes) {
-    this.operation = operation;
-    this.arena = Arena.ofShared();
-    this.forward = arena.allocate(forwardBytes, ALIGNMENT);
-    this.backward = arena.allocate(backwardBytes, ALIGNMENT);
+  OneDnnPackedWeights(Format format, long forwardBytes, long backwardBytes) {
+    this.format = format;
+    this.forward = HostMemory.allocate(forwardBytes);
+    this.backward = HostMemory.allocate(backwardBytes);
   }
 
-  /** The operation that made it, whose formats these are. */
-  OneDnnConv2d operation() {
-    return operation;
+  /** Open packed weights of a format. */
+  static OneDnnPackedWeights require(PackedWeights packed, Format format, Object operation) {
+    if (!(packed instanceof OneDnnPackedWeights own)) {
+      throw new OperandException(
+          operation + ": weights must be packed by the onednn backend, got " + packed);
+    }
+    if (!own.format.equals(format)) {
+      throw new OperandException(
+          operation + ": weights are packed for another operation, whose format differs");
+    }
+    return own;
   }
 
   long forward() {
-    return address(forward);
+    return forward.address();
   }
 
   long backward() {
-    return address(backward);
-  }
-
-  private long address(MemorySegment segment) {
-    if (closed) {
-      throw new IllegalStateException("use after close: these packed weights are closed");
-    }
-    return segment.address();
+    return backward.address();
   }
 
   @Override
-  public synchronized void close() {
-    if (!closed) {
-      closed = true;
-      arena.close();
-    }
+  public void close() {
+    forward.close();
+    backward.close();
   }
 }

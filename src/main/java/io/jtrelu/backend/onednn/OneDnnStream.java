@@ -1,22 +1,19 @@
 package io.jtrelu.backend.onednn;
 
 import io.jtrelu.backend.Stream;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
+import io.jtrelu.tensor.HostMemory;
 import org.bytedeco.dnnl.global.dnnl;
-import org.jspecify.annotations.Nullable;
 
 /** One lane: runs each operation on the calling thread before the call returns. */
 final class OneDnnStream implements Stream {
-  private static final long ALIGNMENT = 4096;
-
   private final OneDnnBackend backend;
   private final int lane;
   private final long handle;
-  private final float[][] chunks = new float[3][Elements.CHUNK];
-  private @Nullable Arena arena;
-  private MemorySegment workspace = MemorySegment.NULL;
-  private boolean closed;
+  private final float[][] chunks = new float[4][Elements.CHUNK];
+  private final double[] sums = new double[Elements.CHUNK];
+  private final int[] words = new int[4];
+  private HostMemory workspace = HostMemory.allocate(0);
+  private final Lifetime lifetime = new Lifetime("stream");
 
   OneDnnStream(OneDnnBackend backend, int lane) {
     this.backend = backend;
@@ -36,47 +33,43 @@ final class OneDnnStream implements Stream {
     return handle;
   }
 
-  /** The backend that made it. */
-  OneDnnBackend backend() {
-    return backend;
+  void requireOpen() {
+    lifetime.requireOpen();
   }
 
-  boolean isClosed() {
-    return closed;
-  }
-
-  /** A chunk-sized array of this lane; which holds nothing between operations. */
+  /** A chunk-sized array of this lane, which holds nothing between operations. */
   float[] chunk(int index) {
     return chunks[index];
   }
 
+  /** An array of sums of this lane, which holds nothing between operations. */
+  double[] sums() {
+    return sums;
+  }
+
+  /** A block of random words of this lane. */
+  int[] words() {
+    return words;
+  }
+
   /** Working memory of this lane; holds nothing between operations, grows when it is too small. */
   long workspace(long bytes) {
-    if (workspace.byteSize() < bytes) {
-      releaseWorkspace();
-      Arena next = Arena.ofShared();
-      workspace = next.allocate(bytes, ALIGNMENT);
-      arena = next;
+    if (workspace.bytes() < bytes) {
+      workspace.close();
+      workspace = HostMemory.allocate(bytes);
     }
     return workspace.address();
   }
 
-  private void releaseWorkspace() {
-    if (arena != null) {
-      arena.close();
-      arena = null;
-    }
-    workspace = MemorySegment.NULL;
+  @Override
+  public void synchronize() {
+    lifetime.requireOpen(); // an operation has run when its call returns
   }
 
   @Override
-  public void synchronize() {} // an operation has run when its call returns
-
-  @Override
   public void close() {
-    if (!closed) {
-      closed = true;
-      releaseWorkspace();
+    if (lifetime.close()) {
+      workspace.close();
       backend.library().destroy("stream", handle);
       backend.releaseLane(lane);
     }

@@ -25,9 +25,7 @@ final class Primitive implements AutoCloseable {
   private final long primitive;
   private final int[] arguments; // operands, then the scratchpad
   private final long scratchpadBytes;
-  private volatile @Nullable Binding[] lanes = new Binding[0];
-
-  private record Binding(MemorySegment arguments, long[] memories) {}
+  private volatile @Nullable MemorySegment[] lanes = new MemorySegment[0]; // each an array
 
   /**
    * Compiles a primitive.
@@ -35,6 +33,7 @@ final class Primitive implements AutoCloseable {
    * @param descriptor primitive descriptor, owned by this object from now on
    * @param operands argument numbers in the order in which {@link #run} takes addresses
    */
+  @SuppressWarnings("MustBeClosedChecker") // this object owns the arena
   Primitive(Dnnl library, long descriptor, int... operands) {
     this.library = library;
     this.descriptor = descriptor;
@@ -82,54 +81,57 @@ final class Primitive implements AutoCloseable {
    * @param a address of the first operand, and so on; those beyond the last are not read
    */
   void run(OneDnnStream stream, long scratchpad, long a, long b, long c, long d) {
-    Binding binding = binding(stream.lane());
-    long[] memories = binding.memories;
-    int operands = memories.length - 1;
-    library.setData(memories[0], a);
-    library.setData(memories[1], b);
-    if (operands > 2) {
-      library.setData(memories[2], c);
+    MemorySegment structs = structs(stream.lane());
+    int count = arguments.length;
+    setData(structs, 0, a);
+    setData(structs, 1, b);
+    if (count > 3) {
+      setData(structs, 2, c);
     }
-    if (operands > 3) {
-      library.setData(memories[3], d);
+    if (count > 4) {
+      setData(structs, 3, d);
     }
-    library.setData(memories[operands], scratchpad);
-    library.execute(primitive, stream.handle(), memories.length, binding.arguments.address());
+    setData(structs, count - 1, scratchpad);
+    library.execute(primitive, stream.handle(), count, structs.address());
   }
 
-  private Binding binding(int lane) {
-    Binding[] known = lanes;
-    Binding binding = lane < known.length ? known[lane] : null;
-    return binding != null ? binding : bind(lane);
+  private void setData(MemorySegment structs, int index, long address) {
+    library.setData(memoryOf(structs, index), address);
   }
 
-  private synchronized Binding bind(int lane) {
-    long[] memories = new long[arguments.length];
-    MemorySegment structs = arena.allocate(arguments.length * ARGUMENT_BYTES, 8);
-    for (int i = 0; i < memories.length; i++) {
-      memories[i] =
+  private static long memoryOf(MemorySegment structs, int index) {
+    return structs.get(JAVA_LONG, index * ARGUMENT_BYTES + MEMORY_OFFSET);
+  }
+
+  private MemorySegment structs(int lane) {
+    MemorySegment[] known = lanes;
+    MemorySegment structs = lane < known.length ? known[lane] : null;
+    return structs != null ? structs : bind(lane);
+  }
+
+  private synchronized MemorySegment bind(int lane) {
+    MemorySegment structs = arena.allocate(arguments.length * ARGUMENT_BYTES, Long.BYTES);
+    for (int i = 0; i < arguments.length; i++) {
+      long memory =
           library.create("dnnl_memory_create", memory(arguments[i]), library.engine(), NO_DATA);
       structs.set(JAVA_INT, i * ARGUMENT_BYTES, arguments[i]);
-      structs.set(JAVA_LONG, i * ARGUMENT_BYTES + MEMORY_OFFSET, memories[i]);
+      structs.set(JAVA_LONG, i * ARGUMENT_BYTES + MEMORY_OFFSET, memory);
     }
-    Binding binding = new Binding(structs, memories);
-    Binding[] grown = Arrays.copyOf(lanes, Math.max(lanes.length, lane + 1));
-    grown[lane] = binding;
+    MemorySegment[] grown = Arrays.copyOf(lanes, Math.max(lanes.length, lane + 1));
+    grown[lane] = structs;
     lanes = grown;
-    return binding;
+    return structs;
   }
 
   /** Destroys it; no lane may be running it. Called once. */
   @Override
   public synchronized void close() {
-    for (Binding binding : lanes) {
-      if (binding != null) {
-        for (long memory : binding.memories) {
-          library.destroy("memory", memory);
-        }
+    for (MemorySegment structs : lanes) {
+      for (int i = 0; structs != null && i < arguments.length; i++) {
+        library.destroy("memory", memoryOf(structs, i));
       }
     }
-    lanes = new Binding[0];
+    lanes = new MemorySegment[0];
     library.destroy("primitive", primitive);
     library.destroy("primitive_desc", descriptor);
     arena.close();

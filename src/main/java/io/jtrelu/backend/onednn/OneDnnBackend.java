@@ -1,0 +1,299 @@
+package io.jtrelu.backend.onednn;
+
+import io.jtrelu.backend.Adam;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.GlobalMeanPool;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.backend.MemoryStatistics;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Sgd;
+import io.jtrelu.backend.SoftmaxCrossEntropy;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
+import io.jtrelu.backend.WeightedSum;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.HostMemory;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.lang.management.ManagementFactory;
+import java.util.BitSet;
+
+/** The CPU through oneDNN: see the package page. Thread-safe. */
+public final class OneDnnBackend implements Backend {
+  private final Dnnl library;
+  private final boolean bfloat16;
+  private final Lifetime lifetime = new Lifetime("onednn backend");
+  private final BitSet lanes = new BitSet(); // guarded by itself
+  private final long machineBytes;
+  private final Object statistics = new Object();
+  private long inUse;
+  private long peak;
+  private long allocations;
+
+  /**
+   * @param library owned by the backend from now on
+   */
+  OneDnnBackend(Dnnl library) {
+    this.library = library;
+    this.bfloat16 = computesBfloat16();
+    this.machineBytes =
+        ManagementFactory.getPlatformMXBean(com.sun.management.OperatingSystemMXBean.class)
+            .getTotalMemorySize();
+  }
+
+  private boolean computesBfloat16() {
+    try {
+      new OneDnnConv2d(
+              library,
+              Conv2dDescriptor.of(1, 8, 8, 16, 16, 3, 1, 1),
+              DataType.BF16,
+              Rectifier.IDENTITY,
+              Rectifier.IDENTITY)
+          .close();
+      return true;
+    } catch (UnsupportedException noInstructions) {
+      return false;
+    }
+  }
+
+  @Override
+  public String name() {
+    return OneDnnProvider.NAME;
+  }
+
+  @Override
+  public Device device() {
+    return Device.CPU;
+  }
+
+  @Override
+  public int lanes() {
+    return Runtime.getRuntime().availableProcessors();
+  }
+
+  @Override
+  public boolean supports(DataType type) {
+    return type == DataType.F32 || (type == DataType.BF16 && bfloat16);
+  }
+
+  @Override
+  public Stream newStream() {
+    lifetime.requireOpen();
+    int lane;
+    synchronized (lanes) {
+      lane = lanes.nextClearBit(0);
+      lanes.set(lane);
+    }
+    return new OneDnnStream(this, lane);
+  }
+
+  void releaseLane(int lane) {
+    synchronized (lanes) {
+      lanes.clear(lane);
+    }
+  }
+
+  Dnnl library() {
+    return library;
+  }
+
+  @Override
+  public Tensor allocate(Shape shape, DataType type, Layout layout) {
+    lifetime.requireOpen();
+    long bytes = Tensor.byteSize(shape, type);
+    reserve(bytes);
+    HostMemory memory;
+    try {
+      memory = HostMemory.allocate(bytes, () -> release(bytes));
+    } catch (OutOfMemoryError full) {
+      release(bytes);
+      OutOfMemoryException exception = outOfMemory(bytes);
+      exception.initCause(full);
+      throw exception;
+    }
+    try {
+      return Tensor.owning(memory, shape, type, layout);
+    } catch (IllegalArgumentException wrongLayout) {
+      memory.close();
+      throw wrongLayout;
+    }
+  }
+
+  // Memory is refused before the system starts to swap or kill: it would promise more than it has.
+  private void reserve(long bytes) {
+    synchronized (statistics) {
+      if (bytes > machineBytes - inUse) {
+        throw outOfMemory(bytes);
+      }
+      inUse += bytes;
+      peak = Math.max(peak, inUse);
+      allocations++;
+    }
+  }
+
+  private void release(long bytes) {
+    synchronized (statistics) {
+      inUse -= bytes;
+    }
+  }
+
+  private OutOfMemoryException outOfMemory(long bytes) {
+    return new OutOfMemoryException(
+        String.format(
+            "no room for %d bytes on the CPU (%d in use, 0 cached, the machine has %d): use a"
+                + " smaller batch, or close tensors that are not needed",
+            bytes, memory().inUse(), machineBytes));
+  }
+
+  @Override
+  public MemoryStatistics memory() {
+    synchronized (statistics) {
+      return new MemoryStatistics(inUse, 0, peak, allocations);
+    }
+  }
+
+  @Override
+  public void copy(Stream stream, Tensor src, Tensor dst) {
+    OneDnnStream lane = lifetime.requireOpen(stream);
+    long elements = src.shape().elements();
+    if (elements != dst.shape().elements()) {
+      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
+    }
+    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
+      throw new OperandException(
+          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
+    }
+    requireHost("copy", "src", src);
+    requireHost("copy", "dst", dst);
+    if (src.type() == dst.type()) {
+      Elements.copy(src.address(), dst.address(), src.bytes());
+      return;
+    }
+    float[] x = lane.chunk(0);
+    for (long i = 0; i < elements; i += Elements.CHUNK) {
+      int count = (int) Math.min(Elements.CHUNK, elements - i);
+      Elements.load(src.type(), src.address() + i * src.type().bytes(), x, count);
+      Elements.store(dst.type(), x, dst.address() + i * dst.type().bytes(), count);
+    }
+  }
+
+  @Override
+  public void fill(Stream stream, Tensor dst, float value) {
+    lifetime.requireOpen(stream);
+    requireHost("fill", "dst", dst);
+    Elements.fill(dst.type(), dst.address(), dst.shape().elements(), value);
+  }
+
+  private static void requireHost(String operation, String name, Tensor tensor) {
+    if (!tensor.device().equals(Device.CPU)) {
+      throw new OperandException(
+          operation + ": " + name + " must lie on " + Device.CPU + ", got " + tensor);
+    }
+  }
+
+  private static boolean isFloating(DataType type) {
+    return switch (type) {
+      case F32, BF16, F16 -> true;
+      case I32, U8 -> false;
+    };
+  }
+
+  private void requirePreparable(DataType type) {
+    lifetime.requireOpen();
+    if (!supports(type)) {
+      throw new UnsupportedException(
+          "the onednn backend computes on F32"
+              + (bfloat16 ? " and BF16" : " (BF16 needs AVX-512 or newer)")
+              + ", not on "
+              + type);
+    }
+  }
+
+  @Override
+  public Conv2d conv2d(
+      Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+  }
+
+  @Override
+  public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
+    requirePreparable(type);
+    return new OneDnnRectify(elements, type, rectifier);
+  }
+
+  @Override
+  public WeightedSum weightedSum(
+      long elements, DataType type, float weightA, float weightB, Rectifier activation) {
+    requirePreparable(type);
+    return new OneDnnWeightedSum(elements, type, weightA, weightB, activation);
+  }
+
+  @Override
+  public MaxPool2d maxPool2d(
+      MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new OneDnnMaxPool2d(descriptor, type, srcActivation);
+  }
+
+  @Override
+  public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new OneDnnGlobalMeanPool(src, type, srcActivation);
+  }
+
+  @Override
+  public SoftmaxCrossEntropy softmaxCrossEntropy(
+      int n, int classes, DataType type, float smoothing) {
+    requirePreparable(type);
+    return new OneDnnSoftmaxCrossEntropy(n, classes, type, smoothing);
+  }
+
+  @Override
+  public Dropout dropout(long elements, DataType type, float rate) {
+    requirePreparable(type);
+    return new OneDnnDropout(elements, type, rate);
+  }
+
+  @Override
+  public GradientNorm gradientNorm(long elements) {
+    lifetime.requireOpen();
+    return new OneDnnGradientNorm(elements);
+  }
+
+  @Override
+  public Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay) {
+    lifetime.requireOpen();
+    return new OneDnnSgd(elements, momentum, nesterov, weightDecay);
+  }
+
+  @Override
+  public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+    lifetime.requireOpen();
+    return new OneDnnAdam(elements, beta1, beta2, epsilon, weightDecay);
+  }
+
+  @Override
+  public Orthogonal orthogonal(int rows, int cols, float gain) {
+    lifetime.requireOpen();
+    return new OneDnnOrthogonal(library, rows, cols, gain);
+  }
+
+  @Override
+  public void close() {
+    if (lifetime.close()) {
+      library.close();
+    }
+  }
+}

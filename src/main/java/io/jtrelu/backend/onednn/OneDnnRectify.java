@@ -1,0 +1,55 @@
+package io.jtrelu.backend.onednn;
+
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/** A pass over the elements. */
+final class OneDnnRectify extends Rectify {
+  private final Lifetime lifetime = new Lifetime("rectifier");
+
+  OneDnnRectify(long elements, DataType type, Rectifier rectifier) {
+    super(Device.CPU, elements, type, rectifier);
+  }
+
+  @Override
+  protected void runForward(Stream stream, Tensor src, Tensor dst) {
+    OneDnnStream lane = lifetime.requireOpen(stream);
+    float[] x = lane.chunk(0);
+    for (long i = 0; i < elements(); i += Elements.CHUNK) {
+      int count = (int) Math.min(Elements.CHUNK, elements() - i);
+      long offset = i * type().bytes();
+      Elements.load(type(), src.address() + offset, x, count);
+      Elements.rectify(rectifier(), x, count);
+      Elements.store(type(), x, dst.address() + offset, count);
+    }
+  }
+
+  @Override
+  protected void runBackward(
+      Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
+    OneDnnStream lane = lifetime.requireOpen(stream);
+    float[] diff = lane.chunk(0);
+    float[] y = lane.chunk(2);
+    for (long i = 0; i < elements(); i += Elements.CHUNK) {
+      int count = (int) Math.min(Elements.CHUNK, elements() - i);
+      long offset = i * type().bytes();
+      Elements.load(type(), diffDst.address() + offset, diff, count);
+      Elements.load(type(), dst.address() + offset, y, count);
+      Elements.differentiate(rectifier(), y, diff, count);
+      if (write == Write.ACCUMULATE) {
+        Elements.accumulate(lane, diff, type(), diffSrc.address() + offset, count);
+      }
+      Elements.store(type(), diff, diffSrc.address() + offset, count);
+    }
+  }
+
+  @Override
+  public void close() {
+    lifetime.close();
+  }
+}
