@@ -146,8 +146,14 @@ final class Elements {
     }
     float scale = phi.scale();
     float slope = phi.slope();
-    for (int i = 0; i < count; i++) {
-      x[i] = scale * (Math.max(x[i], 0) + slope * Math.min(x[i], 0));
+    if (slope == 0) { // apart, as 0 * infinity is not 0
+      for (int i = 0; i < count; i++) {
+        x[i] = scale * Math.max(x[i], 0);
+      }
+    } else {
+      for (int i = 0; i < count; i++) {
+        x[i] = scale * Math.max(x[i], slope * x[i]); // slope is at most 1
+      }
     }
   }
 
