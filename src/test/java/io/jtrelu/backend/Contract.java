@@ -102,6 +102,41 @@ abstract class Contract {
         seed -> new Case(prefix + seed, () -> body.run(new SplittableRandom(seed))));
   }
 
+  /** Vector lengths each side of every vector, block and grid size, up to the subject's limit. */
+  final List<Integer> lengths() {
+    List<Integer> lengths =
+        new ArrayList<>(
+            List.of(
+                0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255,
+                256, 257, 511, 513, 1000, 1023, 1025, 2047, 4099, 65_537));
+    lengths.removeIf(length -> length > subject.largestVector());
+    return lengths;
+  }
+
+  /** A case per length and type. */
+  final Stream<Case> perLength(String family, LengthCase body) {
+    return lengths().stream()
+        .flatMap(
+            length ->
+                types().stream()
+                    .map(
+                        type ->
+                            new Case(
+                                family + " " + length + " " + type,
+                                () -> body.run(length, type, new SplittableRandom(length)))));
+  }
+
+  /** What a case of {@link #perLength} does. */
+  interface LengthCase {
+    void run(int length, DataType type, SplittableRandom random) throws Throwable;
+  }
+
+  /** A length for a random case. */
+  final int randomLength(SplittableRandom random) {
+    int limit = random.nextInt(4) > 0 ? 300 : 5000;
+    return random.nextInt(Math.min(limit, subject.largestVector()));
+  }
+
   /** The types of activations that the backend supports; F32 is among them. */
   final List<DataType> types() {
     List<DataType> types = new ArrayList<>(List.of(DataType.F32, DataType.BF16, DataType.F16));

@@ -129,6 +129,26 @@ final class Trial implements AutoCloseable {
         : output(name, type, shape, layout);
   }
 
+  /** A vector that must not change. */
+  Operand input(String name, DataType type, float[] values) {
+    return input(name, type, Shape.of(values.length), Layout.ROW_MAJOR, values);
+  }
+
+  /** A vector that is written; poisoned before. */
+  Operand output(String name, DataType type, int elements) {
+    return output(name, type, Shape.of(elements), Layout.ROW_MAJOR);
+  }
+
+  /** A vector that is read and written. */
+  Operand inout(String name, DataType type, float[] values) {
+    return inout(name, type, Shape.of(values.length), Layout.ROW_MAJOR, values);
+  }
+
+  /** A vector that is written or added to. */
+  Operand result(String name, DataType type, Write write, float[] old) {
+    return result(name, type, Shape.of(old.length), Layout.ROW_MAJOR, write, old);
+  }
+
   /** Does the work twice, from the same beginning. */
   void run(Consumer<Stream> work) {
     try (Stream stream = backend.newStream()) {
@@ -159,6 +179,22 @@ final class Trial implements AutoCloseable {
   /** Requires exact values that are meant to be zero as often as they are. */
   void expectExactly(Operand operand, double[] expected) {
     expectWithin(operand, expected, new double[expected.length]);
+  }
+
+  /**
+   * Requires values within three roundings of the storage type (of a sum, of an accumulated value,
+   * of a product).
+   *
+   * @param magnitude sum of the absolute values of an element's terms
+   */
+  void expectRounded(Operand operand, double[] expected, double[] magnitude) {
+    requireTrustworthy(operand, expected, magnitude);
+    DataType type = operand.tensor.type();
+    double[] bound = new double[expected.length];
+    for (int i = 0; i < bound.length; i++) {
+      bound[i] = magnitude[i] == 0 ? 0 : 1.5 * Data.epsilon(type) * magnitude[i] + Data.tiny(type);
+    }
+    expectWithin(operand, expected, bound);
   }
 
   /** Requires |value - expected| <= bound for each element. */
