@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.TransformedActivation;
 import java.io.PrintStream;
 import java.util.List;
 import java.util.Locale;

@@ -1,4 +1,4 @@
-package io.jtrelu.shaping;
+package io.jtrelu.activation;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
