@@ -40,18 +40,33 @@ class ArchitectureTest {
 
   private static final List<Arrow> ARROWS =
       List.of(
-          Arrow.of("io.jtrelu.shaping..", "org.hipparchus.."),
+          Arrow.of("io.jtrelu.activation", "org.hipparchus.."),
+          Arrow.of("io.jtrelu.shaping..", "io.jtrelu.activation", "org.hipparchus.."),
           Arrow.of("io.jtrelu.tensor"),
-          Arrow.of("io.jtrelu.backend", "io.jtrelu.tensor"),
-          Arrow.of("io.jtrelu.backend.reference", "io.jtrelu.tensor", "io.jtrelu.backend"),
+          Arrow.of("io.jtrelu.backend", "io.jtrelu.tensor", "io.jtrelu.activation"),
+          Arrow.of(
+              "io.jtrelu.backend.reference",
+              "io.jtrelu.tensor",
+              "io.jtrelu.activation",
+              "io.jtrelu.backend"),
           Arrow.of(
               "io.jtrelu.backend.onednn..",
               "io.jtrelu.tensor",
+              "io.jtrelu.activation",
               "io.jtrelu.backend",
               "org.bytedeco.."),
-          Arrow.of("io.jtrelu.backend.cuda..", "io.jtrelu.tensor", "io.jtrelu.backend", "jcuda.."),
           Arrow.of(
-              "io.jtrelu.nn..", "io.jtrelu.tensor", "io.jtrelu.backend", "io.jtrelu.shaping.."),
+              "io.jtrelu.backend.cuda..",
+              "io.jtrelu.tensor",
+              "io.jtrelu.activation",
+              "io.jtrelu.backend",
+              "jcuda.."),
+          Arrow.of(
+              "io.jtrelu.nn..",
+              "io.jtrelu.tensor",
+              "io.jtrelu.activation",
+              "io.jtrelu.backend",
+              "io.jtrelu.shaping.."),
           Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"));
 
   @TestFactory
