@@ -62,10 +62,14 @@ final class Refusals {
     refuse(name, good, good.shape(), other, good.layout(), use);
     Shape more = Shape.of(Math.toIntExact(good.shape().elements() + 1));
     refuse(name, good, more, good.type(), Layout.ROW_MAJOR, use);
+    requirePlaced(good, use);
+  }
+
+  /** An operand that must lie on this device and be open. */
+  void requirePlaced(Tensor good, Consumer<Tensor> use) {
     Memory elsewhere = new ForeignMemory(good.bytes());
     Tensor foreign = Tensor.owning(elsewhere, good.shape(), good.type(), good.layout());
-    requireMessage(
-        OperandException.class, () -> use.accept(foreign), name, "cuda:93", good.type().name());
+    requireMessage(OperandException.class, () -> use.accept(foreign), "cuda:93");
     Tensor closed = backend.allocate(good.shape(), good.type(), good.layout());
     closed.close();
     requireMessage(IllegalStateException.class, () -> use.accept(closed), "close");

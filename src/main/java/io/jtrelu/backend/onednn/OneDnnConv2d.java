@@ -104,9 +104,7 @@ final class OneDnnConv2d extends Conv2d {
   private Primitive reorder(Dnnl.Scope scope, long from, long to, boolean accumulate) {
     long attributes = scope.attributes();
     if (accumulate) {
-      long operations = scope.postOperations();
-      library.call("dnnl_post_ops_append_sum", operations, 1f, 0, dnnl.dnnl_data_type_undef);
-      library.call("dnnl_primitive_attr_set_post_ops", attributes, operations);
+      scope.addSum(attributes);
     }
     long engine = library.engine();
     return own(
