@@ -1,7 +1,7 @@
 // The one loop of all elementwise kernels: out[i] = f(i, in_0[i], in_1[i], ...).
 //
-// A thread moves kUnroll packs, and all loads are issued before the first use, so that enough bytes
-// are in flight to reach memory bandwidth. A block covers one tile of kTile<N> elements; packs of a
+// A thread moves UNROLL packs, and all loads are issued before the first use, so that enough bytes
+// are in flight to reach memory bandwidth. A block covers one tile of kThreads * UNROLL * N elements; packs of a
 // tile are dealt out to threads in turn, so that each warp access is one contiguous run. Operands
 // may be the same array (in place): a thread reads its elements before it writes them.
 #pragma once
@@ -12,7 +12,7 @@ constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
 
 // f: (index of the pack's first element, const float (&x)[INPUTS][N], float (&y)[N]).
-template <int N, int INPUTS, typename In, typename Out, typename F>
+template <int N, int UNROLL = kUnroll, int INPUTS, typename In, typename Out, typename F>
 __device__ __forceinline__ void map_packs(const In* const (&in)[INPUTS], Out* out, long long n,
                                           F f) {
   bool vector = aligned<N * sizeof(Out)>(out);
@@ -21,10 +21,10 @@ __device__ __forceinline__ void map_packs(const In* const (&in)[INPUTS], Out* ou
     vector = vector && aligned<N * sizeof(In)>(in[k]);
   }
   const long long first =
-      (static_cast<long long>(blockIdx.x) * (kUnroll * kThreads) + threadIdx.x) * N;
-  Pack<In, N> x[kUnroll][INPUTS];
+      (static_cast<long long>(blockIdx.x) * (UNROLL * kThreads) + threadIdx.x) * N;
+  Pack<In, N> x[UNROLL][INPUTS];
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < UNROLL; ++u) {
     const long long i = first + static_cast<long long>(u) * (kThreads * N);
     if (i < n) {
 #pragma unroll
@@ -34,7 +34,7 @@ __device__ __forceinline__ void map_packs(const In* const (&in)[INPUTS], Out* ou
     }
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < UNROLL; ++u) {
     const long long i = first + static_cast<long long>(u) * (kThreads * N);
     if (i < n) {
       float wide[INPUTS][N];

@@ -2,6 +2,7 @@ package io.jtrelu.backend.cuda;
 
 import static io.jtrelu.backend.cuda.Driver.check;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
@@ -14,6 +15,7 @@ import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
@@ -302,6 +304,12 @@ final class CudaBackend implements Backend {
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
     return new CudaRectify(this, elements, type, rectifier);
+  }
+
+  @Override
+  public Pointwise pointwise(long elements, DataType type, TransformedActivation function) {
+    requirePreparable(type);
+    return new CudaPointwise(this, elements, type, function);
   }
 
   @Override

@@ -24,6 +24,9 @@ final class DriverLibrary {
   /** Names the emulated driver's library file. */
   static final String EMULATOR_PROPERTY = "jtrelu.emulator";
 
+  /** Set to {@code real} or {@code emulated}, allows this process no other driver. */
+  static final String CHOICE_PROPERTY = "jtrelu.cuda";
+
   private static final String JCUDA_VERSION = "12.6.0";
 
   private static @Nullable Boolean loadedEmulator;
@@ -37,6 +40,11 @@ final class DriverLibrary {
    * @throws BackendUnavailableException with the reason and the way out
    */
   static synchronized void load(boolean emulated) {
+    String choice = System.getProperty(CHOICE_PROPERTY);
+    if (choice != null && !choice.equals(emulated ? "emulated" : "real")) {
+      throw new BackendUnavailableException(
+          "-D" + CHOICE_PROPERTY + "=" + choice + " allows this process no other driver");
+    }
     if (loadedEmulator == null) {
       if (emulated) {
         loadEmulator();
