@@ -4,7 +4,6 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
-import io.jtrelu.backend.Backends;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.train.AtomicFile;
 import io.jtrelu.train.EpochMetric;
@@ -41,8 +40,9 @@ final class CompareCommand implements Callable<Integer> {
       paramLabel = "NAMES",
       split = ",",
       defaultValue = "tat,he",
-      description = "Methods to compare: tat, dks, eoc, none, he; each with an activation if"
-          + " wanted, as in tat:tanh (${DEFAULT-VALUE}).")
+      description =
+          "Methods to compare: tat, dks, eoc, none, he; each with an activation if"
+              + " wanted, as in tat:tanh (${DEFAULT-VALUE}).")
   private List<String> methods = List.of("tat", "he");
 
   @Option(
@@ -92,7 +92,10 @@ final class CompareCommand implements Callable<Integer> {
       return diverged != null
           ? name + " diverged"
           : String.format(
-              Locale.ROOT, "%s: loss %.3f, accuracy %4.1f %%", name, loss.value(),
+              Locale.ROOT,
+              "%s: loss %.3f, accuracy %4.1f %%",
+              name,
+              loss.value(),
               100 * accuracy.value());
     }
 
@@ -121,7 +124,7 @@ final class CompareCommand implements Callable<Integer> {
     Path directory = out != null ? out : TrainCommand.freeFolder("runs", "compare-" + network);
     List<Contender> contenders = new ArrayList<>();
     try (Interrupt interrupt = new Interrupt();
-        Backend backend = Backends.open(run.device)) {
+        Backend backend = RunOptions.openDevice(run.device)) {
       try {
         for (Map.Entry<String, Model> entry : models.entrySet()) {
           Path folder = directory.resolve(entry.getKey().replace(':', '-'));
@@ -196,12 +199,16 @@ final class CompareCommand implements Callable<Integer> {
       } else if (epoch != null && epoch.step() == step) {
         cell =
             String.format(
-                Locale.ROOT, "loss %.3f  test acc. %5.1f %%", c.loss.value(),
+                Locale.ROOT,
+                "loss %.3f  test acc. %5.1f %%",
+                c.loss.value(),
                 100 * epoch.testAccuracy());
       } else {
         cell =
             String.format(
-                Locale.ROOT, "loss %.3f  accuracy  %5.1f %%", c.loss.value(),
+                Locale.ROOT,
+                "loss %.3f  accuracy  %5.1f %%",
+                c.loss.value(),
                 100 * c.accuracy.value());
       }
       line.append(String.format(Locale.ROOT, " | %-28s", cell));
@@ -233,8 +240,10 @@ final class CompareCommand implements Callable<Integer> {
               : epoch == null
                   ? "no epoch has ended yet"
                   : String.format(
-                      Locale.ROOT, "test accuracy %.2f %%, test loss %.4f",
-                      100 * epoch.testAccuracy(), epoch.testLoss());
+                      Locale.ROOT,
+                      "test accuracy %.2f %%, test loss %.4f",
+                      100 * epoch.testAccuracy(),
+                      epoch.testLoss());
       text.append(String.format(Locale.ROOT, "%-12s %s%n", c.name, result));
     }
     return text.append("report: ").append(report).append("\nruns:   ").append(directory).toString();

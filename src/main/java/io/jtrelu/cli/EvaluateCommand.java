@@ -2,7 +2,6 @@ package io.jtrelu.cli;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
 import io.jtrelu.backend.Backend;
-import io.jtrelu.backend.Backends;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Network;
@@ -59,7 +58,7 @@ final class EvaluateCommand implements Callable<Integer> {
     model.requireFits(datasets.test());
     Network network = model.network();
     Evaluation result;
-    try (Backend backend = Backends.open(device);
+    try (Backend backend = RunOptions.openDevice(device);
         Parameters parameters = Parameters.allocate(network, backend);
         Checkpoint checkpoint = Checkpoint.open(directory.resolve(Trainer.CHECKPOINT));
         BatchExecutor executor =

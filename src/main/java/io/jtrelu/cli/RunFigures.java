@@ -7,10 +7,12 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.report.ComparisonReport;
 import io.jtrelu.report.Environment;
+import io.jtrelu.report.LayerRow;
 import io.jtrelu.report.Series;
 import io.jtrelu.report.TrainingReport;
 import io.jtrelu.shaping.EdgeOfChaos;
@@ -148,7 +150,7 @@ final class RunFigures {
     return Series.of(name, x, y);
   }
 
-  private static List<io.jtrelu.report.Layer> layers(Model model) {
+  private static List<LayerRow> layers(Model model) {
     Network network = model.network();
     List<Layer> layers = network.layers();
     String phi = phi(model);
@@ -156,7 +158,7 @@ final class RunFigures {
     double slope = a.function().equals("leaky_relu") ? a.negativeSlope() : Double.NaN;
     Map<Integer, Long> parameters = new TreeMap<>();
     network.parameters().forEach(p -> parameters.merge(p.layer(), p.shape().elements(), Long::sum));
-    List<io.jtrelu.report.Layer> rows = new ArrayList<>();
+    List<LayerRow> rows = new ArrayList<>();
     for (int i = 0; i < layers.size(); i++) {
       Layer layer = layers.get(i);
       boolean activated =
@@ -167,18 +169,15 @@ final class RunFigures {
       String operation =
           switch (layer) {
             case Layer.Input input -> "input, normalised per location";
-            case Layer.Convolution c
-                when c.descriptor().h() * c.descriptor().w() == 1 -> "linear" + suffix;
-            case Layer.Convolution c ->
-                "conv "
-                    + c.descriptor().kh() + "\u00d7" + c.descriptor().kw()
-                    + (c.descriptor().strideH() > 1 ? " /" + c.descriptor().strideH() : "")
-                    + suffix;
+            case Layer.Convolution c -> convolution(c.descriptor()) + suffix;
             case Layer.Activation activation -> phi;
             case Layer.NormalizedSum sum ->
                 String.format(
-                    Locale.ROOT, "%.3g shortcut + %.3g branch%s", sum.shortcutWeight(),
-                    sum.branchWeight(), suffix);
+                    Locale.ROOT,
+                    "%.3g shortcut + %.3g branch%s",
+                    sum.shortcutWeight(),
+                    sum.branchWeight(),
+                    suffix);
             case Layer.MaxPooling pool -> "max-pool " + pool.descriptor().kernel();
             case Layer.GlobalMeanPooling mean -> "mean over locations";
             case Layer.DropoutLayer dropout -> "dropout " + dropout.rate();
@@ -189,7 +188,7 @@ final class RunFigures {
               && layer.sources().getFirst() == i - 1;
       if (!part) { // shown with the layer before it
         rows.add(
-            new io.jtrelu.report.Layer(
+            new LayerRow(
                 layer.name(),
                 operation,
                 layer.extent().height(),
@@ -200,6 +199,14 @@ final class RunFigures {
       }
     }
     return rows;
+  }
+
+  private static String convolution(Conv2dDescriptor d) {
+    if (d.h() * d.w() == 1) {
+      return "linear";
+    }
+    String stride = d.strideH() > 1 ? " /" + d.strideH() : "";
+    return "conv " + d.kh() + "\u00d7" + d.kw() + stride;
   }
 
   private static String phi(Model model) {

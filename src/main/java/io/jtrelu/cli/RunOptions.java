@@ -1,5 +1,7 @@
 package io.jtrelu.cli;
 
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.nn.Networks;
@@ -18,23 +20,25 @@ final class RunOptions {
       names = "--network",
       paramLabel = "NAME",
       defaultValue = "plain50",
-      description = "plain50, plain:L, plain:L:width, resnet18|34|50|101|152|200 (${DEFAULT-VALUE}).")
+      description =
+          "plain50, plain:L, plain:L:width, resnet18|34|50|101|152|200 (${DEFAULT-VALUE}).")
   String network = "plain50";
 
   @Option(
       names = "--block",
       paramLabel = "V1|V2",
       defaultValue = "V2",
-      description = "Residual block of ResNets: activation after the sum or before the branch"
-          + " (${DEFAULT-VALUE}).")
+      description =
+          "Residual block of ResNets: activation after the sum or before the branch"
+              + " (${DEFAULT-VALUE}).")
   Networks.Block block = Networks.Block.V2;
 
   @Option(
       names = "--shortcut-weight",
       paramLabel = "W",
       defaultValue = "0",
-      description = "Weight of shortcuts in ResNets, in [0, 1); 0 leaves them out"
-          + " (${DEFAULT-VALUE}).")
+      description =
+          "Weight of shortcuts in ResNets, in [0, 1); 0 leaves them out" + " (${DEFAULT-VALUE}).")
   double shortcutWeight;
 
   @Option(
@@ -113,8 +117,8 @@ final class RunOptions {
       names = "--warmup",
       paramLabel = "SHARE",
       defaultValue = "0.1",
-      description = "Share of the steps in which the rate rises; then a half cosine"
-          + " (${DEFAULT-VALUE}).")
+      description =
+          "Share of the steps in which the rate rises; then a half cosine" + " (${DEFAULT-VALUE}).")
   double warmup = 0.1;
 
   @Option(
@@ -135,8 +139,8 @@ final class RunOptions {
       names = "--clip-norm",
       paramLabel = "NORM",
       defaultValue = "1",
-      description = "Scale larger gradients down to this norm; Infinity for none"
-          + " (${DEFAULT-VALUE}).")
+      description =
+          "Scale larger gradients down to this norm; Infinity for none" + " (${DEFAULT-VALUE}).")
   double clipNorm = 1;
 
   @Option(
@@ -171,8 +175,8 @@ final class RunOptions {
       names = "--device",
       paramLabel = "DEVICE",
       defaultValue = "auto",
-      description = "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices"
-          + " (${DEFAULT-VALUE}).")
+      description =
+          "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices" + " (${DEFAULT-VALUE}).")
   String device = "auto";
 
   /** The configuration of a run with a shaping method. */
@@ -210,6 +214,15 @@ final class RunOptions {
           seed);
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
+    }
+  }
+
+  /** Opens a device; an unknown name is a wrong use. */
+  static Backend openDevice(String device) {
+    try {
+      return Backends.open(device);
+    } catch (IllegalArgumentException unknown) {
+      throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
     }
   }
 

@@ -3,7 +3,6 @@ package io.jtrelu.cli;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
-import io.jtrelu.backend.Backends;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.nn.Network;
 import io.jtrelu.train.AtomicFile;
@@ -70,8 +69,9 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--resume",
       paramLabel = "DIR",
-      description = "Go on with the run in this folder, with its configuration; of the other"
-          + " options only --device counts.")
+      description =
+          "Go on with the run in this folder, with its configuration; of the other"
+              + " options only --device counts.")
   private @Nullable Path resume;
 
   @Option(names = "--json", description = "Print the result as JSON.")
@@ -98,7 +98,7 @@ final class TrainCommand implements Callable<Integer> {
       directory = out != null ? out : freeFolder("runs", model.network().name());
     }
     try (Interrupt interrupt = new Interrupt();
-        Backend backend = Backends.open(run.device);
+        Backend backend = RunOptions.openDevice(run.device);
         Trainer trainer =
             resume != null
                 ? Trainer.resume(model, data, backend, directory)
@@ -108,8 +108,12 @@ final class TrainCommand implements Callable<Integer> {
       Path report = writeReport(trainer, directory, backend);
       if (!finished) {
         console.note(
-            "stopped after step " + trainer.steps() + " of " + trainer.totalSteps()
-                + " and saved; go on with: jtrelu train --resume " + directory);
+            "stopped after step "
+                + trainer.steps()
+                + " of "
+                + trainer.totalSteps()
+                + " and saved; go on with: jtrelu train --resume "
+                + directory);
       }
       console.print(json ? json(trainer, directory, report) : text(trainer, directory, report));
       return 0;
@@ -173,7 +177,7 @@ final class TrainCommand implements Callable<Integer> {
                 100 * accuracy.value(),
                 step.imagesPerSecond()));
         EpochMetric epoch = trainer.lastEpoch();
-        if (epoch != null && epoch != before) {
+        if (epoch != null && !epoch.equals(before)) {
           progress.line(
               String.format(
                   Locale.ROOT,
@@ -201,8 +205,7 @@ final class TrainCommand implements Callable<Integer> {
             backend.name() + ", " + backend.lanes() + " lanes",
             "activation memory",
             String.format(Locale.ROOT, "%.1f MB", trainer.executor().activationBytes() / 1e6));
-    AtomicFile.writeString(
-        report, RunFigures.training(trainer.model(), metrics, notes).html());
+    AtomicFile.writeString(report, RunFigures.training(trainer.model(), metrics, notes).html());
     return report;
   }
 
