@@ -18,8 +18,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * A convolution, or for 1x1 images an inner product, by oneDNN. Bias and rectifier are fused into
- * the forward primitive. oneDNN has no post-operations backward: accumulation and the derivative of
- * the source's rectifier are a pass over the result while it is still in cache.
+ * the forward primitive. oneDNN has no post-operations backward: the derivative of the source's
+ * rectifier, or accumulation, is a pass over the result while it is still in cache.
  */
 final class OneDnnConv2d extends Conv2d {
   private static final long ALIGNMENT = 4096;
@@ -34,7 +34,7 @@ final class OneDnnConv2d extends Conv2d {
   private final Primitive packBackward;
   private final Primitive unpack;
   private final Primitive unpackAccumulate;
-  private final @Nullable Derivative derivative; // where it is faster than a loop in Java
+  private final @Nullable Derivative derivative; // null where there is none to apply
   private final OneDnnPackedWeights.Format format;
   private final long packedForwardBytes;
   private final long packedBackwardBytes;
@@ -82,9 +82,9 @@ final class OneDnnConv2d extends Conv2d {
       this.unpack = reorder(scope, gradientFormat, plain, false);
       this.unpackAccumulate = reorder(scope, gradientFormat, plain, true);
       this.derivative =
-          type == DataType.BF16 && !srcActivation.isIdentity()
-              ? new Derivative(scope, d.elements(), srcActivation)
-              : null;
+          type == gradientType && srcActivation.isIdentity()
+              ? null
+              : new Derivative(scope, d.elements(), srcActivation);
       this.format =
           new OneDnnPackedWeights.Format(library.blob(forwardFormat), library.blob(backwardFormat));
       this.blockedGradientBytes = library.bytes(gradientFormat);
@@ -140,16 +140,17 @@ final class OneDnnConv2d extends Conv2d {
   }
 
   /**
-   * diff_src = psi'(src) * gradient with BF16 tensors and an F32 gradient, as one primitive: (src >
-   * 0), then a linear map from {0, 1} to the two slopes, then a product. The compiler does not
-   * vectorise loops over BF16.
+   * diff_src = psi'(src) * gradient as one primitive, the gradient being F32: (src &gt; 0), then a
+   * linear map from {0, 1} to the two slopes, then a product.
    */
   private final class Derivative {
     private final Primitive primitive;
     private final HostMemory zero = HostMemory.allocate(Float.BYTES);
 
     Derivative(Dnnl.Scope scope, long elements, Rectifier psi) {
-      long storage = scope.memory(dnnl.dnnl_bf16, dnnl.dnnl_x, elements);
+      long storage =
+          scope.memory(
+              type() == DataType.BF16 ? dnnl.dnnl_bf16 : dnnl.dnnl_f32, dnnl.dnnl_x, elements);
       long gradient = scope.memory(dnnl.dnnl_f32, dnnl.dnnl_x, elements);
       long scalar = scope.memory(dnnl.dnnl_f32, dnnl.dnnl_x, 1);
       long operations = scope.postOperations();
