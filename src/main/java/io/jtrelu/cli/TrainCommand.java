@@ -216,7 +216,7 @@ final class TrainCommand implements Callable<Integer> {
             ? "no epoch has ended yet"
             : String.format(
                 Locale.ROOT,
-                "test accuracy %.2f %% after %d epochs, %.0f s",
+                "test accuracy %.2f %% after epoch %d, %.0f s of training",
                 100 * epoch.testAccuracy(),
                 epoch.epoch(),
                 epoch.seconds());
