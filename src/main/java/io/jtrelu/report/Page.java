@@ -48,8 +48,11 @@ final class Page {
       tr.same td{border-bottom-color:transparent}
       footer{margin-top:48px;color:var(--muted);font-size:13px}
       @media print{body{background:#fff;font-size:12px}main{max-width:none;padding:0}\
-      .card,.tile,tr{break-inside:avoid}h2{break-after:avoid}\
-      .charts{grid-template-columns:1fr 1fr}\
+      .card,.tile,tr{break-inside:avoid}h2,h2+p{break-after:avoid}\
+      .charts{grid-template-columns:1fr 1fr}table{font-size:11.5px}th{font-size:11px}\
+      th,td{padding:4px 9px}.scroll{overflow:visible;break-inside:auto}\
+      .tiles{grid-template-columns:repeat(auto-fit,minmax(104px,1fr))}\
+      .tile{padding:8px 10px}.tile b{font-size:16px}.tile span{font-size:11px}h2{margin-top:28px}\
       *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
       """
           .replace("FONT", Palette.FONT);

@@ -157,7 +157,7 @@ public record Tat(double eta, double tau) implements ShapingMethod {
     double achieved = 1 - graph.minimum(rectifier::e, 1);
     return new Shaping(
         this,
-        TransformedActivation.rectifier(rectifier.negativeSlope(), rectifier.outputScale()),
+        rectifier.transformed(),
         graph.activations(),
         eta,
         achieved,

@@ -97,7 +97,7 @@ class EocAndKernelMapTest {
             "other", x -> x >= 0 ? x : slope * x, x -> x >= 0 ? 1 : slope, x -> 0, true, 0);
     KernelMap map = KernelMap.of(TransformedActivation.unchanged(other));
     assertEquals(new TailoredRectifier(slope).c(c), map.c(c), 1e-9);
-    KernelMap closed = KernelMap.of(TransformedActivation.of(new TailoredRectifier(slope)));
+    KernelMap closed = KernelMap.of(new TailoredRectifier(slope).transformed());
     assertEquals(new TailoredRectifier(slope).c(c), closed.c(c), 1e-15);
     assertEquals(3, closed.q(3), 1e-11);
   }

@@ -226,7 +226,7 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
-    if (WinogradConv2d.suits(descriptor, type)) {
+    if (WinogradConv2d.pays(descriptor, type)) {
       return new WinogradConv2d(library, descriptor, activation, srcActivation);
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);

@@ -102,6 +102,11 @@ final class OneDnnStream implements Stream {
     return workspace.address();
   }
 
+  /** Size of the working memory. */
+  long workspaceBytes() {
+    return workspace.bytes();
+  }
+
   @Override
   public void synchronize() {
     lifetime.requireOpen(); // an operation has run when its call returns

@@ -13,6 +13,7 @@ import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.Deque;
 import org.bytedeco.dnnl.global.dnnl;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A 3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, CVPR
@@ -34,6 +35,13 @@ final class WinogradConv2d extends Conv2d {
   private static final int PLACES = 16; // in a 4x4 tile
   private static final int CACHED_FLOATS = 6400; // tiles x channels of one place
 
+  // Indices of a lane's arrays.
+  private static final int LINE = 0;
+  private static final int BIAS = 1;
+  private static final int ROWS = 2; // four
+  private static final int VERTICAL = 6; // eight
+  private static final int HORIZONTAL = 14; // four
+
   private final Dnnl library;
   private final Lifetime lifetime = new Lifetime("convolution");
   private final Deque<Primitive> primitives = new ArrayDeque<>();
@@ -49,24 +57,29 @@ final class WinogradConv2d extends Conv2d {
   private final long packedForwardBytes;
   private final long packedBackwardBytes;
 
-  /** Whether the method applies and is faster than oneDNN's direct convolution. */
-  static boolean suits(Conv2dDescriptor d, DataType type) {
+  /**
+   * Whether the method pays. Below some 96 channels the transforms cost what the products save; in
+   * a small image so few terms are summed that its rounding errors, which come from all of a tile,
+   * stand out.
+   */
+  static boolean pays(Conv2dDescriptor d, DataType type) {
     return type == DataType.F32
-        && d.kh() == 3
+        && applies(d)
+        && Math.min(d.ic(), d.oc()) >= 96
+        && Math.min(d.oh(), d.ow()) >= 8;
+  }
+
+  /** Whether the method applies. */
+  static boolean applies(Conv2dDescriptor d) {
+    return d.kh() == 3
         && d.kw() == 3
         && d.strideH() == 1
         && d.strideW() == 1
         && d.dilationH() == 1
         && d.dilationW() == 1
         && d.groups() == 1
-        && d.padTop() <= 2
-        && d.padLeft() <= 2
-        && d.padBottom() <= 2
-        && d.padRight() <= 2
-        && d.ic() >= 1
-        && d.oc() >= 1
-        && d.oh() >= 1
-        && d.ow() >= 1;
+        && Math.max(d.padTop(), d.padLeft()) <= 2
+        && Math.max(d.padBottom(), d.padRight()) <= 2;
   }
 
   WinogradConv2d(
@@ -331,26 +344,15 @@ final class WinogradConv2d extends Conv2d {
     }
   }
 
-  // Indices of a lane's arrays.
-  private static final int LINE = 0;
-  private static final int BIAS = 1;
-  private static final int ROWS = 2; // four
-  private static final int VERTICAL = 6; // eight
-  private static final int HORIZONTAL = 14; // four
-
-  private static float[][] arrays(OneDnnStream lane, int first, int count, int length) {
-    return lane.arrays(first, count, length);
-  }
-
   /** B^T d B of some rows of tiles, into memory [16, tiles, channels]. */
   private static void source(
       OneDnnStream lane, Tiling t, int channels, long x, int first, long transformed) {
     int run = t.wide * channels;
     int parity = run + channels; // even columns, then odd ones, each with one more than tiles
     float[] line = lane.array(LINE, t.w * channels);
-    float[][] d = arrays(lane, ROWS, 4, 2 * parity);
-    float[][] v = arrays(lane, VERTICAL, 4, 2 * parity);
-    float[][] h = arrays(lane, HORIZONTAL, 4, run);
+    float[][] d = lane.arrays(ROWS, 4, 2 * parity);
+    float[][] v = lane.arrays(VERTICAL, 4, 2 * parity);
+    float[][] h = lane.arrays(HORIZONTAL, 4, run);
     long place = (long) t.tiles() * channels * Float.BYTES;
     int last = Math.min(first + t.rows, t.totalRows());
     for (int row = first; row < last; row++) {
@@ -450,16 +452,16 @@ final class WinogradConv2d extends Conv2d {
       long products,
       int first,
       long y,
-      @org.jspecify.annotations.Nullable Rectifier psi,
+      @Nullable Rectifier psi,
       long source,
-      @org.jspecify.annotations.Nullable Write write) {
+      @Nullable Write write) {
     int run = t.wide * channels;
     int length = t.outW * channels;
     float[] line = lane.array(LINE, Math.max(t.w, t.outW) * channels);
     float[] offsets = lane.array(BIAS, 0);
-    float[][] m = arrays(lane, ROWS, 4, run);
-    float[][] v = arrays(lane, VERTICAL, 8, run);
-    float[][] h = arrays(lane, HORIZONTAL, 2, run);
+    float[][] m = lane.arrays(ROWS, 4, run);
+    float[][] v = lane.arrays(VERTICAL, 8, run);
+    float[][] h = lane.arrays(HORIZONTAL, 2, run);
     long place = (long) t.tiles() * channels * Float.BYTES;
     int last = Math.min(first + t.rows, t.totalRows());
     for (int row = first; row < last; row++) {
@@ -566,9 +568,9 @@ final class WinogradConv2d extends Conv2d {
     int run = t.wide * channels;
     int length = t.outW * channels;
     float[] line = lane.array(LINE, Math.max(t.w * channels, length));
-    float[][] e = arrays(lane, ROWS, 2, 2 * run);
-    float[][] v = arrays(lane, VERTICAL, 4, 2 * run);
-    float[][] h = arrays(lane, HORIZONTAL, 4, run);
+    float[][] e = lane.arrays(ROWS, 2, 2 * run);
+    float[][] v = lane.arrays(VERTICAL, 4, 2 * run);
+    float[][] h = lane.arrays(HORIZONTAL, 4, run);
     long place = (long) t.tiles() * channels * Float.BYTES;
     int last = Math.min(first + t.rows, t.totalRows());
     for (int row = first; row < first + t.rows; row++) {
@@ -642,9 +644,9 @@ final class WinogradConv2d extends Conv2d {
     int ic = descriptor().ic();
     int oc = descriptor().oc();
     int size = ic * oc;
-    float[][] m = arrays(lane, 1, 4, size);
-    float[][] half = arrays(lane, 5, 12, size); // G^T m: three rows of four
-    float[][] g = arrays(lane, 17, 9, size);
+    float[][] m = lane.arrays(1, 4, size);
+    float[][] half = lane.arrays(5, 12, size); // G^T m: three rows of four
+    float[][] g = lane.arrays(17, 9, size);
     for (int j = 0; j < 4; j++) {
       for (int i = 0; i < 4; i++) {
         Elements.load(DataType.F32, planes + (4L * i + j) * size * Float.BYTES, m[i], size);
