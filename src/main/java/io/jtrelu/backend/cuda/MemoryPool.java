@@ -93,8 +93,8 @@ final class MemoryPool implements AutoCloseable {
         check(JCudaDriver.cuMemGetInfo(free, total), "cuMemGetInfo");
         throw new OutOfMemoryException(
             String.format(
-                "cuda:%d has no room for %,d bytes: %,d in use here, %,d cached (after the cache"
-                    + " was released), %,d of %,d free on the device; use a smaller batch, 16-bit"
+                "cuda:%d has no room for %d bytes: %d in use here, %d cached (after the cache"
+                    + " was released), %d of %d free on the device; use a smaller batch, 16-bit"
                     + " storage, or free memory that other processes hold (nvidia-smi)",
                 context.device().index(), size, inUse, cached, free[0], total[0]));
       }
