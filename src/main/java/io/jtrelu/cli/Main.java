@@ -29,7 +29,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
     synopsisSubcommandLabel = "COMMAND",
     exitCodeListHeading = "%nExit codes:%n",
     exitCodeList = {"0:success", "1:failure", "2:wrong usage"},
-    subcommands = {DevicesCommand.class})
+    subcommands = {ShapeCommand.class, DevicesCommand.class})
 public final class Main implements Callable<Integer> {
   /** Held, because the logging system forgets the level of a logger that nobody holds. */
   private static final Logger LOGGER = Logger.getLogger("io.jtrelu");
