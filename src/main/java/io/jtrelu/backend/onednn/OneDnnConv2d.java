@@ -23,6 +23,7 @@ import org.jspecify.annotations.Nullable;
  */
 final class OneDnnConv2d extends Conv2d {
   private static final long ALIGNMENT = 4096;
+  private static final Rectifier RELU = new Rectifier(0, 1);
 
   private final Dnnl library;
   private final Lifetime lifetime = new Lifetime("convolution");
@@ -122,7 +123,7 @@ final class OneDnnConv2d extends Conv2d {
 
   private long postOperations(Dnnl.Scope scope, Rectifier phi) {
     long operations = scope.postOperations();
-    if (phi.slope() != 1) {
+    if (phi.slope() != 1 && phi.slope() != 0) {
       library.call(
           "dnnl_post_ops_append_eltwise", operations, dnnl.dnnl_eltwise_relu, phi.slope(), 0f);
     }
@@ -402,6 +403,22 @@ final class OneDnnConv2d extends Conv2d {
     long packed = require(weights).forward();
     long scratchpad = lane.workspace(forward.scratchpadBytes());
     forward.run(lane, scratchpad, src.address(), packed, bias.address(), dst.address());
+    if (activation().slope() == 0) {
+      clamp(lane, dst);
+    }
+  }
+
+  /** max(dst, 0): oneDNN's own would turn a NaN into 0 and hide that training has failed. */
+  private void clamp(OneDnnStream lane, Tensor dst) {
+    float[] x = lane.chunk(0);
+    long elements = dst.shape().elements();
+    for (long i = 0; i < elements; i += Elements.CHUNK) {
+      int count = (int) Math.min(Elements.CHUNK, elements - i);
+      long at = dst.address() + i * type().bytes();
+      Elements.load(type(), at, x, count);
+      Elements.rectify(RELU, x, count);
+      Elements.store(type(), x, at, count);
+    }
   }
 
   @Override
