@@ -17,8 +17,6 @@ import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
-import java.util.stream.Collectors;
-import java.util.stream.Stream.Builder;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.TestFactory;
 
@@ -103,7 +101,7 @@ class CudaTrafficTest {
 
   @TestFactory
   List<DynamicTest> elementwise() {
-    Builder<DynamicTest> tests = java.util.stream.Stream.builder();
+    List<DynamicTest> tests = new ArrayList<>();
     Rectifier phi = Rectifier.tailored(0.3);
     for (DataType type : TYPES) {
       long pass = (long) ELEMENTS * type.bytes();
@@ -197,12 +195,12 @@ class CudaTrafficTest {
         }
       }
     }
-    return tests.build().collect(Collectors.toList());
+    return tests;
   }
 
   @TestFactory
   List<DynamicTest> poolings() {
-    Builder<DynamicTest> tests = java.util.stream.Stream.builder();
+    List<DynamicTest> tests = new ArrayList<>();
     for (DataType type : TYPES) {
       tests.add(
           test(
@@ -231,7 +229,7 @@ class CudaTrafficTest {
                 expect(b, () -> op.forward(b.stream, src, dst), src.bytes(), dst.bytes(), 0);
               }));
     }
-    return tests.build().collect(Collectors.toList());
+    return tests;
   }
 
   @TestFactory
