@@ -27,7 +27,7 @@ class EmulatedTrainingTest {
   private static final int STEPS = 20;
 
   private static Datasets data() {
-    return new Datasets(images(100, Split.TRAIN, 1), images(6, Split.TEST, 2), List.of());
+    return new Datasets(images(9, Split.TRAIN, 1), images(6, Split.TEST, 2), List.of());
   }
 
   private static ImageDataset images(int count, Split split, long seed) {
@@ -53,19 +53,19 @@ class EmulatedTrainingTest {
             0,
             ShapingConfig.DEFAULT,
             "bars",
+            0,
+            false,
+            STEPS,
+            9,
             1,
-            true,
-            2,
-            4,
-            2,
             Optimizer.Kind.SGD,
-            0.01,
+            0.03,
             0.1,
             0.9,
-            1e-4,
+            0,
             1,
             0.1,
-            0.2,
+            0,
             DataType.F32,
             7);
     List<Double> losses = new ArrayList<>();
@@ -75,6 +75,13 @@ class EmulatedTrainingTest {
       }
     }
     return losses;
+  }
+
+  private static double mean(List<Double> losses, int from, int to) {
+    return losses.subList(from, to).stream()
+        .mapToDouble(Double::doubleValue)
+        .average()
+        .orElseThrow();
   }
 
   @Test
@@ -92,7 +99,7 @@ class EmulatedTrainingTest {
       oracle = losses(reference);
     }
     assertArrayEquals(first.toArray(), second.toArray(), "the same twice, bit for bit");
-    assertTrue(oracle.getLast() < oracle.getFirst(), "it learns: " + oracle);
+    assertTrue(mean(oracle, 15, 20) < 0.95 * mean(oracle, 0, 5), "it learns: " + oracle);
     for (int step = 0; step < STEPS; step++) {
       // Rounding errors of 14 layers, growing a little with each update.
       double allowed = 1e-5 * (1 + step) * oracle.get(step);
