@@ -238,12 +238,17 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
     // Stage s is complete for all threads, and all have finished reading stage s - 1, whose place
     // is filled next.
     __syncthreads();
+    // The first products are under way while addresses are computed for the next copies.
+    tile.multiply(readAt, readAt + kBlockM * kRowBytes, 0);
     bool const more = s + kStages - 1 < stages;
     if (more) {
       loader.load(writeAt, writeAt + kBlockM * kRowBytes);
     }
     copyAsyncCommit();
-    tile.multiply(readAt, readAt + kBlockM * kRowBytes);
+#pragma unroll
+    for (int step = 1; step < Tile::kSteps; ++step) {
+      tile.multiply(readAt, readAt + kBlockM * kRowBytes, step);
+    }
     if (more) {
       loader.deposit(writeAt);
     }

@@ -213,12 +213,17 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
     // Stage s is complete for all threads, and all have finished reading stage s - 1, whose place
     // is filled next.
     __syncthreads();
+    // The first products are under way while addresses are computed for the next copies.
+    tile.multiply(readAt, readAt + kOffsetB, withBias, 0);
     bool const more = s + kStages - 1 < stages;
     if (more) {
       loader.load(writeAt, writeAt + kOffsetB, begin + (s + kStages - 1) * Tile::kStageK);
     }
     copyAsyncCommit();
-    tile.multiply(readAt, readAt + kOffsetB, withBias);
+#pragma unroll
+    for (int step = 1; step < Tile::kSteps; ++step) {
+      tile.multiply(readAt, readAt + kOffsetB, withBias, step);
+    }
     if (more) {
       loader.deposit(writeAt, writeAt + kOffsetB);
     }
