@@ -1,6 +1,6 @@
 // Every variant of the convolution kernels against direct loops in double, on many shapes.
 //
-//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--traffic 1]
+//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--traffic 1] [--large 0]
 //
 // Tier A: small integers, slope 0.5, scale 1: bit-exact. Tier B: random reals, error bounded by the
 // rounding of the result and of the sum of magnitudes. Outputs are poisoned before each run, lie
@@ -626,6 +626,85 @@ void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
               good ? "" : "  FAILED");
 }
 
+// A source of more than 2^31 elements, of which a large stride touches four pixels, the last of them
+// beyond element 2^31: fprop and wgrad must find it. Takes 4.3 GB of the device (the emulated one only counts it);
+// --large 0 leaves it out.
+void testLarge(Context& x) {
+  Problem const q = {1, 725, 725, 4096, 8, 1, 1, 724, 724, 0, 0, 0, 0, 1, 1};
+  Type const type = Type::kBf16;
+  std::mt19937_64 random(3);
+  auto const integers = [&](size_t size) {
+    std::vector<double> v(size);
+    for (double& value : v) {
+      value = static_cast<double>(static_cast<int>(random() % 5) - 2);
+    }
+    return v;
+  };
+  std::vector<double> const pixels = integers(size_t(4) * q.ic);
+  std::vector<double> const weights = integers(q.weightsSize());
+  std::vector<double> const diffDst = integers(q.dstSize());
+  std::vector<unsigned char> const raw = encode(pixels, type);
+  CUdeviceptr src;
+  x.driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &src, q.srcSize() * 2);
+  for (int i = 0; i < 4; ++i) {
+    size_t const at = (size_t(i / 2) * 724 * q.w + size_t(i % 2) * 724) * q.ic * 2;
+    x.driver.call(&cuMemcpyHtoD, DRIVER_NAME(cuMemcpyHtoD), src + at,
+                  static_cast<const void*>(&raw[size_t(i) * q.ic * 2]), size_t(q.ic) * 2);
+  }
+  Buffer filter(x.driver, weights.size() * 2);
+  filter.write(encode(weights, type).data());
+  Buffer gradient(x.driver, diffDst.size() * 2);
+  gradient.write(encode(diffDst, type).data());
+  for (const Variant& v : kVariants) {
+    if (v.type != type || v.pass == 'd') {
+      continue;
+    }
+    unsigned blocks;
+    Tally& tally = x.tallies[v.name];
+    long bad = 0;
+    if (v.pass == 'f') {
+      Buffer dst(x.driver, q.dstSize() * 2);
+      Conv2dParams p = gatherParams(q, false, v.blockM, v.blockN, 2, blocks);
+      p.in = reinterpret_cast<const void*>(src);
+      p.filter = filter.as<const void*>();
+      p.out = dst.as<void*>();
+      x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+      std::vector<double> const got = decode(dst.read(), type);
+      for (int i = 0; i < 4 * q.oc; ++i) {
+        double want = 0;
+        for (int c = 0; c < q.ic; ++c) {
+          want += pixels[size_t(i / q.oc) * q.ic + c] * weights[size_t(i % q.oc) * q.ic + c];
+        }
+        bad += !(got[i] == toStorage(want, type));
+      }
+    } else {
+      Buffer out(x.driver, q.weightsSize() * 4);
+      Buffer bias(x.driver, q.oc * 4);
+      int splits = 1;
+      Conv2dWgradParams p = wgradParams(q, v.blockM, v.blockN, v.blockK, splits, blocks);
+      p.src = reinterpret_cast<const void*>(src);
+      p.diffDst = gradient.as<const void*>();
+      p.weights = out.as<float*>();
+      p.bias = bias.as<float*>();
+      x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+      std::vector<double> const got = decode(out.read(), Type::kF32);
+      for (size_t i = 0; i < got.size(); ++i) {
+        double want = 0;
+        for (int m = 0; m < 4; ++m) {
+          want += pixels[size_t(m) * q.ic + i % q.ic] * diffDst[size_t(m) * q.oc + i / q.ic];
+        }
+        bad += !(got[i] == want);
+      }
+    }
+    ++tally.cases;
+    if (bad > 0) {
+      std::printf("FAIL %s: %ld values wrong with offsets past 2^31\n", v.name, bad);
+      ++tally.failures;
+    }
+  }
+  x.driver.call(&cuMemFree, DRIVER_NAME(cuMemFree), src);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -636,6 +715,7 @@ int main(int argc, char** argv) {
   uint64_t seed = 1;
   std::string only;
   bool traffic = false;
+  bool large = true;
   for (int i = 3; i + 1 < argc; i += 2) {
     std::string const key = argv[i];
     if (key == "--shapes") {
@@ -644,6 +724,8 @@ int main(int argc, char** argv) {
       seed = std::strtoull(argv[i + 1], nullptr, 10);
     } else if (key == "--only") {
       only = argv[i + 1];
+    } else if (key == "--large") {
+      large = std::atoi(argv[i + 1]) != 0;
     } else if (key == "--traffic") {
       traffic = std::atoi(argv[i + 1]) != 0;
     } else {
@@ -672,6 +754,9 @@ int main(int argc, char** argv) {
     }
   }
 
+  if (large) {
+    testLarge(x);
+  }
   if (driver.emulated()) {
     for (const Problem& q : {Problem{1, 16, 16, 64, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
                              Problem{1, 16, 16, 128, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},

@@ -25,6 +25,9 @@ class Driver {
     if (library == nullptr) {
       fail(std::string("cannot open ") + path + ": " + dlerror());
     }
+    if (emulated()) {
+      reinterpret_cast<void (*)(uint64_t)>(symbol("jtreluEmulatorSetMemory"))(uint64_t{6} << 30);
+    }
     CUdevice device;
     call(&cuInit, DRIVER_NAME(cuInit), 0u);
     call(&cuDeviceGet, DRIVER_NAME(cuDeviceGet), &device, 0);
