@@ -44,7 +44,8 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
   WindowAxis const w =
       dgradAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft, p.tapStepW, index.phaseW);
   Tile tile;
-  gatherProduct<T, kBlockM, kBlockN, kStages, kChannels>(p, h, w, index, shared, tile);
+  using Loader = GatherLoader<T, kBlockM, kBlockN, Tile::kThreads, kChannels>;
+  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
 
   // All loads of a batch of rows are issued before its first store: the compiler may not move a
   // load over a store that could alias it, and in place it does.
@@ -131,5 +132,6 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
     dgrad<type, blockM, blockN, stages, warpM, warpN, channels>(params);                           \
   }
 #define FPROP(...)
+#define FPROP_STEM(...)
 #define WGRAD(...)
 #include "conv2d_variants.def"

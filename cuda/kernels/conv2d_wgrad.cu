@@ -277,6 +277,7 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
     wgrad<type, blockM, blockN, stages, warpM, warpN, dstChannels, srcChannels>(params);           \
   }
 #define FPROP(...)
+#define FPROP_STEM(...)
 #define DGRAD(...)
 #include "conv2d_variants.def"
 

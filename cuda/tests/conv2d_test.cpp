@@ -42,6 +42,7 @@ struct Variant {
 
 #define FPROP(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
   {'f', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
+#define FPROP_STEM(...) FPROP(__VA_ARGS__)
 #define DGRAD(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
   {'d', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
 #define WGRAD(name, type, dst, src, m, n, k, stages, wm, wn, threads, bytes) \
