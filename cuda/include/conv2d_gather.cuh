@@ -57,6 +57,38 @@ __device__ __forceinline__ TileIndex tileOf(const Conv2dParams& p, uint32_t bloc
           static_cast<int>(phaseW)};
 }
 
+// The output pixels whose rows a thread fills, as positions in the gathered activation.
+template <class Storage, int kRows, int kRowsPerPass>
+struct PixelRows {
+  const Storage* address[kRows];
+  int y[kRows];
+  int x[kRows];
+
+  __device__ __forceinline__ PixelRows(const Conv2dParams& p, const WindowAxis& h,
+                                       const WindowAxis& w, uint32_t firstPixel) {
+    uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      uint32_t const m = firstPixel + i * kRowsPerPass;
+      uint32_t pixel;
+      uint32_t column;
+      uint32_t const n = p.byGridPixels.split(m, pixel);
+      uint32_t const row = p.byGridW.split(pixel, column);
+      // A pixel past the end lies far above the image: no tap brings it back.
+      y[i] = m < pixels ? static_cast<int>(row) * h.scale + h.origin : -(1 << 30);
+      x[i] = static_cast<int>(column) * w.scale + w.origin;
+      address[i] = static_cast<const Storage*>(p.in) +
+                   ((static_cast<int64_t>(n) * p.inH + y[i]) * p.inW + x[i]) * p.inC;
+    }
+  }
+
+  // Whether pixel i, moved by a tap, is inside the image.
+  __device__ __forceinline__ bool inside(const Conv2dParams& p, int i, int dy, int dx) const {
+    return (static_cast<unsigned>(y[i] + dy) < static_cast<unsigned>(p.inH)) &
+           (static_cast<unsigned>(x[i] + dx) < static_cast<unsigned>(p.inW));
+  }
+};
+
 // A thread's part of filling stages. It owns one 16-byte chunk column, hence one position (tap row,
 // tap column, channel) that moves on by one stage of contraction at a time, and every
 // (kThreads / 4)-th row.
@@ -77,9 +109,7 @@ struct GatherLoader {
   const Conv2dParams& p;
   const WindowAxis& h;
   const WindowAxis& w;
-  const Storage* aRow[kARows];
-  int aY[kARows];
-  int aX[kARows];
+  PixelRows<Storage, kARows, kRowsPerPass> pixels;
   int bRow[kBRows];  // element offset into the weights, negative outside them
   uint4 held[kHolds ? kARows : 1];
   uint32_t offset;
@@ -94,25 +124,14 @@ struct GatherLoader {
   __device__ __forceinline__ GatherLoader(const Conv2dParams& params, const WindowAxis& axisH,
                                           const WindowAxis& axisW, const TileIndex& tile,
                                           FilterOfRow filterOfRow)
-      : p(params), h(axisH), w(axisW) {
+      : p(params),
+        h(axisH),
+        w(axisW),
+        pixels(params, axisH, axisW, tile.m * kBlockM + threadIdx.x / kRowChunks) {
     int const chunk = threadIdx.x % kRowChunks;
     int const firstRow = threadIdx.x / kRowChunks;
     offset = rowOffset(firstRow, chunk);
 
-    uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
-#pragma unroll
-    for (int i = 0; i < kARows; ++i) {
-      uint32_t const m = static_cast<uint32_t>(tile.m) * kBlockM + firstRow + i * kRowsPerPass;
-      uint32_t pixel;
-      uint32_t x;
-      uint32_t const n = p.byGridPixels.split(m, pixel);
-      uint32_t const y = p.byGridW.split(pixel, x);
-      // A row past the end lies far above the image: no tap brings it back.
-      aY[i] = m < pixels ? static_cast<int>(y) * h.scale + h.origin : -(1 << 30);
-      aX[i] = static_cast<int>(x) * w.scale + w.origin;
-      aRow[i] = static_cast<const Storage*>(p.in) +
-                ((static_cast<int64_t>(n) * p.inH + aY[i]) * p.inW + aX[i]) * p.inC;
-    }
     int const filterSize = p.kernelH * p.kernelW * p.inCPadded;
 #pragma unroll
     for (int i = 0; i < kBRows; ++i) {
@@ -147,10 +166,9 @@ struct GatherLoader {
     int64_t const aTap = (static_cast<int64_t>(dy) * p.inW + dx) * p.inC + channel;
 #pragma unroll
     for (int i = 0; i < kARows; ++i) {
-      bool const valid = inside & (static_cast<unsigned>(aY[i] + dy) < static_cast<unsigned>(p.inH)) &
-                         (static_cast<unsigned>(aX[i] + dx) < static_cast<unsigned>(p.inW));
+      bool const valid = inside & pixels.inside(p, i, dy, dx);
       uint32_t const to = aStage + offset + i * kRowsPerPass * kRowBytes;
-      const Storage* const from = aRow[i] + aTap;
+      const Storage* const from = pixels.address[i] + aTap;
       int const count = valid ? p.inC - channel : 0;
       if constexpr (kHolds) {
         held[i] = loadElements(from, count);
@@ -175,7 +193,7 @@ struct GatherLoader {
   }
 
   // Stores what load() held back.
-  __device__ __forceinline__ void deposit(uint32_t aStage) const {
+  __device__ __forceinline__ void deposit(uint32_t aStage, uint32_t) const {
     if constexpr (kHolds) {
 #pragma unroll
       for (int i = 0; i < kARows; ++i) {
@@ -211,14 +229,135 @@ struct GatherLoader {
   }
 };
 
+// The stem's part of filling stages: fprop of 16-bit activations with few channels. Contraction runs
+// over (tap row, tap column, channel) without the padding of channels to 16 bytes, so every element
+// of a chunk has a tap of its own. All pass through registers.
+template <class T, int kBlockM, int kBlockN, int kThreads>
+struct StemLoader {
+  using Storage = typename T::Storage;
+  static constexpr int kVector = T::kVector;
+  static constexpr int kStageK = kRowChunks * kVector;
+  static constexpr int kRowsPerPass = kThreads / kRowChunks;
+  static constexpr int kARows = kBlockM / kRowsPerPass;
+  static constexpr int kBRows = kBlockN / kRowsPerPass;
+  static_assert(sizeof(Storage) == 2 && kRowsPerPass % 8 == 0);
+
+  // A position in the contraction.
+  struct Position {
+    int tapH;
+    int tapW;
+    int channel;
+  };
+
+  const Conv2dParams& p;
+  PixelRows<Storage, kARows, kRowsPerPass> pixels;
+  int bRow[kBRows];
+  uint4 heldA[kARows];
+  uint4 heldB[kBRows];
+  uint32_t offset;
+  Position first;  // of this thread's chunk
+  Position step;   // from one stage to the next
+
+  template <class FilterOfRow>
+  __device__ __forceinline__ StemLoader(const Conv2dParams& params, const WindowAxis& h,
+                                        const WindowAxis& w, const TileIndex& tile,
+                                        FilterOfRow filterOfRow)
+      : p(params), pixels(params, h, w, tile.m * kBlockM + threadIdx.x / kRowChunks) {
+    int const chunk = threadIdx.x % kRowChunks;
+    int const firstRow = threadIdx.x / kRowChunks;
+    offset = rowOffset(firstRow, chunk);
+#pragma unroll
+    for (int i = 0; i < kBRows; ++i) {
+      int const k = tile.n * kBlockN + filterOfRow(firstRow + i * kRowsPerPass);
+      bRow[i] = k < p.outC ? k * p.kernelH * p.kernelW * p.inCPadded : -1;
+    }
+    first = positionOf(chunk * kVector);
+    step = positionOf(kStageK);
+  }
+
+  __device__ __forceinline__ Position positionOf(uint32_t k) const {
+    uint32_t const tap = k / static_cast<uint32_t>(p.inC);
+    uint32_t const row = tap / static_cast<uint32_t>(p.kernelW);
+    return {static_cast<int>(row), static_cast<int>(tap - row * p.kernelW),
+            static_cast<int>(k - tap * p.inC)};
+  }
+
+  __device__ __forceinline__ int stages() const {
+    return (p.kernelH * p.kernelW * p.inC + kStageK - 1) / kStageK;
+  }
+
+  __device__ __forceinline__ void load(uint32_t, uint32_t) {
+    uint32_t a[kARows][4];
+    uint32_t b[kBRows][4];
+    Position at = first;
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) {
+      bool const inside = at.tapH < p.kernelH;
+      int const dy = at.tapH * p.dilationH;
+      int const dx = at.tapW * p.dilationW;
+      int64_t const aTap = (static_cast<int64_t>(dy) * p.inW + dx) * p.inC + at.channel;
+#pragma unroll
+      for (int i = 0; i < kARows; ++i) {
+        bool const valid = inside & pixels.inside(p, i, dy, dx);
+        insert(a[i], e, valid ? __ldg(pixels.address[i] + aTap) : 0);
+      }
+      int const bTap = (at.tapH * p.kernelW + at.tapW) * p.inCPadded + at.channel;
+#pragma unroll
+      for (int i = 0; i < kBRows; ++i) {
+        bool const valid = inside & (bRow[i] >= 0);
+        insert(b[i], e, valid ? __ldg(static_cast<const Storage*>(p.filter) + bRow[i] + bTap) : 0);
+      }
+      add(at, {0, 0, 1});
+    }
+#pragma unroll
+    for (int i = 0; i < kARows; ++i) {
+      heldA[i] = make_uint4(a[i][0], a[i][1], a[i][2], a[i][3]);
+    }
+#pragma unroll
+    for (int i = 0; i < kBRows; ++i) {
+      heldB[i] = make_uint4(b[i][0], b[i][1], b[i][2], b[i][3]);
+    }
+    add(first, step);
+  }
+
+  __device__ __forceinline__ void deposit(uint32_t aStage, uint32_t bStage) const {
+#pragma unroll
+    for (int i = 0; i < kARows; ++i) {
+      storeShared16(aStage + offset + i * kRowsPerPass * kRowBytes, heldA[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kBRows; ++i) {
+      storeShared16(bStage + offset + i * kRowsPerPass * kRowBytes, heldB[i]);
+    }
+  }
+
+  static __device__ __forceinline__ void insert(uint32_t (&words)[4], int e, uint32_t half) {
+    words[e / 2] = e % 2 == 0 ? half : words[e / 2] | half << 16;
+  }
+
+  // Addition digit by digit with carry.
+  __device__ __forceinline__ void add(Position& at, Position by) const {
+    at.channel += by.channel;
+    at.tapW += by.tapW;
+    if (at.channel >= p.inC) {
+      at.channel -= p.inC;
+      ++at.tapW;
+    }
+    at.tapH += by.tapH;
+    if (at.tapW >= p.kernelW) {
+      at.tapW -= p.kernelW;
+      ++at.tapH;
+    }
+  }
+};
+
 // Sums the block's tile into `tile`.
-template <class T, int kBlockM, int kBlockN, int kStages, int kChannels, class Tile>
+template <int kBlockM, int kBlockN, int kStages, class Loader, class Tile>
 __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const WindowAxis& h,
                                               const WindowAxis& w, const TileIndex& index,
                                               unsigned char* shared, Tile& tile) {
   constexpr int kStageBytes = (kBlockM + kBlockN) * kRowBytes;
-  GatherLoader<T, kBlockM, kBlockN, Tile::kThreads, kChannels> loader(
-      p, h, w, index, [](int row) { return Tile::filterOfRow(row); });
+  Loader loader(p, h, w, index, [](int row) { return Tile::filterOfRow(row); });
   uint32_t const base = sharedAddress(shared);
   int const stages = loader.stages();
 
@@ -227,7 +366,7 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
   for (int s = 0; s < kStages - 1; ++s) {
     if (s < stages) {
       loader.load(base + s * kStageBytes, base + s * kStageBytes + kBlockM * kRowBytes);
-      loader.deposit(base + s * kStageBytes);
+      loader.deposit(base + s * kStageBytes, base + s * kStageBytes + kBlockM * kRowBytes);
     }
     copyAsyncCommit();
   }
@@ -238,14 +377,19 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
     // Stage s is complete for all threads, and all have finished reading stage s - 1, whose place
     // is filled next.
     __syncthreads();
+    // The first products are under way while addresses are computed for the next copies.
+    tile.multiply(readAt, readAt + kBlockM * kRowBytes, 0);
     bool const more = s + kStages - 1 < stages;
     if (more) {
       loader.load(writeAt, writeAt + kBlockM * kRowBytes);
     }
     copyAsyncCommit();
-    tile.multiply(readAt, readAt + kBlockM * kRowBytes);
+#pragma unroll
+    for (int step = 1; step < Tile::kSteps; ++step) {
+      tile.multiply(readAt, readAt + kBlockM * kRowBytes, step);
+    }
     if (more) {
-      loader.deposit(writeAt);
+      loader.deposit(writeAt, writeAt + kBlockM * kRowBytes);
     }
     writeAt = readAt;
     readAt = readAt + kStageBytes < base + kStages * kStageBytes ? readAt + kStageBytes : base;

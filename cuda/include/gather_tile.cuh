@@ -30,6 +30,7 @@ struct GatherTile {
   static constexpr int kThreads = 32 * (kBlockM / kWarpM) * (kBlockN / kWarpN);
   static constexpr int kGroup = 4 * kVector;         // channels that a quad of threads shares
   static constexpr int kTilesPerVector = kVector / 2;
+  static constexpr int kSteps = 2;                   // instructions' worth of contraction in a stage
   static constexpr int kRows = kWarpM / 8;           // output pixels per thread
   static constexpr int kVectors = kWarpN / kGroup;   // vectors per thread and pixel
   static_assert(kWarpM % 16 == 0 && kWarpN % 32 == 0 && kBlockM % kWarpM == 0 &&
@@ -68,34 +69,32 @@ struct GatherTile {
     }
   }
 
-  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage) {
+  // Adds one step of a stage's contraction to the sums.
+  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, int step) {
+    // Step 1 reads chunks 2 and 3 instead of 0 and 1, which flips one bit of the swizzled offset.
+    uint32_t const a0 = aStage + (aOffset ^ (step << 5));
+    uint32_t const b0 = bStage + (bOffset ^ (step << 5));
+    uint32_t a[kWarpM / 16][4];
+    uint32_t b[kWarpN / 16][4];
 #pragma unroll
-    for (int step = 0; step < 2; ++step) {
-      // Step 1 reads chunks 2 and 3 instead of 0 and 1, which flips one bit of the swizzled offset.
-      uint32_t const a0 = aStage + (aOffset ^ (step << 5));
-      uint32_t const b0 = bStage + (bOffset ^ (step << 5));
-      uint32_t a[kWarpM / 16][4];
-      uint32_t b[kWarpN / 16][4];
+    for (int i = 0; i < kWarpM / 16; ++i) {
+      loadMatrices(a[i], a0 + i * 16 * kRowBytes);
+      if constexpr (sizeof(typename T::Storage) == 4) {
 #pragma unroll
-      for (int i = 0; i < kWarpM / 16; ++i) {
-        loadMatrices(a[i], a0 + i * 16 * kRowBytes);
-        if constexpr (sizeof(typename T::Storage) == 4) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            a[i][k] = roundToTf32(a[i][k]);
-          }
+        for (int k = 0; k < 4; ++k) {
+          a[i][k] = roundToTf32(a[i][k]);
         }
       }
+    }
 #pragma unroll
-      for (int j = 0; j < kWarpN / 16; ++j) {
-        loadMatrices(b[j], b0 + j * 16 * kRowBytes);
-      }
+    for (int j = 0; j < kWarpN / 16; ++j) {
+      loadMatrices(b[j], b0 + j * 16 * kRowBytes);
+    }
 #pragma unroll
-      for (int i = 0; i < kWarpM / 16; ++i) {
+    for (int i = 0; i < kWarpM / 16; ++i) {
 #pragma unroll
-        for (int j = 0; j < kWarpN / 8; ++j) {
-          T::multiply(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-        }
+      for (int j = 0; j < kWarpN / 8; ++j) {
+        T::multiply(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
       }
     }
   }
@@ -116,6 +115,7 @@ template <int kBlockM, int kBlockN, int kWarpM, int kWarpN>
 struct GatherTile<F32, kBlockM, kBlockN, kWarpM, kWarpN> {
   static constexpr int kVector = 4;
   static constexpr int kThreads = 32 * (kBlockM / kWarpM) * (kBlockN / kWarpN);
+  static constexpr int kSteps = 1;
   static constexpr int kRows = kWarpM / 4;
   static constexpr int kVectors = kWarpN / 32;
 
@@ -150,7 +150,8 @@ struct GatherTile<F32, kBlockM, kBlockN, kWarpM, kWarpN> {
     }
   }
 
-  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage) {
+  // Adds a whole stage to the sums.
+  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, int) {
 #pragma unroll 1  // a second chunk in flight would cost 36 registers
     for (int chunk = 0; chunk < kRowChunks; ++chunk) {
       uint32_t const b0 = bStage + (bOffset ^ (chunk << 4));

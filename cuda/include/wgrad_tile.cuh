@@ -36,6 +36,7 @@ template <class T, int kBlockM, int kBlockN, int kWarpM, int kWarpN>
 struct WgradTile {
   static constexpr int kThreads = 32 * (kBlockM / kWarpM) * (kBlockN / kWarpN);
   static constexpr int kStageK = 64 / sizeof(typename T::Storage);
+  static constexpr int kSteps = 2;  // instructions' worth of contraction in a stage
   static constexpr int kVector = 2;
   static constexpr int kRows = kWarpM / 8;
   static constexpr int kVectors = kWarpN / 8;
@@ -70,54 +71,53 @@ struct WgradTile {
   // Whether this thread's warp is the one that sums its rows for the bias.
   __device__ __forceinline__ bool ownsBias() const { return warpColumn == 0; }
 
-  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, bool withBias) {
+  // Adds one step of a stage's contraction to the sums.
+  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, bool withBias,
+                                           int step) {
+    uint32_t a[kWarpM / 16][4];
+    uint32_t b[kWarpN / 16][4];
+    if constexpr (sizeof(typename T::Storage) == 2) {
+      int const aPixel = 16 * step + (lane & 7) + ((lane >> 4) << 3);
+      int const bPixel = 16 * step + (lane & 7) + (((lane >> 3) & 1) << 3);
+      int const key = swizzleKey<T>(lane);
 #pragma unroll
-    for (int step = 0; step < 2; ++step) {
-      uint32_t a[kWarpM / 16][4];
-      uint32_t b[kWarpN / 16][4];
-      if constexpr (sizeof(typename T::Storage) == 2) {
-        int const aPixel = 16 * step + (lane & 7) + ((lane >> 4) << 3);
-        int const bPixel = 16 * step + (lane & 7) + (((lane >> 3) & 1) << 3);
-        int const key = swizzleKey<T>(lane);
-#pragma unroll
-        for (int i = 0; i < kWarpM / 16; ++i) {
-          int const chunk = (warpRow + 16 * i) / 8 + ((lane >> 3) & 1);
-          loadMatricesTransposed(a[i], aStage + aPixel * kPitchA + ((chunk ^ key) << 4));
-        }
-#pragma unroll
-        for (int j = 0; j < kWarpN / 16; ++j) {
-          int const chunk = (warpColumn + 16 * j) / 8 + (lane >> 4);
-          loadMatricesTransposed(b[j], bStage + bPixel * kPitchB + ((chunk ^ key) << 4));
-        }
-      } else {
-        int const pixel = 8 * step + lane % 4;
-#pragma unroll
-        for (int i = 0; i < kWarpM / 16; ++i) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {  // k: 0 (g, t), 1 (g + 8, t), 2 (g, t + 4), 3 (g + 8, t + 4)
-            a[i][k] = element(aStage, kPitchA, pixel + k / 2 * 4, warpRow + 16 * i + k % 2 * 8);
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < kWarpN / 16; ++j) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            b[j][k] = element(bStage, kPitchB, pixel + k % 2 * 4, warpColumn + 16 * j + k / 2 * 8);
-          }
-        }
+      for (int i = 0; i < kWarpM / 16; ++i) {
+        int const chunk = (warpRow + 16 * i) / 8 + ((lane >> 3) & 1);
+        loadMatricesTransposed(a[i], aStage + aPixel * kPitchA + ((chunk ^ key) << 4));
       }
+#pragma unroll
+      for (int j = 0; j < kWarpN / 16; ++j) {
+        int const chunk = (warpColumn + 16 * j) / 8 + (lane >> 4);
+        loadMatricesTransposed(b[j], bStage + bPixel * kPitchB + ((chunk ^ key) << 4));
+      }
+    } else {
+      int const pixel = 8 * step + lane % 4;
 #pragma unroll
       for (int i = 0; i < kWarpM / 16; ++i) {
 #pragma unroll
-        for (int j = 0; j < kWarpN / 8; ++j) {
-          T::multiply(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        for (int k = 0; k < 4; ++k) {  // k: 0 (g, t), 1 (g + 8, t), 2 (g, t + 4), 3 (g + 8, t + 4)
+          a[i][k] = element(aStage, kPitchA, pixel + k / 2 * 4, warpRow + 16 * i + k % 2 * 8);
         }
       }
-      if (withBias) {  // a matrix of ones sums the pixels
 #pragma unroll
-        for (int i = 0; i < kWarpM / 16; ++i) {
-          T::multiply(biasSums[i], a[i], T::kOnes, T::kOnes);
+      for (int j = 0; j < kWarpN / 16; ++j) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          b[j][k] = element(bStage, kPitchB, pixel + k % 2 * 4, warpColumn + 16 * j + k / 2 * 8);
         }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kWarpM / 16; ++i) {
+#pragma unroll
+      for (int j = 0; j < kWarpN / 8; ++j) {
+        T::multiply(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+      }
+    }
+    if (withBias) {  // a matrix of ones sums the pixels
+#pragma unroll
+      for (int i = 0; i < kWarpM / 16; ++i) {
+        T::multiply(biasSums[i], a[i], T::kOnes, T::kOnes);
       }
     }
   }
@@ -147,6 +147,7 @@ template <int kBlockM, int kBlockN, int kWarpM, int kWarpN>
 struct WgradTile<F32, kBlockM, kBlockN, kWarpM, kWarpN> {
   static constexpr int kThreads = 32 * (kBlockM / kWarpM) * (kBlockN / kWarpN);
   static constexpr int kStageK = 16;
+  static constexpr int kSteps = 1;
   static constexpr int kVector = 4;
   static constexpr int kRows = kWarpM / 4;
   static constexpr int kVectors = kWarpN / 32;
@@ -181,7 +182,8 @@ struct WgradTile<F32, kBlockM, kBlockN, kWarpM, kWarpN> {
 
   __device__ __forceinline__ bool ownsBias() const { return firstWarpColumn; }
 
-  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, bool withBias) {
+  // Adds a whole stage to the sums.
+  __device__ __forceinline__ void multiply(uint32_t aStage, uint32_t bStage, bool withBias, int) {
     uint32_t const a0 = aStage + firstRow * 4;
     uint32_t const b0 = bStage + firstColumn * 4;
 #pragma unroll 4

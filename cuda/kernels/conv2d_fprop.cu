@@ -5,8 +5,9 @@
 //
 // src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
 // outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
-// Registers: about 200 for 64x64 warp tiles, 128 for FFMA; no local memory. The main loop is
-// conv2d_gather.cuh; only the epilogue is here. Oracle: backend/reference, cuda/tests.
+// Registers: 215 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
+// _any for every channel count, _stem for few. The main loop is conv2d_gather.cuh; only the epilogue
+// is here. Oracle: backend/reference, cuda/tests.
 #include "conv2d_gather.cuh"
 
 namespace {
@@ -34,10 +35,9 @@ __device__ __forceinline__ void loadBias(const Conv2dParams& p, int k, float (&b
   }
 }
 
-template <class T, int kBlockM, int kBlockN, int kStages, int kWarpM, int kWarpN, int kChannels>
+template <class T, int kBlockM, int kBlockN, int kStages, class Tile, class Loader>
 __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   extern __shared__ __align__(128) unsigned char shared[];
-  using Tile = GatherTile<T, kBlockM, kBlockN, kWarpM, kWarpN>;
   using Storage = typename T::Storage;
   constexpr int kVector = T::kVector;
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
   WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
   Tile tile;
-  gatherProduct<T, kBlockM, kBlockN, kStages, kChannels>(p, h, w, index, shared, tile);
+  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
 
   uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
 #pragma unroll
@@ -82,14 +82,23 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
 
 }  // namespace
 
-#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+// One kernel: Loader<type, blockM, blockN, threads, ...> fills the stages.
+#define KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes, ...)       \
   static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
   static_assert(blockK * sizeof(type::Storage) == kRowBytes);                                      \
   static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \
   extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
       name(const __grid_constant__ Conv2dParams params) {                                          \
-    fprop<type, blockM, blockN, stages, warpM, warpN, channels>(params);                           \
+    fprop<type, blockM, blockN, stages, GatherTile<type, blockM, blockN, warpM, warpN>,            \
+          __VA_ARGS__>(params);                                                                    \
   }
+#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+  KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
+         GatherLoader<type, blockM, blockN, threads, channels>)
+#define FPROP_STEM(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,     \
+                   bytes)                                                                          \
+  KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
+         StemLoader<type, blockM, blockN, threads>)
 #define DGRAD(...)
 #define WGRAD(...)
 #include "conv2d_variants.def"

@@ -1,6 +1,6 @@
 // Every variant of the convolution kernels against direct loops in double, on many shapes.
 //
-//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--traffic 1]
+//   conv2d_test DRIVER PTX_DIR [--shapes N] [--seed S] [--only TEXT] [--traffic 1] [--large 0]
 //
 // Tier A: small integers, slope 0.5, scale 1: bit-exact. Tier B: random reals, error bounded by the
 // rounding of the result and of the sum of magnitudes. Outputs are poisoned before each run, lie
@@ -42,6 +42,7 @@ struct Variant {
 
 #define FPROP(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
   {'f', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
+#define FPROP_STEM(...) FPROP(__VA_ARGS__)
 #define DGRAD(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
   {'d', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
 #define WGRAD(name, type, dst, src, m, n, k, stages, wm, wn, threads, bytes) \
@@ -305,11 +306,15 @@ void packWeights(Context& x, const Case& c, Packed& packed) {
 }
 
 void testFprop(Context& x, const Case& c, const Variant& v, const Packed& packed, unsigned mode) {
-  Buffer src(x.driver, c.src.size() * bytesOf(c.type));
+  // Unaligned tensors, where the variant takes them.
+  bool const shiftIn = v.inChannels == 1 && mode % 3 == 0;
+  bool const shiftOut = mode % 5 == 0;
+  size_t const element = bytesOf(c.type);
+  Buffer src(x.driver, c.src.size() * element, shiftIn ? element : 0);
   src.write(encode(c.src, c.type).data());
-  Buffer bias(x.driver, c.bias.size() * 4);
+  Buffer bias(x.driver, c.bias.size() * 4, mode % 3 == 1 ? 4 : 0);
   bias.write(encode(c.bias, Type::kF32).data());
-  Buffer dst(x.driver, c.q.dstSize() * bytesOf(c.type));
+  Buffer dst(x.driver, c.q.dstSize() * element, shiftOut ? element : 0);
   bool const withBias = mode % 4 != 3;
   bool const identity = mode % 4 == 2;
   unsigned blocks;
@@ -317,6 +322,7 @@ void testFprop(Context& x, const Case& c, const Variant& v, const Packed& packed
   p.in = src.as<const void*>();
   p.filter = packed.forward.as<const void*>();
   p.out = dst.as<void*>();
+  p.vectorOut &= !shiftOut;
   p.bias = withBias ? bias.as<const float*>() : nullptr;
   p.scale = identity ? 1 : c.scale;
   p.slope = identity ? 1 : c.slope;
@@ -339,11 +345,14 @@ void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed
   bool const inPlace = gated && !accumulate && mode / 4 % 2 == 1;
   std::vector<unsigned char> const srcRaw = encode(c.src, c.type);
   std::vector<unsigned char> const oldRaw = encode(c.oldDiffSrc, c.type);
-  Buffer src(x.driver, srcRaw.size());
+  bool const shiftIn = v.inChannels == 1 && mode % 3 == 0;
+  bool const shiftOut = mode % 5 == 0;
+  size_t const element = bytesOf(c.type);
+  Buffer src(x.driver, srcRaw.size(), shiftOut ? element : 0);
   src.write(srcRaw.data());
-  Buffer diffDst(x.driver, c.diffDst.size() * bytesOf(c.type));
+  Buffer diffDst(x.driver, c.diffDst.size() * element, shiftIn ? element : 0);
   diffDst.write(encode(c.diffDst, c.type).data());
-  Buffer own(x.driver, srcRaw.size());
+  Buffer own(x.driver, srcRaw.size(), shiftOut ? element : 0);
   Buffer& diffSrc = inPlace ? src : own;
   unsigned blocks;
   Conv2dParams p = gatherParams(c.q, true, v.blockM, v.blockN, bytesOf(c.type), blocks);
@@ -352,6 +361,7 @@ void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed
   p.out = diffSrc.as<void*>();
   p.gate = gated ? src.as<const void*>() : nullptr;
   p.accumulate = accumulate;
+  p.vectorOut &= !shiftOut;
   p.scale = c.scale;
   p.slope = c.slope;
   std::string const what = std::string(v.name) + (gated ? " gate" : "") +
@@ -379,16 +389,18 @@ void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed
 void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
   bool const accumulate = mode % 2 == 1;
   int splits = mode / 2 % 2 == 0 ? 3 : 1;
-  Buffer src(x.driver, c.src.size() * bytesOf(c.type));
+  size_t const element = bytesOf(c.type);
+  bool const shiftOut = mode % 5 == 0;
+  Buffer src(x.driver, c.src.size() * element, v.srcChannels == 1 && mode % 3 == 0 ? element : 0);
   src.write(encode(c.src, c.type).data());
-  Buffer diffDst(x.driver, c.diffDst.size() * bytesOf(c.type));
+  Buffer diffDst(x.driver, c.diffDst.size() * element, v.inChannels == 1 && mode % 3 == 0 ? element : 0);
   diffDst.write(encode(c.diffDst, c.type).data());
   // Both gradients in one buffer, so that one comparison covers them.
   std::vector<double> old = c.oldDiffWeights;
   old.resize(roundUp(int(old.size()), 4));
   size_t const biasAt = old.size();
   old.insert(old.end(), c.oldDiffBias.begin(), c.oldDiffBias.end());
-  Buffer gradients(x.driver, old.size() * 4);
+  Buffer gradients(x.driver, old.size() * 4, shiftOut ? 4 : 0);
   std::vector<unsigned char> const oldRaw = encode(old, Type::kF32);
   unsigned blocks;
   Conv2dWgradParams p = wgradParams(c.q, v.blockM, v.blockN, v.blockK, splits, blocks);
@@ -398,6 +410,7 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
   p.weights = splits == 1 ? gradients.as<float*>() : workspace.as<float*>();
   p.bias = splits == 1 ? gradients.as<float*>() + biasAt : workspace.as<float*>() + c.q.weightsSize();
   p.accumulate = splits == 1 && accumulate;
+  p.vectorOut &= splits > 1 || !shiftOut;
   std::string const what =
       std::string(v.name) + " splits=" + std::to_string(splits) + (accumulate ? " accumulate" : "");
   std::vector<unsigned char> const raw = repeat(x, what, gradients, [&] {
@@ -418,7 +431,7 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
       r.outC = c.q.oc;
       r.splits = splits;
       r.accumulate = accumulate;
-      r.vectorOut = 1;
+      r.vectorOut = !shiftOut;
       int const groups = ceilDiv(int(c.q.weightsSize()) + c.q.oc, 4);
       x.driver.launch(x.functions.at("conv2d_wgrad_reduce"), unsigned(ceilDiv(groups, 256)), 256, 0, r);
     }
@@ -458,6 +471,7 @@ std::vector<Problem> namedProblems() {
       {1, 17, 16, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},     // one row more than a tile of 256 pixels
       {1, 4, 4, 264, 16, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},    // long contraction
       {1, 6, 6, 8, 8, 3, 3, 7, 9, 1, 1, 1, 1, 1, 1},       // stride larger than the image
+      {0, 5, 5, 8, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},      // empty batch: gradients of zero
   };
 }
 
@@ -518,6 +532,9 @@ void testCase(Context& x, const Problem& q, Type type, bool exact, uint64_t seed
   for (const Variant& v : kVariants) {
     if (v.type != type || !fits(v, q) || std::string(v.name).find(only) == std::string::npos) {
       continue;
+    }
+    if (q.n == 0 && v.pass != 'w') {
+      continue;  // nothing to launch
     }
     ++mode;
     switch (v.pass) {
@@ -610,6 +627,100 @@ void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
               good ? "" : "  FAILED");
 }
 
+std::vector<double> smallIntegers(size_t size, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<double> v(size);
+  for (double& x : v) {
+    x = static_cast<double>(static_cast<int>(random() % 5) - 2);
+  }
+  return v;
+}
+
+// An activation of more than 2^31 elements, [725, 725, 4096] in bf16, of which a few pixels matter, the
+// last of them beyond element 2^31. fprop and wgrad reach its corners by a large stride, dgrad its last
+// pixel by a large padding. Takes 4.3 GB of the device (the emulated one only counts it); --large 0
+// leaves it out.
+void testLarge(Context& x) {
+  constexpr int kSide = 725;
+  constexpr int kChannels = 4096;
+  constexpr int kOther = 8;
+  Problem const strided = {1, kSide, kSide, kChannels, kOther, 1, 1, 724, 724, 0, 0, 0, 0, 1, 1};
+  Problem const padded = {1, 1, 1, kOther, kChannels, 1, 1, 1, 1, 724, 724, 0, 0, 1, 1};
+  Type const type = Type::kBf16;
+  std::vector<double> const corners = smallIntegers(4 * kChannels, 1);
+  std::vector<double> const weights = smallIntegers(size_t(kOther) * kChannels, 2);
+  std::vector<double> const diffDst = smallIntegers(4 * kOther, 3);
+  std::vector<unsigned char> const raw = encode(corners, type);
+  CUdeviceptr large;
+  x.driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &large, size_t(kSide) * kSide * kChannels * 2);
+  for (size_t i = 0; i < 4; ++i) {
+    size_t const pixel = i / 2 * 724 * kSide + i % 2 * 724;
+    x.driver.call(&cuMemcpyHtoD, DRIVER_NAME(cuMemcpyHtoD), large + pixel * kChannels * 2,
+                  static_cast<const void*>(&raw[i * kChannels * 2]), size_t(kChannels) * 2);
+  }
+  Buffer filter(x.driver, weights.size() * 2);  // [kOther, kChannels], forward and backward alike
+  filter.write(encode(weights, type).data());
+  Buffer gradient(x.driver, diffDst.size() * 2);
+  gradient.write(encode(diffDst, type).data());
+
+  for (const Variant& v : kVariants) {
+    if (v.type != type) {
+      continue;
+    }
+    unsigned blocks;
+    std::vector<double> got;
+    std::function<double(int)> expected;
+    if (v.pass == 'w') {
+      Buffer out(x.driver, weights.size() * 4);
+      Buffer bias(x.driver, kOther * 4);
+      int splits = 1;
+      Conv2dWgradParams p = wgradParams(strided, v.blockM, v.blockN, v.blockK, splits, blocks);
+      p.src = reinterpret_cast<const void*>(large);
+      p.diffDst = gradient.as<const void*>();
+      p.weights = out.as<float*>();
+      p.bias = bias.as<float*>();
+      x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+      got = decode(out.read(), Type::kF32);
+      expected = [&](int i) {
+        double sum = 0;
+        for (int m = 0; m < 4; ++m) {
+          sum += corners[size_t(m) * kChannels + i % kChannels] * diffDst[m * kOther + i / kChannels];
+        }
+        return sum;
+      };
+    } else {
+      bool const dgrad = v.pass == 'd';
+      int const pixels = dgrad ? 1 : 4;
+      Buffer out(x.driver, size_t(pixels) * kOther * 2);
+      Conv2dParams p = gatherParams(dgrad ? padded : strided, dgrad, v.blockM, v.blockN, 2, blocks);
+      p.in = reinterpret_cast<const void*>(large);
+      p.filter = filter.as<const void*>();
+      p.out = out.as<void*>();
+      x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
+      got = decode(out.read(), type);
+      expected = [&, dgrad](int i) {
+        int const corner = dgrad ? 3 : i / kOther;
+        double sum = 0;
+        for (int c = 0; c < kChannels; ++c) {
+          sum += corners[size_t(corner) * kChannels + c] * weights[size_t(i % kOther) * kChannels + c];
+        }
+        return toStorage(sum, type);
+      };
+    }
+    Tally& tally = x.tallies[v.name];
+    ++tally.cases;
+    long bad = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      bad += !(got[i] == expected(int(i)));
+    }
+    if (bad > 0) {
+      std::printf("FAIL %s: %ld of %zu values wrong with offsets past 2^31\n", v.name, bad, got.size());
+      ++tally.failures;
+    }
+  }
+  x.driver.call(&cuMemFree, DRIVER_NAME(cuMemFree), large);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -620,6 +731,7 @@ int main(int argc, char** argv) {
   uint64_t seed = 1;
   std::string only;
   bool traffic = false;
+  bool large = true;
   for (int i = 3; i + 1 < argc; i += 2) {
     std::string const key = argv[i];
     if (key == "--shapes") {
@@ -628,6 +740,8 @@ int main(int argc, char** argv) {
       seed = std::strtoull(argv[i + 1], nullptr, 10);
     } else if (key == "--only") {
       only = argv[i + 1];
+    } else if (key == "--large") {
+      large = std::atoi(argv[i + 1]) != 0;
     } else if (key == "--traffic") {
       traffic = std::atoi(argv[i + 1]) != 0;
     } else {
@@ -656,6 +770,9 @@ int main(int argc, char** argv) {
     }
   }
 
+  if (large) {
+    testLarge(x);
+  }
   if (driver.emulated()) {
     for (const Problem& q : {Problem{1, 16, 16, 64, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
                              Problem{1, 16, 16, 128, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},

@@ -5,6 +5,7 @@
 #include <cuda.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -23,6 +24,9 @@ class Driver {
   explicit Driver(const char* path) : library(dlopen(path, RTLD_NOW)) {
     if (library == nullptr) {
       fail(std::string("cannot open ") + path + ": " + dlerror());
+    }
+    if (emulated()) {
+      reinterpret_cast<void (*)(uint64_t)>(symbol("jtreluEmulatorSetMemory"))(uint64_t{6} << 30);
     }
     CUdevice device;
     call(&cuInit, DRIVER_NAME(cuInit), 0u);
@@ -125,14 +129,14 @@ class Driver {
   CUcontext context = nullptr;
 };
 
-// Device memory between two guard zones of a known pattern. Fresh memory is poisoned with bytes
-// 0xff, which is NaN in every floating-point type.
+// Device memory between two guard zones of a known pattern, starting `lead` bytes past an aligned
+// address. Fresh memory is poisoned with bytes 0xff, which is NaN in every floating-point type.
 class Buffer {
  public:
-  Buffer(Driver& owner, size_t size) : driver(owner), bytes(size) {
-    driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &base, bytes + 2 * kGuard);
+  Buffer(Driver& owner, size_t size, size_t lead = 0) : driver(owner), bytes(size), start(kGuard + lead) {
+    driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &base, start + bytes + kGuard);
     driver.call(&cuMemsetD8, DRIVER_NAME(cuMemsetD8), base, static_cast<unsigned char>(0xa5),
-                bytes + 2 * kGuard);
+                start + bytes + kGuard);
     poison();
   }
   Buffer(const Buffer&) = delete;
@@ -141,29 +145,30 @@ class Buffer {
 
   void poison() {
     if (bytes > 0) {
-      driver.call(&cuMemsetD8, DRIVER_NAME(cuMemsetD8), base + kGuard,
+      driver.call(&cuMemsetD8, DRIVER_NAME(cuMemsetD8), base + start,
                   static_cast<unsigned char>(0xff), bytes);
     }
   }
   void write(const void* from) {
     if (bytes > 0) {
-      driver.call(&cuMemcpyHtoD, DRIVER_NAME(cuMemcpyHtoD), base + kGuard, from, bytes);
+      driver.call(&cuMemcpyHtoD, DRIVER_NAME(cuMemcpyHtoD), base + start, from, bytes);
     }
   }
   std::vector<unsigned char> read() {
-    std::vector<unsigned char> all(bytes + 2 * kGuard);
+    std::vector<unsigned char> all(start + bytes + kGuard);
     driver.call(&cuMemcpyDtoH, DRIVER_NAME(cuMemcpyDtoH), static_cast<void*>(all.data()), base,
                 all.size());
-    for (size_t i = 0; i < kGuard; ++i) {
-      if (all[i] != 0xa5 || all[kGuard + bytes + i] != 0xa5) {
-        fail("a guard zone was overwritten");
-      }
+    auto const guarded = [](unsigned char byte) { return byte == 0xa5; };
+    auto const first = all.begin() + static_cast<long>(start);
+    auto const last = first + static_cast<long>(bytes);
+    if (!std::all_of(all.begin(), first, guarded) || !std::all_of(last, all.end(), guarded)) {
+      fail("a guard zone was overwritten");
     }
-    return {all.begin() + kGuard, all.begin() + static_cast<long>(kGuard + bytes)};
+    return {first, last};
   }
   template <class Pointer>
   Pointer as() const {
-    return reinterpret_cast<Pointer>(base + kGuard);
+    return reinterpret_cast<Pointer>(base + start);
   }
 
  private:
@@ -171,4 +176,5 @@ class Buffer {
   Driver& driver;
   CUdeviceptr base = 0;
   size_t bytes;
+  size_t start;
 };
