@@ -230,7 +230,11 @@ void Block::barrier(Warp& w, const Op& op, uint32_t m) {
   if ((op.aux & 1) == 0 && !count) throw Fault{"bad_barrier", "bar.arrive needs a thread count", "", launchFailed, lane};
   b.expected = expected;
   b.arrived += count ? 32 : __builtin_popcount(m);
-  b.warps |= 1u << w.index;
+  // What the warp did until now happens before what those do that wait here.
+  if (++w.clock >= 0xfff0) restartClocks();
+  for (size_t u = 0; u < warps.size(); u++) b.joined[u] = std::max(b.joined[u], w.known[u]);
+  b.joined[w.index] = w.clock;
+  if (op.aux & 1) b.waiters |= 1u << w.index;
   worker->counters.barriers++;
   if (op.aux & (8 | 16 | 32)) {
     uint32_t p = w.predicate(o[3]) & m;
@@ -278,25 +282,14 @@ void Block::release(int id) {
       r.w->setPredicate(o[2], (r.op->aux & 16 ? all : b.trueCount > 0) ? ~0u : 0, r.lanes);
     }
   }
-  // Everything the participants did happens before everything they do from now on.
-  uint32_t joined[33] = {};
-  bool overflow = false;
   for (size_t u = 0; u < warps.size(); u++) {
-    if (!(b.warps >> u & 1)) continue;
-    Warp& w = warps[u];
-    for (size_t k = 0; k < warps.size(); k++) joined[k] = std::max(joined[k], w.known[k]);
-    overflow |= ++w.clock >= 0xfff0;
-  }
-  for (size_t u = 0; u < warps.size(); u++)
-    if (b.warps >> u & 1) joined[u] = warps[u].clock;
-  for (size_t u = 0; u < warps.size(); u++) {
-    if (!(b.warps >> u & 1)) continue;
-    memcpy(warps[u].known, joined, sizeof joined);
+    if (!(b.waiters >> u & 1)) continue;
+    for (size_t k = 0; k < warps.size(); k++) warps[u].known[k] = std::max(warps[u].known[k], b.joined[k]);
     warps[u].leastKnown();
   }
-  if (overflow) restartClocks();
+  memset(b.joined, 0, sizeof b.joined);
   b.arrived = b.expected = 0;
-  b.warps = b.trueCount = 0;
+  b.waiters = b.trueCount = 0;
   b.results.clear();
   for (Warp& w : warps) {
     for (Group& g : w.groups)
@@ -307,10 +300,17 @@ void Block::release(int id) {
   }
 }
 
+void Block::synchronise(Warp& w) {
+  if (++w.clock >= 0xfff0) restartClocks();
+  w.known[w.index] = w.clock;
+  w.leastKnown();
+}
+
 /// The 16 bits of the cells' times are used up: forget the past, keep what is initialised or pending.
 void Block::restartClocks() {
   for (auto& c : shared.writers) c = c >> 16 == 0xffff ? c : c & 0xffff;
   for (auto& c : shared.readers) c = 0;
+  for (auto& b : barriers) memset(b.joined, 0, sizeof b.joined);
   for (Warp& w : warps) {
     w.clock = 1;
     for (auto& k : w.known) k = 1;

@@ -95,16 +95,13 @@ struct Warp {
   template <class T> T* reg(int32_t o) const { return (T*)(base[o & 1] + (o & ~1)); }
   uint32_t predicate(int32_t o) const { return predicates[o >> 1] ^ -(uint32_t)(o & 1); }
   void setPredicate(int32_t o, uint32_t value, uint32_t lanes) { predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes); }
-  void synchronised() {
-    known[index] = ++clock;
-    leastKnown();
-  }
   void leastKnown();
 };
 
 struct BarrierState {
   int arrived = 0, expected = 0;
-  uint32_t warps = 0;     // that arrived (any of their lanes)
+  uint32_t waiters = 0;   // warps that wait, with any of their lanes
+  uint32_t joined[33] = {};  // by warp: accesses before that time happened before the barrier
   uint32_t trueCount = 0; // bar.red
   struct Result { Warp* w; const Op* op; uint32_t lanes; };
   std::vector<Result> results;
@@ -130,6 +127,8 @@ struct Block {
   /// Runs every warp as far as it gets, at most `slice` operations each; true when all have ended. Throws Fault.
   bool run(uint64_t slice);
   bool acquiredFrom(uint32_t serial);
+  /// bar.warp.sync: what the warp did so far happens before what it does from now on.
+  void synchronise(Warp& w);
 
  private:
   void runWarp(Warp& w, uint64_t slice);

@@ -106,7 +106,7 @@ class Lowering {
     end.line = kernel.line;
     end.text = "end of kernel";
     current = &store(end);
-    guard = {};
+    guard = truth();
     emit(nullptr, OpClass::Branch, {}).flow = Flow::Exit;
     out->localBytes = (int)((localSize + 15) / 16 * 16);
     resolveLabels();
@@ -706,6 +706,7 @@ class Lowering {
     refs.push_back(a.base);
     if (space == Param && (a.aux & auxUniformAddress)) {
       if (a.offset < 0 || a.offset + sizeOf(t) * vector > out->parameterBytes) wrong("reads outside the kernel's parameters");
+      if (a.offset % (sizeOf(t) * vector)) wrong("misaligned parameter address");
     }
     Op& op = need(loadHandler(t, width, vector), accessClass(space, false), refs);
     op.immediate = a.offset;

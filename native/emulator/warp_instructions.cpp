@@ -77,7 +77,7 @@ void activeMask(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   uint32_t* d = w.reg<uint32_t>(o[0]);
   EMU_LANES if (m >> i & 1) d[i] = m;
 }
-void warpSync(Warp& w, const Op&, const int32_t*, uint32_t) { w.synchronised(); }
+void warpSync(Warp& w, const Op&, const int32_t*, uint32_t) { w.block->synchronise(w); }
 void fence(Warp& w, const Op& op, const int32_t*, uint32_t) {
   if (op.immediate) w.block->fenced = true;
 }
