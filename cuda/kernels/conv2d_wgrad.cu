@@ -282,6 +282,13 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
 #define DGRAD(...)
 #include "conv2d_variants.def"
 
+__device__ __forceinline__ void addVector(float (&sum)[4], float4 term) {
+  sum[0] += term.x;
+  sum[1] += term.y;
+  sum[2] += term.z;
+  sum[3] += term.w;
+}
+
 // Four successive sums per thread, splits in order. Elements past the weights are the bias.
 extern "C" __global__ void __launch_bounds__(256)
     conv2d_wgrad_reduce(const __grid_constant__ Conv2dReduceParams p) {
@@ -295,13 +302,22 @@ extern "C" __global__ void __launch_bounds__(256)
   int const count = static_cast<int>(min(p.weightsCount + p.outC - first, static_cast<int64_t>(4)));
   const float* from = p.partial + first;
   if (count == 4) {
-#pragma unroll 16  // loads in flight: few threads may have many splits to add
-    for (int s = 0; s < p.splits; ++s, from += p.splitStride) {
-      float4 const four = __ldg(reinterpret_cast<const float4*>(from));
-      sum[0] += four.x;
-      sum[1] += four.y;
-      sum[2] += four.z;
-      sum[3] += four.w;
+    // Loads are issued in batches: few threads may have many splits to add.
+    constexpr int kBatch = 8;
+    int s = 0;
+    for (; s + kBatch <= p.splits; s += kBatch, from += kBatch * p.splitStride) {
+      float4 part[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        part[i] = __ldg(reinterpret_cast<const float4*>(from + i * p.splitStride));
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        addVector(sum, part[i]);
+      }
+    }
+    for (; s < p.splits; ++s, from += p.splitStride) {
+      addVector(sum, __ldg(reinterpret_cast<const float4*>(from)));
     }
   } else {
     for (int s = 0; s < p.splits; ++s, from += p.splitStride) {

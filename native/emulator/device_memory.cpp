@@ -70,6 +70,7 @@ uint64_t DeviceMemory::place(uint64_t span) {
   }
   // The range is used up: forget what was freed, then take the first gap that is large enough.
   for (auto it = allocations_.begin(); it != allocations_.end();) it = it->second.freed ? allocations_.erase(it) : std::next(it);
+  freed_.clear();
   uint64_t from = base_ + page;
   for (auto& [at, a] : allocations_) {
     if (a.kind == Allocation::Registered) continue;
@@ -138,6 +139,14 @@ bool DeviceMemory::release(uint64_t base) {
   if (it == allocations_.end() || it->second.freed || it->second.kind == Allocation::Registered) return false;
   Allocation& a = it->second;
   a.freed = true;
+  // Remembered for reports of use after free, the last of them at least.
+  constexpr size_t most = 65536;
+  freed_.push_back(base);
+  if (freed_.size() > most) {
+    auto old = allocations_.find(freed_.front());
+    if (old != allocations_.end() && old->second.freed) allocations_.erase(old);
+    freed_.pop_front();
+  }
   (a.kind == Allocation::Host ? hostUsed_ : used_) -= a.size;
   discard((uint8_t*)a.base, a.size);
   discard(bitmap(a.base), (a.size + 7) / 8);

@@ -1,6 +1,7 @@
 // Memory of the emulated device: one reserved range of host addresses, allocations with gaps between them, and shadows at fixed distances.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <string>
@@ -71,7 +72,7 @@ class DeviceMemory {
   uint8_t *bits_ = nullptr, *writers_ = nullptr, *readers_ = nullptr;
   uint32_t nextSerial_ = 1;
   std::map<uint64_t, Allocation> allocations_;
-  bool wrapped_ = false;
+  std::deque<uint64_t> freed_;
   uint64_t place(uint64_t span);
 };
 
