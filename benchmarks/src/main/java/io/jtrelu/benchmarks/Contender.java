@@ -11,6 +11,9 @@ public interface Contender extends AutoCloseable {
   /** Loss and gradients of the batch at the present parameters, which stay as they are. */
   Gradients gradients();
 
+  /** Bytes held from the forward pass of the batch to its backward pass. */
+  long activationBytes();
+
   /**
    * The result of a backward pass.
    *

@@ -29,8 +29,19 @@ public final class Contenders {
     };
   }
 
-  /** Whether it computes in F32 and must agree to rounding with this library's F32 step. */
-  public static boolean isExact(String name) {
-    return !name.endsWith("bf16");
+  /**
+   * Holds a contender's results against this library's.
+   *
+   * @throws IllegalStateException if they disagree
+   */
+  public static void check(String name, Workload workload, Contender contender) {
+    if (name.equals("jtrelu")) {
+      return; // itself; its kernels are held against an oracle by the contract tests
+    }
+    if (name.endsWith("bf16")) {
+      Agreement.requireLoss(name, workload, contender);
+    } else {
+      Agreement.require(name, workload, contender);
+    }
   }
 }

@@ -169,7 +169,8 @@ public final class JtreluContender implements Contender {
     return new Gradients(loss, Arrays.copyOf(values, values.length));
   }
 
-  /** Bytes held from the forward to the backward pass by all micro-batches in flight. */
+  /** By all micro-batches in flight. */
+  @Override
   public long activationBytes() {
     return training.activationBytes();
   }

@@ -60,22 +60,16 @@ public record Workload(
   private static Network network(String name) {
     String[] parts = name.split(":");
     return switch (parts[0]) {
-      case "plain50" ->
-          Networks.build(Networks.Options.of("plain50"), new Extent(28, 28, 2), 10);
+      case "plain50" -> Networks.build(Networks.Options.of("plain50"), new Extent(28, 28, 2), 10);
       case "chain" -> {
         int layers = Integer.parseInt(parts[1]);
         int width = Integer.parseInt(parts[2]);
         yield Networks.plain(
-            name,
-            new Extent(32, 32, 4),
-            10,
-            List.of(new Networks.Stage(layers, width, 1)),
-            0);
+            name, new Extent(32, 32, 4), 10, List.of(new Networks.Stage(layers, width, 1)), 0);
       }
       case "resnet50" ->
           Networks.build(
-              new Networks.Options(
-                  "resnet50", Networks.Block.V2, Double.parseDouble(parts[1]), 0),
+              new Networks.Options("resnet50", Networks.Block.V2, Double.parseDouble(parts[1]), 0),
               new Extent(224, 224, 4),
               1000);
       default -> throw new IllegalArgumentException("unknown network " + name);

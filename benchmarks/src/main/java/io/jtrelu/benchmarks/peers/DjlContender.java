@@ -14,6 +14,7 @@ import ai.djl.training.GradientCollector;
 import ai.djl.training.optimizer.Optimizer;
 import ai.djl.training.tracker.Tracker;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.benchmarks.ActivationMemory;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
 import io.jtrelu.nn.Layer;
@@ -70,8 +71,7 @@ public final class DjlContender implements Contender {
     float[] target = new float[batch * classes];
     for (int i = 0; i < target.length; i++) {
       boolean hit = i % classes == workload.labels()[i / classes];
-      target[i] =
-          Workload.LABEL_SMOOTHING / classes + (hit ? 1 - Workload.LABEL_SMOOTHING : 0);
+      target[i] = Workload.LABEL_SMOOTHING / classes + (hit ? 1 - Workload.LABEL_SMOOTHING : 0);
     }
     targets = manager.create(target, new Shape(batch, classes)).div(-batch);
     List<ParameterSpec> specs = workload.network().parameters();
@@ -93,8 +93,7 @@ public final class DjlContender implements Contender {
         parameters[p] = manager.create(values);
       } else if (isLinear(layer.descriptor())) {
         parameters[p] =
-            manager.create(
-                values, new Shape(layer.descriptor().oc(), layer.descriptor().ic()));
+            manager.create(values, new Shape(layer.descriptor().oc(), layer.descriptor().ic()));
       } else {
         int[] krsc = spec.shape().dims();
         parameters[p] =
@@ -122,7 +121,9 @@ public final class DjlContender implements Contender {
     return dense;
   }
 
-  /** For each layer, whether its value lacks the rectifier's scale, which its reader's weights hold. */
+  /**
+   * For each layer, whether its value lacks the rectifier's scale, which its reader's weights hold.
+   */
   private boolean[] scaledSources() {
     List<Layer> layers = workload.network().layers();
     boolean[] scaled = new boolean[layers.size()];
@@ -188,8 +189,7 @@ public final class DjlContender implements Contender {
                   new Shape(0, 0),
                   false);
             }
-            case Layer.GlobalMeanPooling layer ->
-                Pool.globalAvgPool2d(values[layer.source()]);
+            case Layer.GlobalMeanPooling layer -> Pool.globalAvgPool2d(values[layer.source()]);
             default -> throw new IllegalArgumentException("no counterpart of " + layers.get(i));
           };
     }
@@ -205,8 +205,7 @@ public final class DjlContender implements Contender {
     };
   }
 
-  private static NDArray convolution(
-      NDArray x, Conv2dDescriptor d, NDArray weights, NDArray bias) {
+  private static NDArray convolution(NDArray x, Conv2dDescriptor d, NDArray weights, NDArray bias) {
     if (isLinear(d)) {
       return Linear.linear(x, weights, bias).singletonOrThrow();
     }
@@ -234,6 +233,22 @@ public final class DjlContender implements Contender {
       NDArray loss = logits().logSoftmax(1).mul(targets).sum();
       collector.backward(loss);
       return loss.getFloat();
+    }
+  }
+
+  @Override
+  public long activationBytes() {
+    try (NDManager scope = manager.newSubManager();
+        GradientCollector collector = Engine.getEngine("PyTorch").newGradientCollector()) {
+      images.tempAttach(scope);
+      long before = ActivationMemory.allocated();
+      NDArray loss = logits().logSoftmax(1).mul(targets).sum();
+      long held = ActivationMemory.allocated() - before;
+      collector.backward(loss);
+      for (NDArray parameter : parameters) {
+        JniUtils.zeroGrad((PtNDArray) parameter);
+      }
+      return held;
     }
   }
 
