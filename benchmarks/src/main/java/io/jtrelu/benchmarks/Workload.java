@@ -107,8 +107,8 @@ public record Workload(
     }
   }
 
-  /** Multiply-adds of the forward pass of the batch. */
-  public double forwardMultiplyAdds() {
-    return (double) batch * network.multiplyAdds();
+  /** Multiply-adds of the forward pass of a batch of the named network. */
+  public static double forwardMultiplyAdds(String name, int batch) {
+    return (double) batch * network(name).multiplyAdds();
   }
 }
