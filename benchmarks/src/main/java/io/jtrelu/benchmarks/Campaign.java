@@ -234,7 +234,23 @@ public final class Campaign {
     };
   }
 
-  private double[] fork(Group group, String contender) throws RunnerException {
+  private double[] fork(Group group, String contender) throws RunnerException, IOException {
+    Path log = Files.createTempFile("jtrelu-jmh", ".log");
+    try {
+      return fork(group, contender, log);
+    } catch (RunnerException failure) {
+      String first =
+          Files.readAllLines(log).stream()
+              .filter(line -> line.matches("(Caused by: )?[\\w.$]+(Exception|Error)\\b.*"))
+              .reduce((a, b) -> b)
+              .orElse(failure.getMessage());
+      throw new IllegalStateException(first);
+    } finally {
+      Files.deleteIfExists(log);
+    }
+  }
+
+  private double[] fork(Group group, String contender, Path log) throws RunnerException {
     ChainedOptionsBuilder options =
         new OptionsBuilder()
             .include("\\Q" + Campaign.class.getPackageName() + "." + group.target() + "\\E$")
@@ -249,7 +265,7 @@ public final class Campaign {
             .jvmArgs(
                 Stream.concat(JVM_ARGUMENTS.stream(), group.jvmArguments().stream())
                     .toArray(String[]::new))
-            .output(directory.resolve("jmh.log").toString());
+            .output(log.toString());
     group.parameters().forEach((name, value) -> options.param(name, value));
     Collection<RunResult> run = new Runner(options.build()).run();
     List<Double> values = new ArrayList<>();
@@ -262,7 +278,7 @@ public final class Campaign {
       }
     }
     if (values.isEmpty()) {
-      throw new IllegalStateException("nothing measured; see jmh.log");
+      throw new IllegalStateException("nothing measured");
     }
     return values.stream().mapToDouble(v -> v).toArray();
   }

@@ -52,6 +52,22 @@ public record Group(
     }
   }
 
+  /** The same with at most so many rounds. */
+  Group withRounds(int most) {
+    return new Group(
+        title,
+        probe,
+        target,
+        parameters,
+        contenders,
+        jvmArguments,
+        warmup,
+        iterations,
+        seconds,
+        multiplyAdds,
+        Math.min(rounds, most));
+  }
+
   /** A peer's name without its variant. */
   static String family(String contender) {
     return contender.startsWith("djl-") ? "djl" : contender;

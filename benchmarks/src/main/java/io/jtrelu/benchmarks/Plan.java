@@ -34,7 +34,8 @@ final class Plan {
           throw new IllegalArgumentException(
               "unknown set '" + name + "'; known are smoke, quick, full");
     }
-    return plan.groups;
+    int rounds = name.equals("smoke") ? 1 : Integer.MAX_VALUE;
+    return plan.groups.stream().map(group -> group.withRounds(rounds)).toList();
   }
 
   private void smoke() {
