@@ -1,5 +1,6 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -60,6 +61,14 @@ public interface Backend extends AutoCloseable {
 
   /** Prepares a stand-alone rectifier. */
   Rectify rectify(long elements, DataType type, Rectifier rectifier);
+
+  /**
+   * Prepares a transformed activation.
+   *
+   * @throws UnsupportedException if the backend cannot run this function (a GPU has no kernel for
+   *     functions that the caller supplies)
+   */
+  Pointwise pointwise(long elements, DataType type, TransformedActivation function);
 
   /** Prepares a weighted sum. */
   WeightedSum weightedSum(

@@ -3,12 +3,14 @@ package io.jtrelu.nn;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.Philox;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -20,14 +22,16 @@ import java.util.List;
  * @param delta true for Delta initialisation: a convolution is zero everywhere but the centre of
  *     its kernel, where it is SUO with in = channels (Xiao et al., arXiv 1806.05393); false for SUO
  *     over the whole kernel, in = kh * kw * channels
+ * @param weightScale factor of the weights, 1 but for the edge of chaos (sigma_w)
+ * @param biasDeviation standard deviation of Gaussian biases, 0 but for the edge of chaos (sigma_b)
  */
-public record Initializer(long seed, boolean delta) {
+public record Initializer(long seed, boolean delta, double weightScale, double biasDeviation) {
   /** Distance between the first streams of two parameters; more than any matrix needs. */
   private static final long STREAMS_PER_PARAMETER = 1L << 32;
 
   /** Delta initialisation, the default for convolutions. */
   public static Initializer delta(long seed) {
-    return new Initializer(seed, true);
+    return new Initializer(seed, true, 1, 0);
   }
 
   /**
@@ -43,12 +47,34 @@ public record Initializer(long seed, boolean delta) {
       for (int i = 0; i < specs.size(); i++) {
         ParameterSpec spec = specs.get(i);
         if (spec.kind() == ParameterSpec.Kind.BIAS) {
-          backend.fill(stream, parameters.view(i), 0);
+          fillBias(backend, stream, parameters.view(i), i * STREAMS_PER_PARAMETER);
         } else {
           Layer.Convolution layer = (Layer.Convolution) network.layers().get(spec.layer());
           fillWeights(backend, stream, layer, parameters.view(i), i * STREAMS_PER_PARAMETER);
         }
       }
+      stream.synchronize();
+    }
+  }
+
+  private void fillBias(Backend backend, Stream stream, Tensor bias, long sequence) {
+    if (biasDeviation == 0) {
+      backend.fill(stream, bias, 0);
+      return;
+    }
+    int count = Math.toIntExact(bias.shape().elements());
+    float[] values = new float[Math.ceilDiv(count, 4) * 4];
+    int[] words = new int[4];
+    for (int i = 0; i < count; i += 4) {
+      Philox.block(seed, sequence, i / 4, words);
+      Philox.normals(words[0], words[1], values, i);
+      Philox.normals(words[2], words[3], values, i + 2);
+    }
+    for (int i = 0; i < values.length; i++) {
+      values[i] *= (float) biasDeviation;
+    }
+    try (Tensor host = Tensor.allocate(bias.shape(), DataType.F32, bias.layout())) {
+      backend.copy(stream, host.set(Arrays.copyOf(values, count)), bias);
       stream.synchronize();
     }
   }
@@ -70,7 +96,7 @@ public record Initializer(long seed, boolean delta) {
     int groupIn = d.ic() / d.groups();
     int rows = d.oc() / d.groups();
     int cols = groupIn * taps;
-    float gain = (float) Math.max(Math.sqrt((double) rows / cols), 1);
+    float gain = (float) (weightScale * Math.max(Math.sqrt((double) rows / cols), 1));
     Shape matrix = Shape.of(rows, cols);
     boolean direct = taps == d.kh() * d.kw();
     try (Orthogonal orthogonal = backend.orthogonal(rows, cols, gain)) {

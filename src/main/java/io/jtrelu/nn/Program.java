@@ -1,5 +1,6 @@
 package io.jtrelu.nn;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Dropout;
@@ -8,6 +9,7 @@ import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.Operation;
 import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
@@ -34,8 +36,9 @@ import org.jspecify.annotations.Nullable;
  * <p>An activation is fused into the convolution or sum before it where nothing else reads that
  * value; then only the activation's output exists. In the backward pass its derivative is applied
  * by the reader that contributes last to its gradient, so a chain has no elementwise pass in either
- * direction. Values live in one block per {@link Workspace}, placed by their lifetimes; nothing is
- * allocated in a step.
+ * direction. (Activations other than rectifiers are passes of their own, in place where the
+ * derivative follows from the output.) Values live in one block per {@link Workspace}, placed by
+ * their lifetimes; nothing is allocated in a step.
  *
  * <p>Thread-safe while nobody calls {@link #load}: each thread uses a workspace of its own.
  */
@@ -43,7 +46,7 @@ public final class Program implements AutoCloseable {
   /**
    * What a program is compiled for.
    *
-   * @param rectifier the nonlinearity of every activation layer
+   * @param activation the nonlinearity of every activation layer
    * @param type storage type of activations and their gradients
    * @param labelSmoothing of the loss, in [0, 1)
    * @param training whether there is a backward pass; without one, dropout is the identity and
@@ -51,7 +54,11 @@ public final class Program implements AutoCloseable {
    * @param seed key of the dropout masks
    */
   public record Options(
-      Rectifier rectifier, DataType type, float labelSmoothing, boolean training, long seed) {}
+      TransformedActivation activation,
+      DataType type,
+      float labelSmoothing,
+      boolean training,
+      long seed) {}
 
   private static final int NONE = -1;
 
@@ -59,6 +66,10 @@ public final class Program implements AutoCloseable {
   private final Backend backend;
   private final int batch;
   private final Options options;
+
+  /** The activation as a rectifier, which is fused; null for any other function. */
+  private final @Nullable Rectifier rectifier;
+
   private final List<Layer> layers;
   private final List<List<Integer>> readers;
 
@@ -68,6 +79,7 @@ public final class Program implements AutoCloseable {
   /** For a convolution or sum: the activation fused into it, or NONE. */
   private final int[] fusedActivation;
 
+  private final boolean[] fused;
   private final boolean[] needsGradient;
   private final boolean[] heldForBackward;
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
@@ -101,11 +113,17 @@ public final class Program implements AutoCloseable {
     this.backend = backend;
     this.batch = batch;
     this.options = options;
+    TransformedActivation f = options.activation();
+    this.rectifier =
+        f.isScaledRectifier()
+            ? new Rectifier((float) f.negativeSlope(), (float) f.outputScale())
+            : null;
     this.layers = network.layers();
     int count = layers.size();
     this.readers = readers(layers);
     this.home = new int[count];
     this.fusedActivation = new int[count];
+    this.fused = new boolean[count];
     this.needsGradient = new boolean[count];
     this.heldForBackward = new boolean[count];
     this.valueSlot = new int[count];
@@ -156,9 +174,13 @@ public final class Program implements AutoCloseable {
           Layer layer = layers.get(producer);
           boolean fusible =
               layer instanceof Layer.Convolution || layer instanceof Layer.NormalizedSum;
-          if (fusible && readers.get(producer).size() == 1 && gatedByReader(i)) {
+          boolean sole = readers.get(producer).size() == 1;
+          if (rectifier != null && fusible && sole && gatedByReader(i)) {
             fusedActivation[producer] = i;
+            fused[i] = true;
             home[i] = producer;
+          } else if (fusible && sole && savesOutput()) {
+            home[i] = producer; // in place
           }
         }
         case Layer.DropoutLayer dropout -> {
@@ -169,6 +191,11 @@ public final class Program implements AutoCloseable {
         default -> {}
       }
     }
+  }
+
+  /** Whether an activation's backward pass reads its output, so that it can overwrite its input. */
+  private boolean savesOutput() {
+    return rectifier != null || options.activation().derivativeFollowsFromValue();
   }
 
   /**
@@ -200,8 +227,9 @@ public final class Program implements AutoCloseable {
           lastUse[at] = Math.max(lastUse[at], backwardTime(reader));
         }
       }
-      if (options.training() && layers.get(i) instanceof Layer.Activation && at == i) {
-        lastUse[at] = Math.max(lastUse[at], backwardTime(i));
+      if (options.training() && layers.get(i) instanceof Layer.Activation && !fused[i]) {
+        int saved = home[savesOutput() ? i : layers.get(i).sources().getFirst()];
+        lastUse[saved] = Math.max(lastUse[saved], backwardTime(i));
       }
     }
     lastUse[home[last]] = Math.max(lastUse[home[last]], lossTime);
@@ -221,7 +249,7 @@ public final class Program implements AutoCloseable {
         argmaxSlot[i] = plan.add(positions, i, options.training() ? backwardTime(i) : i);
         held += options.training() ? positions : 0;
       }
-      boolean ownGradient = !isFused(i) && needsGradient[i] && i > 0;
+      boolean ownGradient = !fused[i] && needsGradient[i] && i > 0;
       if (ownGradient && (options.training() || i == last)) {
         // A fused pair shares one gradient: that of the activation, once it is gated.
         int read = fusedActivation[i] == NONE ? i : fusedActivation[i];
@@ -231,10 +259,6 @@ public final class Program implements AutoCloseable {
     }
     plan.solve();
     return held;
-  }
-
-  private boolean isFused(int layer) {
-    return layers.get(layer) instanceof Layer.Activation && home[layer] != layer;
   }
 
   private boolean readInBackward(int source, int reader) {
@@ -249,8 +273,8 @@ public final class Program implements AutoCloseable {
 
   /** The derivative that a reader applies to its source's gradient. */
   private Rectifier gate(int source, int reader) {
-    boolean gates = isFused(source) && readers.get(source).getFirst() == reader;
-    return gates ? options.rectifier() : Rectifier.IDENTITY;
+    boolean gates = fused[source] && readers.get(source).getFirst() == reader;
+    return gates && rectifier != null ? rectifier : Rectifier.IDENTITY;
   }
 
   /** Whether a reader starts its source's gradient or adds to it. */
@@ -266,22 +290,15 @@ public final class Program implements AutoCloseable {
   /** Prepares one layer's operations and adds its forward and backward steps. */
   private void compile(int i) {
     DataType type = options.type();
-    Rectifier activation = fusedActivation[i] == NONE ? Rectifier.IDENTITY : options.rectifier();
+    Rectifier activation =
+        fusedActivation[i] == NONE || rectifier == null ? Rectifier.IDENTITY : rectifier;
     long elements = batch * layers.get(i).extent().elements();
     switch (layers.get(i)) {
       case Layer.Input input -> {}
       case Layer.Convolution layer -> compileConvolution(i, layer, activation);
       case Layer.Activation layer -> {
-        if (!isFused(i)) {
-          int source = layer.source();
-          Rectify op = own(backend.rectify(elements, type, options.rectifier()));
-          forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
-          if (needsGradient[source]) {
-            backward.add(
-                w ->
-                    op.backward(
-                        w.stream, w.value(i), w.gradient(i), w.gradient(source), write(source, i)));
-          }
+        if (!fused[i]) {
+          compileActivation(i, layer.source(), elements);
         }
       }
       case Layer.NormalizedSum layer -> {
@@ -376,6 +393,31 @@ public final class Program implements AutoCloseable {
                         write(source, i)));
           }
         }
+      }
+    }
+  }
+
+  /** An activation that is not fused. */
+  private void compileActivation(int i, int source, long elements) {
+    DataType type = options.type();
+    if (rectifier != null) {
+      Rectify op = own(backend.rectify(elements, type, rectifier));
+      forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
+      if (needsGradient[source]) {
+        backward.add(
+            w ->
+                op.backward(
+                    w.stream, w.value(i), w.gradient(i), w.gradient(source), write(source, i)));
+      }
+    } else {
+      Pointwise op = own(backend.pointwise(elements, type, options.activation()));
+      int saved = op.savesOutput() ? i : source;
+      forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
+      if (needsGradient[source]) {
+        backward.add(
+            w ->
+                op.backward(
+                    w.stream, w.value(saved), w.gradient(i), w.gradient(source), write(source, i)));
       }
     }
   }
@@ -536,8 +578,9 @@ public final class Program implements AutoCloseable {
         if (program.valueSlot[at] != NONE) {
           values[i] = place(program.valueSlot[at], shape, type);
         }
-        if (program.gradientSlot[at] != NONE) {
-          gradients[i] = place(program.gradientSlot[at], shape, type);
+        int gradient = program.gradientSlot[program.fused[i] ? at : i];
+        if (gradient != NONE) {
+          gradients[i] = place(gradient, shape, type);
         }
         if (program.argmaxSlot[i] != NONE) {
           argmax[i] = place(program.argmaxSlot[i], shape, DataType.U8);

@@ -1,5 +1,8 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import java.util.List;
 import org.hipparchus.analysis.solvers.AllowedSolution;
 import org.hipparchus.analysis.solvers.BracketingNthOrderBrentSolver;

@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.ActivationFunction;
+
 /**
  * Where a network of an activation stands between order and chaos (arXiv 1611.01232). Its layers
  * move q and c as

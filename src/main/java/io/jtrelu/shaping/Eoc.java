@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;

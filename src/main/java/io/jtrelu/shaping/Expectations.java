@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.ActivationFunction;
+
 /**
  * What the local conditions need to know of psi(z) = phi(a z + b) - phi(b), z ~ N(0, 1). Taking
  * phi(b) away first keeps the digits of the variance where a is small.

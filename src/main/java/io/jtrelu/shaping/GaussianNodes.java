@@ -27,6 +27,9 @@ record GaussianNodes(double[] z, double[] weight) {
     /** An error near 1e-7, for finding where solutions are. */
     static final Grade COARSE = new Grade(10);
 
+    /** An error near 1e-12, for double integrals. */
+    static final Grade MEDIUM = new Grade(16);
+
     /** An error near 1e-15. */
     static final Grade FINE = new Grade(24);
 
@@ -120,7 +123,7 @@ record GaussianNodes(double[] z, double[] weight) {
       }
     }
     Arrays.sort(cuts, 0, count);
-    return Grade.FINE.legendre(Arrays.copyOf(cuts, count));
+    return Grade.MEDIUM.legendre(Arrays.copyOf(cuts, count));
   }
 
   /** The ends of the pieces, in ascending order. */

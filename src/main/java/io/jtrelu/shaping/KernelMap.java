@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -150,7 +152,8 @@ public final class KernelMap {
           GaussianNodes.of(
               a * sin * activation.inputScale(),
               activation.inputScale() * centre + activation.inputShift(),
-              activation.function().breakpoints());
+              activation.function().breakpoints(),
+              GaussianNodes.Grade.MEDIUM);
       for (int j = 0; j < given.z().length; j++) {
         inner += given.weight()[j] * activation.value(centre + a * sin * given.z()[j]);
       }
@@ -169,6 +172,9 @@ public final class KernelMap {
 
   private static GaussianNodes nodes(TransformedActivation activation, double a) {
     return GaussianNodes.of(
-        a * activation.inputScale(), activation.inputShift(), activation.function().breakpoints());
+        a * activation.inputScale(),
+        activation.inputShift(),
+        activation.function().breakpoints(),
+        GaussianNodes.Grade.MEDIUM);
   }
 }

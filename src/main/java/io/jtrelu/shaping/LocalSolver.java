@@ -1,10 +1,15 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.shaping.GaussianNodes.Grade;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
+import java.util.stream.IntStream;
 import org.hipparchus.analysis.solvers.AllowedSolution;
 import org.hipparchus.analysis.solvers.BracketingNthOrderBrentSolver;
 import org.hipparchus.exception.MathRuntimeException;
@@ -33,6 +38,9 @@ final class LocalSolver {
   private static final int MAX_EVALUATIONS = 200;
   private static final double ROOT_TOLERANCE = 1e-9;
 
+  /** The shifts reach 0.2 sinh(6) = 40 from the centre. */
+  private static final double REACH = 6;
+
   /** The conditions, besides Q(1) = 1. */
   enum Family {
     /** C(0) = 0, C'(1) = 1 + level, Q'(1). */
@@ -49,8 +57,7 @@ final class LocalSolver {
   private final double level;
   private final double qSlope;
   private final boolean odd;
-  private double leastQSlope = Double.POSITIVE_INFINITY;
-  private double greatestQSlope = Double.NEGATIVE_INFINITY;
+  private double nearestQSlope = Double.POSITIVE_INFINITY;
 
   /**
    * @param phi the activation
@@ -73,9 +80,9 @@ final class LocalSolver {
    * @throws NoSolutionException if there is none
    */
   List<TransformedActivation> solve() {
-    List<TransformedActivation> found = scan(0.2, 5);
+    List<TransformedActivation> found = scan();
     if (found.isEmpty()) {
-      found = scan(0.02, 9);
+      found = scanThoroughly();
     }
     if (found.isEmpty()) {
       throw new NoSolutionException(explanation());
@@ -89,18 +96,17 @@ final class LocalSolver {
             ? String.format(Locale.ROOT, "C'(1) = 1 and C''(1) = %.6g", level)
             : String.format(Locale.ROOT, "C(0) = 0 and C'(1) = %.10g", 1 + level);
     String name = phi.activationName();
-    if (!(leastQSlope <= greatestQSlope)) {
+    if (nearestQSlope == Double.POSITIVE_INFINITY) {
       return "no input scale and shift give " + name + " " + condition;
     }
     return String.format(
         Locale.ROOT,
-        "%s cannot meet Q'(1) = %.6g together with %s: wherever those hold, Q'(1) lies between"
-            + " %.10g and %.10g",
+        "%s cannot meet Q'(1) = %.6g together with %s: wherever those hold, over input shifts"
+            + " up to 40 either way and scales from 1e-4 to 1e3, it comes no nearer than %.6g",
         name,
         qSlope,
         condition,
-        leastQSlope,
-        greatestQSlope);
+        nearestQSlope);
   }
 
   /** Fourth moments that agree to rounding are mirror images, of which the concave one is first. */
@@ -114,7 +120,7 @@ final class LocalSolver {
               activation.inputShift(),
               activation.function().breakpoints());
       double fourth = 0;
-      double bend = 0;
+      double bend = 0; // E[phi_hat''], by parts
       for (int i = 0; i < nodes.z().length; i++) {
         double z = nodes.z()[i];
         double value = activation.value(z);
@@ -123,40 +129,99 @@ final class LocalSolver {
       }
       rated.add(new Rated(activation, fourth, bend));
     }
-    rated.sort(
-        Comparator.comparingDouble((Rated r) -> Math.round(r.fourth * 1e8) * 1e-8)
-            .thenComparing(r -> r.bend > 0)
-            .thenComparingDouble(r -> Math.abs(r.activation.inputShift())));
+    rated.sort(Comparator.comparingDouble(Rated::fourth));
+    for (int i = 0; i + 1 < rated.size(); i++) {
+      Rated one = rated.get(i);
+      Rated next = rated.get(i + 1);
+      if (next.fourth - one.fourth <= 1e-9 * one.fourth && one.bend > 0 && next.bend < 0) {
+        Collections.swap(rated, i, i + 1);
+      }
+    }
     return rated.stream().map(Rated::activation).toList();
   }
 
-  private List<TransformedActivation> scan(double step, double reach) {
-    Family[] families =
-        tat ? new Family[] {Family.TAT_POSITIVE, Family.TAT_NEGATIVE} : new Family[] {Family.DKS};
+  /**
+   * Input shifts in ascending order, dense about the points where phi is not smooth, or about 0.
+   */
+  private double[] shifts(double step) {
+    double[] centres = breakpoints.length == 0 ? new double[] {0} : breakpoints;
+    int last = (int) Math.round(REACH / step);
+    return Arrays.stream(centres)
+        .flatMap(
+            centre ->
+                IntStream.rangeClosed(-last, last)
+                    .mapToDouble(i -> centre + 0.2 * Math.sinh(i * step)))
+        .filter(b -> !odd || b >= 0)
+        .sorted()
+        .toArray();
+  }
+
+  /** Follows, over all shifts, the least scale with the wanted nonlinearity. */
+  private List<TransformedActivation> scan() {
     List<TransformedActivation> found = new ArrayList<>();
-    int last = (int) Math.round(reach / step);
     @Nullable Expectations before = null;
     double guess = Math.min(1, Math.sqrt(level));
-    for (int i = odd ? 0 : -last; i <= last; i++) {
-      double b = 0.2 * Math.sinh(i * step);
+    for (double b : shifts(0.2)) {
       Expectations here = atLevel(b, guess, Grade.COARSE);
       if (here != null) {
         guess = here.a();
-        for (Family family : families) {
-          double error = qSlopeError(here, family);
-          leastQSlope = Math.min(leastQSlope, qSlope + error);
-          greatestQSlope = Math.max(greatestQSlope, qSlope + error);
-          if (before != null && error * qSlopeError(before, family) <= 0) {
-            TransformedActivation solution = refine(before, here, family);
-            if (solution != null && found.stream().noneMatch(f -> isSame(f, solution))) {
-              found.add(solution);
-            }
-          }
+        collect(before, here, found);
+      }
+      before = here;
+    }
+    return found;
+  }
+
+  /** Follows every scale with the wanted nonlinearity, on a finer grid; slow. */
+  private List<TransformedActivation> scanThoroughly() {
+    List<TransformedActivation> found = new ArrayList<>();
+    List<Expectations> before = List.of();
+    for (double b : shifts(0.1)) {
+      List<Expectations> here = allAtLevel(b);
+      // Where their number changes, one cannot tell which continues which: all are tried.
+      boolean paired = before.size() == here.size();
+      for (int i = 0; i < here.size(); i++) {
+        for (int j = paired ? i : 0; j < (paired ? i + 1 : before.size()); j++) {
+          collect(before.get(j), here.get(i), found);
         }
       }
       before = here;
     }
     return found;
+  }
+
+  private List<Expectations> allAtLevel(double b) {
+    List<Expectations> result = new ArrayList<>();
+    double before = Double.NaN;
+    for (double logA = Math.log(1e-4); logA < Math.log(1e3); logA += 0.25) {
+      double here = excess(expectations(logA, b, Grade.COARSE));
+      if (before * here <= 0) {
+        Expectations at = between(b, logA - 0.25, logA, Grade.COARSE);
+        if (at != null) {
+          result.add(at);
+        }
+      }
+      before = here;
+    }
+    return result;
+  }
+
+  private void collect(
+      @Nullable Expectations before, Expectations here, List<TransformedActivation> found) {
+    Family[] families =
+        tat ? new Family[] {Family.TAT_POSITIVE, Family.TAT_NEGATIVE} : new Family[] {Family.DKS};
+    for (Family family : families) {
+      double error = qSlopeError(here, family);
+      if (Math.abs(error) < Math.abs(nearestQSlope - qSlope)) {
+        nearestQSlope = qSlope + error;
+      }
+      if (before != null && error * qSlopeError(before, family) <= 0) {
+        TransformedActivation solution = refine(before, here, family);
+        if (solution != null && found.stream().noneMatch(f -> isSame(f, solution))) {
+          found.add(solution);
+        }
+      }
+    }
   }
 
   /** A root on a grid point is found from both sides. */
@@ -277,7 +342,6 @@ final class LocalSolver {
   }
 
   private @Nullable Expectations bracketed(double b, double guess, Grade grade) {
-    double tolerance = tolerance(grade);
     double low = Math.log(guess);
     while (!(excess(expectations(low, b, grade)) < 0)) {
       low -= 1;
@@ -292,13 +356,18 @@ final class LocalSolver {
         return null;
       }
     }
+    return between(b, high - 0.5, high, grade);
+  }
+
+  private @Nullable Expectations between(double b, double low, double high, Grade grade) {
+    double tolerance = tolerance(grade) / 4;
     try {
       double x =
-          new BracketingNthOrderBrentSolver(tolerance / 4, tolerance / 4, 1e-16, 5)
+          new BracketingNthOrderBrentSolver(tolerance, tolerance, 1e-16, 5)
               .solve(
                   MAX_EVALUATIONS,
                   v -> excess(expectations(v, b, grade)),
-                  high - 0.5,
+                  low,
                   high,
                   AllowedSolution.ANY_SIDE);
       return expectations(x, b, grade);

@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.TransformedActivation;
+
 /**
  * Expectations of a transformed activation over z ~ N(0, 1) that shaping controls.
  *

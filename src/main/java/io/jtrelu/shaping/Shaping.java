@@ -1,5 +1,6 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.TransformedActivation;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 

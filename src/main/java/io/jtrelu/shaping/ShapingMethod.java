@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ActivationFunction;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;

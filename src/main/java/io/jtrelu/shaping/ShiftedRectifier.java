@@ -1,5 +1,8 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ErrorFunction;
+import io.jtrelu.activation.TransformedActivation;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
@@ -126,6 +129,9 @@ record ShiftedRectifier(
               .solve(MAX_EVALUATIONS, error::applyAsDouble, left, right, AllowedSolution.ANY_SIDE);
     } catch (MathRuntimeException e) {
       return null;
+    }
+    if (Math.abs(b) < 1e-9 && Math.abs(error.applyAsDouble(0)) <= 1e-13) {
+      b = 0; // for Q'(1) = 1 it is a solution, as a leaky ReLU without shift is homogeneous
     }
     ShiftedRectifier rectifier = at(b);
     double slope = rectifier.slopeFor(cSlope, larger);

@@ -1,5 +1,7 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.TransformedActivation;
+
 /**
  * The tailored rectifier (TReLU) and its local maps in closed form:
  *
@@ -30,6 +32,11 @@ public record TailoredRectifier(double negativeSlope) {
       throw new IllegalArgumentException(
           "the negative slope must lie in [0, 1], but is " + negativeSlope);
     }
+  }
+
+  /** As a transformed leaky_relu. */
+  public TransformedActivation transformed() {
+    return TransformedActivation.rectifier(negativeSlope, outputScale());
   }
 
   /** The rectifier with the given curvature coefficient k, from 0 (the identity) to 1/pi (ReLU). */

@@ -1,5 +1,8 @@
 package io.jtrelu.shaping;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import java.util.List;
 import java.util.Locale;
 import org.hipparchus.analysis.solvers.AllowedSolution;
@@ -154,7 +157,7 @@ public record Tat(double eta, double tau) implements ShapingMethod {
     double achieved = 1 - graph.minimum(rectifier::e, 1);
     return new Shaping(
         this,
-        TransformedActivation.of(rectifier),
+        rectifier.transformed(),
         graph.activations(),
         eta,
         achieved,

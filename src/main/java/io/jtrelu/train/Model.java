@@ -5,23 +5,21 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
-import io.jtrelu.backend.Rectifier;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
+import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Program;
-import io.jtrelu.shaping.Shaping;
-import io.jtrelu.shaping.Tat;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
-import org.jspecify.annotations.Nullable;
 
 /**
  * A configuration with what data and solver made of it: all that is needed, beside the parameters,
@@ -35,8 +33,7 @@ import org.jspecify.annotations.Nullable;
  * @param mean per channel, of the training set
  * @param std per channel, of the training set
  * @param homogeneous how the homogeneous channel is made
- * @param negativeSlope of the rectifier
- * @param outputScale of the rectifier
+ * @param activation what the solver made of the activation
  */
 public record Model(
     @JsonProperty(required = true) TrainingConfig training,
@@ -47,10 +44,57 @@ public record Model(
     @JsonProperty(required = true) List<Double> mean,
     @JsonProperty(required = true) List<Double> std,
     @JsonProperty(required = true) PerLocationNormalization.Homogeneous homogeneous,
-    @JsonProperty(required = true) double negativeSlope,
-    @JsonProperty(required = true) double outputScale) {
+    @JsonProperty(required = true) ShapedActivation activation) {
   /** Name of its file in a run's folder. */
   public static final String FILE = "config.json";
+
+  /**
+   * A solver's answer in numbers: phi_hat(x) = outputScale * (phi(inputScale * x + inputShift) +
+   * outputShift).
+   *
+   * @param function name of phi
+   * @param inputScale factor of the input
+   * @param inputShift added to the scaled input
+   * @param outputScale factor of the shifted output
+   * @param outputShift added to phi's value
+   * @param negativeSlope of leaky_relu
+   * @param weightScale factor of the initial weights
+   * @param biasDeviation standard deviation of the initial biases
+   */
+  public record ShapedActivation(
+      @JsonProperty(required = true) String function,
+      @JsonProperty(required = true) double inputScale,
+      @JsonProperty(required = true) double inputShift,
+      @JsonProperty(required = true) double outputScale,
+      @JsonProperty(required = true) double outputShift,
+      @JsonProperty(required = true) double negativeSlope,
+      @JsonProperty(required = true) double weightScale,
+      @JsonProperty(required = true) double biasDeviation) {
+
+    private static ShapedActivation of(ShapingConfig.Result result) {
+      TransformedActivation f = result.activation();
+      return new ShapedActivation(
+          f.function().activationName(),
+          f.inputScale(),
+          f.inputShift(),
+          f.outputScale(),
+          f.outputShift(),
+          f.negativeSlope(),
+          result.weightScale(),
+          result.biasDeviation());
+    }
+
+    /** As a function. */
+    public TransformedActivation transformed() {
+      return new TransformedActivation(
+          ShapingConfig.of("none", function).function(),
+          inputScale,
+          inputShift,
+          outputScale,
+          outputShift,
+          negativeSlope);
+    }
+  }
 
   private static final ObjectMapper JSON =
       new ObjectMapper()
@@ -69,7 +113,7 @@ public record Model(
     PerLocationNormalization pln = PerLocationNormalization.of(train);
     Extent input = new Extent(train.height(), train.width(), pln.outputChannels());
     Network network = build(config, input, train.classes().size());
-    Rectifier rectifier = rectifier(shape(config, network));
+    ShapingConfig.Result shaped = config.shaping().solve(network.signalGraph());
     return new Model(
         config,
         train.classes(),
@@ -79,8 +123,7 @@ public record Model(
         Arrays.stream(pln.mean()).boxed().toList(),
         Arrays.stream(pln.std()).boxed().toList(),
         pln.homogeneous(),
-        rectifier.slope(),
-        rectifier.scale());
+        ShapedActivation.of(shaped));
   }
 
   private static Network build(TrainingConfig config, Extent input, int classes) {
@@ -91,34 +134,15 @@ public record Model(
         classes);
   }
 
-  /** The solver's answer for a configuration, or null where it asks for none. */
-  public static @Nullable Shaping shape(TrainingConfig config, Network network) {
-    ShapingConfig shaping = config.shaping();
-    return switch (shaping.method()) {
-      case "tat" ->
-          Tat.eta(shaping.eta())
-              .solve(network.signalGraph(), io.jtrelu.shaping.Activation.LEAKY_RELU);
-      case "he" -> null;
-      default ->
-          throw new IllegalArgumentException(
-              "unknown shaping method '" + shaping.method() + "'; known are tat, he");
-    };
-  }
-
-  private static Rectifier rectifier(@Nullable Shaping shaping) {
-    return shaping == null
-        ? Rectifier.tailored(0)
-        : Rectifier.tailored(shaping.activation().negativeSlope());
-  }
-
   /** The network. */
   public Network network() {
     return build(training, new Extent(height, width, channels + 1), classes.size());
   }
 
-  /** The activation. */
-  public Rectifier rectifier() {
-    return new Rectifier((float) negativeSlope, (float) outputScale);
+  /** Fills parameters as the configuration asks for. */
+  public Initializer initializer() {
+    return new Initializer(
+        training.seed(), true, activation.weightScale(), activation.biasDeviation());
   }
 
   /** What makes the network's input of an image. */
@@ -132,7 +156,7 @@ public record Model(
   /** What programs are compiled with. */
   public Program.Options options(boolean forTraining) {
     return new Program.Options(
-        rectifier(),
+        activation.transformed(),
         training.type(),
         (float) training.labelSmoothing(),
         forTraining,

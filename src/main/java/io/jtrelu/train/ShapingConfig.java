@@ -1,23 +1,107 @@
 package io.jtrelu.train;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.shaping.Dks;
+import io.jtrelu.shaping.EdgeOfChaos;
+import io.jtrelu.shaping.Eoc;
+import io.jtrelu.shaping.Shaping;
+import io.jtrelu.shaping.ShapingMethod;
+import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.shaping.Tat;
+import io.jtrelu.shaping.Unshaped;
+import java.util.ArrayList;
+import java.util.List;
 
 /**
  * How a network's activations get their parameters.
  *
- * @param method {@code tat}, or {@code he} for the unshaped rectifier with He's scale
+ * @param method {@code tat}, {@code dks}, {@code eoc}, {@code none}; or {@code he}, the unshaped
+ *     ReLU with He's scale that shaping is compared with
  * @param activation name of the activation function
- * @param eta target of TAT for leaky_relu
+ * @param eta target of TAT for leaky_relu, in (0, 1)
+ * @param tau target of TAT for smooth activations, positive
+ * @param zeta target of DKS, above 1
+ * @param sigmaB2 variance of the biases for EOC
  */
 public record ShapingConfig(
     @JsonProperty(required = true) String method,
     @JsonProperty(required = true) String activation,
-    @JsonProperty(required = true) double eta) {
+    @JsonProperty(required = true) double eta,
+    @JsonProperty(required = true) double tau,
+    @JsonProperty(required = true) double zeta,
+    @JsonProperty(required = true) double sigmaB2) {
   /** TAT with tailored rectifiers, the library's default. */
-  public static final ShapingConfig DEFAULT =
-      new ShapingConfig("tat", "leaky_relu", Tat.DEFAULT_ETA);
+  public static final ShapingConfig DEFAULT = of("tat", Activation.LEAKY_RELU.activationName());
 
-  /** ReLU with He's scale: what shaping is compared with. */
-  public static final ShapingConfig HE = new ShapingConfig("he", "relu", Tat.DEFAULT_ETA);
+  /** The unshaped ReLU with He's scale. */
+  public static final ShapingConfig HE = of("he", Activation.RELU.activationName());
+
+  /** A method and activation with default targets. */
+  public static ShapingConfig of(String method, String activation) {
+    return new ShapingConfig(
+        method, activation, Tat.DEFAULT_ETA, Tat.DEFAULT_TAU, Dks.DEFAULT_ZETA, 0);
+  }
+
+  /** Names of the methods. */
+  public static List<String> methods() {
+    List<String> names = new ArrayList<>(ShapingMethod.names());
+    names.add("he");
+    return names;
+  }
+
+  /**
+   * What a network's activations and initialisation become.
+   *
+   * @param activation the shaped function
+   * @param weightScale factor of the initial weights, sigma_w for EOC, else 1
+   * @param biasDeviation standard deviation of the initial biases, sigma_b for EOC, else 0
+   */
+  public record Result(
+      TransformedActivation activation, double weightScale, double biasDeviation) {}
+
+  /** The method with its targets. */
+  public ShapingMethod shapingMethod() {
+    return switch (method) {
+      case "tat" -> new Tat(eta, tau);
+      case "dks" -> new Dks(zeta);
+      case "eoc" -> new Eoc(sigmaB2);
+      case "none", "he" -> new Unshaped();
+      default ->
+          throw new IllegalArgumentException(
+              "unknown shaping method '" + method + "'; known are " + String.join(", ", methods()));
+    };
+  }
+
+  /** The function by its name. */
+  public Activation function() {
+    return Activation.named(activation);
+  }
+
+  /** Names of the activation functions. */
+  public static List<String> activations() {
+    List<String> names = new ArrayList<>();
+    for (Activation function : Activation.values()) {
+      names.add(function.activationName());
+    }
+    return names;
+  }
+
+  /**
+   * Solves for a network.
+   *
+   * @throws io.jtrelu.shaping.ShapingException if the network cannot reach the target
+   * @throws IllegalArgumentException if a name is unknown or a target out of range
+   */
+  public Result solve(SignalGraph graph) {
+    if (method.equals("he")) {
+      return new Result(TransformedActivation.rectifier(0, Math.sqrt(2)), 1, 0);
+    }
+    Shaping shaping = shapingMethod().solve(graph, function());
+    EdgeOfChaos edge = shaping.edgeOfChaos();
+    return edge == null
+        ? new Result(shaping.activation(), 1, 0)
+        : new Result(shaping.activation(), Math.sqrt(edge.sigmaW2()), Math.sqrt(edge.sigmaB2()));
+  }
 }

@@ -9,7 +9,6 @@ import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.nn.BatchExecutor;
-import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
@@ -89,7 +88,7 @@ public final class Trainer implements AutoCloseable {
     }
     Trainer trainer = new Trainer(model, data, backend, directory, null);
     try {
-      Initializer.delta(model.training().seed()).fill(backend, trainer.parameters);
+      model.initializer().fill(backend, trainer.parameters);
       trainer.executor.load(trainer.parameters);
       if (directory != null) {
         trainer.save();

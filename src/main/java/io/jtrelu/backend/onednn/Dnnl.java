@@ -388,6 +388,13 @@ final class Dnnl implements AutoCloseable {
       return attributes;
     }
 
+    /** Makes what attributes belong to add to its destination. */
+    void addSum(long attributes) {
+      long operations = postOperations();
+      call("dnnl_post_ops_append_sum", operations, 1f, 0, dnnl.dnnl_data_type_undef);
+      call("dnnl_primitive_attr_set_post_ops", attributes, operations);
+    }
+
     /** An empty list of post-operations. */
     long postOperations() {
       return create("post_ops", "dnnl_post_ops_create");

@@ -146,22 +146,55 @@ final class Elements {
     }
     float scale = phi.scale();
     float slope = phi.slope();
-    for (int i = 0; i < count; i++) {
-      x[i] = scale * (Math.max(x[i], 0) + slope * Math.min(x[i], 0));
+    if (slope == 0) { // apart, as 0 * infinity is not 0
+      for (int i = 0; i < count; i++) {
+        x[i] = scale * Math.max(x[i], 0);
+      }
+    } else {
+      for (int i = 0; i < count; i++) {
+        x[i] = scale * Math.max(x[i], slope * x[i]); // slope is at most 1
+      }
     }
   }
 
-  /** diff = diff * phi'(y), with y = phi(x). */
-  static void differentiate(Rectifier phi, float[] y, float[] diff, int count) {
+  /**
+   * diff = diff * phi'(y), with y = phi(x), for a chunk.
+   *
+   * <p>The factor is chosen by the sign of y's bits: the compiler vectorises integer arithmetic,
+   * but neither a choice between floats nor a cast between the two, hence the copy. A NaN counts by
+   * its sign.
+   *
+   * @param y address of the outputs
+   */
+  static void differentiate(
+      OneDnnStream lane, Rectifier phi, DataType type, long y, float[] diff, int count) {
     if (phi.isIdentity()) {
       return;
     }
+    int[] bits = lane.bits();
+    float[] factors = lane.chunk(2);
+    loadBits(type, y, bits, count);
     int positive = Float.floatToRawIntBits(phi.scale());
-    int negative = Float.floatToRawIntBits(phi.scale() * phi.slope());
+    int difference = positive ^ Float.floatToRawIntBits(phi.scale() * phi.slope());
     for (int i = 0; i < count; i++) {
-      int bits = Float.floatToRawIntBits(y[i]);
-      int mask = ((bits - 1) | bits) >> 31; // all ones where y <= 0; a branch would mispredict
-      diff[i] *= Float.intBitsToFloat((negative & mask) | (positive & ~mask));
+      int b = bits[i];
+      int notPositive = ((b - 1) | b) >> 31; // all ones or all zeros
+      bits[i] = positive ^ (difference & notPositive);
+    }
+    lane.bitsToChunk2(count);
+    for (int i = 0; i < count; i++) {
+      diff[i] *= factors[i];
+    }
+  }
+
+  /** Reads bit patterns; those of 16 bits are sign-extended. */
+  private static void loadBits(DataType type, long address, int[] to, int count) {
+    if (type == DataType.F32) {
+      MemorySegment.copy(MEMORY, JAVA_INT_UNALIGNED, address, to, 0, count);
+    } else {
+      for (int i = 0; i < count; i++) {
+        to[i] = MEMORY.get(JAVA_SHORT_UNALIGNED, address + 2L * i);
+      }
     }
   }
 
@@ -183,11 +216,7 @@ final class Elements {
     if (write == Write.ACCUMULATE) {
       accumulate(lane, gradient, type, diffSrc, count);
     }
-    if (!psi.isIdentity()) {
-      float[] y = lane.chunk(2);
-      load(type, src, y, count);
-      differentiate(psi, y, gradient, count);
-    }
+    differentiate(lane, psi, type, src, gradient, count);
     store(type, gradient, diffSrc, count);
   }
 

@@ -59,7 +59,12 @@ record LibraryFiles(String platform, List<String> names) {
    * @throws IOException if they are not on the class path or cannot be written
    */
   Path unpack() throws IOException {
-    Path directory = privateDirectory();
+    return unpack(cacheRoot());
+  }
+
+  /** Copies the files under a directory of this user's. */
+  Path unpack(Path root) throws IOException {
+    Path directory = privateDirectory(root);
     Path last = directory;
     for (String name : names) {
       last = directory.resolve(name);
@@ -93,12 +98,12 @@ record LibraryFiles(String platform, List<String> names) {
     }
   }
 
-  private Path privateDirectory() throws IOException {
+  private Path privateDirectory(Path root) throws IOException {
     String version =
         String.format(
             "onednn-%d.%d.%d-%s",
             dnnl.DNNL_VERSION_MAJOR, dnnl.DNNL_VERSION_MINOR, dnnl.DNNL_VERSION_PATCH, platform);
-    Path directory = cacheRoot().resolve(version);
+    Path directory = root.resolve(version);
     boolean posix = FileSystems.getDefault().supportedFileAttributeViews().contains("posix");
     if (!posix) {
       return Files.createDirectories(directory); // in the user's profile, closed to others

@@ -1,5 +1,6 @@
 package io.jtrelu.backend.onednn;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
@@ -13,6 +14,7 @@ import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
 import io.jtrelu.backend.Sgd;
@@ -224,6 +226,9 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
+    if (WinogradConv2d.pays(descriptor, type)) {
+      return new WinogradConv2d(library, descriptor, activation, srcActivation);
+    }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
   }
 
@@ -231,6 +236,12 @@ public final class OneDnnBackend implements Backend {
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
     return new OneDnnRectify(elements, type, rectifier);
+  }
+
+  @Override
+  public Pointwise pointwise(long elements, DataType type, TransformedActivation function) {
+    requirePreparable(type);
+    return new OneDnnPointwise(elements, type, function);
   }
 
   @Override

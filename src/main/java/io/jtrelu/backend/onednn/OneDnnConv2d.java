@@ -9,15 +9,17 @@ import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.HostMemory;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import org.bytedeco.dnnl.global.dnnl;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A convolution, or for 1x1 images an inner product, by oneDNN. Bias and rectifier are fused into
- * the forward primitive. oneDNN has no post-operations backward: accumulation and the derivative of
- * the source's rectifier are a pass over the result while it is still in cache.
+ * the forward primitive. oneDNN has no post-operations backward: the derivative of the source's
+ * rectifier, or accumulation, is a pass over the result while it is still in cache.
  */
 final class OneDnnConv2d extends Conv2d {
   private static final long ALIGNMENT = 4096;
@@ -32,6 +34,7 @@ final class OneDnnConv2d extends Conv2d {
   private final Primitive packBackward;
   private final Primitive unpack;
   private final Primitive unpackAccumulate;
+  private final @Nullable Derivative derivative; // null where there is none to apply
   private final OneDnnPackedWeights.Format format;
   private final long packedForwardBytes;
   private final long packedBackwardBytes;
@@ -78,6 +81,10 @@ final class OneDnnConv2d extends Conv2d {
       this.packBackward = reorder(scope, plain, backwardFormat, false);
       this.unpack = reorder(scope, gradientFormat, plain, false);
       this.unpackAccumulate = reorder(scope, gradientFormat, plain, true);
+      this.derivative =
+          type == gradientType && srcActivation.isIdentity()
+              ? null
+              : new Derivative(scope, d.elements(), srcActivation);
       this.format =
           new OneDnnPackedWeights.Format(library.blob(forwardFormat), library.blob(backwardFormat));
       this.blockedGradientBytes = library.bytes(gradientFormat);
@@ -104,9 +111,7 @@ final class OneDnnConv2d extends Conv2d {
   private Primitive reorder(Dnnl.Scope scope, long from, long to, boolean accumulate) {
     long attributes = scope.attributes();
     if (accumulate) {
-      long operations = scope.postOperations();
-      library.call("dnnl_post_ops_append_sum", operations, 1f, 0, dnnl.dnnl_data_type_undef);
-      library.call("dnnl_primitive_attr_set_post_ops", attributes, operations);
+      scope.addSum(attributes);
     }
     long engine = library.engine();
     return own(
@@ -130,11 +135,62 @@ final class OneDnnConv2d extends Conv2d {
     return attributes;
   }
 
+  private long derivativeScratchpad() {
+    return derivative == null ? 0 : derivative.primitive.scratchpadBytes();
+  }
+
+  /**
+   * diff_src = psi'(src) * gradient as one primitive, the gradient being F32: (src &gt; 0), then a
+   * linear map from {0, 1} to the two slopes, then a product.
+   */
+  private final class Derivative {
+    private final Primitive primitive;
+    private final HostMemory zero = HostMemory.allocate(Float.BYTES);
+
+    Derivative(Dnnl.Scope scope, long elements, Rectifier psi) {
+      long storage =
+          scope.memory(
+              type() == DataType.BF16 ? dnnl.dnnl_bf16 : dnnl.dnnl_f32, dnnl.dnnl_x, elements);
+      long gradient = scope.memory(dnnl.dnnl_f32, dnnl.dnnl_x, elements);
+      long scalar = scope.memory(dnnl.dnnl_f32, dnnl.dnnl_x, 1);
+      long operations = scope.postOperations();
+      float negative = psi.scale() * psi.slope();
+      library.call(
+          "dnnl_post_ops_append_eltwise",
+          operations,
+          dnnl.dnnl_eltwise_linear,
+          psi.scale() - negative,
+          negative);
+      library.call("dnnl_post_ops_append_binary", operations, dnnl.dnnl_binary_mul, gradient);
+      long attributes = scope.attributes();
+      library.call("dnnl_primitive_attr_set_post_ops", attributes, operations);
+      this.primitive =
+          own(
+              library.create(
+                  "dnnl_binary_primitive_desc_create",
+                  library.engine(),
+                  dnnl.dnnl_binary_gt,
+                  storage,
+                  scalar,
+                  storage,
+                  attributes),
+              dnnl.DNNL_ARG_SRC_0,
+              dnnl.DNNL_ARG_SRC_1,
+              2 * dnnl.DNNL_ARG_ATTR_MULTIPLE_POST_OP_BASE | dnnl.DNNL_ARG_SRC_1,
+              dnnl.DNNL_ARG_DST);
+    }
+
+    void run(OneDnnStream lane, long scratchpad, long src, long gradient, long diffSrc) {
+      primitive.run(lane, scratchpad, src, zero.address(), gradient, diffSrc);
+    }
+  }
+
   /** Primitive descriptors of one convolution; an empty batch is prepared as one image. */
   private static final class Descriptors {
     private final Dnnl library;
     private final Dnnl.Scope scope;
     private final boolean linear;
+    private final long elements;
     private final long src;
     private final long dst;
     private final long diffSrc;
@@ -165,6 +221,7 @@ final class OneDnnConv2d extends Conv2d {
       int any = dnnl.dnnl_format_tag_any;
       long n = Math.max(1, d.n());
       long[] srcDims = linear ? dims(n, d.ic()) : dims(n, d.ic(), d.h(), d.w());
+      elements = n * d.ic() * d.h() * d.w();
       long[] dstDims = linear ? dims(n, d.oc()) : dims(n, d.oc(), d.oh(), d.ow());
       int activations = linear ? dnnl.dnnl_nc : dnnl.dnnl_nhwc;
       src = scope.memory(storage, activations, srcDims);
@@ -195,6 +252,11 @@ final class OneDnnConv2d extends Conv2d {
 
     private static long[] dims(long... dims) {
       return dims;
+    }
+
+    /** Elements of src. */
+    long elements() {
+      return elements;
     }
 
     long plainWeights() {
@@ -323,13 +385,15 @@ final class OneDnnConv2d extends Conv2d {
     long packed = require(weights).backward();
     boolean direct =
         type() == gradientType && write == Write.OVERWRITE && srcActivation().isIdentity();
-    long gradientAt = align(backwardData.scratchpadBytes());
+    long gradientAt = align(Math.max(backwardData.scratchpadBytes(), derivativeScratchpad()));
     long elements = diffSrc.shape().elements();
     long workspace =
         lane.workspace(direct ? gradientAt : gradientAt + elements * gradientType.bytes());
     long gradient = direct ? diffSrc.address() : workspace + gradientAt;
     backwardData.run(lane, workspace, diffDst.address(), packed, gradient, 0);
-    if (!direct) {
+    if (derivative != null && write == Write.OVERWRITE) {
+      derivative.run(lane, workspace, src.address(), gradient, diffSrc.address());
+    } else if (!direct) {
       finishGradient(lane, gradient, src, diffSrc, write);
     }
   }
@@ -392,6 +456,9 @@ final class OneDnnConv2d extends Conv2d {
   public void close() {
     if (lifetime.close()) {
       closePrimitives();
+      if (derivative != null) {
+        derivative.zero.close();
+      }
     }
   }
 

@@ -34,13 +34,11 @@ final class OneDnnRectify extends Rectify {
       Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
     OneDnnStream lane = lifetime.requireOpen(stream);
     float[] diff = lane.chunk(0);
-    float[] y = lane.chunk(2);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);
       long offset = i * type().bytes();
       Elements.load(type(), diffDst.address() + offset, diff, count);
-      Elements.load(type(), dst.address() + offset, y, count);
-      Elements.differentiate(rectifier(), y, diff, count);
+      Elements.differentiate(lane, rectifier(), type(), dst.address() + offset, diff, count);
       if (write == Write.ACCUMULATE) {
         Elements.accumulate(lane, diff, type(), diffSrc.address() + offset, count);
       }

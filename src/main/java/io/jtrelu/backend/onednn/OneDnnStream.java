@@ -2,6 +2,7 @@ package io.jtrelu.backend.onednn;
 
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.HostMemory;
+import java.lang.foreign.MemorySegment;
 import org.bytedeco.dnnl.global.dnnl;
 
 /** One lane: runs each operation on the calling thread before the call returns. */
@@ -11,6 +12,11 @@ final class OneDnnStream implements Stream {
   private final long handle;
   private final float[][] chunks = new float[4][Elements.CHUNK];
   private final double[] sums = new double[Elements.CHUNK];
+  private final float[][] arrays = new float[26][0];
+  private double[] doubles = new double[0];
+  private final int[] bits = new int[Elements.CHUNK];
+  private final MemorySegment bitsSegment = MemorySegment.ofArray(bits);
+  private final MemorySegment chunk2Segment = MemorySegment.ofArray(chunks[2]);
   private final int[] words = new int[4];
   private HostMemory workspace = HostMemory.allocate(0);
   private final Lifetime lifetime = new Lifetime("stream");
@@ -47,6 +53,41 @@ final class OneDnnStream implements Stream {
     return sums;
   }
 
+  /** A chunk-sized array of bit patterns of this lane, which holds nothing between operations. */
+  int[] bits() {
+    return bits;
+  }
+
+  /** Reinterprets {@link #bits} as floats, into the third chunk. */
+  void bitsToChunk2(int count) {
+    MemorySegment.copy(bitsSegment, 0, chunk2Segment, 0, (long) count * Float.BYTES);
+  }
+
+  /** Arrays of this lane of at least some length, which hold nothing between operations. */
+  float[][] arrays(int first, int count, int length) {
+    float[][] some = new float[count][];
+    for (int i = 0; i < count; i++) {
+      some[i] = array(first + i, length);
+    }
+    return some;
+  }
+
+  /** One of the arrays. */
+  float[] array(int index, int length) {
+    if (arrays[index].length < length) {
+      arrays[index] = new float[length];
+    }
+    return arrays[index];
+  }
+
+  /** An array of sums of at least some length, which holds nothing between operations. */
+  double[] doubles(int length) {
+    if (doubles.length < length) {
+      doubles = new double[length];
+    }
+    return doubles;
+  }
+
   /** A block of random words of this lane. */
   int[] words() {
     return words;
@@ -59,6 +100,11 @@ final class OneDnnStream implements Stream {
       workspace = HostMemory.allocate(bytes);
     }
     return workspace.address();
+  }
+
+  /** Size of the working memory. */
+  long workspaceBytes() {
+    return workspace.bytes();
   }
 
   @Override

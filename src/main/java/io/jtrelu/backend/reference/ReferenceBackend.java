@@ -1,5 +1,6 @@
 package io.jtrelu.backend.reference;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
@@ -13,6 +14,7 @@ import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
 import io.jtrelu.backend.Sgd;
@@ -169,6 +171,12 @@ public final class ReferenceBackend implements Backend {
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
     return new ReferenceRectify(elements, type, rectifier);
+  }
+
+  @Override
+  public Pointwise pointwise(long elements, DataType type, TransformedActivation function) {
+    requirePreparable(type);
+    return new ReferencePointwise(elements, type, function);
   }
 
   @Override

@@ -1,4 +1,4 @@
-package io.jtrelu.shaping;
+package io.jtrelu.activation;
 
 import java.util.Arrays;
 
@@ -32,10 +32,9 @@ public record TransformedActivation(
     return new TransformedActivation(function, 1, 0, 1, 0, slope);
   }
 
-  /** A tailored rectifier as a transformed leaky_relu. */
-  public static TransformedActivation of(TailoredRectifier rectifier) {
-    return new TransformedActivation(
-        Activation.LEAKY_RELU, 1, 0, rectifier.outputScale(), 0, rectifier.negativeSlope());
+  /** A leaky rectifier with a scale: outputScale * (max(x, 0) + negativeSlope * min(x, 0)). */
+  public static TransformedActivation rectifier(double negativeSlope, double outputScale) {
+    return new TransformedActivation(Activation.LEAKY_RELU, 1, 0, outputScale, 0, negativeSlope);
   }
 
   /** Whether this is a leaky ReLU or ReLU with a scale and nothing else, as the kernels fuse it. */
@@ -47,7 +46,7 @@ public record TransformedActivation(
   }
 
   /** Whether it is a leaky ReLU of slope 1. */
-  boolean isAffine() {
+  public boolean isAffine() {
     return function == Activation.LEAKY_RELU && negativeSlope == 1;
   }
 
@@ -59,6 +58,27 @@ public record TransformedActivation(
   /** phi_hat'(x); at a kink the value from the right of phi. */
   public double derivative(double x) {
     return outputScale * inputScale * phiDerivative(inputScale * x + inputShift);
+  }
+
+  /** Whether {@link #derivativeFromValue} is defined. */
+  public boolean derivativeFollowsFromValue() {
+    return function == Activation.LEAKY_RELU
+        ? negativeSlope > 0
+        : function.derivativeFollowsFromValue();
+  }
+
+  /**
+   * phi_hat'(x) from y = phi_hat(x).
+   *
+   * @throws UnsupportedOperationException if it does not follow from it
+   */
+  public double derivativeFromValue(double y) {
+    double value = y / outputScale - outputShift;
+    double slope =
+        function == Activation.LEAKY_RELU
+            ? (value > 0 ? 1 : negativeSlope)
+            : function.derivativeFromValue(value);
+    return outputScale * inputScale * slope;
   }
 
   /** phi_hat''(x) where it exists. */

@@ -1,4 +1,4 @@
-package io.jtrelu.shaping;
+package io.jtrelu.activation;
 
 import java.util.Arrays;
 import java.util.function.DoubleUnaryOperator;

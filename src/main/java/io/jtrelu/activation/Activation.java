@@ -1,4 +1,4 @@
-package io.jtrelu.shaping;
+package io.jtrelu.activation;
 
 import java.util.Arrays;
 import java.util.List;
@@ -11,6 +11,16 @@ import java.util.Locale;
 public enum Activation implements ActivationFunction {
   /** tanh x. */
   TANH {
+    @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return (1 - y) * (1 + y);
+    }
+
     @Override
     public double value(double x) {
       return Math.tanh(x);
@@ -30,6 +40,16 @@ public enum Activation implements ActivationFunction {
 
   /** log(1 + exp x). */
   SOFTPLUS {
+    @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return -Math.expm1(-y);
+    }
+
     @Override
     public double value(double x) {
       return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
@@ -85,6 +105,16 @@ public enum Activation implements ActivationFunction {
   /** {@link #ELU} with the scale and alpha of self-normalising networks (arXiv 1706.02515). */
   SELU(Corner.FIRST_DERIVATIVE) {
     @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return y > 0 ? SELU_SCALE : y + SELU_SCALE * SELU_ALPHA;
+    }
+
+    @Override
     public double value(double x) {
       return SELU_SCALE * (x >= 0 ? x : SELU_ALPHA * Math.expm1(x));
     }
@@ -102,6 +132,16 @@ public enum Activation implements ActivationFunction {
 
   /** x for x >= 0, else exp x - 1. Its second derivative jumps at 0, the first does not. */
   ELU(Corner.SECOND_DERIVATIVE) {
+    @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return y > 0 ? 1 : y + 1;
+    }
+
     @Override
     public double value(double x) {
       return x >= 0 ? x : Math.expm1(x);
@@ -144,6 +184,16 @@ public enum Activation implements ActivationFunction {
 
   /** 1 / (1 + exp(-x)). */
   SIGMOID {
+    @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return y * (1 - y);
+    }
+
     @Override
     public double value(double x) {
       return logistic(x);
@@ -261,6 +311,16 @@ public enum Activation implements ActivationFunction {
 
   /** x / (1 + |x|). Its second derivative jumps at 0, the first does not. */
   SOFTSIGN(Corner.SECOND_DERIVATIVE) {
+    @Override
+    public boolean derivativeFollowsFromValue() {
+      return true;
+    }
+
+    @Override
+    public double derivativeFromValue(double y) {
+      return (1 - Math.abs(y)) * (1 - Math.abs(y));
+    }
+
     @Override
     public double value(double x) {
       return x / (1 + Math.abs(x));

@@ -1,4 +1,4 @@
-package io.jtrelu.shaping;
+package io.jtrelu.activation;
 
 import java.util.function.DoubleUnaryOperator;
 import java.util.function.UnaryOperator;
@@ -36,6 +36,25 @@ public interface ActivationFunction {
     dst[0] = value(x);
     dst[1] = derivative(x);
     dst[2] = secondDerivative(x);
+  }
+
+  /**
+   * Whether {@link #derivativeFromValue} is defined.
+   *
+   * @return false unless overridden
+   */
+  default boolean derivativeFollowsFromValue() {
+    return false;
+  }
+
+  /**
+   * phi'(x) from y = phi(x), for functions whose derivative is a function of their value.
+   *
+   * @throws UnsupportedOperationException if it is not
+   */
+  default double derivativeFromValue(double y) {
+    throw new UnsupportedOperationException(
+        "the derivative of " + activationName() + " does not follow from its value");
   }
 
   /** The points, in ascending order, at which phi, phi' or phi'' is not smooth. */

@@ -1,0 +1,95 @@
+package io.jtrelu.cli;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Availability;
+import io.jtrelu.backend.BackendProvider;
+import io.jtrelu.backend.Backends;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParentCommand;
+
+/** {@code jtrelu devices}: what can be computed on, and why something cannot. */
+@Command(
+    name = "devices",
+    description = "List the backends: version and devices, or why one is not available.")
+final class DevicesCommand implements Callable<Integer> {
+  @ParentCommand private Main main;
+
+  @Option(names = "--json", description = "Print JSON.")
+  private boolean json;
+
+  @Override
+  public Integer call() throws JsonProcessingException {
+    List<Device> devices = look(Backends.providers());
+    main.console().print(json ? json(devices) : text(devices));
+    return 0;
+  }
+
+  /** A provider, asked once. */
+  record Device(String name, Availability availability, boolean automatic) {}
+
+  /** Asks each provider; the first available one of those in automatic choice is marked. */
+  static List<Device> look(List<BackendProvider> providers) {
+    boolean[] chosen = {false};
+    return providers.stream()
+        .map(
+            provider -> {
+              Availability availability = provider.availability();
+              boolean automatic =
+                  !chosen[0]
+                      && provider.priority() >= 0
+                      && availability instanceof Availability.Available;
+              chosen[0] |= automatic;
+              return new Device(provider.name(), availability, automatic);
+            })
+        .toList();
+  }
+
+  static String text(List<Device> devices) {
+    if (devices.isEmpty()) {
+      return "no backends on the class path";
+    }
+    StringBuilder text = new StringBuilder();
+    for (Device device : devices) {
+      String name = String.format(Locale.ROOT, "%-10s", device.name());
+      switch (device.availability()) {
+        case Availability.Available available -> {
+          text.append(name).append("available, version ").append(available.version());
+          text.append(device.automatic() ? " (taken by default)\n" : "\n");
+          for (String line : available.devices()) {
+            text.append(" ".repeat(10)).append(line).append('\n');
+          }
+        }
+        case Availability.Unavailable unavailable ->
+            text.append(name).append("not available: ").append(unavailable.reason()).append('\n');
+      }
+    }
+    return text.toString().stripTrailing();
+  }
+
+  static String json(List<Device> devices) throws JsonProcessingException {
+    ObjectMapper mapper = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
+    ArrayNode array = mapper.createArrayNode();
+    for (Device device : devices) {
+      ObjectNode node = array.addObject().put("name", device.name());
+      switch (device.availability()) {
+        case Availability.Available available -> {
+          node.put("available", true).put("version", available.version());
+          ArrayNode lines = node.putArray("devices");
+          available.devices().forEach(lines::add);
+        }
+        case Availability.Unavailable unavailable ->
+            node.put("available", false).put("reason", unavailable.reason());
+      }
+      node.put("default", device.automatic());
+    }
+    return mapper.writeValueAsString(array);
+  }
+}

@@ -1,0 +1,239 @@
+package io.jtrelu.cli;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
+import io.jtrelu.data.DataException;
+import io.jtrelu.data.Datasets;
+import io.jtrelu.nn.Networks;
+import io.jtrelu.shaping.Dks;
+import io.jtrelu.shaping.Tat;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.train.Optimizer;
+import io.jtrelu.train.ShapingConfig;
+import io.jtrelu.train.TrainingConfig;
+import java.util.Locale;
+import picocli.CommandLine.Option;
+
+/** What is trained on what and how: the options that {@code train} and {@code compare} share. */
+final class RunOptions {
+  @Option(
+      names = "--network",
+      paramLabel = "NAME",
+      defaultValue = "plain50",
+      description =
+          "plain50, plain:L, plain:L:width, resnet18|34|50|101|152|200 (${DEFAULT-VALUE}).")
+  String network = "plain50";
+
+  @Option(
+      names = "--block",
+      paramLabel = "V1|V2",
+      defaultValue = "V2",
+      description =
+          "Residual block of ResNets: activation after the sum or before the branch"
+              + " (${DEFAULT-VALUE}).")
+  Networks.Block block = Networks.Block.V2;
+
+  @Option(
+      names = "--shortcut-weight",
+      paramLabel = "W",
+      defaultValue = "0",
+      description =
+          "Weight of shortcuts in ResNets, in [0, 1); 0 leaves them out" + " (${DEFAULT-VALUE}).")
+  double shortcutWeight;
+
+  @Option(
+      names = "--eta",
+      defaultValue = "" + Tat.DEFAULT_ETA,
+      description = "Target of TAT for leaky_relu (${DEFAULT-VALUE}).")
+  double eta = Tat.DEFAULT_ETA;
+
+  @Option(
+      names = "--tau",
+      defaultValue = "" + Tat.DEFAULT_TAU,
+      description = "Target of TAT for smooth activations (${DEFAULT-VALUE}).")
+  double tau = Tat.DEFAULT_TAU;
+
+  @Option(
+      names = "--zeta",
+      defaultValue = "" + Dks.DEFAULT_ZETA,
+      description = "Target of DKS (${DEFAULT-VALUE}).")
+  double zeta = Dks.DEFAULT_ZETA;
+
+  @Option(
+      names = "--sigma-b2",
+      defaultValue = "0",
+      description = "Variance of the biases for EOC (${DEFAULT-VALUE}).")
+  double sigmaB2;
+
+  @Option(
+      names = "--data",
+      paramLabel = "DATA",
+      defaultValue = Datasets.EMBEDDED,
+      description = {
+        "embedded (10,000 images of Fashion-MNIST, in the jar), fashion-mnist, or a folder: IDX"
+            + " files, CIFAR binary, or a folder of images per class (${DEFAULT-VALUE})."
+      })
+  String data = Datasets.EMBEDDED;
+
+  @Option(
+      names = "--random-crop",
+      paramLabel = "PIXELS",
+      defaultValue = "0",
+      description = "Pad images by so many pixels and crop at random (${DEFAULT-VALUE}).")
+  int cropPadding;
+
+  @Option(names = "--flip", description = "Mirror images at random.")
+  boolean flip;
+
+  @Option(
+      names = "--batch",
+      paramLabel = "N",
+      defaultValue = "64",
+      description = "Images per pass (${DEFAULT-VALUE}).")
+  int batch = 64;
+
+  @Option(
+      names = "--accumulate",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "Passes whose gradients make one step (${DEFAULT-VALUE}).")
+  int accumulate = 1;
+
+  @Option(
+      names = "--optimizer",
+      paramLabel = "SGD|ADAM",
+      defaultValue = "SGD",
+      description = "SGD with Nesterov momentum, or Adam (${DEFAULT-VALUE}).")
+  Optimizer.Kind optimizer = Optimizer.Kind.SGD;
+
+  @Option(
+      names = "--learning-rate",
+      paramLabel = "R",
+      defaultValue = "0.02",
+      description = "Peak learning rate (${DEFAULT-VALUE}).")
+  double learningRate = 0.02;
+
+  @Option(
+      names = "--warmup",
+      paramLabel = "SHARE",
+      defaultValue = "0.1",
+      description =
+          "Share of the steps in which the rate rises; then a half cosine" + " (${DEFAULT-VALUE}).")
+  double warmup = 0.1;
+
+  @Option(
+      names = "--momentum",
+      paramLabel = "M",
+      defaultValue = "0.9",
+      description = "Momentum of SGD, beta1 of Adam (${DEFAULT-VALUE}).")
+  double momentum = 0.9;
+
+  @Option(
+      names = "--weight-decay",
+      paramLabel = "D",
+      defaultValue = "0",
+      description = "On weights, not on biases (${DEFAULT-VALUE}).")
+  double weightDecay;
+
+  @Option(
+      names = "--clip-norm",
+      paramLabel = "NORM",
+      defaultValue = "1",
+      description =
+          "Scale larger gradients down to this norm; Infinity for none" + " (${DEFAULT-VALUE}).")
+  double clipNorm = 1;
+
+  @Option(
+      names = "--label-smoothing",
+      paramLabel = "S",
+      defaultValue = "0.1",
+      description = "Share of the target spread over all classes (${DEFAULT-VALUE}).")
+  double labelSmoothing = 0.1;
+
+  @Option(
+      names = "--dropout",
+      paramLabel = "RATE",
+      defaultValue = "0",
+      description = "Dropout before the logits (${DEFAULT-VALUE}).")
+  double dropout;
+
+  @Option(
+      names = "--type",
+      paramLabel = "F32|BF16|F16",
+      defaultValue = "F32",
+      description = "Storage of activations; parameters stay F32 (${DEFAULT-VALUE}).")
+  DataType type = DataType.F32;
+
+  @Option(
+      names = "--seed",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "Seed of weights, order, augmentation and dropout (${DEFAULT-VALUE}).")
+  long seed = 1;
+
+  @Option(
+      names = "--device",
+      paramLabel = "DEVICE",
+      defaultValue = "auto",
+      description =
+          "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices" + " (${DEFAULT-VALUE}).")
+  String device = "auto";
+
+  /** The configuration of a run with a shaping method. */
+  TrainingConfig config(String method, String activation, int epochs) {
+    NetworkNames.requireKnown(network);
+    if (!ShapingConfig.methods().contains(method)) {
+      throw NearestName.unknown("method", method, ShapingConfig.methods());
+    }
+    if (!ShapingConfig.activations().contains(activation)) {
+      throw NearestName.unknown("activation", activation, ShapingConfig.activations());
+    }
+    try {
+      ShapingConfig shaping = new ShapingConfig(method, activation, eta, tau, zeta, sigmaB2);
+      shaping.shapingMethod(); // checks the targets
+      return new TrainingConfig(
+          network.strip().toLowerCase(Locale.ROOT),
+          block,
+          shortcutWeight,
+          shaping,
+          data,
+          cropPadding,
+          flip,
+          epochs,
+          batch,
+          accumulate,
+          optimizer,
+          learningRate,
+          warmup,
+          momentum,
+          weightDecay,
+          clipNorm,
+          labelSmoothing,
+          dropout,
+          type,
+          seed);
+    } catch (IllegalArgumentException outOfRange) {
+      throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
+    }
+  }
+
+  /** Opens a device; an unknown name is a wrong use. */
+  static Backend openDevice(String device) {
+    try {
+      return Backends.open(device);
+    } catch (IllegalArgumentException unknown) {
+      throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
+    }
+  }
+
+  /** Opens the data, saying what is worth knowing about it. */
+  static Datasets open(String data, Console console) {
+    try {
+      Datasets datasets = Datasets.open(data);
+      datasets.notes().forEach(console::note);
+      return datasets;
+    } catch (DataException.UnknownName unknown) {
+      throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
+    }
+  }
+}

@@ -1,0 +1,264 @@
+package io.jtrelu.backend.onednn;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.SplittableRandom;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** What the contract tests cannot see: native objects, lanes, formats of packed weights. */
+class OneDnnBackendTest {
+  private static final Rectifier PHI = Rectifier.tailored(0.4);
+  private static final Conv2dDescriptor DIRECT = Conv2dDescriptor.of(2, 10, 9, 16, 24, 3, 1, 1);
+  private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 96, 96, 3, 1, 1);
+
+  private OneDnnBackend backend;
+  private long objectsAtStart;
+
+  @BeforeEach
+  void open() {
+    backend = (OneDnnBackend) new OneDnnSubject().open();
+    objectsAtStart = backend.library().liveObjects();
+  }
+
+  @AfterEach
+  void close() {
+    assertEquals(objectsAtStart, backend.library().liveObjects(), "native objects left");
+    assertEquals(0, backend.memory().inUse(), "tensors left");
+    backend.close();
+    backend.close();
+    assertEquals(0, backend.library().liveObjects(), "the engine is left");
+    assertThrows(IllegalStateException.class, backend::newStream);
+  }
+
+  /** A convolution with operands of its own; runs all passes. */
+  private static final class Layer implements AutoCloseable {
+    private final Conv2d operation;
+    private final PackedWeights packed;
+    private final List<Tensor> tensors = new ArrayList<>();
+    private final Backend backend;
+    private final Tensor weights;
+    private final Tensor bias;
+    private final Tensor src;
+    private final Tensor dst;
+    private final Tensor diffSrc;
+    private final Tensor diffWeights;
+    private final Tensor diffBias;
+
+    Layer(Backend backend, Conv2d operation) {
+      this.backend = backend;
+      this.operation = operation;
+      Conv2dDescriptor d = operation.descriptor();
+      SplittableRandom random = new SplittableRandom(7);
+      this.packed = operation.newPackedWeights();
+      this.weights = tensor(random, d.weights(), Layout.KRSC);
+      this.bias = tensor(random, d.bias(), Layout.ROW_MAJOR);
+      this.src = tensor(random, d.src(), Layout.NHWC);
+      this.dst = tensor(random, d.dst(), Layout.NHWC);
+      this.diffSrc = tensor(random, d.src(), Layout.NHWC);
+      this.diffWeights = tensor(random, d.weights(), Layout.KRSC);
+      this.diffBias = tensor(random, d.bias(), Layout.ROW_MAJOR);
+    }
+
+    /** Small integers, so that every sum is exact. */
+    private Tensor tensor(SplittableRandom random, Shape shape, Layout layout) {
+      Tensor tensor = backend.allocate(shape, DataType.F32, layout);
+      for (long i = 0; i < shape.elements(); i++) {
+        tensor.put(i, random.nextInt(-4, 5));
+      }
+      tensors.add(tensor);
+      return tensor;
+    }
+
+    void run(Stream stream, Write write) {
+      operation.pack(stream, weights, packed);
+      operation.forward(stream, src, packed, bias, dst);
+      operation.backwardData(stream, dst, packed, src, diffSrc, write);
+      operation.backwardWeights(stream, src, dst, diffWeights, diffBias, write);
+    }
+
+    List<float[]> results() {
+      return List.of(
+          dst.toFloatArray(),
+          diffSrc.toFloatArray(),
+          diffWeights.toFloatArray(),
+          diffBias.toFloatArray());
+    }
+
+    @Override
+    public void close() {
+      tensors.forEach(Tensor::close);
+      packed.close();
+      packed.close();
+      operation.close();
+      operation.close();
+    }
+  }
+
+  private Layer layer(Conv2dDescriptor descriptor, Rectifier phi) {
+    return new Layer(backend, backend.conv2d(descriptor, DataType.F32, phi, phi));
+  }
+
+  @Test
+  void tenThousandExecutionsMakeNoNativeObjects() {
+    Conv2dDescriptor small = Conv2dDescriptor.of(1, 5, 5, 3, 4, 3, 1, 1);
+    try (Stream stream = backend.newStream();
+        Layer layer = layer(small, PHI)) {
+      layer.run(stream, Write.OVERWRITE);
+      layer.run(stream, Write.ACCUMULATE);
+      long objects = backend.library().liveObjects();
+      long workspace = ((OneDnnStream) stream).workspaceBytes();
+      for (int i = 0; i < 2_500; i++) { // of four operations each
+        layer.run(stream, Write.OVERWRITE);
+      }
+      assertEquals(objects, backend.library().liveObjects());
+      assertEquals(workspace, ((OneDnnStream) stream).workspaceBytes());
+    }
+  }
+
+  @Test
+  void manyStreamsInTurnTakeNoMoreThanOne() {
+    try (Layer layer = layer(DIRECT, PHI)) {
+      long objects = 0;
+      for (int i = 0; i < 100; i++) {
+        try (Stream stream = backend.newStream()) {
+          layer.run(stream, Write.OVERWRITE);
+        }
+        if (i == 0) {
+          objects = backend.library().liveObjects();
+        }
+      }
+      assertEquals(objects, backend.library().liveObjects());
+    }
+  }
+
+  @Test
+  void lanesRunOneOperationAtOnce() throws Exception {
+    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD)) {
+      try (Conv2d operation = backend.conv2d(descriptor, DataType.F32, PHI, PHI);
+          ExecutorService threads = Executors.newFixedThreadPool(4)) {
+        List<Future<List<float[]>>> futures = new ArrayList<>();
+        for (int i = 0; i < 4; i++) {
+          futures.add(
+              threads.submit(
+                  () -> {
+                    try (Stream stream = backend.newStream()) {
+                      Layer layer = new Layer(backend, operation);
+                      for (int repeat = 0; repeat < 20; repeat++) {
+                        layer.run(stream, Write.OVERWRITE);
+                      }
+                      List<float[]> results = layer.results();
+                      layer.tensors.forEach(Tensor::close);
+                      layer.packed.close();
+                      return results;
+                    }
+                  }));
+        }
+        List<float[]> first = futures.get(0).get();
+        for (Future<List<float[]>> future : futures) {
+          for (int i = 0; i < first.size(); i++) {
+            assertArrayEquals(first.get(i), future.get().get(i), "result " + i + " differs");
+          }
+        }
+      }
+    }
+  }
+
+  /** oneDNN's direct convolution is the independent implementation; integers make both exact. */
+  @Test
+  void winogradAgreesWithTheDirectMethod() {
+    Rectifier exact = new Rectifier(0.5f, 1);
+    SplittableRandom random = new SplittableRandom(3);
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < 40; i++) {
+        Conv2dDescriptor d =
+            new Conv2dDescriptor(
+                random.nextInt(4),
+                random.nextInt(3, 12),
+                random.nextInt(3, 12),
+                random.nextInt(1, 20),
+                random.nextInt(1, 20),
+                3,
+                3,
+                1,
+                1,
+                random.nextInt(3),
+                random.nextInt(3),
+                random.nextInt(3),
+                random.nextInt(3),
+                1,
+                1,
+                1);
+        assertTrue(WinogradConv2d.applies(d), d.toString());
+        for (Write write : Write.values()) {
+          try (Layer direct =
+                  new Layer(
+                      backend, new OneDnnConv2d(backend.library(), d, DataType.F32, exact, exact));
+              Layer winograd =
+                  new Layer(backend, new WinogradConv2d(backend.library(), d, exact, exact))) {
+            direct.run(stream, write);
+            winograd.run(stream, write);
+            for (int k = 0; k < 4; k++) {
+              assertArrayEquals(
+                  direct.results().get(k),
+                  winograd.results().get(k),
+                  d + " " + write + " result " + k);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  @Test
+  void packedWeightsFitOperationsOfEqualFormatOnly() {
+    try (Stream stream = backend.newStream();
+        Layer large = layer(DIRECT, PHI);
+        Layer other = layer(Conv2dDescriptor.of(2, 10, 9, 16, 24, 5, 1, 2), PHI)) {
+      large.run(stream, Write.OVERWRITE);
+      other.run(stream, Write.OVERWRITE);
+      assertThrows(
+          OperandException.class,
+          () -> large.operation.forward(stream, large.src, other.packed, large.bias, large.dst));
+      large.packed.close();
+      assertThrows(
+          IllegalStateException.class,
+          () -> large.operation.forward(stream, large.src, large.packed, large.bias, large.dst));
+    }
+  }
+
+  @Test
+  void refusesMoreMemoryThanTheMachineHas() {
+    OutOfMemoryException refused =
+        assertThrows(
+            OutOfMemoryException.class,
+            () ->
+                backend
+                    .allocate(Shape.of(1 << 30, 1 << 20), DataType.F32, Layout.ROW_MAJOR)
+                    .close());
+    assertTrue(refused.getMessage().contains("4503599627370496 bytes"), refused.getMessage());
+    backend.allocate(Shape.of(10), DataType.F32, Layout.ROW_MAJOR).close(); // it goes on
+  }
+}
