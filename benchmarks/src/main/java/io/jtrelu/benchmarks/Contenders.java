@@ -1,6 +1,7 @@
 package io.jtrelu.benchmarks;
 
 import io.jtrelu.benchmarks.peers.DjlContender;
+import io.jtrelu.benchmarks.peers.OneDnnContender;
 import io.jtrelu.tensor.DataType;
 import java.util.Locale;
 
@@ -12,7 +13,7 @@ public final class Contenders {
    * Opens one.
    *
    * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code djl-nchw-plain}, {@code
-   *     djl-nhwc-folded} and so on
+   *     djl-nhwc-folded} and so on, {@code onednn}
    */
   public static Contender open(String name, Workload workload) {
     String[] parts = name.toUpperCase(Locale.ROOT).split("-");
@@ -25,6 +26,7 @@ public final class Contenders {
               workload,
               DjlContender.Format.valueOf(parts[1]),
               DjlContender.Scale.valueOf(parts[2]));
+      case "ONEDNN" -> new OneDnnContender(workload);
       default -> throw new IllegalArgumentException("unknown contender " + name);
     };
   }

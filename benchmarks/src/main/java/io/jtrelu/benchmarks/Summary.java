@@ -1,6 +1,8 @@
 package io.jtrelu.benchmarks;
 
 import io.jtrelu.benchmarks.Campaign.Measurement;
+import io.jtrelu.report.Axis;
+import io.jtrelu.report.BarChart;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -199,7 +201,27 @@ final class Summary {
       }
     }
     Map<String, String> charts = new LinkedHashMap<>();
-    kinds.forEach((kind, bars) -> charts.put(kind + ".svg", RatioBars.svg(kind, bars)));
+    kinds.forEach((kind, bars) -> charts.put(kind + ".svg", chart(kind, bars)));
     return charts;
+  }
+
+  private static String chart(String kind, List<Line> lines) {
+    List<BarChart.Bar> bars = new ArrayList<>();
+    for (Line line : lines) {
+      bars.add(
+          new BarChart.Bar(
+              line.group().replaceFirst("[^,]*, ?", ""),
+              line.contender(),
+              line.ratio(),
+              line.low(),
+              line.high()));
+    }
+    return new BarChart(
+            kind.replace('-', ' ') + ": contender / first of its group",
+            Axis.linear("ratio; above 1 the first is better"),
+            bars,
+            1,
+            900)
+        .svg();
   }
 }
