@@ -1,8 +1,8 @@
 package io.jtrelu.benchmarks;
 
+import io.jtrelu.activation.Activation;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Networks;
-import io.jtrelu.shaping.Activation;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Shaping;
 import io.jtrelu.shaping.ShapingMethod;

@@ -1,5 +1,6 @@
 package io.jtrelu.benchmarks;
 
+import io.jtrelu.activation.Activation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Rectifier;
@@ -8,7 +9,6 @@ import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Parameters;
-import io.jtrelu.shaping.Activation;
 import io.jtrelu.shaping.Tat;
 import java.util.List;
 import java.util.Random;
