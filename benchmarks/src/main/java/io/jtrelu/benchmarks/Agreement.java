@@ -67,6 +67,14 @@ public final class Agreement {
     return new Distances(loss, forward, worst);
   }
 
+  /** Compares the logits alone, for a contender that cannot train. */
+  public static void requireLogits(String name, Workload workload, Contender contender) {
+    try (Contender library = new JtreluContender(workload, DataType.F32)) {
+      float[] logits = library.forward();
+      require(name, "logits", distance(logits, contender.forward(), 0, logits.length), LOGITS);
+    }
+  }
+
   /** Compares the loss alone, for a contender that computes in 16 bits. */
   public static void requireLoss(String name, Workload workload, Contender contender) {
     try (Contender library = new JtreluContender(workload, DataType.F32)) {

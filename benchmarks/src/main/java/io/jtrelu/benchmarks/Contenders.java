@@ -2,6 +2,7 @@ package io.jtrelu.benchmarks;
 
 import io.jtrelu.benchmarks.peers.DjlContender;
 import io.jtrelu.benchmarks.peers.OneDnnContender;
+import io.jtrelu.benchmarks.peers.OnnxRuntimeContender;
 import io.jtrelu.tensor.DataType;
 import java.util.Locale;
 
@@ -26,6 +27,7 @@ public final class Contenders {
               workload,
               DjlContender.Format.valueOf(parts[1]),
               DjlContender.Scale.valueOf(parts[2]));
+      case "ONNXRUNTIME" -> new OnnxRuntimeContender(workload);
       case "ONEDNN" -> new OneDnnContender(workload);
       default -> throw new IllegalArgumentException("unknown contender " + name);
     };
@@ -40,7 +42,9 @@ public final class Contenders {
     if (name.equals("jtrelu")) {
       return; // itself; its kernels are held against an oracle by the contract tests
     }
-    if (name.endsWith("bf16")) {
+    if (name.equals("onnxruntime")) {
+      Agreement.requireLogits(name, workload, contender);
+    } else if (name.endsWith("bf16")) {
       Agreement.requireLoss(name, workload, contender);
     } else {
       Agreement.require(name, workload, contender);

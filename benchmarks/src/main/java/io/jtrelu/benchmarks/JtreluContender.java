@@ -77,7 +77,7 @@ public final class JtreluContender implements Contender {
 
   private Program.Options options(DataType type, boolean forTraining) {
     return new Program.Options(
-        workload.rectifier(), type, Workload.LABEL_SMOOTHING, forTraining, 1);
+        workload.activation(), type, Workload.LABEL_SMOOTHING, forTraining, 1);
   }
 
   private TrainingConfig config(DataType type) {

@@ -41,7 +41,7 @@ final class Plan {
   private void smoke() {
     sgemm(1, 0.1);
     network("training step", "TrainingStep.step", 3, "chain:13:16", 4, 1, 0.1, all(DJL_SHORT));
-    network("forward", "ForwardPass.forward", 1, "chain:13:16", 4, 1, 0.1, all(DJL_SHORT));
+    network("forward", "ForwardPass.forward", 1, "chain:13:16", 4, 1, 0.1, forward(DJL_SHORT));
     layer("resnet50/stage4-3x3", 1, "forwardBackward", 1, 0.1);
     orthogonal(64, 1, 0.1);
     shaping("tat:leaky_relu", "chain:49", 1, 0.1);
@@ -57,7 +57,7 @@ final class Plan {
     network("training step", "TrainingStep.step", 3, "plain50", 64, 4, 1, first);
     network("training step", "TrainingStep.step", 3, "chain:20:32", 32, 3, 1, all(DJL_SHORT));
     network("training step", "TrainingStep.step", 3, "chain:20:128", 8, 3, 1, all(DJL_SHORT));
-    network("forward", "ForwardPass.forward", 1, "plain50", 64, 3, 1, all(DJL_SHORT));
+    network("forward", "ForwardPass.forward", 1, "plain50", 64, 3, 1, forward(DJL_SHORT));
     network(
         "training step in bf16",
         "TrainingStep.step",
@@ -96,7 +96,7 @@ final class Plan {
           1,
           contenders);
     }
-    network("forward", "ForwardPass.forward", 1, "plain50", 64, 5, 1, all(DJL));
+    network("forward", "ForwardPass.forward", 1, "plain50", 64, 5, 1, forward(DJL));
     for (int[] chain : chains) {
       network(
           "forward",
@@ -160,6 +160,13 @@ final class Plan {
     List<String> all = new ArrayList<>();
     all.add("jtrelu");
     all.addAll(peers);
+    return all;
+  }
+
+  private static List<String> forward(List<String> peers) {
+    List<String> all = all(peers);
+    all.add("onednn");
+    all.add("onnxruntime");
     return all;
   }
 

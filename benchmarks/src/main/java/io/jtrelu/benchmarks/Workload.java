@@ -1,6 +1,7 @@
 package io.jtrelu.benchmarks;
 
 import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Rectifier;
@@ -98,13 +99,18 @@ public record Workload(
     return new Workload(network, batch, rectifier, initial(network), images, labels);
   }
 
-  // Over the whole kernel, not Delta: every tap of every kernel then matters to the checks.
+  // Over the whole kernel, not Delta, and with biases: every parameter then matters to the checks.
   private static float[] initial(Network network) {
     try (Backend backend = Backends.open("cpu");
         Parameters parameters = Parameters.allocate(network, backend)) {
-      new Initializer(SEED, false).fill(backend, parameters);
+      new Initializer(SEED, false, 1, 0.02).fill(backend, parameters);
       return parameters.arena().toFloatArray();
     }
+  }
+
+  /** The rectifier as programs are compiled with it. */
+  public TransformedActivation activation() {
+    return TransformedActivation.rectifier(rectifier.slope(), rectifier.scale());
   }
 
   /** Multiply-adds of the forward pass of a batch of the named network. */
