@@ -1,0 +1,337 @@
+package io.jtrelu.benchmarks;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.LocalDate;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.openjdk.jmh.results.BenchmarkResult;
+import org.openjdk.jmh.results.IterationResult;
+import org.openjdk.jmh.results.RunResult;
+import org.openjdk.jmh.results.format.ResultFormatFactory;
+import org.openjdk.jmh.results.format.ResultFormatType;
+import org.openjdk.jmh.runner.Runner;
+import org.openjdk.jmh.runner.RunnerException;
+import org.openjdk.jmh.runner.options.ChainedOptionsBuilder;
+import org.openjdk.jmh.runner.options.OptionsBuilder;
+import org.openjdk.jmh.runner.options.TimeValue;
+
+/**
+ * Runs a set in rounds. In a round every contender of every group gets one process, contenders of a
+ * group right after each other, so that both sides of a ratio see the same machine; the order turns
+ * by one from round to round. Ends when another round would pass the time budget.
+ */
+public final class Campaign {
+  private static final int CORES = Runtime.getRuntime().availableProcessors();
+  private static final List<String> JVM_ARGUMENTS =
+      List.of(
+          "--enable-native-access=ALL-UNNAMED",
+          "-Xmx2g",
+          "-Dai.djl.offline=true",
+          "-DOPT_OUT_TRACKING=true",
+          "-Dai.djl.pytorch.num_threads=" + CORES,
+          "-Dai.djl.pytorch.num_interop_threads=1",
+          "-Dai.djl.pytorch.graph_optimizer=false");
+
+  private final Path directory;
+  private final List<Group> groups;
+  private final long budget;
+  private final long start = System.nanoTime();
+  private final Map<Group, Map<String, List<Measurement>>> results = new LinkedHashMap<>();
+  private final Map<Group, Map<String, String>> failures = new LinkedHashMap<>();
+  private final Map<String, Double> cost = new HashMap<>();
+  private final List<RunResult> jmh = new ArrayList<>();
+  private final Map<String, Object> environment = Environment.read();
+
+  /**
+   * One process's figure.
+   *
+   * @param round from 0
+   * @param value median over its iterations; less is better
+   * @param iterations of the process
+   * @param load average of the last minute at its start
+   */
+  public record Measurement(int round, double value, double[] iterations, double load) {}
+
+  private Campaign(Path directory, List<Group> groups, long seconds) {
+    this.directory = directory;
+    this.groups = groups;
+    this.budget = TimeUnit.SECONDS.toNanos(seconds);
+  }
+
+  /**
+   * Runs.
+   *
+   * @param args set (smoke, quick, full), name of the results' folder (default: date and set),
+   *     budget in seconds
+   */
+  public static void main(String[] args) throws IOException {
+    String set = args.length > 0 ? args[0] : "quick";
+    String name = args.length > 1 ? args[1] : LocalDate.now() + "-" + set;
+    long seconds =
+        args.length > 2
+            ? Long.parseLong(args[2])
+            : set.equals("full") ? 7200 : set.equals("quick") ? 540 : 180;
+    Path directory = Path.of("results", name);
+    Files.createDirectories(directory);
+    Campaign campaign = new Campaign(directory, Plan.of(set), seconds);
+    campaign.run();
+    System.out.println("results: " + directory.toAbsolutePath());
+    if (campaign.results.isEmpty()) {
+      System.exit(1);
+    }
+  }
+
+  private void run() throws IOException {
+    double load = Environment.load();
+    if (load > 0.5) {
+      System.out.printf(
+          Locale.ROOT,
+          "warning: the load average is %.1f on %d cores before anything runs; the ratios will be"
+              + " noise%n",
+          load,
+          CORES);
+    }
+    int most = groups.stream().mapToInt(Group::rounds).max().orElse(0);
+    for (int round = 0; round < most; round++) {
+      for (Group group : groups) {
+        if (round < group.rounds() && !run(group, round)) {
+          System.out.printf("round %d: no time for %s%n", round + 1, group.title());
+        }
+      }
+      write();
+      if (System.nanoTime() - start > 0.9 * budget) {
+        break;
+      }
+    }
+    write();
+  }
+
+  /** One round of one group, unless it would pass the budget. */
+  private boolean run(Group group, int round) {
+    List<String> contenders = remaining(group, round);
+    double expected = 0;
+    for (String contender : contenders) {
+      expected += cost.getOrDefault(key(group, contender), estimate(group));
+    }
+    if (System.nanoTime() - start + expected * 1e9 > budget) {
+      return false;
+    }
+    for (int i = 0; i < contenders.size(); i++) {
+      String contender = contenders.get((i + round) % contenders.size());
+      double load = Environment.load();
+      long begin = System.nanoTime();
+      String outcome;
+      try {
+        double[] values = measure(group, contender);
+        double median = median(values);
+        results
+            .computeIfAbsent(group, g -> new LinkedHashMap<>())
+            .computeIfAbsent(contender, c -> new ArrayList<>())
+            .add(new Measurement(round, median, values, load));
+        outcome = ratio(group, contender, round);
+      } catch (RunnerException | IOException | IllegalStateException failure) {
+        String reason = reason(failure);
+        failures.computeIfAbsent(group, g -> new LinkedHashMap<>()).put(contender, reason);
+        outcome = "FAILED: " + reason;
+      }
+      double seconds = (System.nanoTime() - begin) * 1e-9;
+      cost.put(key(group, contender), seconds);
+      System.out.printf(
+          Locale.ROOT,
+          "[%3d of %d s] round %d  %-62s %-20s %s%n",
+          (System.nanoTime() - start) / 1_000_000_000,
+          budget / 1_000_000_000,
+          round + 1,
+          group.title(),
+          contender,
+          outcome);
+    }
+    return true;
+  }
+
+  private static String reason(Throwable failure) {
+    Throwable cause = failure;
+    while (cause.getCause() != null) {
+      cause = cause.getCause();
+    }
+    return cause.getClass().getSimpleName() + ": " + cause.getMessage();
+  }
+
+  private static String key(Group group, String contender) {
+    return group.title() + contender;
+  }
+
+  private static double estimate(Group group) {
+    return group.probe() == Group.Probe.JMH
+        ? 3 + (group.warmup() + group.iterations()) * group.seconds()
+        : 4;
+  }
+
+  /** After the first round, of each peer's variants the fastest; none that failed. */
+  private List<String> remaining(Group group, int round) {
+    Map<String, String> failed = failures.getOrDefault(group, Map.of());
+    Map<String, List<Measurement>> measured = results.getOrDefault(group, Map.of());
+    List<String> remaining = new ArrayList<>();
+    for (String contender : group.contenders()) {
+      if (failed.containsKey(contender)) {
+        continue;
+      }
+      boolean fastest = true;
+      for (String other : measured.keySet()) {
+        fastest &=
+            !Group.family(other).equals(Group.family(contender))
+                || !measured.containsKey(contender)
+                || measured.get(other).getFirst().value()
+                    >= measured.get(contender).getFirst().value();
+      }
+      if (round == 0 || fastest) {
+        remaining.add(contender);
+      }
+    }
+    return remaining;
+  }
+
+  private String ratio(Group group, String contender, int round) {
+    String first = group.contenders().getFirst();
+    List<Measurement> base = results.get(group).getOrDefault(first, List.of());
+    double own = results.get(group).get(contender).getLast().value();
+    for (Measurement m : base) {
+      if (m.round() == round && !contender.equals(first)) {
+        return String.format(Locale.ROOT, "%.2fx of %s", own / m.value(), first);
+      }
+    }
+    return "ok";
+  }
+
+  private double[] measure(Group group, String contender) throws RunnerException, IOException {
+    return switch (group.probe()) {
+      case JMH -> fork(group, contender);
+      case PROCESS -> {
+        long begin = System.nanoTime();
+        child(group, contender);
+        yield new double[] {(System.nanoTime() - begin) * 1e-6};
+      }
+      case VALUE -> {
+        for (String line : child(group, contender)) {
+          if (line.startsWith("value ")) {
+            yield new double[] {Double.parseDouble(line.substring("value ".length()))};
+          }
+        }
+        throw new IllegalStateException("no value printed");
+      }
+    };
+  }
+
+  private double[] fork(Group group, String contender) throws RunnerException, IOException {
+    Path log = Files.createTempFile("jtrelu-jmh", ".log");
+    try {
+      return fork(group, contender, log);
+    } catch (RunnerException failure) {
+      String first =
+          Files.readAllLines(log).stream()
+              .filter(line -> line.matches("(Caused by: )?[\\w.$]+(Exception|Error)\\b.*"))
+              .reduce((a, b) -> b)
+              .orElse(failure.getMessage());
+      throw new IllegalStateException(first);
+    } finally {
+      Files.deleteIfExists(log);
+    }
+  }
+
+  private double[] fork(Group group, String contender, Path log) throws RunnerException {
+    ChainedOptionsBuilder options =
+        new OptionsBuilder()
+            .include("\\Q" + Campaign.class.getPackageName() + "." + group.target() + "\\E$")
+            .param("contender", contender)
+            .forks(1)
+            .warmupIterations(group.warmup())
+            .warmupTime(time(group.seconds()))
+            .measurementIterations(group.iterations())
+            .measurementTime(time(group.seconds()))
+            .timeout(TimeValue.minutes(3))
+            .shouldFailOnError(true)
+            .jvmArgs(
+                Stream.concat(JVM_ARGUMENTS.stream(), group.jvmArguments().stream())
+                    .toArray(String[]::new))
+            .output(log.toString());
+    group.parameters().forEach((name, value) -> options.param(name, value));
+    Collection<RunResult> run = new Runner(options.build()).run();
+    List<Double> values = new ArrayList<>();
+    for (RunResult result : run) {
+      jmh.add(result);
+      for (BenchmarkResult fork : result.getBenchmarkResults()) {
+        for (IterationResult iteration : fork.getIterationResults()) {
+          values.add(iteration.getPrimaryResult().getScore());
+        }
+      }
+    }
+    if (values.isEmpty()) {
+      throw new IllegalStateException("nothing measured");
+    }
+    return values.stream().mapToDouble(v -> v).toArray();
+  }
+
+  private static TimeValue time(double seconds) {
+    return TimeValue.milliseconds(Math.round(seconds * 1000));
+  }
+
+  private List<String> child(Group group, String contender) throws IOException {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(JVM_ARGUMENTS);
+    command.addAll(group.jvmArguments());
+    command.add("-cp");
+    command.add(System.getProperty("java.class.path"));
+    command.add(Campaign.class.getPackageName() + "." + group.target());
+    command.add(contender);
+    command.addAll(group.parameters().values());
+    Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+    List<String> lines = process.inputReader().lines().toList();
+    try {
+      if (process.waitFor() != 0) {
+        throw new IllegalStateException("process failed: " + String.join(" | ", lines));
+      }
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+      throw new IllegalStateException(interrupted);
+    }
+    return lines;
+  }
+
+  static double median(double[] values) {
+    double[] sorted = values.clone();
+    Arrays.sort(sorted);
+    int middle = sorted.length / 2;
+    return sorted.length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  }
+
+  private void write() throws IOException {
+    environment.put("loadAtEnd", Environment.load());
+    environment.put("seconds", (System.nanoTime() - start) / 1_000_000_000);
+    ObjectMapper json = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
+    json.writeValue(directory.resolve("environment.json").toFile(), environment);
+    if (!jmh.isEmpty()) {
+      ResultFormatFactory.getInstance(
+              ResultFormatType.JSON, directory.resolve("jmh.json").toString())
+          .writeOut(jmh);
+    }
+    Summary summary = Summary.of(groups, results, failures);
+    json.writeValue(directory.resolve("results.json").toFile(), summary.lines());
+    Files.writeString(directory.resolve("README.md"), summary.markdown(environment));
+    for (Map.Entry<String, String> chart : summary.charts().entrySet()) {
+      Files.writeString(directory.resolve(chart.getKey()), chart.getValue());
+    }
+  }
+}

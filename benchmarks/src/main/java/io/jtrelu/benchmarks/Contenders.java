@@ -1,0 +1,53 @@
+package io.jtrelu.benchmarks;
+
+import io.jtrelu.benchmarks.peers.DjlContender;
+import io.jtrelu.benchmarks.peers.OneDnnContender;
+import io.jtrelu.benchmarks.peers.OnnxRuntimeContender;
+import io.jtrelu.tensor.DataType;
+import java.util.Locale;
+
+/** Opens contenders by name. */
+public final class Contenders {
+  private Contenders() {}
+
+  /**
+   * Opens one.
+   *
+   * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code djl-nchw-plain}, {@code
+   *     djl-nhwc-folded} and so on, {@code onednn}
+   */
+  public static Contender open(String name, Workload workload) {
+    String[] parts = name.toUpperCase(Locale.ROOT).split("-");
+    return switch (parts[0]) {
+      case "JTRELU" ->
+          new JtreluContender(
+              workload, parts.length > 1 ? DataType.valueOf(parts[1]) : DataType.F32);
+      case "DJL" ->
+          new DjlContender(
+              workload,
+              DjlContender.Format.valueOf(parts[1]),
+              DjlContender.Scale.valueOf(parts[2]));
+      case "ONNXRUNTIME" -> new OnnxRuntimeContender(workload);
+      case "ONEDNN" -> new OneDnnContender(workload);
+      default -> throw new IllegalArgumentException("unknown contender " + name);
+    };
+  }
+
+  /**
+   * Holds a contender's results against this library's.
+   *
+   * @throws IllegalStateException if they disagree
+   */
+  public static void check(String name, Workload workload, Contender contender) {
+    if (name.equals("jtrelu")) {
+      return; // itself; its kernels are held against an oracle by the contract tests
+    }
+    if (name.equals("onnxruntime")) {
+      Agreement.requireLogits(name, workload, contender);
+    } else if (name.endsWith("bf16")) {
+      Agreement.requireLoss(name, workload, contender);
+    } else {
+      Agreement.require(name, workload, contender);
+    }
+  }
+}

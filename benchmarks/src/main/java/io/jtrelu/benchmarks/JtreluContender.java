@@ -1,0 +1,193 @@
+package io.jtrelu.benchmarks;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import io.jtrelu.train.Optimizer;
+import io.jtrelu.train.ShapingConfig;
+import io.jtrelu.train.TrainingConfig;
+import java.util.ArrayDeque;
+import java.util.Arrays;
+import java.util.Deque;
+
+/**
+ * This library as its trainer uses it: micro-batches over the lanes, clipping by the global norm,
+ * SGD with Nesterov momentum, packing of the new weights.
+ */
+public final class JtreluContender implements Contender {
+  private final Workload workload;
+  private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+  private final Backend backend;
+  private final Parameters parameters;
+  private final Parameters gradients;
+  private final BatchExecutor training;
+  private final Program inference;
+  private final Program.Workspace[] lanes;
+  private final Optimizer optimizer;
+  private final Tensor images;
+  private final Tensor labels;
+  private long steps;
+
+  /** Compiles the workload for training in a storage type. */
+  public JtreluContender(Workload workload, DataType type) {
+    this.workload = workload;
+    backend = own(Backends.open("cpu"));
+    int batch = workload.batch();
+    parameters = own(Parameters.allocate(workload.network(), backend));
+    parameters.arena().set(workload.parameters());
+    gradients = own(Parameters.allocate(workload.network(), backend));
+    var in = workload.network().input();
+    images =
+        own(
+            Tensor.allocate(
+                Shape.of(batch, in.height(), in.width(), in.channels()),
+                DataType.F32,
+                Layout.NHWC));
+    images.set(workload.images());
+    labels = own(Tensor.allocate(Shape.of(batch), DataType.I32, Layout.ROW_MAJOR));
+    for (int i = 0; i < batch; i++) {
+      labels.put(i, workload.labels()[i]);
+    }
+    int micro = BatchExecutor.microBatch(backend, batch);
+    training =
+        own(new BatchExecutor(workload.network(), backend, batch, micro, options(type, true)));
+    training.load(parameters);
+    optimizer = own(new Optimizer(workload.network(), backend, config(type)));
+    inference = own(new Program(workload.network(), backend, micro, options(type, false)));
+    lanes = new Program.Workspace[Math.min(backend.lanes(), batch / micro)];
+    for (int lane = 0; lane < lanes.length; lane++) {
+      lanes[lane] = own(inference.newWorkspace(own(backend.newStream())));
+    }
+    inference.load(lanes[0].stream(), parameters);
+  }
+
+  private <T extends AutoCloseable> T own(T resource) {
+    owned.push(resource);
+    return resource;
+  }
+
+  private Program.Options options(DataType type, boolean forTraining) {
+    return new Program.Options(
+        workload.activation(), type, Workload.LABEL_SMOOTHING, forTraining, 1);
+  }
+
+  private TrainingConfig config(DataType type) {
+    return new TrainingConfig(
+        workload.network().name(),
+        Networks.Block.V2,
+        0,
+        ShapingConfig.DEFAULT,
+        "none",
+        0,
+        false,
+        1,
+        workload.batch(),
+        1,
+        Optimizer.Kind.SGD,
+        Workload.LEARNING_RATE,
+        0,
+        Workload.MOMENTUM,
+        0,
+        1,
+        Workload.LABEL_SMOOTHING,
+        0,
+        type,
+        1);
+  }
+
+  @Override
+  public float step() {
+    float loss = pass();
+    optimizer.measure(gradients);
+    optimizer.step(parameters, gradients, Workload.LEARNING_RATE, ++steps);
+    training.load(parameters);
+    return loss;
+  }
+
+  private float pass() {
+    BatchExecutor.Result result =
+        training.forwardBackward(
+            images, labels, gradients, Write.OVERWRITE, 1f / workload.batch(), steps);
+    return (float) (result.loss() / workload.batch());
+  }
+
+  /** A batch through the network on all lanes, as evaluation does, logits copied out. */
+  @Override
+  public float[] forward() {
+    int batch = workload.batch();
+    int classes = workload.network().classes();
+    float[] logits = new float[batch * classes];
+    Thread[] threads = new Thread[lanes.length];
+    for (int lane = 1; lane < lanes.length; lane++) {
+      int index = lane;
+      threads[lane] = Thread.ofPlatform().start(() -> forward(index, logits));
+    }
+    forward(0, logits);
+    try {
+      for (int lane = 1; lane < lanes.length; lane++) {
+        threads[lane].join();
+      }
+    } catch (InterruptedException interrupted) {
+      throw new IllegalStateException(interrupted);
+    }
+    return logits;
+  }
+
+  private void forward(int lane, float[] logits) {
+    int micro = inference.batch();
+    int classes = workload.network().classes();
+    int[] dims = images.shape().dims();
+    dims[0] = micro;
+    Shape shape = Shape.of(dims);
+    boolean direct = inference.options().type() == DataType.F32;
+    Stream stream = lanes[lane].stream();
+    try (Tensor staged = Tensor.allocate(shape, inference.options().type(), Layout.NHWC)) {
+      for (int m = lane; m < workload.batch() / micro; m += lanes.length) {
+        Tensor part = images.slice(m * shape.elements(), shape, Layout.NHWC);
+        if (!direct) {
+          backend.copy(stream, part, staged);
+        }
+        float[] values = lanes[lane].forward(direct ? part : staged, 0).toFloatArray();
+        System.arraycopy(values, 0, logits, m * micro * classes, values.length);
+      }
+    }
+  }
+
+  @Override
+  public Gradients gradients() {
+    float loss = pass();
+    float[] values = gradients.arena().toFloatArray();
+    return new Gradients(loss, Arrays.copyOf(values, values.length));
+  }
+
+  /** By all micro-batches in flight. */
+  @Override
+  public long activationBytes() {
+    return training.activationBytes();
+  }
+
+  /** The same, if the whole batch passed at once (what a framework without micro-batches holds). */
+  public long activationBytesOfBatch() {
+    return training.program().activationBytes() / training.program().batch() * workload.batch();
+  }
+
+  @Override
+  public void close() {
+    while (!owned.isEmpty()) {
+      try {
+        owned.pop().close();
+      } catch (Exception failure) {
+        throw new IllegalStateException(failure);
+      }
+    }
+  }
+}
