@@ -80,6 +80,21 @@ public interface Backend extends AutoCloseable {
   /** Prepares a global mean-pooling of NHWC sources. */
   GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation);
 
+  /**
+   * Prepares per-location normalisation of images.
+   *
+   * @param src NHWC
+   * @param srcType U8 or F32
+   * @param type storage type of the result
+   * @throws UnsupportedException if the backend has no such operation, as this default does not:
+   *     normalise on the host
+   */
+  default LocationNorm locationNorm(
+      Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
+    throw new UnsupportedException(
+        "the " + name() + " backend has no per-location normalisation; normalise on the host");
+  }
+
   /** Prepares softmax cross-entropy. */
   SoftmaxCrossEntropy softmaxCrossEntropy(int n, int classes, DataType type, float smoothing);
 

@@ -5,8 +5,12 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.activation.Activation;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
 import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.SignalCheck;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Eoc;
 import io.jtrelu.shaping.Shaping;
@@ -14,6 +18,9 @@ import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
+import io.jtrelu.train.AtomicFile;
+import java.io.IOException;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -22,6 +29,7 @@ import java.util.concurrent.Callable;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
+import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParentCommand;
@@ -41,6 +49,11 @@ final class ShapeCommand implements Callable<Integer> {
   private static final Extent ANY_IMAGE = new Extent(32, 32, 4);
 
   private static final int ANY_CLASSES = 10;
+
+  /** Enough locations for whole tiles of the convolutions, few enough to be quick. */
+  private static final Extent VERIFIED_IMAGE = new Extent(8, 8, 4);
+
+  private static final int DEEPEST_VERIFIED = 1000;
 
   @ParentCommand private Main main;
 
@@ -111,6 +124,40 @@ final class ShapeCommand implements Callable<Integer> {
       description = "eoc: variance of the biases; default 0.")
   private @Nullable Double sigmaB2;
 
+  @Option(
+      names = "--plot",
+      paramLabel = "FILE.svg",
+      description = "Draw C maps, c through depth, and the activation before and after.")
+  private @Nullable Path plot;
+
+  @Option(
+      names = "--verify",
+      description =
+          "Build the network with random weights, measure q and c after every activation and"
+              + " compare them with the theory.")
+  private boolean verify;
+
+  @Option(
+      names = "--networks",
+      paramLabel = "N",
+      defaultValue = "8",
+      description = "--verify: random networks to measure, at least 2; default 8.")
+  private int networks;
+
+  @Option(
+      names = "--seed",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "--verify: key of the random numbers; default 1.")
+  private long seed;
+
+  @Option(
+      names = "--device",
+      paramLabel = "NAME",
+      defaultValue = "auto",
+      description = "--verify: what to run the networks on (see jtrelu devices); default auto.")
+  private String device;
+
   @Option(names = "--list", description = "Name the methods, activations and networks.")
   private boolean list;
 
@@ -121,17 +168,24 @@ final class ShapeCommand implements Callable<Integer> {
   private boolean json;
 
   @Override
-  public Integer call() throws JsonProcessingException {
+  public Integer call() throws IOException {
     if (list) {
       main.console().print(json ? text(ShapingNames.json()) : ShapingNames.text());
       return 0;
     }
     Request request = request();
     Shaping shaping = request.method().solve(request.graph(), request.activation());
+    if (plot != null) {
+      AtomicFile.writeString(plot, ShapingFigure.svg(request, shaping));
+    }
+    SignalCheck.Result check = verify ? verify(request, shaping) : null;
     if (json) {
       ObjectNode node = ShapingOutput.json(request, shaping);
       if (regions) {
         ShapingOutput.addRegions(node, request.graph());
+      }
+      if (check != null) {
+        node.set("verify", SignalCheckOutput.json(check));
       }
       main.console().print(text(node));
     } else {
@@ -139,8 +193,48 @@ final class ShapeCommand implements Callable<Integer> {
       if (regions) {
         main.console().print(ShapingOutput.regions(request.graph()));
       }
+      if (check != null) {
+        main.console().print(SignalCheckOutput.text(check));
+      }
+      if (plot != null) {
+        main.console().print("Drawn in " + plot);
+      }
     }
-    return 0;
+    return check == null || check.passed()
+        ? CommandLine.ExitCode.OK
+        : CommandLine.ExitCode.SOFTWARE;
+  }
+
+  private SignalCheck.Result verify(Request request, Shaping shaping) {
+    if (networks < 2) {
+      throw new UsageException("--networks must be at least 2, but is " + networks);
+    }
+    if (request.graph().activations() > DEEPEST_VERIFIED) {
+      throw new UsageException(
+          "--verify builds the network; it takes up to "
+              + DEEPEST_VERIFIED
+              + " activations, "
+              + request.options().name()
+              + " has "
+              + request.graph().activations());
+    }
+    Network network = Networks.build(request.options(), VERIFIED_IMAGE, ANY_CLASSES);
+    SignalCheck.Options standard = SignalCheck.Options.of(seed);
+    SignalCheck.Options options =
+        new SignalCheck.Options(seed, networks, standard.draws(), standard.wideDraws());
+    try (Backend backend = open();
+        Progress progress = main.console().progress("verify", networks)) {
+      return SignalCheck.run(
+          backend, network, shaping, options, done -> progress.update(done, "networks measured"));
+    }
+  }
+
+  private Backend open() {
+    try {
+      return Backends.open(device);
+    } catch (IllegalArgumentException unknown) {
+      throw new UsageException(unknown.getMessage(), unknown);
+    }
   }
 
   /**

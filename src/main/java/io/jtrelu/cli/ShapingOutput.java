@@ -160,7 +160,8 @@ final class ShapingOutput {
     return text.toString();
   }
 
-  private static String formula(TransformedActivation f) {
+  /** The activation as a formula of six digits. */
+  static String formula(TransformedActivation f) {
     String phi = f.function().activationName();
     boolean plainInput = f.inputScale() == 1 && f.inputShift() == 0;
     String inner =
@@ -171,9 +172,13 @@ final class ShapingOutput {
     if (f.outputShift() != 0) {
       value = "(" + value + signed(f.outputShift()) + ")";
     }
-    return f.outputScale() == 1
-        ? "y = " + value
-        : String.format(Locale.ROOT, "y = %.6g %s", f.outputScale(), value);
+    String scaled =
+        f.outputScale() == 1
+            ? "y = " + value
+            : String.format(Locale.ROOT, "y = %.6g %s", f.outputScale(), value);
+    return isLeaky(f)
+        ? scaled + String.format(Locale.ROOT, ", negative slope %.6g", f.negativeSlope())
+        : scaled;
   }
 
   private static String signed(double value) {
