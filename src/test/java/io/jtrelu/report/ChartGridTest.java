@@ -18,8 +18,7 @@ class ChartGridTest {
   @Test
   void chartsStandInReadingOrder() throws Exception {
     String svg =
-        new ChartGrid("all <three>", "a & b", List.of(chart("A"), chart("B"), chart("C")), 2)
-            .svg();
+        new ChartGrid("all <three>", "a & b", List.of(chart("A"), chart("B"), chart("C")), 2).svg();
     Element root = Xml.parse(svg).getDocumentElement();
     assertEquals("600", root.getAttribute("width"));
     List<String> places = new ArrayList<>();
