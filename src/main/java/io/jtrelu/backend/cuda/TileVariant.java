@@ -9,6 +9,7 @@ import java.util.Locale;
  * explained.
  *
  * @param pass which of the three passes it does
+ * @param stem whether it is for channel counts that do not fill 16 bytes
  * @param name its entry point
  * @param type compute type: bf16, f16, tf32 or f32
  * @param dstChannels the wgrad's channels of diff_dst, or the channels of {@code in}, must be a
@@ -22,6 +23,7 @@ import java.util.Locale;
  */
 record TileVariant(
     Pass pass,
+    boolean stem,
     String name,
     String type,
     int dstChannels,
@@ -31,6 +33,8 @@ record TileVariant(
     int blockK,
     int threads,
     int sharedMemory) {
+  private static final String STEM = "_STEM";
+
   /** The passes of a convolution. */
   enum Pass {
     FPROP,
@@ -42,16 +46,17 @@ record TileVariant(
   static List<TileVariant> all() {
     List<TileVariant> variants = new ArrayList<>();
     for (String line : Kernels.lines("conv2d_variants.def")) {
-      for (Pass pass : Pass.values()) {
-        if (line.startsWith(pass + "(") && line.endsWith(")")) {
-          variants.add(parse(pass, line.substring(pass.name().length() + 1, line.length() - 1)));
-        }
+      int open = line.indexOf('(');
+      if (open > 0 && line.endsWith(")") && !line.startsWith("//")) {
+        variants.add(parse(line.substring(0, open), line.substring(open + 1, line.length() - 1)));
       }
     }
     return variants;
   }
 
-  private static TileVariant parse(Pass pass, String fields) {
+  private static TileVariant parse(String kind, String fields) {
+    boolean stem = kind.endsWith(STEM);
+    Pass pass = Pass.valueOf(stem ? kind.substring(0, kind.length() - STEM.length()) : kind);
     String[] field = fields.split(",", -1);
     int[] number = new int[field.length];
     for (int i = 2; i < field.length; i++) {
@@ -60,6 +65,7 @@ record TileVariant(
     int tile = pass == Pass.WGRAD ? 4 : 3; // where blockM is; stages, warpM, warpN follow blockK
     return new TileVariant(
         pass,
+        stem,
         field[0].strip(),
         field[1].strip().toLowerCase(Locale.ROOT),
         number[2],
@@ -92,7 +98,8 @@ record TileVariant(
     double reuse = (double) blockM * blockN / (blockM + blockN);
     double efficiency = reuse / (reuse + 16);
     double block = (double) blockM * blockN * (Math.ceilDiv(depth, (long) blockK) + 2) * blockK;
-    double gather = dstChannels == 1 ? 2 : srcChannels == 1 && pass == Pass.WGRAD ? 1.5 : 1;
+    double gather =
+        stem ? 1 : dstChannels == 1 ? 2 : srcChannels == 1 && pass == Pass.WGRAD ? 1.5 : 1;
     return Math.ceilDiv(blocks, (long) multiprocessors) * block * gather / efficiency;
   }
 }

@@ -107,6 +107,7 @@ final class TiledConvolution implements ConvolutionKernels {
         backend.tileVariants().stream()
             .filter(v -> v.pass() == pass && v.type().equals(computeType))
             .filter(v -> dstChannels % v.dstChannels() == 0 && srcChannels % v.srcChannels() == 0)
+            .filter(v -> !v.stem() || dstChannels * elementBytes < 16)
             .filter(v -> v.sharedMemory() <= backend.cudaDevice().sharedMemory())
             .toList();
     int processors = Math.max(1, backend.cudaDevice().multiprocessors() / splits);
