@@ -69,8 +69,8 @@ uint64_t DeviceMemory::place(uint64_t span) {
     return at;
   }
   // The range is used up: forget what was freed, then take the first gap that is large enough.
-  for (auto it = allocations_.begin(); it != allocations_.end();) it = it->second.freed ? allocations_.erase(it) : std::next(it);
-  freed_.clear();
+  graves_.clear();
+  order_.clear();
   uint64_t from = base_ + page;
   for (auto& [at, a] : allocations_) {
     if (a.kind == Allocation::Registered) continue;
@@ -111,11 +111,7 @@ uint64_t DeviceMemory::allocate(uint64_t size, Allocation::Kind kind, uint64_t p
 bool DeviceMemory::registerHost(uint64_t base, uint64_t size) {
   std::lock_guard lock(mutex);
   auto it = allocations_.upper_bound(base + size - 1);
-  if (it != allocations_.begin()) {
-    auto& a = std::prev(it)->second;
-    if (!a.freed && a.end() > base) return false;
-    if (a.base == base) allocations_.erase(std::prev(it));
-  }
+  if (it != allocations_.begin() && std::prev(it)->second.end() > base) return false;
   Allocation a;
   a.base = base;
   a.size = size;
@@ -136,22 +132,22 @@ bool DeviceMemory::unregisterHost(uint64_t base) {
 bool DeviceMemory::release(uint64_t base) {
   std::lock_guard lock(mutex);
   auto it = allocations_.find(base);
-  if (it == allocations_.end() || it->second.freed || it->second.kind == Allocation::Registered) return false;
-  Allocation& a = it->second;
-  a.freed = true;
-  // Remembered for reports of use after free, the last of them at least.
-  constexpr size_t most = 65536;
-  freed_.push_back(base);
-  if (freed_.size() > most) {
-    auto old = allocations_.find(freed_.front());
-    if (old != allocations_.end() && old->second.freed) allocations_.erase(old);
-    freed_.pop_front();
-  }
+  if (it == allocations_.end() || it->second.kind == Allocation::Registered) return false;
+  Allocation a = it->second;
+  allocations_.erase(it);
   (a.kind == Allocation::Host ? hostUsed_ : used_) -= a.size;
   discard((uint8_t*)a.base, a.size);
   discard(bitmap(a.base), (a.size + 7) / 8);
   discard((uint8_t*)writer(a.base), up(a.size, 4));
   discard((uint8_t*)reader(a.base), up(a.size, 4));
+  a.freed = true;
+  graves_[base] = a;
+  order_.push_back(base);
+  constexpr size_t most = 65536;
+  if (order_.size() > most) {
+    graves_.erase(order_.front());
+    order_.pop_front();
+  }
   return true;
 }
 
@@ -160,16 +156,19 @@ Allocation* DeviceMemory::find(uint64_t address) {
   auto it = allocations_.upper_bound(address);
   if (it == allocations_.begin()) return nullptr;
   Allocation& a = std::prev(it)->second;
-  return !a.freed && address < a.end() ? &a : nullptr;
+  return address < a.end() ? &a : nullptr;
 }
 
 std::string DeviceMemory::describe(uint64_t address, int bytes, bool* freed) {
   std::lock_guard lock(mutex);
   if (freed) *freed = false;
   char b[300];
-  auto it = allocations_.upper_bound(address);
-  const Allocation* before = it == allocations_.begin() ? nullptr : &std::prev(it)->second;
-  const Allocation* after = it == allocations_.end() ? nullptr : &it->second;
+  const Allocation *before = nullptr, *after = nullptr;  // the nearest on either side
+  for (auto* all : {&allocations_, &graves_}) {
+    auto it = all->upper_bound(address);
+    if (it != all->begin() && (!before || std::prev(it)->second.base > before->base)) before = &std::prev(it)->second;
+    if (it != all->end() && (!after || it->second.base < after->base)) after = &it->second;
+  }
   if (before && address < before->end()) {
     if (freed) *freed = before->freed;
     snprintf(b, sizeof b, "%s%" PRIu64 " bytes into %s of %" PRIu64 " bytes at 0x%" PRIx64,
@@ -234,21 +233,20 @@ uint32_t DeviceMemory::serials(uint64_t blocks) {
 std::vector<Allocation*> DeviceMemory::snapshot() {
   std::lock_guard lock(mutex);
   std::vector<Allocation*> live;
-  for (auto& [at, a] : allocations_)
-    if (!a.freed) live.push_back(&a);
+  for (auto& [at, a] : allocations_) live.push_back(&a);
   return live;
 }
 
 void DeviceMemory::refreshInitialised() {
   std::lock_guard lock(mutex);
   for (auto& [at, a] : allocations_)
-    if (!a.freed && !a.initialised) a.initialised = firstUnwritten(a.base, a.size) == 0;
+    if (!a.initialised) a.initialised = firstUnwritten(a.base, a.size) == 0;
 }
 
 uint64_t DeviceMemory::liveCount() {
   std::lock_guard lock(mutex);
   uint64_t n = 0;
-  for (auto& [at, a] : allocations_) n += !a.freed && a.kind == Allocation::Device;
+  for (auto& [at, a] : allocations_) n += a.kind == Allocation::Device;
   return n;
 }
 
@@ -257,7 +255,7 @@ void DeviceMemory::reset() {
   {
     std::lock_guard lock(mutex);
     for (auto& [at, a] : allocations_)
-      if (!a.freed && (a.kind == Allocation::Device)) live.push_back(at);
+      if (a.kind == Allocation::Device) live.push_back(at);
   }
   for (uint64_t at : live) release(at);
 }

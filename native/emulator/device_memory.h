@@ -71,8 +71,9 @@ class DeviceMemory {
   uint64_t base_ = 0, size_ = 0, next_ = 0, used_ = 0, hostUsed_ = 0, sequence_ = 0;
   uint8_t *bits_ = nullptr, *writers_ = nullptr, *readers_ = nullptr;
   uint32_t nextSerial_ = 1;
-  std::map<uint64_t, Allocation> allocations_;
-  std::deque<uint64_t> freed_;
+  std::map<uint64_t, Allocation> allocations_;  // live
+  std::map<uint64_t, Allocation> graves_;       // freed, the last of them at least: for reports of use after free
+  std::deque<uint64_t> order_;                  // of graves, oldest first
   uint64_t place(uint64_t span);
 };
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -39,7 +40,8 @@ struct StreamObject {
   uint64_t id = 0;
   GraphObject* capture = nullptr;  // records into this graph instead of working
   bool origin = false, invalidated = false;
-  int mode = 0;
+  int mode = 0;                    // 0 global, 1 of the thread, 2 relaxed
+  std::thread::id captureThread;
   std::vector<struct Node*> tail;  // what the next recorded node depends on
 };
 struct EventObject {

@@ -69,19 +69,19 @@ CUresult copyNow(const char* call, CUdeviceptr to, CUdeviceptr from, size_t byte
   return CUDA_SUCCESS;
 }
 
-/// A synchronous call: not allowed while a capture forbids it.
-CUresult checkCapture() {
+/// A call that a capture forbids, unless it is relaxed or belongs to another thread alone.
+CUresult checkCapture(CUresult refused) {
   Driver& d = driver();
   for (auto* s : d.streams)
-    if (s->capture && s->mode != 2) {
+    if (s->capture && (s->mode == 0 || (s->mode == 1 && s->captureThread == std::this_thread::get_id()))) {
       s->invalidated = true;
-      return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+      return refused;
     }
   return CUDA_SUCCESS;
 }
 CUresult copySync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice) {
   ENTER_CONTEXT();
-  if (CUresult r = checkCapture()) return r;
+  if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return copyNow(call, to, from, bytes, toDevice, fromDevice);
 }
 CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice, void* stream) {
@@ -108,7 +108,7 @@ CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value,
 }
 CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height) {
   ENTER_CONTEXT();
-  if (CUresult r = checkCapture()) return r;
+  if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return fillNow(call, at, pitch, value, size, width, height);
 }
 CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height, void* stream) {
@@ -133,7 +133,7 @@ CUresult freeNow(const char* call, CUdeviceptr at, bool host) {
 
 CUDA_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr* at, size_t bytes) {
   ENTER_CONTEXT();
-  if (CUresult r = checkCapture()) return r;
+  if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)) return r;
   return allocate(at, bytes, Allocation::Device);
 }
 CUDA_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr* at, size_t* pitch, size_t width, size_t height, unsigned) {
@@ -163,7 +163,7 @@ CUDA_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr* at, size_t bytes, void
 }
 CUDA_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
   ENTER_CONTEXT();
-  if (CUresult r = checkCapture()) return r;
+  if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)) return r;
   return freeNow("cuMemFree", at, false);
 }
 CUDA_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, void* stream) {

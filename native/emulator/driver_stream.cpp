@@ -152,6 +152,7 @@ CUDA_EXPORT CUresult cuStreamBeginCapture_v2(void* handle, int mode) {
   s->origin = true;
   s->invalidated = false;
   s->mode = mode;
+  s->captureThread = std::this_thread::get_id();
   s->tail.clear();
   d.capturesGlobal++;
   return CUDA_SUCCESS;

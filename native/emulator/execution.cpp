@@ -472,7 +472,8 @@ void Worker::start(Launch& l) {
   launch = &l;
   counters = Counters{};
   recent = nullptr;
-  patterns.assign(l.program->code.size(), Pattern{});
+  patternOf.assign(l.program->code.size(), -1);
+  patterns.clear();
   reported.assign(l.program->code.size(), 0);
   constants.resize(l.program->constants.size() / 8 + 16);
   char* at = (char*)(((uintptr_t)constants.data() + 63) & ~(uintptr_t)63);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -151,7 +152,8 @@ struct Worker {
   Launch* launch = nullptr;
   Counters counters;
   Allocation* recent = nullptr;
-  std::vector<Pattern> patterns;  // by operation
+  std::vector<int32_t> patternOf;     // by operation: its place among the patterns, or -1
+  std::deque<Pattern> patterns;
   std::vector<uint16_t> reported; // by operation: findings so far
   std::vector<uint64_t> constants;
   const char* constantBase = nullptr;

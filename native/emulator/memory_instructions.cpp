@@ -91,7 +91,12 @@ Allocation* resolve(const Request& r, const Extent& e, const char* space) {
 
 Pattern& patternOf(const Request& r) {
   Worker& k = *r.w.worker;
-  return k.patterns[&r.op - r.w.block->launch->program->code.data()];
+  int32_t& at = k.patternOf[(size_t)(&r.op - r.w.block->launch->program->code.data())];
+  if (at < 0) {
+    at = (int32_t)k.patterns.size();
+    k.patterns.emplace_back();
+  }
+  return k.patterns[(size_t)at];
 }
 
 /// Fills relative addresses and says whether the operation was last seen with the same ones.
