@@ -18,6 +18,10 @@ final class CudaDevices {
       // Asking must not decide which libcuda this process gets.
       return new Availability.Unavailable(DriverLibrary.whyNoEmulator());
     }
+    String missing = Kernels.missing();
+    if (missing != null) {
+      return new Availability.Unavailable(missing);
+    }
     if (emulated && !DriverLibrary.isLoaded()) {
       return new Availability.Available(
           "emulated driver (no GPU; its speed means nothing)", List.of("emulated:0"));
@@ -51,9 +55,9 @@ final class CudaDevices {
 
   /** All devices; throws with the reason where there is none. */
   private static List<CudaDevice> devices(boolean emulated) {
-    String missing = Kernels.missing();
-    if (missing != null) {
-      throw new BackendUnavailableException(missing);
+    String noKernels = Kernels.missing();
+    if (noKernels != null) {
+      throw new BackendUnavailableException(noKernels);
     }
     DriverLibrary.load(emulated);
     int driver = CudaDevice.driverVersion();

@@ -25,6 +25,7 @@ import org.jspecify.annotations.Nullable;
  * per architecture and as PTX, which the driver compiles where no cubin fits. Thread-safe.
  */
 final class Kernels implements AutoCloseable {
+  private static final System.Logger LOG = System.getLogger(Kernels.class.getPackageName());
   private static final int[] CUBINS = {80, 90, 100, 120};
   private static final int THREADS = 256;
   private static final int DEFAULT_SHARED_MEMORY = 48 << 10;
@@ -117,6 +118,7 @@ final class Kernels implements AutoCloseable {
     }
     Kernel kernel = new Kernel(name, function, entry.parameterBytes(), threads, sharedMemory);
     kernels.put(name, kernel);
+    LOG.log(System.Logger.Level.DEBUG, "uses kernel {0}", name);
     return kernel;
   }
 
