@@ -3,8 +3,9 @@
 // end hold the layout, so that a launcher in another language can fill the bytes.
 // Compiles on the host as well as on the device.
 //
-// Sizes a launcher must refuse (or split the batch): batch * height * width of any activation, a
-// weights tensor, or the number of blocks reaching 2^31. Element offsets are 64-bit throughout.
+// Sizes a launcher must refuse (or split the batch): batch * height * width of any activation with its
+// padding, the elements of a weights tensor, or the number of blocks reaching 2^31. Element offsets
+// into activations are 64-bit throughout.
 #pragma once
 
 #include <cstdint>

@@ -43,18 +43,26 @@ struct WgradTile {
   static constexpr int kPitchA = kBlockM * sizeof(typename T::Storage);
   static constexpr int kPitchB = kBlockN * sizeof(typename T::Storage);
   static_assert(kWarpM % 16 == 0 && kWarpN % 16 == 0 && kPitchA % 128 == 0 && kPitchB % 128 == 0);
+  static_assert(kWarpM % 32 == 0 && kWarpN % 32 == 0 && kWarpM <= 64 && kWarpN <= 64);
 
   float sums[kWarpM / 16][kWarpN / 8][4];
   float biasSums[kWarpM / 16][4];
   int warpRow;
   int warpColumn;
   int lane;
+  uint32_t aOffset;  // of this lane's first ldmatrix row
+  uint32_t bOffset;
 
   __device__ __forceinline__ WgradTile() {
     lane = threadIdx.x % 32;
     int const warp = threadIdx.x / 32;
     warpRow = warp / (kBlockN / kWarpN) * kWarpM;
     warpColumn = warp % (kBlockN / kWarpN) * kWarpN;
+    int const high = lane >> 4;
+    int const middle = (lane >> 3) & 1;
+    int const key = swizzleKey<T>(lane);
+    aOffset = ((lane & 7) + 8 * high) * kPitchA + (((warpRow / 8 + middle) ^ key) << 4);
+    bOffset = ((lane & 7) + 8 * middle) * kPitchB + (((warpColumn / 8 + high) ^ key) << 4);
 #pragma unroll
     for (int i = 0; i < kWarpM / 16; ++i) {
 #pragma unroll
@@ -77,18 +85,14 @@ struct WgradTile {
     uint32_t a[kWarpM / 16][4];
     uint32_t b[kWarpN / 16][4];
     if constexpr (sizeof(typename T::Storage) == 2) {
-      int const aPixel = 16 * step + (lane & 7) + ((lane >> 4) << 3);
-      int const bPixel = 16 * step + (lane & 7) + (((lane >> 3) & 1) << 3);
-      int const key = swizzleKey<T>(lane);
+      // The next m16 tile lies two chunks on, which flips bits of the swizzled offset.
 #pragma unroll
       for (int i = 0; i < kWarpM / 16; ++i) {
-        int const chunk = (warpRow + 16 * i) / 8 + ((lane >> 3) & 1);
-        loadMatricesTransposed(a[i], aStage + aPixel * kPitchA + ((chunk ^ key) << 4));
+        loadMatricesTransposed(a[i], aStage + (aOffset ^ (i << 5)) + 16 * step * kPitchA);
       }
 #pragma unroll
       for (int j = 0; j < kWarpN / 16; ++j) {
-        int const chunk = (warpColumn + 16 * j) / 8 + (lane >> 4);
-        loadMatricesTransposed(b[j], bStage + bPixel * kPitchB + ((chunk ^ key) << 4));
+        loadMatricesTransposed(b[j], bStage + (bOffset ^ (j << 5)) + 16 * step * kPitchB);
       }
     } else {
       int const pixel = 8 * step + lane % 4;

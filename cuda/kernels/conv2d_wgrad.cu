@@ -32,6 +32,9 @@ struct WgradLoader {
   static constexpr int kPassesA = Tile::kStageK / kRowsPerPassA;
   static constexpr int kPassesB = Tile::kStageK / kRowsPerPassB;
   static_assert(Tile::kStageK % kRowsPerPassA == 0 && Tile::kStageK % kRowsPerPassB == 0);
+  static constexpr int kKeyPeriod = sizeof(Storage) == 2 ? 8 : 4;
+  static_assert(kRowsPerPassA % kKeyPeriod == 0 && kRowsPerPassB % kKeyPeriod == 0,
+                "rows of a thread share their swizzle");
   // Columns that share a tap: a whole chunk where channels come in chunks, else each its own.
   static constexpr int kTaps = kSrcChannels > 1 ? 1 : kVector;
   // 16-bit elements cannot be copied one by one asynchronously: they pass through registers, loaded
@@ -44,8 +47,8 @@ struct WgradLoader {
   int channel;
   int rowA;
   int rowB;
-  int chunkA;
-  int chunkB;
+  uint32_t offsetA;  // of its first row in a stage
+  uint32_t offsetB;
   int dy[kTaps];
   int dx[kTaps];
   int64_t tapOffset[kTaps];
@@ -55,11 +58,13 @@ struct WgradLoader {
   __device__ __forceinline__ WgradLoader(const Conv2dWgradParams& params, int tileM, int tileN,
                                          int endPixel)
       : p(params), end(endPixel) {
-    chunkA = threadIdx.x % kChunksA;
+    int const chunkA = threadIdx.x % kChunksA;
     rowA = threadIdx.x / kChunksA;
-    chunkB = threadIdx.x % kChunksB;
+    int const chunkB = threadIdx.x % kChunksB;
     rowB = threadIdx.x / kChunksB;
     channel = tileM * kBlockM + chunkA * kVector;
+    offsetA = rowA * Tile::kPitchA + ((chunkA ^ swizzleKey<T>(rowA)) << 4);
+    offsetB = rowB * Tile::kPitchB + ((chunkB ^ swizzleKey<T>(rowB)) << 4);
 #pragma unroll
     for (int e = 0; e < kTaps; ++e) {
       uint32_t const column = tileN * kBlockN + chunkB * kVector + e;
@@ -76,21 +81,20 @@ struct WgradLoader {
   }
 
   __device__ __forceinline__ uint32_t placeA(uint32_t stage, int i) const {
-    int const row = rowA + i * kRowsPerPassA;
-    return stage + row * Tile::kPitchA + ((chunkA ^ swizzleKey<T>(row)) << 4);
+    return stage + offsetA + i * kRowsPerPassA * Tile::kPitchA;
   }
 
   __device__ __forceinline__ uint32_t placeB(uint32_t stage, int i) const {
-    int const row = rowB + i * kRowsPerPassB;
-    return stage + row * Tile::kPitchB + ((chunkB ^ swizzleKey<T>(row)) << 4);
+    return stage + offsetB + i * kRowsPerPassB * Tile::kPitchB;
   }
 
   __device__ __forceinline__ void load(uint32_t aStage, uint32_t bStage, int firstPixel) {
+    const Storage* const rowsA = static_cast<const Storage*>(p.diffDst) +
+                                 static_cast<int64_t>(firstPixel + rowA) * p.outC + channel;
 #pragma unroll
     for (int i = 0; i < kPassesA; ++i) {
       int const pixel = firstPixel + rowA + i * kRowsPerPassA;
-      const Storage* const from =
-          static_cast<const Storage*>(p.diffDst) + static_cast<int64_t>(pixel) * p.outC + channel;
+      const Storage* const from = rowsA + i * kRowsPerPassA * p.outC;
       auto const address = [&](int e) { return from + e; };
       auto const valid = [&](int e) { return (pixel < end) & (channel + e < p.outC); };
       if constexpr (kHoldsA) {
@@ -110,8 +114,10 @@ struct WgradLoader {
       uint32_t const pRow = p.byOutW.split(inImage, q);
       int const y = pixel < end ? static_cast<int>(pRow) * p.strideH : -(1 << 30);
       int const x = static_cast<int>(q) * p.strideW;
-      const Storage* const from = static_cast<const Storage*>(p.src) +
-                                  ((static_cast<int64_t>(n) * p.inH + y) * p.inW + x) * p.inC;
+      // Pixels are counted in 32 bits (unsigned: what lies outside may wrap, it is not read).
+      int const source = static_cast<int>((n * p.inH + y) * p.inW + x);
+      const Storage* const from =
+          static_cast<const Storage*>(p.src) + static_cast<int64_t>(source) * p.inC;
       auto const address = [&](int e) { return from + tapOffset[e]; };
       auto const valid = [&](int e) {
         return (static_cast<unsigned>(y + dy[e]) < static_cast<unsigned>(p.inH)) &

@@ -621,9 +621,10 @@ void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
     return;
   }
   std::printf("%-32s %-44s conflicts %.0f, sector efficiency %.3f loads %.3f stores, products %.0f of "
-              "%.0f padded (%.0f needed), %.1f MB loaded, %.2f MB stored%s\n",
+              "%.0f padded (%.0f needed), %.1f MB loaded, %.2f MB stored, %.0f warp instructions%s\n",
               v.name, q.name().c_str(), conflicts, loads, stores, counted, products, q.multiplyAdds(),
               counter(json, "globalLoadBytes") / 1e6, counter(json, "globalStoreBytes") / 1e6,
+              counter(json, "total"),
               good ? "" : "  FAILED");
 }
 
