@@ -53,8 +53,7 @@ public final class Agreement {
     }
     int classes = workload.network().classes();
     double forward =
-        distance(
-            centred(logits, classes), centred(contender.forward(), classes), 0, logits.length);
+        distance(centred(logits, classes), centred(contender.forward(), classes), 0, logits.length);
     require(name, "logits", forward, LOGITS);
     Contender.Gradients theirs = contender.gradients();
     double loss = Math.abs(ours.loss() - theirs.loss()) / Math.abs(ours.loss());
