@@ -46,24 +46,26 @@ public final class Dl4jContender implements Contender {
             .list();
     for (Layer layer : workload.network().layers()) {
       switch (layer) {
-        case Layer.Convolution convolution when !isLinear(convolution.descriptor()) -> {
+        case Layer.Convolution convolution -> {
           Conv2dDescriptor d = convolution.descriptor();
-          list.layer(
-              new ConvolutionLayer.Builder(d.kh(), d.kw())
-                  .nIn(d.ic())
-                  .nOut(d.oc())
-                  .stride(d.strideH(), d.strideW())
-                  .convolutionMode(ConvolutionMode.Same)
-                  .activation(new ActivationLReLU(workload.rectifier().slope()))
-                  .build());
-        }
-        case Layer.Convolution logits ->
+          if (isLinear(d)) {
             list.layer(
                 new OutputLayer.Builder(LossFunctions.LossFunction.MCXENT)
-                    .nIn(logits.descriptor().ic())
+                    .nIn(d.ic())
                     .nOut(classes)
                     .activation(Activation.SOFTMAX)
                     .build());
+          } else {
+            list.layer(
+                new ConvolutionLayer.Builder(d.kh(), d.kw())
+                    .nIn(d.ic())
+                    .nOut(d.oc())
+                    .stride(d.strideH(), d.strideW())
+                    .convolutionMode(ConvolutionMode.Same)
+                    .activation(new ActivationLReLU(workload.rectifier().slope()))
+                    .build());
+          }
+        }
         case Layer.GlobalMeanPooling pool ->
             list.layer(new GlobalPoolingLayer.Builder(PoolingType.AVG).build());
         case Layer.Input input -> {}
@@ -73,8 +75,7 @@ public final class Dl4jContender implements Contender {
     }
     network =
         new MultiLayerNetwork(
-            list.setInputType(
-                    InputType.convolutional(in.height(), in.width(), in.channels()))
+            list.setInputType(InputType.convolutional(in.height(), in.width(), in.channels()))
                 .build());
     network.init();
     List<ParameterSpec> specs = workload.network().parameters();
@@ -130,8 +131,7 @@ public final class Dl4jContender implements Contender {
   }
 
   private float[] toOurs(INDArray gradient) {
-    INDArray ours =
-        gradient.rank() == 4 ? gradient.permute(0, 2, 3, 1) : gradient.transpose();
+    INDArray ours = gradient.rank() == 4 ? gradient.permute(0, 2, 3, 1) : gradient.transpose();
     return ours.dup('c').reshape(-1).toFloatVector();
   }
 
