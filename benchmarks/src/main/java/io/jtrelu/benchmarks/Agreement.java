@@ -51,7 +51,9 @@ public final class Agreement {
       ours = library.gradients();
       logits = library.forward();
     }
-    double forward = distance(logits, contender.forward(), 0, logits.length);
+    int classes = workload.network().classes();
+    double forward =
+        distance(centred(logits, classes), centred(contender.forward(), classes), 0, logits.length);
     require(name, "logits", forward, LOGITS);
     Contender.Gradients theirs = contender.gradients();
     double loss = Math.abs(ours.loss() - theirs.loss()) / Math.abs(ours.loss());
@@ -82,6 +84,21 @@ public final class Agreement {
       float theirs = contender.gradients().loss();
       require(name, "loss", Math.abs(ours - theirs) / Math.abs(ours), LOSS_16_BITS);
     }
+  }
+
+  /** Without each row's mean: what softmax sees. */
+  private static float[] centred(float[] logits, int classes) {
+    float[] result = logits.clone();
+    for (int row = 0; row < logits.length; row += classes) {
+      double mean = 0;
+      for (int k = 0; k < classes; k++) {
+        mean += logits[row + k] / classes;
+      }
+      for (int k = 0; k < classes; k++) {
+        result[row + k] -= (float) mean;
+      }
+    }
+    return result;
   }
 
   /** |a - b| / |a| over a range; NaN if anything is. */

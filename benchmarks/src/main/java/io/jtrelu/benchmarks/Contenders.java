@@ -1,6 +1,7 @@
 package io.jtrelu.benchmarks;
 
 import io.jtrelu.benchmarks.peers.DjlContender;
+import io.jtrelu.benchmarks.peers.Dl4jContender;
 import io.jtrelu.benchmarks.peers.OneDnnContender;
 import io.jtrelu.benchmarks.peers.OnnxRuntimeContender;
 import io.jtrelu.tensor.DataType;
@@ -27,6 +28,7 @@ public final class Contenders {
               workload,
               DjlContender.Format.valueOf(parts[1]),
               DjlContender.Scale.valueOf(parts[2]));
+      case "DL4J" -> new Dl4jContender(workload);
       case "ONNXRUNTIME" -> new OnnxRuntimeContender(workload);
       case "ONEDNN" -> new OneDnnContender(workload);
       default -> throw new IllegalArgumentException("unknown contender " + name);

@@ -28,6 +28,8 @@ final class Environment {
           "pytorch-native-cpu",
           "pytorch-jni",
           "openblas",
+          "nd4j-native",
+          "deeplearning4j-nn",
           "onnxruntime");
 
   private Environment() {}

@@ -54,6 +54,7 @@ final class Plan {
     sgemm(3, 0.5);
     List<String> first = new ArrayList<>(all(DJL));
     first.add(1, "onednn");
+    first.add("dl4j");
     network("training step", "TrainingStep.step", 3, "plain50", 64, 4, 1, first);
     network("training step", "TrainingStep.step", 3, "chain:20:32", 32, 3, 1, all(DJL_SHORT));
     network("training step", "TrainingStep.step", 3, "chain:20:128", 8, 3, 1, all(DJL_SHORT));
@@ -81,11 +82,15 @@ final class Plan {
     sgemm(5, 1);
     List<String> first = new ArrayList<>(all(DJL));
     first.add(1, "onednn");
+    first.add("dl4j");
     network("training step", "TrainingStep.step", 3, "plain50", 64, 8, 1, first);
     int[][] chains = {{16, 64}, {32, 64}, {64, 32}, {128, 16}, {256, 4}};
     for (int[] chain : chains) {
       List<String> contenders = new ArrayList<>(all(DJL));
       contenders.add(1, "onednn");
+      if (chain[0] <= 64) {
+        contenders.add("dl4j");
+      }
       network(
           "training step",
           "TrainingStep.step",
