@@ -55,6 +55,19 @@ public interface Backend extends AutoCloseable {
   /** Sets all elements of a tensor on this device. */
   void fill(Stream stream, Tensor dst, float value);
 
+  /**
+   * Records the operations that some work gives to a stream, without running them, so that they run
+   * again as one.
+   *
+   * @param work gives operations to this stream and nothing else: a backend may call it once, now,
+   *     or once per replay; so it neither waits for the stream nor reads results nor changes
+   *     anything on the host. Host memory in its copies is read or written at each replay.
+   * @return owned by the caller
+   */
+  default Recording record(Stream stream, Runnable work) {
+    return new DirectRecording(work);
+  }
+
   /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */
   Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation);
@@ -79,6 +92,21 @@ public interface Backend extends AutoCloseable {
 
   /** Prepares a global mean-pooling of NHWC sources. */
   GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation);
+
+  /**
+   * Prepares per-location normalisation of images.
+   *
+   * @param src NHWC
+   * @param srcType U8 or F32
+   * @param type storage type of the result
+   * @throws UnsupportedException if the backend has no such operation, as this default does not:
+   *     normalise on the host
+   */
+  default LocationNorm locationNorm(
+      Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
+    throw new UnsupportedException(
+        "the " + name() + " backend has no per-location normalisation; normalise on the host");
+  }
 
   /** Prepares softmax cross-entropy. */
   SoftmaxCrossEntropy softmaxCrossEntropy(int n, int classes, DataType type, float smoothing);

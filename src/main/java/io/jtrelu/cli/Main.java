@@ -33,6 +33,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
       TrainCommand.class,
       EvaluateCommand.class,
       CompareCommand.class,
+      ShapeCommand.class,
       DevicesCommand.class
     })
 public final class Main implements Callable<Integer> {

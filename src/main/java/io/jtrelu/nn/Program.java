@@ -84,6 +84,10 @@ public final class Program implements AutoCloseable {
   private final boolean[] heldForBackward;
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
   private final List<Step> forward = new ArrayList<>();
+
+  /** For each forward step the layer whose value it completes. */
+  private final List<Integer> completed = new ArrayList<>();
+
   private final List<Step> backward = new ArrayList<>();
   private final List<LoadStep> loads = new ArrayList<>();
   private final SoftmaxCrossEntropy loss;
@@ -137,7 +141,11 @@ public final class Program implements AutoCloseable {
               backend.softmaxCrossEntropy(
                   batch, network.classes(), options.type(), options.labelSmoothing()));
       for (int i = 0; i < count; i++) {
+        int steps = forward.size();
         compile(i);
+        if (forward.size() > steps) {
+          completed.add(fusedActivation[i] == NONE ? i : fusedActivation[i]);
+        }
       }
     } catch (RuntimeException | Error failure) {
       close();
@@ -544,6 +552,17 @@ public final class Program implements AutoCloseable {
     }
   }
 
+  /** Looks at values during a forward pass. */
+  interface Observer {
+    /**
+     * A layer's value, complete once the stream's work so far is done.
+     *
+     * @param layer its index; one that is fused with the next is not shown
+     * @param value valid during the call
+     */
+    void value(int layer, Tensor value);
+  }
+
   /** The values of one pass and the stream it runs on. Used by one thread at a time. */
   public static final class Workspace implements AutoCloseable {
     private final Program program;
@@ -631,6 +650,16 @@ public final class Program implements AutoCloseable {
         step.run(this);
       }
       return values[values.length - 1];
+    }
+
+    /** Runs the network without dropout and shows each value before its memory is used again. */
+    void forward(Tensor images, Observer observer) {
+      values[0] = images;
+      for (int s = 0; s < program.forward.size(); s++) {
+        program.forward.get(s).run(this);
+        int layer = program.completed.get(s);
+        observer.value(layer, values[layer]);
+      }
     }
 
     /**

@@ -86,7 +86,8 @@ public record LineChart(
     return SvgCanvas.inline(width, height, title, body());
   }
 
-  private String body() {
+  /** What is drawn, without the svg element around it. */
+  String body() {
     List<Legend.Item> items = new ArrayList<>();
     double[] bounds = {Double.MAX_VALUE, -Double.MAX_VALUE, Double.MAX_VALUE, -Double.MAX_VALUE};
     for (int i = 0; i < series.size(); i++) {

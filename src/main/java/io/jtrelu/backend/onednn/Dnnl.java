@@ -244,6 +244,15 @@ final class Dnnl implements AutoCloseable {
     }
   }
 
+  /** Moves a primitive descriptor on to an implementation that does not use batch-reduce GEMM. */
+  void avoidBatchReduceGemm(long primitiveDescriptor) {
+    String name = implementation(primitiveDescriptor);
+    while (name.contains("brg")) {
+      call("dnnl_primitive_desc_next_impl", primitiveDescriptor);
+      name = implementation(primitiveDescriptor);
+    }
+  }
+
   private Object invoke(String function, ValueLayout result, Object... arguments) {
     try (Arena arena = Arena.ofConfined()) {
       Object[] values = arguments.clone();

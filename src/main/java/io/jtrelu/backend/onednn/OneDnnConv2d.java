@@ -23,6 +23,7 @@ import org.jspecify.annotations.Nullable;
  */
 final class OneDnnConv2d extends Conv2d {
   private static final long ALIGNMENT = 4096;
+  private static final Rectifier RELU = new Rectifier(0, 1);
 
   private final Dnnl library;
   private final Lifetime lifetime = new Lifetime("convolution");
@@ -122,7 +123,7 @@ final class OneDnnConv2d extends Conv2d {
 
   private long postOperations(Dnnl.Scope scope, Rectifier phi) {
     long operations = scope.postOperations();
-    if (phi.slope() != 1) {
+    if (phi.slope() != 1 && phi.slope() != 0) {
       library.call(
           "dnnl_post_ops_append_eltwise", operations, dnnl.dnnl_eltwise_relu, phi.slope(), 0f);
     }
@@ -190,6 +191,7 @@ final class OneDnnConv2d extends Conv2d {
     private final Dnnl library;
     private final Dnnl.Scope scope;
     private final boolean linear;
+    private final boolean readsOnlyPadding; // some element of dst
     private final long elements;
     private final long src;
     private final long dst;
@@ -216,6 +218,9 @@ final class OneDnnConv2d extends Conv2d {
               && d.ow() == 1
               && d.padTop() == 0
               && d.padLeft() == 0;
+      this.readsOnlyPadding =
+          missesSource(d.h(), d.oh(), d.kh(), d.strideH(), d.dilationH(), d.padTop())
+              || missesSource(d.w(), d.ow(), d.kw(), d.strideW(), d.dilationW(), d.padLeft());
       int storage = type == DataType.BF16 ? dnnl.dnnl_bf16 : dnnl.dnnl_f32;
       int f32 = dnnl.dnnl_f32;
       int any = dnnl.dnnl_format_tag_any;
@@ -250,6 +255,22 @@ final class OneDnnConv2d extends Conv2d {
       padEnd = dims(d.padBottom(), d.padRight());
     }
 
+    /** Whether along one axis some window has no tap within the source. */
+    private static boolean missesSource(
+        int extent, int outputs, int kernel, int stride, int dilation, int padding) {
+      for (int p = 0; p < outputs; p++) {
+        boolean hits = false;
+        for (int r = 0; r < kernel; r++) {
+          int at = p * stride - padding + r * dilation;
+          hits |= at >= 0 && at < extent;
+        }
+        if (!hits) {
+          return true;
+        }
+      }
+      return false;
+    }
+
     private static long[] dims(long... dims) {
       return dims;
     }
@@ -261,6 +282,14 @@ final class OneDnnConv2d extends Conv2d {
 
     long plainWeights() {
       return plainWeights;
+    }
+
+    // oneDNN before 3.12.2 crashes in such convolutions (its issue 5942).
+    private long checked(long primitiveDescriptor) {
+      if (readsOnlyPadding) {
+        library.avoidBatchReduceGemm(primitiveDescriptor);
+      }
+      return primitiveDescriptor;
     }
 
     long forward(long attributes) {
@@ -275,20 +304,21 @@ final class OneDnnConv2d extends Conv2d {
               bias,
               dst,
               attributes)
-          : library.create(
-              "dnnl_convolution_forward_primitive_desc_create",
-              library.engine(),
-              training,
-              dnnl.dnnl_convolution_direct,
-              src,
-              weights,
-              bias,
-              dst,
-              strides,
-              dilations,
-              padBegin,
-              padEnd,
-              attributes);
+          : checked(
+              library.create(
+                  "dnnl_convolution_forward_primitive_desc_create",
+                  library.engine(),
+                  training,
+                  dnnl.dnnl_convolution_direct,
+                  src,
+                  weights,
+                  bias,
+                  dst,
+                  strides,
+                  dilations,
+                  padBegin,
+                  padEnd,
+                  attributes));
     }
 
     long backwardData(long hint) {
@@ -301,19 +331,20 @@ final class OneDnnConv2d extends Conv2d {
               dst,
               hint,
               scope.attributes())
-          : library.create(
-              "dnnl_convolution_backward_data_primitive_desc_create",
-              library.engine(),
-              dnnl.dnnl_convolution_direct,
-              diffSrc,
-              weights,
-              dst,
-              strides,
-              dilations,
-              padBegin,
-              padEnd,
-              hint,
-              scope.attributes());
+          : checked(
+              library.create(
+                  "dnnl_convolution_backward_data_primitive_desc_create",
+                  library.engine(),
+                  dnnl.dnnl_convolution_direct,
+                  diffSrc,
+                  weights,
+                  dst,
+                  strides,
+                  dilations,
+                  padBegin,
+                  padEnd,
+                  hint,
+                  scope.attributes()));
     }
 
     long backwardWeights(long hint) {
@@ -327,20 +358,21 @@ final class OneDnnConv2d extends Conv2d {
               dst,
               hint,
               scope.attributes())
-          : library.create(
-              "dnnl_convolution_backward_weights_primitive_desc_create",
-              library.engine(),
-              dnnl.dnnl_convolution_direct,
-              src,
-              diffWeights,
-              bias,
-              dst,
-              strides,
-              dilations,
-              padBegin,
-              padEnd,
-              hint,
-              scope.attributes());
+          : checked(
+              library.create(
+                  "dnnl_convolution_backward_weights_primitive_desc_create",
+                  library.engine(),
+                  dnnl.dnnl_convolution_direct,
+                  src,
+                  diffWeights,
+                  bias,
+                  dst,
+                  strides,
+                  dilations,
+                  padBegin,
+                  padEnd,
+                  hint,
+                  scope.attributes()));
     }
   }
 
@@ -371,6 +403,22 @@ final class OneDnnConv2d extends Conv2d {
     long packed = require(weights).forward();
     long scratchpad = lane.workspace(forward.scratchpadBytes());
     forward.run(lane, scratchpad, src.address(), packed, bias.address(), dst.address());
+    if (activation().slope() == 0) {
+      clamp(lane, dst);
+    }
+  }
+
+  /** max(dst, 0): oneDNN's own would turn a NaN into 0 and hide that training has failed. */
+  private void clamp(OneDnnStream lane, Tensor dst) {
+    float[] x = lane.chunk(0);
+    long elements = dst.shape().elements();
+    for (long i = 0; i < elements; i += Elements.CHUNK) {
+      int count = (int) Math.min(Elements.CHUNK, elements - i);
+      long at = dst.address() + i * type().bytes();
+      Elements.load(type(), at, x, count);
+      Elements.rectify(RELU, x, count);
+      Elements.store(type(), x, at, count);
+    }
   }
 
   @Override
@@ -432,6 +480,10 @@ final class OneDnnConv2d extends Conv2d {
     long workspace = lane.workspace(biasAt + diffBias.bytes());
     long blocked = workspace + weightsAt;
     long bias = overwrite ? diffBias.address() : workspace + biasAt;
+    if (type() == DataType.BF16 && (descriptor().strideH() > 1 || descriptor().strideW() > 1)) {
+      // oneDNN 3.11's jit_bf16 reads parts of its scratchpad that it has not written.
+      Elements.zero(workspace, backwardWeights.scratchpadBytes());
+    }
     backwardWeights.run(lane, workspace, src.address(), diffDst.address(), blocked, bias);
     reorder.run(lane, workspace, blocked, diffWeights.address(), 0, 0);
     if (!overwrite) {

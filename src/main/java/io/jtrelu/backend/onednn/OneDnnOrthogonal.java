@@ -22,7 +22,6 @@ import java.util.stream.IntStream;
  */
 final class OneDnnOrthogonal extends Orthogonal {
   private static final int BLOCK = 64;
-  private static final int PANEL = 256;
 
   private final Dnnl library;
   private final Lifetime lifetime = new Lifetime("orthogonal generator");
@@ -39,7 +38,9 @@ final class OneDnnOrthogonal extends Orthogonal {
     int k = Math.min(rows(), cols());
     Elements.zero(dst.address(), dst.bytes());
     int blocks = Math.ceilDiv(k, BLOCK);
-    int panels = Math.ceilDiv(k, PANEL);
+    int width =
+        Math.clamp(k / 8, 64, 256); // not the number of cores: results must not depend on it
+    int panels = Math.ceilDiv(k, width);
     try (Arena arena = Arena.ofShared()) {
       Reflections[] reflections = new Reflections[blocks];
       for (int i = 0; i < blocks; i++) {
@@ -52,15 +53,15 @@ final class OneDnnOrthogonal extends Orthogonal {
       // The last panels pass through most blocks: they are started first.
       IntStream.range(0, panels)
           .parallel()
-          .forEach(i -> panel(reflections, (panels - 1 - i) * PANEL, k, dst.address()));
+          .forEach(i -> panel(reflections, (panels - 1 - i) * width, width, k, dst.address()));
     }
   }
 
-  private void panel(Reflections[] reflections, int from, int k, long dst) {
-    int to = Math.min(from + PANEL, k);
+  private void panel(Reflections[] reflections, int from, int width, int k, long dst) {
+    int to = Math.min(from + width, k);
     try (Arena arena = Arena.ofConfined()) {
-      long x = arena.allocate((long) BLOCK * PANEL * Float.BYTES, 64).address();
-      long y = arena.allocate((long) BLOCK * PANEL * Float.BYTES, 64).address();
+      long x = arena.allocate(floats((long) BLOCK * width), 64).address();
+      long y = arena.allocate(floats((long) BLOCK * width), 64).address();
       for (int i = reflections.length - 1; i >= 0; i--) {
         int first = Math.max(from, reflections[i].first); // columns before it stay as they are
         if (first < to) {

@@ -8,6 +8,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -197,6 +198,13 @@ public final class ReferenceBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return new ReferenceGlobalMeanPool(src, type, srcActivation);
+  }
+
+  @Override
+  public LocationNorm locationNorm(
+      Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
+    requirePreparable(type);
+    return new ReferenceLocationNorm(src, srcType, type, settings);
   }
 
   @Override

@@ -232,6 +232,23 @@ class OneDnnBackendTest {
     }
   }
 
+  /** A failed training step must show, not be clamped away. */
+  @Test
+  void rectifiersKeepNaN() {
+    try (Stream stream = backend.newStream()) {
+      for (float slope : new float[] {0, 0.4f, 1}) {
+        for (Conv2dDescriptor d :
+            List.of(DIRECT, WINOGRAD, Conv2dDescriptor.linear(2, 8, 8).withBatch(3))) {
+          try (Layer layer = layer(d, new Rectifier(slope, 1))) {
+            layer.src.put(0, Float.NaN);
+            layer.run(stream, Write.OVERWRITE);
+            assertTrue(Float.isNaN(layer.dst.get(0)), d + " slope " + slope);
+          }
+        }
+      }
+    }
+  }
+
   @Test
   void packedWeightsFitOperationsOfEqualFormatOnly() {
     try (Stream stream = backend.newStream();

@@ -1,0 +1,104 @@
+// conv2d_fprop_*: convolution, bias and rectifier in one pass.
+//
+//   dst[n,p,q,k] = phi(bias[k] + sum_{r,s,c} src[n, p*sh - pt + r*dh, q*sw - pl + s*dw, c]
+//                                            * weights[k,r,s,c]),   phi(x) = scale * (x>0 ? x : slope*x)
+//
+// src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
+// outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
+// Registers: 215 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
+// _any for every channel count, _stem for few. The main loop is conv2d_gather.cuh; only the epilogue
+// is here. Oracle: backend/reference, cuda/tests.
+#include "conv2d_gather.cuh"
+
+namespace {
+
+// bias[k ..], zero where there is none.
+template <int kVector>
+__device__ __forceinline__ void loadBias(const Conv2dParams& p, int k, float (&bias)[kVector]) {
+#pragma unroll
+  for (int e = 0; e < kVector; e += 4) {
+    if (p.vectorOut && reinterpret_cast<uintptr_t>(p.bias) % 16 == 0) {
+      float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (p.bias != nullptr && k < p.outC) {
+        four = __ldg(reinterpret_cast<const float4*>(p.bias + k + e));
+      }
+      bias[e] = four.x;
+      bias[e + 1] = four.y;
+      bias[e + 2] = four.z;
+      bias[e + 3] = four.w;
+    } else {
+#pragma unroll
+      for (int i = e; i < e + 4; ++i) {
+        bias[i] = p.bias != nullptr && k + i < p.outC ? __ldg(p.bias + k + i) : 0.0f;
+      }
+    }
+  }
+}
+
+template <class T, int kBlockM, int kBlockN, int kStages, class Tile, class Loader>
+__device__ __forceinline__ void fprop(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  using Storage = typename T::Storage;
+  constexpr int kVector = T::kVector;
+
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
+  WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
+  Tile tile;
+  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
+
+  uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
+#pragma unroll
+  for (int v = 0; v < Tile::kVectors; ++v) {
+    int const k = index.n * kBlockN + tile.column(v);
+    float bias[kVector];
+    loadBias<kVector>(p, k, bias);
+#pragma unroll
+    for (int i = 0; i < Tile::kRows; ++i) {
+      uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(i);
+      if (m >= pixels || k >= p.outC) {
+        continue;
+      }
+      float x[kVector];
+      tile.read(i, v, x);
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        x[e] = rectify(x[e] + bias[e], p.scale, p.slope);
+      }
+      Storage* const out = static_cast<Storage*>(p.out) + static_cast<int64_t>(m) * p.outC + k;
+      if (p.vectorOut) {
+        *reinterpret_cast<uint4*>(out) = packVector<T>(x);
+      } else {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) {
+          if (k + e < p.outC) {
+            out[e] = T::fromFloat(x[e]);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+// One kernel: Loader<type, blockM, blockN, threads, ...> fills the stages.
+#define KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes, ...)       \
+  static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
+  static_assert(blockK * sizeof(type::Storage) == kRowBytes);                                      \
+  static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \
+  extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
+      name(const __grid_constant__ Conv2dParams params) {                                          \
+    fprop<type, blockM, blockN, stages, GatherTile<type, blockM, blockN, warpM, warpN>,            \
+          __VA_ARGS__>(params);                                                                    \
+  }
+#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+  KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
+         GatherLoader<type, blockM, blockN, threads, channels>)
+#define FPROP_STEM(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,     \
+                   bytes)                                                                          \
+  KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
+         StemLoader<type, blockM, blockN, threads>)
+#define DGRAD(...)
+#define WGRAD(...)
+#include "conv2d_variants.def"

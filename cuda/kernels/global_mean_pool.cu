@@ -1,0 +1,76 @@
+// Mean over all locations of an image.
+//
+//   forward   out[n,c]       = 1/(h*w) * sum over locations of src[n,location,c]
+//   backward  out[n,loc.,c]  = ([out +] diff[n,c] / (h*w)) * psi'(src)
+//
+// Layout NHWC, locations = h*w. Forward: a block of 32 channels x 8 rows of locations for one image;
+// each row sums every eighth location, the rows are added in order in 1 KiB of shared memory.
+// Backward: a thread per element, warps along channels. Threads: 256; aims at 40 registers. Bound:
+// memory (one pass over src; one to three passes backward). Limits: none. Oracle:
+// GlobalMeanPoolContract.
+#include "storage.cuh"
+
+struct GlobalMeanPoolParameters {
+  const void* src;
+  const void* diff;
+  void* out;
+  long long n;  // images forward, elements of out backward
+  int locations;
+  int c;
+  Rectifier rectifier;
+  int accumulate;
+  int derivative;
+};
+
+constexpr int kLanes = 32;
+constexpr int kRows = 8;
+constexpr int kThreads = kLanes * kRows;
+
+template <typename T>
+__device__ __forceinline__ void global_mean_pool_forward(const GlobalMeanPoolParameters& p) {
+  __shared__ float partial[kRows][kLanes];
+  const int lane = threadIdx.x % kLanes;
+  const int row = threadIdx.x / kLanes;
+  const int tiles = (p.c + kLanes - 1) / kLanes;
+  const long long image = blockIdx.x / tiles;
+  const int c = (blockIdx.x % tiles) * kLanes + lane;
+  float sum = 0;
+  if (c < p.c) {
+    const T* src = static_cast<const T*>(p.src) + image * p.locations * p.c + c;
+    for (int location = row; location < p.locations; location += kRows) {
+      sum += widen(src[static_cast<long long>(location) * p.c]);
+    }
+  }
+  partial[row][lane] = sum;
+  __syncthreads();
+  if (row == 0 && c < p.c) {
+#pragma unroll
+    for (int other = 1; other < kRows; ++other) {
+      sum += partial[other][lane];
+    }
+    static_cast<T*>(p.out)[image * p.c + c] = narrow<T>(sum / static_cast<float>(p.locations));
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void global_mean_pool_backward(const GlobalMeanPoolParameters& p) {
+  const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= p.n) {
+    return;
+  }
+  int c, location;
+  const long long image = divide(divide(i, p.c, &c), p.locations, &location);
+  T* out = static_cast<T*>(p.out);
+  float gradient = widen(static_cast<const T*>(p.diff)[image * p.c + c]) /
+                   static_cast<float>(p.locations);
+  if (p.accumulate) {
+    gradient += widen(out[i]);
+  }
+  if (p.derivative) {
+    gradient *= p.rectifier.derivative(widen(static_cast<const T*>(p.src)[i]));
+  }
+  out[i] = narrow<T>(gradient);
+}
+
+ENTRY_POINTS(global_mean_pool_forward, GlobalMeanPoolParameters, kThreads)
+ENTRY_POINTS(global_mean_pool_backward, GlobalMeanPoolParameters, kThreads)

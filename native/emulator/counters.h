@@ -1,0 +1,50 @@
+// What a launch did, counted while it runs.
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+
+#include "program.h"
+
+namespace emu {
+
+struct Counters {
+  uint64_t instructions[(int)OpClass::Count] = {};  // executed by a warp
+  uint64_t lanes[(int)OpClass::Count] = {};         // times active lanes
+  uint64_t globalLoadSectors = 0, globalLoadSectorsMinimum = 0, globalLoadBytes = 0, globalLoadRequests = 0;
+  uint64_t globalStoreSectors = 0, globalStoreSectorsMinimum = 0, globalStoreBytes = 0, globalStoreRequests = 0;
+  uint64_t sharedLoadWavefronts = 0, sharedLoadConflicts = 0, sharedStoreWavefronts = 0, sharedStoreConflicts = 0;
+  uint64_t sharedLoadBytes = 0, sharedStoreBytes = 0;
+  uint64_t localLoadBytes = 0, localStoreBytes = 0;
+  uint64_t tensorMultiplyAdds = 0, fusedMultiplyAdds = 0, barriers = 0, atomics = 0;
+  void add(const Counters& c);
+};
+
+struct LaunchRecord {
+  uint64_t id = 0;
+  std::string kernel;
+  unsigned grid[3], block[3];
+  uint32_t staticShared = 0, dynamicShared = 0;
+  int registers = 0, localBytes = 0;
+  int error = 0;
+  Counters counters;
+  std::string json() const;
+};
+
+/// The counters of the last launches, oldest first.
+class LaunchLog {
+ public:
+  void add(LaunchRecord r);
+  void clear();
+  std::string json();
+  uint64_t total();
+
+ private:
+  std::mutex mutex;
+  std::deque<LaunchRecord> records;
+  uint64_t all = 0;
+};
+LaunchLog& launchLog();
+
+}  // namespace emu

@@ -1,0 +1,133 @@
+// State behind the driver API. One lock serialises all calls; work is done when it is enqueued, so streams never lag.
+#pragma once
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "cuda_abi.h"
+#include "execution.h"
+
+namespace emu {
+
+struct Context {
+  bool primary = false;
+  int references = 0;
+  unsigned flags = 0;
+  int error = 0;  // once a kernel has failed, every call says so
+  std::unordered_map<int, size_t> limits;
+};
+
+struct ModuleObject;
+struct FunctionObject {
+  std::unique_ptr<Program> program;
+  ModuleObject* module = nullptr;
+  uint32_t maxDynamicShared = 48 * 1024;
+};
+struct ModuleObject {
+  std::unordered_map<std::string, std::unique_ptr<FunctionObject>> functions;
+  std::unordered_map<std::string, std::pair<uint64_t, size_t>> globals;
+};
+
+struct GraphObject;
+struct StreamObject {
+  unsigned flags = 0;
+  int priority = 0;
+  uint64_t id = 0;
+  GraphObject* capture = nullptr;  // records into this graph instead of working
+  bool origin = false, invalidated = false;
+  int mode = 0;                    // 0 global, 1 of the thread, 2 relaxed
+  std::thread::id captureThread;
+  std::vector<struct Node*> tail;  // what the next recorded node depends on
+};
+struct EventObject {
+  unsigned flags = 0;
+  bool recorded = false;
+  GraphObject* capture = nullptr;
+  std::vector<struct Node*> tail;
+};
+
+struct KernelWork {
+  FunctionObject* function = nullptr;
+  unsigned grid[3] = {1, 1, 1}, block[3] = {1, 1, 1}, shared = 0;
+  std::vector<uint8_t> parameters;
+  bool cooperative = false;
+};
+struct Node {
+  enum Kind : int { Kernel = 0, Memcpy = 1, Memset = 2, Host = 3, Graph = 4, Empty = 5, WaitEvent = 6, EventRecord = 7 } kind = Empty;
+  KernelWork kernel;
+  std::vector<void*> parameterPointers;     // for cuGraphKernelNodeGetParams
+  std::function<CUresult()> work;           // all but kernels
+  CUDA_MEMSET_NODE_PARAMS memset{};
+  std::vector<Node*> dependencies;
+  GraphObject* graph = nullptr;
+  Node* original = nullptr;                 // in a copy: the node it was made from
+};
+struct GraphObject {
+  std::vector<std::unique_ptr<Node>> nodes;
+  bool capturing = false;
+};
+
+struct Settings {
+  int major = 8, minor = 0, multiprocessors = 8, threads = 0;
+  uint64_t seed = 0, instructionLimit = 1ull << 32;
+  bool strict = true;
+  int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
+  int failLaunchCode = 0, deviceLost = 0;
+};
+
+struct Driver {
+  Driver();
+  std::recursive_mutex mutex;
+  bool initialised = false;
+  Settings settings;
+  Context primary;
+  std::unordered_set<Context*> contexts;
+  std::unordered_set<ModuleObject*> modules;
+  std::unordered_set<FunctionObject*> functions;
+  std::unordered_set<StreamObject*> streams;
+  std::unordered_set<EventObject*> events;
+  std::unordered_set<GraphObject*> graphs, executables;
+  std::unordered_set<Node*> nodes;
+  std::unordered_set<void*> pools;
+  StreamObject defaultStream;
+  uint64_t nextId = 1;
+  int capturesGlobal = 0;
+
+  StreamObject* stream(void* handle);
+  size_t sharedOptIn() const;
+  size_t sharedPerMultiprocessor() const;
+};
+Driver& driver();
+std::vector<Context*>& contextStack();
+
+/// A wrong call of the API, reported beside its error code.
+CUresult refuse(CUresult code, const char* kind, const std::string& kernel, const std::string& message);
+
+CUresult loadModule(const void* image, size_t size, ModuleObject** out, std::string& log);
+CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params, void** extra, KernelWork& out);
+CUresult runKernel(const KernelWork& k);
+int occupancy(const FunctionObject& f, int threads, size_t dynamicShared);
+/// Does the work now, or records it where the stream is being captured.
+CUresult enqueue(void* stream, Node&& node);
+CUresult runNode(Node& n);
+
+// Every API function begins so.
+#define ENTER()                                                                  \
+  auto& d = ::emu::driver();                                                     \
+  std::lock_guard lock(d.mutex);                                                 \
+  if (!d.initialised) return CUDA_ERROR_NOT_INITIALIZED;                         \
+  (void)d
+#define ENTER_CONTEXT()                                                          \
+  ENTER();                                                                       \
+  if (::emu::contextStack().empty()) return CUDA_ERROR_INVALID_CONTEXT;          \
+  if (d.settings.deviceLost) return d.settings.deviceLost;                       \
+  ::emu::Context* context = ::emu::contextStack().back();                        \
+  if (!d.contexts.count(context)) return CUDA_ERROR_INVALID_CONTEXT;             \
+  if (context->error) return context->error
+
+}  // namespace emu

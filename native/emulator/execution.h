@@ -1,0 +1,201 @@
+// State of a running launch: blocks, warps, shared memory, and the checks that ride along.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "counters.h"
+#include "device_memory.h"
+#include "program.h"
+#include "report.h"
+
+namespace emu {
+
+// Generic addresses of shared, local and parameter memory lie in windows that no host mapping uses.
+constexpr uint64_t sharedWindow = 0x0001'0000'0000ull, localWindow = 0x0002'0000'0000ull, paramWindow = 0x0003'0000'0000ull;
+constexpr uint64_t windowSize = 0x0001'0000'0000ull;
+
+/// A fault stops the launch, as the hardware would.
+struct Fault {
+  std::string kind, message, space;
+  int cudaError;
+  int lane;
+  uint64_t address = 0;
+  int bytes = 0;
+};
+
+enum Cuda : int {
+  illegalAddress = 700, assertFailed = 710, misalignedAddress = 716, launchFailed = 719, launchTimeout = 702, illegalInstruction = 715
+};
+
+struct Launch;
+struct Block;
+struct Worker;
+
+/// Blocks that released what they wrote by a fence followed by an atomic on some address, in order of arrival.
+struct SyncVariable {
+  std::mutex mutex;
+  std::unordered_map<uint32_t, size_t> position;
+};
+
+/// Shared memory of a block. Each 4-byte word has a cell for its last writer and its last reader:
+/// time << 16 | lane << 10 | warp << 5 | strong << 4 | mask of bytes. Lane codes 32.. mean "several lanes", asyncLane an unfinished cp.async.
+struct SharedMemory {
+  static constexpr uint32_t several = 32u << 10, asyncLane = 63u << 10, strong = 16;
+  std::vector<uint8_t> bytes;
+  std::vector<uint32_t> writers, readers;
+  std::vector<uint8_t> initialised;  // mask of bytes written, for words that were written in parts
+  uint32_t size = 0;
+  void start(uint32_t size);
+};
+
+/// An issued cp.async whose bytes are not yet in shared memory.
+struct PendingCopy {
+  uint32_t lanes = 0;
+  int group = -1;  // -1: not committed
+  int bytes = 0;
+  uint32_t to[32];
+  alignas(64) uint8_t data[32 * 16];
+};
+
+struct Group {
+  int pc;
+  uint32_t lanes;
+  int waiting = -1;       // barrier it waits at
+  bool parked = false;    // waits for lanes of its member mask
+};
+
+struct Warp {
+  char* base[2];          // registers of this warp, constants of the program
+  uint32_t* predicates;
+  uint32_t* tracked;      // lanes that have written a tracked register
+  Block* block;
+  Worker* worker;
+  int index;
+  int pc = 0;
+  uint32_t lanes = 0;     // of the running group
+  uint32_t alive = 0;
+  std::vector<Group> groups;  // the others
+  uint64_t executed = 0;
+  const Op* at = nullptr; // the operation being executed
+  uint32_t clock = 1;
+  uint32_t known[33];     // [w]: accesses of warp w before that time happened before whatever this warp does now
+  uint32_t knownLeast = 1;
+  std::vector<std::unique_ptr<PendingCopy>> pending, spare;
+  std::vector<uint32_t> copyGroups;  // lanes of each committed group that may be unfinished, oldest first
+  int firstGroup = 0;
+  int watch = 1 << 30;    // lowest pc of a group that may run or be joined
+  std::vector<uint8_t> local, localWritten;
+
+  template <class T> T* reg(int32_t o) const { return (T*)(base[o & 1] + (o & ~1)); }
+  uint32_t predicate(int32_t o) const { return predicates[o >> 1] ^ -(uint32_t)(o & 1); }
+  void setPredicate(int32_t o, uint32_t value, uint32_t lanes) { predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes); }
+  void leastKnown();
+};
+
+struct BarrierState {
+  int arrived = 0, expected = 0;
+  uint32_t waiters = 0;   // warps that wait, with any of their lanes
+  uint32_t joined[33] = {};  // by warp: accesses before that time happened before the barrier
+  uint32_t trueCount = 0; // bar.red
+  struct Result { Warp* w; const Op* op; uint32_t lanes; };
+  std::vector<Result> results;
+};
+
+struct Block {
+  Launch* launch = nullptr;
+  Worker* worker = nullptr;
+  unsigned index[3] = {0, 0, 0};
+  uint64_t linear = 0;
+  uint32_t serial = 0;
+  bool fenced = false;
+  int threads = 0, exited = 0;
+  std::vector<Warp> warps;
+  std::vector<char> storage;
+  SharedMemory shared;
+  BarrierState barriers[16];
+  std::vector<std::pair<SyncVariable*, size_t>> acquired;
+  std::vector<int> order;
+  Warp* running = nullptr;
+
+  void start(Launch& l, Worker& w, uint64_t linearIndex);
+  /// Runs every warp as far as it gets, at most `slice` operations each; true when all have ended. Throws Fault.
+  bool run(uint64_t slice);
+  bool acquiredFrom(uint32_t serial);
+  /// bar.warp.sync: what the warp did so far happens before what it does from now on.
+  void synchronise(Warp& w);
+
+ private:
+  void runWarp(Warp& w, uint64_t slice);
+  bool schedule(Warp& w);
+  void barrier(Warp& w, const Op& op, uint32_t lanes);
+  void release(int id);
+  void checkExitedAtBarrier();
+  void restartClocks();
+  [[noreturn]] void stuck();
+};
+
+/// Cached answer for an access pattern at an operation (bank conflicts, sectors): it depends on relative addresses only.
+struct Pattern {
+  uint32_t relative[32];
+  uint32_t lanes = 0, phase = ~0u;
+  uint32_t result = 0, least = 0;
+};
+
+struct Worker {
+  Launch* launch = nullptr;
+  Counters counters;
+  Allocation* recent = nullptr;
+  std::vector<int32_t> patternOf;     // by operation: its place among the patterns, or -1
+  std::deque<Pattern> patterns;
+  std::vector<uint16_t> reported; // by operation: findings so far
+  std::vector<uint64_t> constants;
+  const char* constantBase = nullptr;
+  uint64_t random = 1;
+  std::unique_ptr<Block> block;
+  uint64_t next() { return random = random * 6364136223846793005ull + 1442695040888963407ull, random >> 33; }
+  Allocation* find(uint64_t address);
+  void start(Launch& l);
+};
+
+struct Launch {
+  const Program* program = nullptr;
+  unsigned grid[3] = {1, 1, 1}, block[3] = {1, 1, 1};
+  uint32_t dynamicShared = 0, sharedBytes = 0;
+  std::vector<uint8_t> parameters;
+  std::vector<Allocation*> allocations;
+  uint32_t firstSerial = 0;
+  uint64_t seed = 0;
+  int threads = 1;
+  bool cooperative = false;
+  uint64_t id = 0;
+  uint64_t instructionLimit = 0;  // per warp; a kernel that does not end is stopped
+  bool strict = true;             // findings fail the launch
+  Counters counters;
+
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  int error = 0;            // CUDA code of the fault that stopped the launch
+  std::atomic<uint64_t> findings{0};
+  std::unordered_map<uint64_t, std::unique_ptr<SyncVariable>> syncVariables;
+  std::mutex syncMutex;
+
+  uint64_t blocks() const { return (uint64_t)grid[0] * grid[1] * grid[2]; }
+  SyncVariable& syncVariable(uint64_t address);
+  /// Runs to the end; returns 0 or a CUDA error code.
+  int run();
+};
+
+/// Reports something found while `w` executes `op`.
+void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address, int bytes, const std::string& message);
+std::string threadName(const Block& b, int thread);
+
+inline int firstLane(uint32_t lanes) { return __builtin_ctz(lanes); }
+
+}  // namespace emu

@@ -1,0 +1,75 @@
+/* What the emulated CUDA driver offers beyond the CUDA driver API. All functions are exported from libcuda.so.1 and may be called at any
+ * time, from any thread, also before cuInit. A library that lacks these symbols is a real driver. */
+#ifndef JTRELU_EMULATOR_H
+#define JTRELU_EMULATOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of this interface: 1. */
+int jtreluEmulatorVersion(void);
+
+/* Forgets findings, counters, injected failures and the errors of all contexts; settings, allocations, modules and streams stay. */
+void jtreluEmulatorClear(void);
+
+/* --- findings of the checkers ---
+ * Errors are faults of a kernel or of a call; warnings cannot change a result (two threads storing the same value, copying bytes to
+ * the host that nothing has written). */
+uint64_t jtreluEmulatorErrorCount(void);
+uint64_t jtreluEmulatorWarningCount(void);
+void jtreluEmulatorReportsClear(void);
+/* Copies the text with its terminating zero into the buffer, as far as it fits, and returns the length needed without the zero.
+ * Text: one line each. JSON: an array of objects {severity, kind, kernel, ptxLine, instruction, sourceFile, sourceLine, block, thread,
+ * address, bytes, count, space, message}. Kinds: out_of_bounds, use_after_free, misaligned, uninitialised, uninitialised_register,
+ * uninitialised_copy, shared_race, global_race (and _same_value), async_copy_pending, async_copy_unfinished, divergent_barrier, deadlock,
+ * bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
+ * launch_limit, parameters, unsupported_ptx, module, double_free, bad_free, bad_handle, null_pointer. */
+size_t jtreluEmulatorReportsText(char* buffer, size_t capacity);
+size_t jtreluEmulatorReportsJson(char* buffer, size_t capacity);
+
+/* --- counters: an array of objects, one for each of the last 4096 launches, oldest first --- */
+size_t jtreluEmulatorCountersJson(char* buffer, size_t capacity);
+void jtreluEmulatorCountersClear(void);
+/* Launches since the counters were cleared. */
+uint64_t jtreluEmulatorLaunchCount(void);
+
+/* --- settings --- */
+/* Order of blocks, of warps and of lanes in atomics; 0: ascending. Also JTRELU_EMULATOR_SEED. */
+void jtreluEmulatorSetSeed(uint64_t seed);
+/* Threads that run blocks; 0: all the machine has. With one thread, blocks run one after the other and every run finds the same
+ * races. Also JTRELU_EMULATOR_THREADS. */
+void jtreluEmulatorSetThreads(int threads);
+/* 1 (default): a launch with findings that hardware would not notice fails with CUDA_ERROR_LAUNCH_FAILED when it has ended.
+ * 0: they are only reported. Also JTRELU_EMULATOR_STRICT. */
+void jtreluEmulatorSetStrict(int strict);
+/* Default 8.0. PTX for a newer target is refused. */
+void jtreluEmulatorSetComputeCapability(int major, int minor);
+/* Default 8. */
+void jtreluEmulatorSetMultiprocessors(int count);
+/* Default 4 GiB. Also JTRELU_EMULATOR_MEMORY_MIB. */
+void jtreluEmulatorSetMemory(uint64_t bytes);
+/* Instructions that one warp may execute before its launch ends with CUDA_ERROR_LAUNCH_TIMEOUT; default 2^32. */
+void jtreluEmulatorSetInstructionLimit(uint64_t instructions);
+
+/* --- failures --- */
+/* The n-th allocation from now on (1: the next) fails with CUDA_ERROR_OUT_OF_MEMORY; 0: none. */
+void jtreluEmulatorFailAllocation(int64_t n);
+/* The n-th kernel launch from now on fails with the given CUresult, which the context keeps; 0: none. */
+void jtreluEmulatorFailLaunch(int64_t n, int code);
+/* From now on every call that needs the device returns the code (46, 214, ...); 0: the device is back. */
+void jtreluEmulatorLoseDevice(int code);
+
+/* --- memory --- */
+uint64_t jtreluEmulatorLiveAllocations(void);
+uint64_t jtreluEmulatorUsedBytes(void);
+/* Marks a range as never written, as after cuMemAlloc: for tests of allocators that hand out memory again. */
+void jtreluEmulatorMarkUninitialised(uint64_t address, uint64_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

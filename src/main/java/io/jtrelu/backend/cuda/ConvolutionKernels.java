@@ -1,0 +1,39 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * One way to do a convolution: the seam where hand-written kernels, and later vendor libraries,
+ * meet {@link CudaConv2d}. Operands are checked and the stream is open; the batch is not empty
+ * except for {@link #newPackedWeights} and {@link #pack}.
+ */
+interface ConvolutionKernels {
+  /** Weights in the form that {@link #fprop} and {@link #dgrad} read. */
+  PackedWeights newPackedWeights();
+
+  /** Fills what {@link #newPackedWeights} made. */
+  void pack(CudaStream stream, Tensor weights, PackedWeights packed);
+
+  /** dst = phi(conv(src, weights) + bias). */
+  void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst);
+
+  /** diff_src = ([diff_src +] conv^T(diff_dst, weights)) * psi'(src). */
+  void dgrad(
+      CudaStream stream,
+      Tensor diffDst,
+      PackedWeights packed,
+      Tensor src,
+      Tensor diffSrc,
+      Write write);
+
+  /** Gradients of weights and bias. */
+  void wgrad(
+      CudaStream stream,
+      Tensor src,
+      Tensor diffDst,
+      Tensor diffWeights,
+      Tensor diffBias,
+      Write write);
+}

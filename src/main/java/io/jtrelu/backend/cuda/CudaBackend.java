@@ -1,0 +1,392 @@
+package io.jtrelu.backend.cuda;
+
+import static io.jtrelu.backend.cuda.Driver.check;
+
+import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.backend.Adam;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.GlobalMeanPool;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.backend.MemoryStatistics;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Orthogonal;
+import io.jtrelu.backend.Pointwise;
+import io.jtrelu.backend.Recording;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Sgd;
+import io.jtrelu.backend.SoftmaxCrossEntropy;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
+import io.jtrelu.backend.WeightedSum;
+import io.jtrelu.tensor.Bfloat16;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import jcuda.driver.CUstream;
+import jcuda.driver.CUstream_flags;
+import jcuda.driver.JCudaDriver;
+
+/** One GPU: see the package page. Thread-safe. */
+final class CudaBackend implements Backend {
+  /** Set to true, F32 convolutions run on tensor cores with operands rounded to tf32. */
+  static final String TF32_PROPERTY = "jtrelu.cuda.tf32";
+
+  private final String name;
+  private final CudaContext context;
+  private final Device device;
+  private final Kernels kernels;
+  private final MemoryPool pool;
+  private final CUstream zeroing = new CUstream();
+  private final Set<CudaStream> streams = ConcurrentHashMap.newKeySet();
+  private final List<TileVariant> tileVariants = TileVariant.all();
+  private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
+  private final Lifetime lifetime;
+
+  /**
+   * @param name of its provider
+   * @param emulated whether the driver is the emulated one
+   */
+  CudaBackend(String name, CudaDevice cudaDevice, boolean emulated) {
+    this.name = name;
+    device = Device.cuda(cudaDevice.index());
+    lifetime = new Lifetime(name + " backend");
+    context = new CudaContext(cudaDevice);
+    try {
+      context.enter();
+      kernels = new Kernels(context, emulated);
+      pool = new MemoryPool(context, () -> streams.forEach(CudaStream::quiesce));
+      check(
+          JCudaDriver.cuStreamCreate(zeroing, CUstream_flags.CU_STREAM_NON_BLOCKING),
+          "cuStreamCreate");
+      kernels.get("convert_f32_bf16"); // a driver that cannot load our kernels is found out here
+    } catch (RuntimeException failure) {
+      context.close();
+      throw failure;
+    }
+  }
+
+  CudaDevice cudaDevice() {
+    return context.device();
+  }
+
+  Kernels kernels() {
+    return kernels;
+  }
+
+  /** The variant of a kernel for a storage type. */
+  Kernel kernel(String base, DataType type) {
+    return kernels.get(base + Kernels.suffix(type));
+  }
+
+  List<TileVariant> tileVariants() {
+    return tileVariants;
+  }
+
+  /** The type that tiled convolutions multiply in. */
+  String computeType(DataType type) {
+    return switch (type) {
+      case F32 -> tf32 ? "tf32" : "f32";
+      case BF16 -> "bf16";
+      case F16 -> "f16";
+      case I32, U8 -> throw unsupported(type);
+    };
+  }
+
+  /** A stream of this backend; throws where it is another's. */
+  CudaStream own(Stream stream) {
+    if (stream instanceof CudaStream own && own.backend() == this) {
+      own.enter();
+      return own;
+    }
+    throw new IllegalArgumentException(
+        "operations of " + this + " run on its own streams, got " + stream);
+  }
+
+  void forget(CudaStream stream) {
+    streams.remove(stream);
+  }
+
+  /** Memory with undefined contents, owned by the caller. */
+  CudaMemory scratch(long bytes) {
+    lifetime.requireOpen();
+    return new CudaMemory(pool, pool.allocate(bytes), device, bytes);
+  }
+
+  @Override
+  public String name() {
+    return name;
+  }
+
+  @Override
+  public Device device() {
+    return device;
+  }
+
+  @Override
+  public int lanes() {
+    return 1;
+  }
+
+  @Override
+  public boolean supports(DataType type) {
+    return isFloating(type);
+  }
+
+  private static boolean isFloating(DataType type) {
+    return switch (type) {
+      case F32, BF16, F16 -> true;
+      case I32, U8 -> false;
+    };
+  }
+
+  private UnsupportedException unsupported(DataType type) {
+    return new UnsupportedException(this + " computes on F32, BF16 and F16, not on " + type);
+  }
+
+  @Override
+  public Stream newStream() {
+    lifetime.requireOpen();
+    CudaStream stream = new CudaStream(this, context, pool);
+    streams.add(stream);
+    return stream;
+  }
+
+  @Override
+  public Tensor allocate(Shape shape, DataType type, Layout layout) {
+    lifetime.requireOpen();
+    long bytes = Tensor.byteSize(shape, type);
+    CudaMemory memory = scratch(bytes);
+    try {
+      Tensor tensor = Tensor.owning(memory, shape, type, layout);
+      if (bytes > 0) {
+        check(
+            JCudaDriver.cuMemsetD8Async(Driver.device(memory.address()), (byte) 0, bytes, zeroing),
+            "cuMemsetD8Async",
+            bytes);
+        check(JCudaDriver.cuStreamSynchronize(zeroing), "cuStreamSynchronize");
+      }
+      return tensor;
+    } catch (RuntimeException failure) {
+      memory.close();
+      throw failure;
+    }
+  }
+
+  @Override
+  public MemoryStatistics memory() {
+    return pool.statistics();
+  }
+
+  /** Gives cached memory back to the driver. */
+  void trim() {
+    lifetime.requireOpen();
+    pool.trim();
+  }
+
+  @Override
+  public void copy(Stream stream, Tensor src, Tensor dst) {
+    CudaStream on = own(stream);
+    if (src.shape().elements() != dst.shape().elements()) {
+      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
+    }
+    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
+      throw new OperandException(
+          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
+    }
+    boolean fromHost = isHost("src", src);
+    boolean toHost = isHost("dst", dst);
+    long elements = src.shape().elements();
+    long from = src.address();
+    long to = dst.address();
+    if (elements == 0) {
+      return;
+    }
+    if (fromHost && toHost) {
+      on.synchronize();
+      if (src.type() == dst.type()) {
+        dst.segment().copyFrom(src.segment());
+      } else {
+        dst.set(src.toFloatArray());
+      }
+    } else if (src.type() == dst.type()) {
+      if (fromHost) {
+        on.upload(src.segment(), to, src.bytes());
+      } else if (toHost) {
+        on.download(from, dst.segment(), src.bytes());
+      } else {
+        on.copyOnDevice(from, to, src.bytes());
+      }
+    } else if (fromHost) {
+      long raw = on.workspace(src.bytes());
+      on.upload(src.segment(), raw, src.bytes());
+      convert(on, raw, src.type(), to, dst.type(), elements);
+    } else if (toHost) {
+      long converted = on.workspace(dst.bytes());
+      convert(on, from, src.type(), converted, dst.type(), elements);
+      on.download(converted, dst.segment(), dst.bytes());
+    } else {
+      convert(on, from, src.type(), to, dst.type(), elements);
+    }
+  }
+
+  private boolean isHost(String operand, Tensor tensor) {
+    if (tensor.device().equals(Device.CPU)) {
+      return true;
+    }
+    requireHere("copy", operand, tensor);
+    return false;
+  }
+
+  private void requireHere(String operation, String operand, Tensor tensor) {
+    if (!tensor.device().equals(device)) {
+      throw new OperandException(
+          operation + ": " + operand + " must lie on " + device + ", got " + tensor);
+    }
+  }
+
+  /** struct ConvertParameters. */
+  private void convert(
+      CudaStream on, long from, DataType fromType, long to, DataType toType, long elements) {
+    Kernel kernel = kernels.get("convert" + Kernels.suffix(fromType) + Kernels.suffix(toType));
+    on.arguments().pointer(from).pointer(to).i64(elements);
+    DataType wider = fromType.bytes() > toType.bytes() ? fromType : toType;
+    on.launch(kernel, Elementwise.blocks(elements, wider));
+  }
+
+  @Override
+  public void fill(Stream stream, Tensor dst, float value) {
+    CudaStream on = own(stream);
+    requireHere("fill", "dst", dst);
+    int pattern =
+        switch (dst.type()) {
+          case F32 -> Float.floatToRawIntBits(value);
+          case BF16 -> Bfloat16.fromFloat(value);
+          case F16 -> Float.floatToFloat16(value);
+          case I32, U8 -> (int) value;
+        };
+    long address = dst.address();
+    if (dst.bytes() > 0) {
+      on.set(address, pattern, dst.type().bytes(), dst.shape().elements());
+    }
+  }
+
+  @Override
+  public Recording record(Stream stream, Runnable work) {
+    return own(stream).record(work);
+  }
+
+  private void requirePreparable(DataType type) {
+    lifetime.requireOpen();
+    if (!supports(type)) {
+      throw unsupported(type);
+    }
+  }
+
+  @Override
+  public Conv2d conv2d(
+      Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new CudaConv2d(this, descriptor, type, activation, srcActivation);
+  }
+
+  @Override
+  public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
+    requirePreparable(type);
+    return new CudaRectify(this, elements, type, rectifier);
+  }
+
+  @Override
+  public Pointwise pointwise(long elements, DataType type, TransformedActivation function) {
+    requirePreparable(type);
+    return new CudaPointwise(this, elements, type, function);
+  }
+
+  @Override
+  public WeightedSum weightedSum(
+      long elements, DataType type, float weightA, float weightB, Rectifier activation) {
+    requirePreparable(type);
+    return new CudaWeightedSum(this, elements, type, weightA, weightB, activation);
+  }
+
+  @Override
+  public MaxPool2d maxPool2d(
+      MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new CudaMaxPool2d(this, descriptor, type, srcActivation);
+  }
+
+  @Override
+  public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
+    requirePreparable(type);
+    return new CudaGlobalMeanPool(this, src, type, srcActivation);
+  }
+
+  @Override
+  public SoftmaxCrossEntropy softmaxCrossEntropy(
+      int n, int classes, DataType type, float smoothing) {
+    requirePreparable(type);
+    return new CudaSoftmaxCrossEntropy(this, n, classes, type, smoothing);
+  }
+
+  @Override
+  public Dropout dropout(long elements, DataType type, float rate) {
+    requirePreparable(type);
+    return new CudaDropout(this, elements, type, rate);
+  }
+
+  @Override
+  public GradientNorm gradientNorm(long elements) {
+    lifetime.requireOpen();
+    return new CudaGradientNorm(this, elements);
+  }
+
+  @Override
+  public Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay) {
+    lifetime.requireOpen();
+    return new CudaSgd(this, elements, momentum, nesterov, weightDecay);
+  }
+
+  @Override
+  public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+    lifetime.requireOpen();
+    return new CudaAdam(this, elements, beta1, beta2, epsilon, weightDecay);
+  }
+
+  @Override
+  public Orthogonal orthogonal(int rows, int cols, float gain) {
+    lifetime.requireOpen();
+    return new CudaOrthogonal(this, rows, cols, gain);
+  }
+
+  @Override
+  public void close() {
+    if (!lifetime.close()) {
+      return;
+    }
+    try {
+      streams.forEach(CudaStream::close);
+      context.enter();
+      check(JCudaDriver.cuStreamDestroy(zeroing), "cuStreamDestroy");
+      pool.close();
+      kernels.close();
+    } finally {
+      context.close();
+    }
+  }
+
+  @Override
+  public String toString() {
+    return name + ":" + device.index();
+  }
+}

@@ -1,0 +1,75 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Tensor;
+
+/** A convolution by the kernels that fit it: tiled ones where they can, else the direct ones. */
+final class CudaConv2d extends Conv2d {
+  private final Prepared prepared;
+  private final ConvolutionKernels kernels;
+
+  CudaConv2d(
+      CudaBackend backend,
+      Conv2dDescriptor descriptor,
+      DataType type,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    super(backend.device(), descriptor, type, activation, srcActivation);
+    prepared = new Prepared(backend, "conv2d");
+    kernels =
+        TiledConvolution.fits(descriptor)
+            ? new TiledConvolution(backend, descriptor, type, activation, srcActivation)
+            : new DirectConvolution(backend, descriptor, type, activation, srcActivation);
+  }
+
+  @Override
+  public PackedWeights newPackedWeights() {
+    prepared.requireOpen();
+    return kernels.newPackedWeights();
+  }
+
+  @Override
+  protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
+    kernels.pack(prepared.on(stream), weights, packed);
+  }
+
+  @Override
+  protected void runForward(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
+    kernels.fprop(prepared.on(stream), src, weights, bias, dst);
+  }
+
+  @Override
+  protected void runBackwardData(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor src,
+      Tensor diffSrc,
+      Write write) {
+    kernels.dgrad(prepared.on(stream), diffDst, weights, src, diffSrc, write);
+  }
+
+  @Override
+  protected void runBackwardWeights(
+      Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
+    CudaStream on = prepared.on(stream);
+    if (descriptor().n() > 0) {
+      kernels.wgrad(on, src, diffDst, diffWeights, diffBias, write);
+    } else if (write == Write.OVERWRITE) {
+      on.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
+      on.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());
+    }
+  }
+
+  @Override
+  public void close() {
+    prepared.close();
+  }
+}

@@ -1,0 +1,31 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Availability;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.BackendProvider;
+
+/** NVIDIA GPUs. */
+public final class CudaProvider implements BackendProvider {
+  /** For {@link java.util.ServiceLoader}. */
+  public CudaProvider() {}
+
+  @Override
+  public String name() {
+    return "cuda";
+  }
+
+  @Override
+  public int priority() {
+    return 100;
+  }
+
+  @Override
+  public Availability availability() {
+    return CudaDevices.availability(false);
+  }
+
+  @Override
+  public Backend open(int index) {
+    return CudaDevices.open(name(), index, false);
+  }
+}

@@ -1,0 +1,250 @@
+package io.jtrelu.backend.cuda;
+
+import static io.jtrelu.backend.cuda.Driver.check;
+
+import io.jtrelu.backend.Stream;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
+import jcuda.driver.CUgraph;
+import jcuda.driver.CUgraphExec;
+import jcuda.driver.CUresult;
+import jcuda.driver.CUstream;
+import jcuda.driver.CUstreamCaptureMode;
+import jcuda.driver.CUstream_flags;
+import jcuda.driver.JCudaDriver;
+import org.jspecify.annotations.Nullable;
+
+/** A stream of the driver, with what its operations share: a parameter block and a workspace. */
+final class CudaStream implements Stream {
+  private final CudaBackend backend;
+  private final CudaContext context;
+  private final MemoryPool pool;
+  private final CUstream handle = new CUstream();
+  private final Arena arena = Arena.ofShared();
+  private final Arguments arguments = new Arguments(arena);
+  private final Lifetime lifetime = new Lifetime("stream");
+  // Outgrown workspaces stay until close: work under way or recorded may use them.
+  private final List<MemoryPool.Block> workspaces = new ArrayList<>();
+  private @Nullable Staging staging;
+  private volatile boolean recording;
+
+  CudaStream(CudaBackend backend, CudaContext context, MemoryPool pool) {
+    this.backend = backend;
+    this.context = context;
+    this.pool = pool;
+    context.enter();
+    check(
+        JCudaDriver.cuStreamCreate(handle, CUstream_flags.CU_STREAM_NON_BLOCKING),
+        "cuStreamCreate");
+  }
+
+  CudaBackend backend() {
+    return backend;
+  }
+
+  /** Makes the context current, for work of this stream on the calling thread. */
+  void enter() {
+    lifetime.requireOpen();
+    context.enter();
+  }
+
+  /** An empty parameter block for the next {@link #launch}. */
+  Arguments arguments() {
+    return arguments.begin();
+  }
+
+  /** Launches a kernel over a row of blocks with the parameters last packed. */
+  void launch(Kernel kernel, long blocks) {
+    launch(kernel, blocks, 1);
+  }
+
+  /** Launches a kernel over rows of blocks with the parameters last packed. */
+  void launch(Kernel kernel, long blocks, int rows) {
+    if (blocks == 0 || rows == 0) {
+      return;
+    }
+    if (blocks > Integer.MAX_VALUE || rows > 65535) {
+      throw new io.jtrelu.backend.UnsupportedException(
+          kernel.name() + ": a grid of " + blocks + " x " + rows + " blocks is too large");
+    }
+    if (arguments.bytes() != kernel.parameterBytes()) {
+      throw new AssertionError(
+          kernel.name()
+              + " takes "
+              + kernel.parameterBytes()
+              + " bytes of parameters; "
+              + arguments.bytes()
+              + " were packed");
+    }
+    enter();
+    int result =
+        JCudaDriver.cuLaunchKernel(
+            kernel.function(),
+            (int) blocks,
+            rows,
+            1,
+            kernel.threads(),
+            1,
+            1,
+            kernel.sharedMemory(),
+            handle,
+            arguments.kernelParameters(),
+            null);
+    if (result != CUresult.CUDA_SUCCESS) {
+      throw Driver.failure(
+          result,
+          "cuLaunchKernel of " + kernel.name(),
+          blocks
+              + " x "
+              + rows
+              + " blocks of "
+              + kernel.threads()
+              + " threads, "
+              + kernel.sharedMemory()
+              + " bytes of shared memory");
+    }
+  }
+
+  /** Scratch memory of this stream, 256-byte aligned; the next operation may overwrite it. */
+  long workspace(long bytes) {
+    if (workspaces.isEmpty() || workspaces.getLast().bytes() < bytes) {
+      long grown = workspaces.isEmpty() ? bytes : Math.max(bytes, 2 * workspaces.getLast().bytes());
+      workspaces.add(pool.allocate(grown));
+    }
+    return workspaces.getLast().address();
+  }
+
+  /** Device to device. */
+  void copyOnDevice(long from, long to, long bytes) {
+    enter();
+    check(
+        JCudaDriver.cuMemcpyDtoDAsync(Driver.device(to), Driver.device(from), bytes, handle),
+        "cuMemcpyDtoDAsync",
+        bytes);
+  }
+
+  /** Host to device, through pinned memory so that the call returns at once. */
+  void upload(MemorySegment from, long to, long bytes) {
+    enter();
+    if (recording) {
+      // Read again at each replay, so it cannot go through memory that changes hands.
+      check(
+          JCudaDriver.cuMemcpyHtoDAsync(
+              Driver.device(to), Driver.host(from.address()), bytes, handle),
+          "cuMemcpyHtoDAsync",
+          bytes);
+      return;
+    }
+    if (staging == null) {
+      staging = new Staging();
+    }
+    staging.upload(from, to, bytes, handle);
+  }
+
+  /** Device to host. */
+  void download(long from, MemorySegment to, long bytes) {
+    enter();
+    check(
+        JCudaDriver.cuMemcpyDtoHAsync(
+            Driver.host(to.address()), Driver.device(from), bytes, handle),
+        "cuMemcpyDtoHAsync",
+        bytes);
+  }
+
+  /** Sets elements of 1, 2 or 4 bytes. */
+  void set(long address, int pattern, int elementBytes, long elements) {
+    enter();
+    int result =
+        switch (elementBytes) {
+          case 1 ->
+              JCudaDriver.cuMemsetD8Async(Driver.device(address), (byte) pattern, elements, handle);
+          case 2 ->
+              JCudaDriver.cuMemsetD16Async(
+                  Driver.device(address), (short) pattern, elements, handle);
+          default ->
+              JCudaDriver.cuMemsetD32Async(Driver.device(address), pattern, elements, handle);
+        };
+    check(result, "cuMemset", elements * elementBytes);
+  }
+
+  /** Records work instead of doing it. */
+  CudaRecording record(Runnable work) {
+    synchronize(); // so that no work is under way that other threads might wait for meanwhile
+    recording = true;
+    CUgraph graph = new CUgraph();
+    try {
+      check(
+          JCudaDriver.cuStreamBeginCapture(
+              handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
+          "cuStreamBeginCapture");
+      Throwable failed = null;
+      try {
+        work.run();
+      } catch (RuntimeException | Error failure) {
+        failed = failure;
+      }
+      enter();
+      int result = JCudaDriver.cuStreamEndCapture(handle, graph);
+      if (failed instanceof RuntimeException exception) {
+        throw exception;
+      }
+      if (failed instanceof Error error) {
+        throw error;
+      }
+      check(result, "cuStreamEndCapture");
+    } finally {
+      recording = false;
+    }
+    try {
+      CUgraphExec executable = new CUgraphExec();
+      check(JCudaDriver.cuGraphInstantiate(executable, graph, 0), "cuGraphInstantiate");
+      return new CudaRecording(backend, context, executable);
+    } finally {
+      check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
+    }
+  }
+
+  /** Runs what was recorded. */
+  void replay(CUgraphExec executable) {
+    enter();
+    check(JCudaDriver.cuGraphLaunch(executable, handle), "cuGraphLaunch");
+  }
+
+  boolean isRecording() {
+    return recording;
+  }
+
+  /** As {@link #synchronize}, for the pool; a stream that records has no work under way. */
+  void quiesce() {
+    if (!recording) {
+      check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+    }
+  }
+
+  @Override
+  public void synchronize() {
+    enter();
+    check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+  }
+
+  @Override
+  public void close() {
+    if (!lifetime.close()) {
+      return;
+    }
+    backend.forget(this);
+    try {
+      context.enter();
+      check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+      if (staging != null) {
+        staging.close();
+      }
+      check(JCudaDriver.cuStreamDestroy(handle), "cuStreamDestroy");
+    } finally {
+      workspaces.forEach(pool::free);
+      arena.close();
+    }
+  }
+}

@@ -1,0 +1,192 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Tensor;
+
+/** conv2d_direct.cu: any convolution, one thread per output. */
+final class DirectConvolution implements ConvolutionKernels {
+  private static final long WANTED_THREADS = 1L << 18;
+
+  /** What packed weights depend on. */
+  private record Form(CudaBackend backend, int oc, int kh, int kw, int icPerGroup) {}
+
+  private final CudaBackend backend;
+  private final Conv2dDescriptor d;
+  private final Rectifier activation;
+  private final Rectifier srcActivation;
+  private final Form form;
+  private final Kernel pack;
+  private final Kernel fprop;
+  private final Kernel dgrad;
+  private final Kernel wgrad;
+  private final Kernel reduce;
+
+  DirectConvolution(
+      CudaBackend backend,
+      Conv2dDescriptor descriptor,
+      DataType type,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    this.backend = backend;
+    this.d = descriptor;
+    this.activation = activation;
+    this.srcActivation = srcActivation;
+    form = new Form(backend, d.oc(), d.kh(), d.kw(), d.ic() / d.groups());
+    pack = backend.kernels().get("conv2d_direct_pack");
+    fprop = backend.kernel("conv2d_direct_fprop", type);
+    dgrad = backend.kernel("conv2d_direct_dgrad", type);
+    wgrad = backend.kernel("conv2d_direct_wgrad", type);
+    reduce = backend.kernels().get("conv2d_direct_reduce");
+  }
+
+  @Override
+  public PackedWeights newPackedWeights() {
+    CudaMemory memory = backend.scratch(d.weights().elements() * Float.BYTES);
+    return new CudaWeights(form, memory, 0);
+  }
+
+  /** struct Conv2dDirectPackParameters; dgrad reads the weights as they are. */
+  @Override
+  public void pack(CudaStream stream, Tensor weights, PackedWeights packed) {
+    CudaWeights own = CudaWeights.of(packed, form);
+    long count = weights.shape().elements();
+    stream
+        .arguments()
+        .pointer(weights)
+        .pointer(own.forward())
+        .i64(count)
+        .i32(d.oc())
+        .i32(Math.toIntExact(count / d.oc()));
+    stream.launch(pack, pack.blocksFor(count));
+    own.alias(weights);
+  }
+
+  @Override
+  public void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst) {
+    long weights = CudaWeights.of(packed, form).forward();
+    long count = dst.shape().elements();
+    arguments(
+        stream,
+        src.address(),
+        0,
+        weights,
+        bias.address(),
+        dst.address(),
+        count,
+        activation,
+        Write.OVERWRITE,
+        0);
+    stream.launch(fprop, fprop.blocksFor(count));
+  }
+
+  @Override
+  public void dgrad(
+      CudaStream stream,
+      Tensor diffDst,
+      PackedWeights packed,
+      Tensor src,
+      Tensor diffSrc,
+      Write write) {
+    long weights = CudaWeights.of(packed, form).alias().address();
+    long count = diffSrc.shape().elements();
+    arguments(
+        stream,
+        diffDst.address(),
+        src.address(),
+        weights,
+        0,
+        diffSrc.address(),
+        count,
+        srcActivation,
+        write,
+        0);
+    stream.launch(dgrad, dgrad.blocksFor(count));
+  }
+
+  @Override
+  public void wgrad(
+      CudaStream stream,
+      Tensor src,
+      Tensor diffDst,
+      Tensor diffWeights,
+      Tensor diffBias,
+      Write write) {
+    long weights = diffWeights.shape().elements();
+    long count = weights + d.oc();
+    int rows = Math.multiplyExact(d.n(), d.oh());
+    // A function of the sizes alone, so that every device adds in the same order.
+    int rowsPerSplit =
+        (int) Math.ceilDiv(rows, Math.clamp(WANTED_THREADS / count, 1L, Math.min(rows, 65535L)));
+    int splits = Math.ceilDiv(rows, rowsPerSplit);
+    long partial = stream.workspace(splits * count * Float.BYTES);
+    arguments(
+        stream,
+        src.address(),
+        diffDst.address(),
+        0,
+        0,
+        partial,
+        count,
+        Rectifier.IDENTITY,
+        Write.OVERWRITE,
+        rowsPerSplit);
+    stream.launch(wgrad, wgrad.blocksFor(count), splits);
+    // struct Conv2dDirectReduceParameters
+    stream
+        .arguments()
+        .pointer(partial)
+        .pointer(diffWeights)
+        .pointer(diffBias)
+        .i64(weights)
+        .i32(d.oc())
+        .i32(splits)
+        .flag(write == Write.ACCUMULATE);
+    stream.launch(reduce, reduce.blocksFor(count));
+  }
+
+  /** struct Conv2dDirectParameters. */
+  private void arguments(
+      CudaStream stream,
+      long in,
+      long gate,
+      long weights,
+      long bias,
+      long out,
+      long count,
+      Rectifier rectifier,
+      Write write,
+      int rowsPerSplit) {
+    stream
+        .arguments()
+        .pointer(in)
+        .pointer(gate)
+        .pointer(weights)
+        .pointer(bias)
+        .pointer(out)
+        .i64(count)
+        .i32(d.n())
+        .i32(d.h())
+        .i32(d.w())
+        .i32(d.ic())
+        .i32(d.oc())
+        .i32(d.oh())
+        .i32(d.ow())
+        .i32(d.kh())
+        .i32(d.kw())
+        .i32(d.strideH())
+        .i32(d.strideW())
+        .i32(d.padTop())
+        .i32(d.padLeft())
+        .i32(d.dilationH())
+        .i32(d.dilationW())
+        .i32(d.groups())
+        .rectifier(rectifier)
+        .flag(write == Write.ACCUMULATE)
+        .flag(!rectifier.isIdentity())
+        .i32(rowsPerSplit);
+  }
+}

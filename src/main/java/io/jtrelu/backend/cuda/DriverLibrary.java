@@ -1,0 +1,188 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.BackendUnavailableException;
+import java.io.IOException;
+import java.io.InputStream;
+import java.lang.classfile.ClassFile;
+import java.lang.constant.ClassDesc;
+import java.lang.constant.ConstantDescs;
+import java.lang.constant.MethodTypeDesc;
+import java.lang.foreign.SymbolLookup;
+import java.lang.invoke.MethodHandles;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Locale;
+import jcuda.Pointer;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The native libraries of this process: one libcuda (a driver's or the emulated one) and JCuda's
+ * binding to it. A process can hold only one libcuda, so whichever is loaded first stays; this is
+ * the one piece of state that belongs to the process and not to an object.
+ */
+final class DriverLibrary {
+  /** Names the emulated driver's library file. */
+  static final String EMULATOR_PROPERTY = "jtrelu.emulator";
+
+  /** Set to {@code real} or {@code emulated}, allows this process no other driver. */
+  static final String CHOICE_PROPERTY = "jtrelu.cuda";
+
+  private static final String JCUDA_VERSION = "12.6.0";
+
+  private static @Nullable Boolean loadedEmulator;
+
+  private DriverLibrary() {}
+
+  /**
+   * Loads libcuda and JCuda, once. A failed load leaves nothing behind and can be tried again.
+   *
+   * @param emulated whether the emulated driver is wanted
+   * @throws BackendUnavailableException with the reason and the way out
+   */
+  static synchronized void load(boolean emulated) {
+    String choice = System.getProperty(CHOICE_PROPERTY);
+    if (choice != null && !choice.equals(emulated ? "emulated" : "real")) {
+      throw new BackendUnavailableException(
+          "-D" + CHOICE_PROPERTY + "=" + choice + " allows this process no other driver");
+    }
+    if (loadedEmulator == null) {
+      if (emulated) {
+        loadEmulator();
+      }
+      loadJCuda();
+      loadedEmulator = isEmulator();
+    }
+    if (loadedEmulator != emulated) {
+      throw new BackendUnavailableException(
+          emulated
+              ? "this process already uses the NVIDIA driver, and a process can hold only one"
+                  + " libcuda: start another for the emulated device"
+              : "this process holds the emulated driver, which is no GPU, and a process can hold"
+                  + " only one libcuda: start another for the GPU");
+    }
+  }
+
+  /** Whether this process has its libcuda. */
+  static synchronized boolean isLoaded() {
+    return loadedEmulator != null;
+  }
+
+  /** Whether the emulated driver's file is there. */
+  static boolean emulatorCanBeLoaded() {
+    return Files.isRegularFile(emulator());
+  }
+
+  /** What to do where it is not. */
+  static String whyNoEmulator() {
+    return "the emulated driver is not at "
+        + emulator()
+        + ": build it (mvn generate-test-resources, which needs cmake and a C++ compiler) or name it"
+        + " with -D"
+        + EMULATOR_PROPERTY
+        + "=FILE";
+  }
+
+  private static Path emulator() {
+    return Path.of(System.getProperty(EMULATOR_PROPERTY, "target/native/libcuda.so.1"));
+  }
+
+  private static void loadEmulator() {
+    Path path = emulator();
+    if (!Files.isRegularFile(path)) {
+      throw new BackendUnavailableException(whyNoEmulator());
+    }
+    try {
+      System.load(path.toAbsolutePath().toString());
+    } catch (UnsatisfiedLinkError failure) {
+      throw new BackendUnavailableException(
+          "the emulated driver " + path + " cannot be loaded: " + failure.getMessage(), failure);
+    }
+  }
+
+  /**
+   * JCuda's own loader unpacks into java.io.tmpdir under a fixed name and loads what it finds
+   * there, whoever put it. So the library is loaded here, from a directory of our own, and JCuda is
+   * given a loader class that does nothing.
+   */
+  private static void loadJCuda() {
+    String name = libraryName();
+    try (InputStream resource = Pointer.class.getResourceAsStream("/lib/" + name)) {
+      if (resource == null) {
+        throw new BackendUnavailableException(
+            "JCuda has no native library for this platform ("
+                + name
+                + " is not on the class path); CUDA works on linux-x86_64 and windows-x86_64");
+      }
+      // Created with mode 0700.
+      Path directory = Files.createTempDirectory("jtrelu-");
+      Path file = directory.resolve(name);
+      try {
+        Files.copy(resource, file);
+        System.load(file.toString());
+      } finally {
+        deleteNowOrAtExit(file);
+        deleteNowOrAtExit(directory);
+      }
+    } catch (UnsatisfiedLinkError failure) {
+      throw new BackendUnavailableException(
+          "no NVIDIA driver: JCuda cannot be loaded ("
+              + failure.getMessage()
+              + "). Install the NVIDIA driver; nvidia-smi must list the GPU",
+          failure);
+    } catch (IOException failure) {
+      throw new BackendUnavailableException(
+          "cannot unpack " + name + " into " + System.getProperty("java.io.tmpdir"), failure);
+    }
+    replaceLoader();
+  }
+
+  private static String libraryName() {
+    boolean windows =
+        System.getProperty("os.name", "").toLowerCase(Locale.ROOT).contains("windows");
+    String arch = System.getProperty("os.arch", "");
+    return (windows ? "" : "lib")
+        + "JCudaDriver-"
+        + JCUDA_VERSION
+        + (windows ? "-windows-" : "-linux-")
+        + (arch.equals("amd64") ? "x86_64" : arch)
+        + (windows ? ".dll" : ".so");
+  }
+
+  private static void deleteNowOrAtExit(Path path) {
+    try {
+      Files.deleteIfExists(path);
+    } catch (IOException inUse) { // Windows keeps a loaded library
+      path.toFile().deleteOnExit();
+    }
+  }
+
+  private static void replaceLoader() {
+    byte[] loader =
+        ClassFile.of()
+            .build(
+                ClassDesc.of("jcuda.LibUtilsCuda"),
+                type ->
+                    type.withMethodBody(
+                        "loadLibrary",
+                        MethodTypeDesc.of(
+                            ConstantDescs.CD_void,
+                            ConstantDescs.CD_String,
+                            ConstantDescs.CD_String.arrayType()),
+                        ClassFile.ACC_PUBLIC | ClassFile.ACC_STATIC,
+                        code -> code.return_()));
+    try {
+      MethodHandles.privateLookupIn(Pointer.class, MethodHandles.lookup()).defineClass(loader);
+    } catch (LinkageError alreadyThere) {
+      // Someone else in this process has used JCuda before us: then it has loaded its library.
+      System.getLogger(DriverLibrary.class.getPackageName())
+          .log(System.Logger.Level.DEBUG, "JCuda's own loader is in use", alreadyThere);
+    } catch (IllegalAccessException impossible) {
+      throw new AssertionError("JCuda is in the unnamed module", impossible);
+    }
+  }
+
+  /** Whether the libcuda that JCuda is bound to is the emulated one. */
+  private static boolean isEmulator() {
+    return SymbolLookup.loaderLookup().find(Emulator.MARKER).isPresent();
+  }
+}

@@ -1,0 +1,360 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Tensor;
+import java.util.Comparator;
+import java.util.List;
+import java.util.function.Predicate;
+
+/**
+ * conv2d_fprop.cu, conv2d_dgrad.cu, conv2d_wgrad.cu: implicit matrix products on tensor cores (or
+ * FFMA for exact F32), with bias, rectifier, and the rectifier's derivative in the epilogue. The
+ * structs that are packed here are explained in cuda/include/conv2d.cuh.
+ */
+final class TiledConvolution implements ConvolutionKernels {
+  private static final int PACK_TILE = 32;
+  private static final long MOST_WORKSPACE = 256L << 20;
+
+  /** What packed weights depend on. */
+  private record Form(CudaBackend backend, String computeType, int oc, int kh, int kw, int ic) {}
+
+  /** A kernel and the one to take where operands are not aligned. */
+  private record Choice(Tile aligned, Tile any) {
+    Tile of(long addresses) {
+      return addresses % 16 == 0 ? aligned : any;
+    }
+  }
+
+  /** A variant with its loaded kernel. */
+  private record Tile(TileVariant variant, Kernel kernel) {}
+
+  private final CudaBackend backend;
+  private final Conv2dDescriptor d;
+  private final Rectifier activation;
+  private final Rectifier srcActivation;
+  private final String computeType;
+  private final int elementBytes;
+  private final Form form;
+  private final int icPadded;
+  private final int ocPadded;
+  private final int taps;
+  private final Kernel pack;
+  private final Choice fprop;
+  private final Choice dgrad;
+  private final Choice wgrad;
+  private final Kernel reduce;
+
+  TiledConvolution(
+      CudaBackend backend,
+      Conv2dDescriptor descriptor,
+      DataType type,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    this.backend = backend;
+    this.d = descriptor;
+    this.activation = activation;
+    this.srcActivation = srcActivation;
+    computeType = backend.computeType(type);
+    elementBytes = type.bytes();
+    form = new Form(backend, computeType, d.oc(), d.kh(), d.kw(), d.ic());
+    icPadded = padded(d.ic());
+    ocPadded = padded(d.oc());
+    taps = d.kh() * d.kw();
+    pack = backend.kernels().get("conv2d_pack_" + computeType);
+    reduce = backend.kernels().get("conv2d_wgrad_reduce");
+    long outPixels = (long) d.n() * d.oh() * d.ow();
+    long inPixels = (long) d.n() * d.h() * d.w();
+    long columns = (long) taps * d.ic();
+    // A dgrad phase sees about taps / (strideH * strideW) taps.
+    long dgradDepth = Math.max(1, columns / d.ic() / d.strideH() / d.strideW()) * ocPadded;
+    fprop = choose(TileVariant.Pass.FPROP, d.ic(), 0, outPixels, d.oc(), (long) taps * icPadded, 1);
+    dgrad = choose(TileVariant.Pass.DGRAD, d.oc(), 0, inPixels, d.ic(), dgradDepth, 1);
+    wgrad = choose(TileVariant.Pass.WGRAD, d.oc(), d.ic(), d.oc(), columns, outPixels, 64);
+  }
+
+  /** Whether these kernels can do a convolution: one group, and sizes that 31 bits can count. */
+  static boolean fits(Conv2dDescriptor d) {
+    long limit = 1L << 30;
+    return d.groups() == 1
+        && (long) Math.max(d.n(), 1) * d.h() * d.w() < limit
+        && (long) Math.max(d.n(), 1) * d.oh() * d.ow() < limit
+        && (long) d.kh() * d.kw() * (d.ic() + 8L) * (d.oc() + 8L) < limit;
+  }
+
+  private int padded(int channels) {
+    int unit = 16 / elementBytes;
+    return Math.ceilDiv(channels, unit) * unit;
+  }
+
+  /**
+   * The cheapest variants.
+   *
+   * @param splits over how many parts the depth may be split
+   */
+  private Choice choose(
+      TileVariant.Pass pass,
+      int dstChannels,
+      int srcChannels,
+      long rows,
+      long columns,
+      long depth,
+      int splits) {
+    List<TileVariant> able =
+        backend.tileVariants().stream()
+            .filter(v -> v.pass() == pass && v.type().equals(computeType))
+            .filter(v -> dstChannels % v.dstChannels() == 0 && srcChannels % v.srcChannels() == 0)
+            .filter(v -> !v.stem() || dstChannels * elementBytes < 16)
+            .filter(v -> v.sharedMemory() <= backend.cudaDevice().sharedMemory())
+            .toList();
+    int processors = Math.max(1, backend.cudaDevice().multiprocessors() / splits);
+    Comparator<TileVariant> byCost =
+        Comparator.comparingDouble(v -> v.cost(rows, columns, depth, processors));
+    return new Choice(
+        best(able, v -> true, byCost), best(able, TileVariant::takesAnyAlignment, byCost));
+  }
+
+  private Tile best(
+      List<TileVariant> able, Predicate<TileVariant> allowed, Comparator<TileVariant> order) {
+    TileVariant variant =
+        able.stream()
+            .filter(allowed)
+            .min(order)
+            .orElseThrow(() -> new IllegalStateException("no kernel for " + computeType + " " + d));
+    return new Tile(
+        variant, backend.kernels().get(variant.name(), variant.threads(), variant.sharedMemory()));
+  }
+
+  @Override
+  public PackedWeights newPackedWeights() {
+    long forward = align((long) d.oc() * taps * icPadded * elementBytes);
+    long backward = align((long) d.ic() * taps * ocPadded * elementBytes);
+    return new CudaWeights(form, backend.scratch(forward + backward), forward);
+  }
+
+  private static long align(long bytes) {
+    return (bytes + 255) & -256;
+  }
+
+  /** struct Conv2dPackParams. */
+  @Override
+  public void pack(CudaStream stream, Tensor weights, PackedWeights packed) {
+    CudaWeights own = CudaWeights.of(packed, form);
+    int tilesK = Math.ceilDiv(ocPadded, PACK_TILE);
+    int tilesC = Math.ceilDiv(icPadded, PACK_TILE);
+    stream
+        .arguments()
+        .pointer(weights)
+        .pointer(own.forward())
+        .pointer(own.backward())
+        .i32(d.oc())
+        .i32(taps)
+        .i32(d.ic())
+        .i32(icPadded)
+        .i32(ocPadded)
+        .i32(tilesK)
+        .i32(tilesC)
+        .i32(0);
+    stream.launch(pack, (long) taps * tilesK * tilesC);
+  }
+
+  @Override
+  public void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst) {
+    Tile tile = fprop.of(src.address());
+    int tilesN = Math.ceilDiv(d.oc(), tile.variant().blockN());
+    long tilesM = Math.ceilDiv((long) d.n() * d.oh() * d.ow(), (long) tile.variant().blockM());
+    boolean vectorOut = d.oc() * elementBytes % 16 == 0 && dst.address() % 16 == 0;
+    Arguments arguments =
+        stream
+            .arguments()
+            .pointer(src)
+            .pointer(CudaWeights.of(packed, form).forward())
+            .pointer(dst)
+            .pointer(bias)
+            .pointer(0)
+            .f32(activation.scale())
+            .f32(activation.slope())
+            .flag(false)
+            .flag(vectorOut)
+            .i32(d.n())
+            .i32(d.h())
+            .i32(d.w())
+            .i32(d.ic())
+            .i32(icPadded)
+            .i32(d.oh())
+            .i32(d.ow())
+            .i32(d.oc());
+    window(arguments).i32(d.oh()).i32(d.ow()).i32(1).i32(1);
+    divide(arguments, tilesN);
+    divide(arguments, tilesM);
+    divide(arguments, 1);
+    divide(arguments, (long) d.oh() * d.ow());
+    divide(arguments, d.ow());
+    divide(arguments, icPadded);
+    stream.launch(tile.kernel(), tilesM * tilesN);
+  }
+
+  @Override
+  public void dgrad(
+      CudaStream stream,
+      Tensor diffDst,
+      PackedWeights packed,
+      Tensor src,
+      Tensor diffSrc,
+      Write write) {
+    Tile tile = dgrad.of(diffDst.address());
+    boolean gated = !srcActivation.isIdentity();
+    int gridH = Math.ceilDiv(d.h(), d.strideH());
+    int gridW = Math.ceilDiv(d.w(), d.strideW());
+    int phasesW = Math.min(d.strideW(), d.w());
+    long phases = (long) Math.min(d.strideH(), d.h()) * phasesW;
+    int tilesN = Math.ceilDiv(d.ic(), tile.variant().blockN());
+    long tilesM = Math.ceilDiv((long) d.n() * gridH * gridW, (long) tile.variant().blockM());
+    boolean vectorOut =
+        d.ic() * elementBytes % 16 == 0
+            && (diffSrc.address() | (gated ? src.address() : 0)) % 16 == 0;
+    Arguments arguments =
+        stream
+            .arguments()
+            .pointer(diffDst)
+            .pointer(CudaWeights.of(packed, form).backward())
+            .pointer(diffSrc)
+            .pointer(0)
+            .pointer(gated ? src.address() : 0)
+            .f32(srcActivation.scale())
+            .f32(srcActivation.slope())
+            .flag(write == Write.ACCUMULATE)
+            .flag(vectorOut)
+            .i32(d.n())
+            .i32(d.oh())
+            .i32(d.ow())
+            .i32(d.oc())
+            .i32(ocPadded)
+            .i32(d.h())
+            .i32(d.w())
+            .i32(d.ic());
+    window(arguments)
+        .i32(gridH)
+        .i32(gridW)
+        .i32(d.strideH() / gcd(d.strideH(), d.dilationH()))
+        .i32(d.strideW() / gcd(d.strideW(), d.dilationW()));
+    divide(arguments, tilesN);
+    divide(arguments, tilesM);
+    divide(arguments, phasesW);
+    divide(arguments, (long) gridH * gridW);
+    divide(arguments, gridW);
+    divide(arguments, ocPadded);
+    stream.launch(tile.kernel(), phases * tilesM * tilesN);
+  }
+
+  /** The fields kernelH to padLeft. */
+  private Arguments window(Arguments arguments) {
+    return arguments
+        .i32(d.kh())
+        .i32(d.kw())
+        .i32(d.strideH())
+        .i32(d.strideW())
+        .i32(d.dilationH())
+        .i32(d.dilationW())
+        .i32(d.padTop())
+        .i32(d.padLeft());
+  }
+
+  @Override
+  public void wgrad(
+      CudaStream stream,
+      Tensor src,
+      Tensor diffDst,
+      Tensor diffWeights,
+      Tensor diffBias,
+      Write write) {
+    Tile tile = wgrad.of(src.address() | diffDst.address());
+    TileVariant variant = tile.variant();
+    int columns = taps * d.ic();
+    int tilesM = Math.ceilDiv(d.oc(), variant.blockM());
+    int tilesN = Math.ceilDiv(columns, variant.blockN());
+    int pixels = d.n() * d.oh() * d.ow();
+    long weights = (long) d.oc() * columns;
+    long splitStride = Math.ceilDiv(weights + d.oc(), 4L) * 4;
+    int pixelsPerSplit = pixelsPerSplit(variant, (long) tilesM * tilesN, pixels, splitStride);
+    int splits = Math.ceilDiv(pixels, pixelsPerSplit);
+    boolean single = splits == 1;
+    boolean accumulate = write == Write.ACCUMULATE;
+    long partial = single ? 0 : stream.workspace(splits * splitStride * Float.BYTES);
+    long target = single ? diffWeights.address() : partial;
+    Arguments arguments =
+        stream
+            .arguments()
+            .pointer(src)
+            .pointer(diffDst)
+            .pointer(target)
+            .pointer(single ? diffBias.address() : partial + weights * Float.BYTES)
+            .i64(single ? 0 : splitStride)
+            .flag(single && accumulate)
+            .flag(columns % 4 == 0 && target % 16 == 0)
+            .i32(pixels)
+            .i32(pixelsPerSplit)
+            .i32(d.h())
+            .i32(d.w())
+            .i32(d.ic())
+            .i32(d.oc())
+            .i32(columns)
+            .i32(d.strideH())
+            .i32(d.strideW())
+            .i32(d.dilationH())
+            .i32(d.dilationW())
+            .i32(d.padTop())
+            .i32(d.padLeft());
+    divide(arguments, tilesN);
+    divide(arguments, tilesM);
+    divide(arguments, (long) d.oh() * d.ow());
+    divide(arguments, d.ow());
+    divide(arguments, d.ic());
+    divide(arguments, d.kw());
+    arguments.i32(0);
+    stream.launch(tile.kernel(), (long) splits * tilesM * tilesN);
+    if (!single) {
+      // struct Conv2dReduceParams
+      stream
+          .arguments()
+          .pointer(partial)
+          .pointer(diffWeights)
+          .pointer(diffBias)
+          .i64(splitStride)
+          .i64(weights)
+          .i32(d.oc())
+          .i32(splits)
+          .flag(accumulate)
+          .flag(diffWeights.address() % 16 == 0);
+      stream.launch(reduce, reduce.blocksFor(Math.ceilDiv(weights + d.oc(), 4L)));
+    }
+  }
+
+  /**
+   * Splits that fill the device twice over, each long enough to hide its start, and a workspace of
+   * bounded size.
+   */
+  private int pixelsPerSplit(TileVariant variant, long tiles, int pixels, long splitStride) {
+    long wanted = Math.ceilDiv(2L * backend.cudaDevice().multiprocessors(), tiles);
+    long room = MOST_WORKSPACE / (splitStride * Float.BYTES);
+    long longEnough = Math.ceilDiv(pixels, 8L * variant.blockK());
+    long splits = Math.max(1, Math.min(wanted, Math.min(room, longEnough)));
+    long perSplit = Math.ceilDiv(pixels, splits);
+    return Math.toIntExact(Math.ceilDiv(perSplit, (long) variant.blockK()) * variant.blockK());
+  }
+
+  /** struct FastDiv: division of 31-bit numbers by one multiplication. */
+  private static void divide(Arguments arguments, long divisor) {
+    int exact = Math.toIntExact(divisor);
+    int shift = exact == 1 ? 0 : 32 - Integer.numberOfLeadingZeros(exact - 1);
+    long multiplier = Math.ceilDiv(1L << (31 + shift), divisor);
+    arguments.i32(exact).i32((int) multiplier).i32(shift);
+  }
+
+  private static int gcd(int a, int b) {
+    return b == 0 ? a : gcd(b, a % b);
+  }
+}

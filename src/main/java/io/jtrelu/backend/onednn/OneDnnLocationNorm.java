@@ -1,0 +1,86 @@
+package io.jtrelu.backend.onednn;
+
+import io.jtrelu.backend.LocationNorm;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+
+/** A pass over the locations, after one over the image where its mean square is asked for. */
+final class OneDnnLocationNorm extends LocationNorm {
+  private final Lifetime lifetime = new Lifetime("location norm");
+
+  /** x = factor * src + offset, per channel; in binary64, as the two terms may nearly cancel. */
+  private final double[] factor;
+
+  private final double[] offset;
+
+  OneDnnLocationNorm(Shape src, DataType srcType, DataType type, Settings settings) {
+    super(Device.CPU, src, srcType, type, settings);
+    int channels = settings.mean().size();
+    factor = new double[channels];
+    offset = new double[channels];
+    double white = srcType == DataType.U8 ? 255 : 1;
+    for (int k = 0; k < channels; k++) {
+      factor[k] = 1 / (white * settings.std().get(k));
+      offset[k] = -(double) settings.mean().get(k) / settings.std().get(k);
+    }
+  }
+
+  @Override
+  protected void runForward(Stream stream, Tensor source, Tensor destination) {
+    OneDnnStream lane = lifetime.requireOpen(stream);
+    int channels = factor.length;
+    long locations = (long) src().dim(1) * src().dim(2);
+    float[] v = lane.array(0, channels);
+    float[] y = lane.array(1, channels + 1);
+    long srcStep = (long) channels * srcType().bytes();
+    long dstStep = (channels + 1L) * type().bytes();
+    for (long n = 0; n < src().dim(0); n++) {
+      long from = source.address() + n * locations * srcStep;
+      long to = destination.address() + n * locations * dstStep;
+      double appended = settings().scale();
+      if (settings().homogeneous() == Homogeneous.IMAGE_RMS) {
+        double squares = 0;
+        for (long p = 0; p < locations; p++) {
+          squares += standardize(from + p * srcStep, v, y);
+        }
+        appended *= squares == 0 ? 1 : Math.sqrt(squares / (locations * channels));
+      }
+      for (long p = 0; p < locations; p++) {
+        double squares = standardize(from + p * srcStep, v, y) + appended * appended;
+        double scale = 1 / Math.sqrt(squares / (channels + 1));
+        for (int k = 0; k < channels; k++) {
+          y[k] = (float) (y[k] * scale);
+        }
+        y[channels] = (float) (appended * scale);
+        Elements.store(type(), y, to + p * dstStep, channels + 1);
+      }
+    }
+  }
+
+  /** Writes a location's standardised values and returns the sum of their squares. */
+  private double standardize(long address, float[] v, float[] x) {
+    int channels = factor.length;
+    if (srcType() == DataType.U8) {
+      for (int k = 0; k < channels; k++) {
+        v[k] = Elements.getByte(address + k);
+      }
+    } else {
+      Elements.load(DataType.F32, address, v, channels);
+    }
+    double squares = 0;
+    for (int k = 0; k < channels; k++) {
+      double value = v[k] * factor[k] + offset[k];
+      squares += value * value;
+      x[k] = (float) value;
+    }
+    return squares;
+  }
+
+  @Override
+  public void close() {
+    lifetime.close();
+  }
+}

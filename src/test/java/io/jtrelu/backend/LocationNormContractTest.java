@@ -1,0 +1,259 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.backend.LocationNorm.Homogeneous;
+import io.jtrelu.backend.LocationNorm.Settings;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.SplittableRandom;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestFactory;
+
+/** Per-location normalisation: both homogeneous channels, bytes and floats. */
+class LocationNormContractTest extends Contract {
+  /** Each with the edge it hits. */
+  private static final List<Shape> SHAPES =
+      List.of(
+          Shape.of(1, 1, 1, 1), // one value
+          Shape.of(0, 2, 2, 3), // empty batch
+          Shape.of(3, 28, 28, 1), // grayscale
+          Shape.of(2, 32, 32, 3), // colour
+          Shape.of(1, 1, 7, 2), // one row
+          Shape.of(1, 7, 1, 4), // one column
+          Shape.of(2, 3, 5, 15), // tails of channel vectors
+          Shape.of(2, 3, 5, 31),
+          Shape.of(1, 2, 2, 64),
+          Shape.of(1, 2, 3, 257));
+
+  @BeforeEach
+  void offered() {
+    try (LocationNorm op =
+        backend.locationNorm(
+            Shape.of(1, 1, 1, 1), DataType.U8, DataType.F32, standard(1, Homogeneous.ONE))) {
+      op.settings();
+    } catch (UnsupportedException none) {
+      Assumptions.abort(none.getMessage());
+    }
+  }
+
+  private static Settings standard(int channels, Homogeneous homogeneous) {
+    return new Settings(
+        Collections.nCopies(channels, 0f), Collections.nCopies(channels, 1f), homogeneous, 1);
+  }
+
+  @TestFactory
+  Stream<DynamicTest> shapes() {
+    List<Case> cases = new ArrayList<>();
+    for (Shape shape : SHAPES) {
+      for (DataType type : types()) {
+        for (DataType srcType : List.of(DataType.U8, DataType.F32)) {
+          String id = "location-norm " + shape + " " + srcType + " " + type;
+          SplittableRandom random = new SplittableRandom(id.hashCode());
+          cases.add(
+              new Case(
+                  id,
+                  () -> {
+                    for (Homogeneous homogeneous : Homogeneous.values()) {
+                      check(shape, srcType, type, homogeneous, random);
+                    }
+                  }));
+        }
+      }
+    }
+    return tests(cases.stream());
+  }
+
+  @TestFactory
+  Stream<DynamicTest> randomShapes() {
+    return tests(
+        random(
+            "location-norm",
+            0.2,
+            random -> {
+              Shape shape =
+                  Shape.of(
+                      random.nextInt(1, 4),
+                      random.nextInt(1, 20),
+                      random.nextInt(1, 20),
+                      random.nextInt(1, 9));
+              check(
+                  shape,
+                  pick(random, DataType.U8, DataType.F32),
+                  pick(random, types()),
+                  pick(random, Homogeneous.values()),
+                  random);
+            }));
+  }
+
+  private void check(
+      Shape shape,
+      DataType srcType,
+      DataType type,
+      Homogeneous homogeneous,
+      SplittableRandom random) {
+    int channels = shape.dim(3);
+    List<Float> mean = new ArrayList<>();
+    List<Float> std = new ArrayList<>();
+    for (int k = 0; k < channels; k++) {
+      mean.add((float) random.nextDouble());
+      std.add((float) (0.1 + random.nextDouble()));
+    }
+    float scale = (float) (0.25 + random.nextDouble());
+    float[] src = new float[Math.toIntExact(shape.elements())];
+    for (int i = 0; i < src.length; i++) {
+      src[i] = srcType == DataType.U8 ? random.nextInt(256) : (float) (0.5 + random.nextGaussian());
+    }
+    compare(shape, srcType, type, new Settings(mean, std, homogeneous, scale), src);
+  }
+
+  /** The formula of the class comment. */
+  private void compare(
+      Shape shape, DataType srcType, DataType type, Settings settings, float[] src) {
+    int channels = shape.dim(3);
+    int locations = shape.dim(1) * shape.dim(2);
+    double[] x = new double[src.length];
+    double[] size = new double[src.length]; // of the terms whose difference is x
+    for (int i = 0; i < x.length; i++) {
+      double value = srcType == DataType.U8 ? src[i] / 255.0 : src[i];
+      double mean = settings.mean().get(i % channels);
+      double std = settings.std().get(i % channels);
+      x[i] = (value - mean) / std;
+      size[i] = (Math.abs(value) + Math.abs(mean)) / std;
+    }
+    int count = shape.dim(0) * locations;
+    double[] expected = new double[count * (channels + 1)];
+    double[] bound = new double[expected.length];
+    for (int p = 0; p < count; p++) {
+      double appended = 1;
+      if (settings.homogeneous() == Homogeneous.IMAGE_RMS) {
+        int image = p / locations;
+        double all = 0;
+        for (int i = image * locations * channels; i < (image + 1) * locations * channels; i++) {
+          all += x[i] * x[i];
+        }
+        appended = all == 0 ? 1 : Math.sqrt(all / (locations * channels));
+      }
+      appended *= settings.scale();
+      double squares = appended * appended;
+      double largest = appended;
+      for (int k = 0; k < channels; k++) {
+        squares += x[p * channels + k] * x[p * channels + k];
+        largest = Math.max(largest, size[p * channels + k]);
+      }
+      double rms = Math.sqrt(squares / (channels + 1));
+      for (int k = 0; k <= channels; k++) {
+        int at = p * (channels + 1) + k;
+        expected[at] = (k < channels ? x[p * channels + k] : appended) / rms;
+        double arithmetic = 16 * 0x1p-24 * (largest / rms + Math.abs(expected[at]));
+        bound[at] =
+            arithmetic + 0.5 * Data.epsilon(type) * Math.abs(expected[at]) + Data.tiny(type);
+      }
+    }
+    String description = "location-norm " + shape + " " + srcType + " " + type + " " + settings;
+    Shape out = Shape.of(shape.dim(0), shape.dim(1), shape.dim(2), channels + 1);
+    try (Trial trial = new Trial(backend, description);
+        LocationNorm op = backend.locationNorm(shape, srcType, type, settings)) {
+      var source = trial.input("src", srcType, shape, Layout.NHWC, src);
+      var destination = trial.output("dst", type, out, Layout.NHWC);
+      trial.run(stream -> op.forward(stream, source.tensor(), destination.tensor()));
+      trial.expectWithin(destination, expected, bound);
+    }
+  }
+
+  /** Numbers whose arithmetic is exact: all of a location alike, the appended channel too. */
+  @Test
+  void exactValues() {
+    for (DataType type : types()) {
+      exact(type, standard(3, Homogeneous.ONE), new float[] {1, -1, 1}, new double[] {1, -1, 1, 1});
+      exact(
+          type,
+          standard(3, Homogeneous.IMAGE_RMS),
+          new float[] {4, -4, 4},
+          new double[] {1, -1, 1, 1});
+      exact(
+          type,
+          new Settings(List.of(1f, 1f, 1f), List.of(2f, 2f, 2f), Homogeneous.ONE, 4),
+          new float[] {9, 9, -7},
+          new double[] {1, 1, -1, 1});
+      // Nothing but zeros: the appended channel is all there is.
+      for (Homogeneous homogeneous : Homogeneous.values()) {
+        exact(type, standard(3, homogeneous), new float[3], new double[] {0, 0, 0, 2});
+      }
+    }
+  }
+
+  private void exact(DataType type, Settings settings, float[] src, double[] expected) {
+    Shape shape = Shape.of(1, 1, 1, 3);
+    try (Trial trial = new Trial(backend, "location-norm exact " + type + " " + settings);
+        LocationNorm op = backend.locationNorm(shape, DataType.F32, type, settings)) {
+      var source = trial.input("src", DataType.F32, shape, Layout.NHWC, src);
+      var destination = trial.output("dst", type, Shape.of(1, 1, 1, 4), Layout.NHWC);
+      trial.run(stream -> op.forward(stream, source.tensor(), destination.tensor()));
+      trial.expectExactly(destination, expected);
+    }
+  }
+
+  /** One bright pixel in a black image; the black ones have a mean square of 1 as well. */
+  @Test
+  void locationsOfZeros() {
+    float[] src = new float[5 * 4 * 3];
+    src[17] = 255;
+    for (Homogeneous homogeneous : Homogeneous.values()) {
+      compare(Shape.of(1, 5, 4, 3), DataType.U8, DataType.F32, standard(3, homogeneous), src);
+    }
+  }
+
+  @Test
+  void refusals() {
+    Refusals refusals = new Refusals(backend);
+    Shape shape = Shape.of(2, 3, 3, 2);
+    Settings settings = standard(2, Homogeneous.ONE);
+    LocationNorm op = backend.locationNorm(shape, DataType.F32, DataType.F32, settings);
+    try (var stream = backend.newStream();
+        Tensor src = backend.allocate(shape, DataType.F32, Layout.NHWC);
+        Tensor dst = backend.allocate(op.dst(), DataType.F32, Layout.NHWC)) {
+      refusals.require("src", src, bad -> op.forward(stream, bad, dst));
+      refusals.require("dst", dst, bad -> op.forward(stream, src, bad));
+      Refusals.requireMessage(
+          OperandException.class,
+          () -> op.forward(stream, dst.slice(0, shape, Layout.NHWC), dst),
+          "overlap");
+      Refusals.requireClosing(op, () -> op.forward(stream, src, dst));
+    }
+    Refusals.requireMessage(
+        IllegalArgumentException.class,
+        () ->
+            backend
+                .locationNorm(Shape.of(1, 1, 1, 3), DataType.F32, DataType.F32, settings)
+                .close(),
+        "2 channels");
+    Refusals.requireMessage(
+        UnsupportedException.class,
+        () -> backend.locationNorm(shape, DataType.I32, DataType.F32, settings).close(),
+        "I32");
+    Refusals.requireMessage(
+        UnsupportedException.class,
+        () -> backend.locationNorm(shape, DataType.U8, DataType.U8, settings).close(),
+        "U8");
+    Refusals.requireMessage(
+        IllegalArgumentException.class,
+        () -> new Settings(List.of(0f), List.of(0f), Homogeneous.ONE, 1),
+        "std");
+    Refusals.requireMessage(
+        IllegalArgumentException.class,
+        () -> new Settings(List.of(0f), List.of(1f, 1f), Homogeneous.ONE, 1),
+        "1 and 2");
+    Refusals.requireMessage(
+        IllegalArgumentException.class,
+        () -> new Settings(List.of(0f), List.of(1f), Homogeneous.ONE, Float.NaN),
+        "scale");
+  }
+}

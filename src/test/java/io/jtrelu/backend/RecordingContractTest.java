@@ -1,0 +1,105 @@
+package io.jtrelu.backend;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
+import org.junit.jupiter.api.Test;
+
+/** Recorded work: nothing happens when it is recorded, and the same each time it is replayed. */
+class RecordingContractTest extends Contract {
+  private static final int LENGTH = 1000;
+
+  private Tensor device() {
+    return backend.allocate(Shape.of(LENGTH), DataType.F32, Layout.ROW_MAJOR);
+  }
+
+  private static Tensor host(float value) {
+    float[] values = new float[LENGTH];
+    Arrays.fill(values, value);
+    return Tensor.allocate(Shape.of(LENGTH), DataType.F32, Layout.ROW_MAJOR).set(values);
+  }
+
+  private static float[] all(float value) {
+    float[] values = new float[LENGTH];
+    Arrays.fill(values, value);
+    return values;
+  }
+
+  /** x <- 2x + b, b copied from the host, then the norm: kernels, copies and a workspace. */
+  @Test
+  void replays() {
+    try (Stream stream = backend.newStream();
+        Tensor x = device();
+        Tensor b = device();
+        Tensor norm = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+        Tensor source = host(3);
+        Tensor result = host(-1);
+        Tensor normOnHost = Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+        WeightedSum sum = backend.weightedSum(LENGTH, DataType.F32, 2, 1, Rectifier.IDENTITY);
+        GradientNorm gradientNorm = backend.gradientNorm(LENGTH)) {
+      Recording recording =
+          backend.record(
+              stream,
+              () -> {
+                backend.copy(stream, source, b);
+                sum.forward(stream, x, b, x);
+                gradientNorm.run(stream, x, 1, norm);
+                backend.copy(stream, x, result);
+              });
+      stream.synchronize();
+      assertArrayEquals(all(-1), result.toFloatArray(), "recording does not run");
+      recording.replay(stream);
+      stream.synchronize();
+      assertArrayEquals(all(3), result.toFloatArray());
+      source.set(all(5)); // read again
+      recording.replay(stream);
+      recording.replay(stream);
+      stream.synchronize();
+      assertArrayEquals(all(2 * (2 * 3 + 5) + 5), result.toFloatArray());
+      backend.copy(stream, norm, normOnHost); // ordinary work goes on
+      stream.synchronize();
+      double expected = 27 * Math.sqrt(LENGTH);
+      org.junit.jupiter.api.Assertions.assertEquals(expected, normOnHost.get(0), 1e-6 * expected);
+      recording.close();
+      recording.close();
+      assertThrows(IllegalStateException.class, () -> recording.replay(stream));
+    }
+  }
+
+  /** Where the work throws, the stream is as before. */
+  @Test
+  void survivesWorkThatFails() {
+    try (Stream stream = backend.newStream();
+        Tensor x = device();
+        Tensor result = host(0)) {
+      try {
+        Recording recording =
+            backend.record(
+                stream,
+                () -> {
+                  backend.fill(stream, x, 1);
+                  throw new IllegalArgumentException("on purpose");
+                });
+        try (recording) {
+          assertThrows(IllegalArgumentException.class, () -> recording.replay(stream));
+        }
+      } catch (IllegalArgumentException onPurpose) {
+        Refusals.requireMessage(
+            IllegalArgumentException.class,
+            () -> {
+              throw onPurpose;
+            },
+            "on purpose");
+      }
+      backend.fill(stream, x, 2);
+      backend.copy(stream, x, result);
+      stream.synchronize();
+      assertArrayEquals(all(2), result.toFloatArray());
+    }
+  }
+}

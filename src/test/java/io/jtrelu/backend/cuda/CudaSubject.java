@@ -1,0 +1,34 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Availability;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Subject;
+import org.junit.jupiter.api.Assumptions;
+
+/** A real GPU: only with {@code -Djtrelu.cuda=real}, since a process holds one libcuda. */
+public final class CudaSubject implements Subject {
+  /** For {@link java.util.ServiceLoader}. */
+  public CudaSubject() {}
+
+  @Override
+  public String name() {
+    return "cuda";
+  }
+
+  @Override
+  public Backend open() {
+    Assumptions.assumeTrue(
+        System.getProperty("jtrelu.cuda", "emulated").equals("real"),
+        "a real GPU is tested with -Djtrelu.cuda=real");
+    CudaProvider provider = new CudaProvider();
+    if (provider.availability() instanceof Availability.Unavailable missing) {
+      Assumptions.abort(missing.reason());
+    }
+    return provider.open(0);
+  }
+
+  @Override
+  public String toString() {
+    return name();
+  }
+}

@@ -1,0 +1,88 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.Availability;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Subject;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.lang.reflect.Proxy;
+import org.junit.jupiter.api.Assumptions;
+
+/**
+ * The CUDA backend on the emulated device. Every open backend must end without a finding of the
+ * device's checkers; and blocks, warps and lanes run in another order after each copy, so that what
+ * depends on the order differs between the two runs of a case.
+ */
+public final class EmulatedSubject implements Subject {
+  /** For {@link java.util.ServiceLoader}. */
+  public EmulatedSubject() {}
+
+  @Override
+  public String name() {
+    return "emulated";
+  }
+
+  @Override
+  public int randomCases() {
+    return 60;
+  }
+
+  @Override
+  public long largestConvolution() {
+    return 300_000;
+  }
+
+  @Override
+  public int largestVector() {
+    return 20_000;
+  }
+
+  @Override
+  public Backend open() {
+    Backend backend = openPlain();
+    EmulatorControl.clear();
+    long[] seed = {1};
+    return (Backend)
+        Proxy.newProxyInstance(
+            Backend.class.getClassLoader(),
+            new Class<?>[] {Backend.class},
+            (proxy, method, arguments) -> {
+              switch (method.getName()) {
+                case "newStream" -> seed[0] = Long.getLong("jtrelu.seed", 1);
+                case "copy" -> EmulatorControl.seed(++seed[0]);
+                default -> {}
+              }
+              Object result = invoke(backend, method, arguments);
+              if (method.getName().equals("close") && EmulatorControl.errors() > 0) {
+                throw new AssertionError(EmulatorControl.report());
+              }
+              return result;
+            });
+  }
+
+  private static Object invoke(Backend backend, Method method, Object[] arguments)
+      throws Throwable {
+    try {
+      return method.invoke(backend, arguments);
+    } catch (InvocationTargetException thrown) {
+      throw thrown.getCause();
+    }
+  }
+
+  /** The backend as users get it. */
+  static Backend openPlain() {
+    Assumptions.assumeFalse(
+        System.getProperty("jtrelu.cuda", "emulated").equals("real"),
+        "this process tests a real GPU");
+    EmulatedCudaProvider provider = new EmulatedCudaProvider();
+    if (provider.availability() instanceof Availability.Unavailable missing) {
+      Assumptions.abort(missing.reason());
+    }
+    return provider.open(0);
+  }
+
+  @Override
+  public String toString() {
+    return name();
+  }
+}
