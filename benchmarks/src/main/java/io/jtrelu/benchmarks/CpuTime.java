@@ -7,9 +7,10 @@ import java.util.List;
 import java.util.Locale;
 
 /**
- * Training steps of several contenders in turn, on one core, by the CPU time of the process: a
- * first answer on a machine that is shared, where waiting must not count. Cache and clock are still
- * shared; the campaign on a quiet machine decides.
+ * Training steps of several contenders in turn, one thread each but for this library, whose lanes
+ * share nothing, by the CPU time of the process: a first answer on a machine that is shared, where
+ * waiting must not count. Cache and clock are still shared; the campaign on a quiet machine
+ * decides.
  *
  * <p>Arguments: network, batch, contenders; the first is the base. Start it with one thread per
  * library, as {@code benchmarks/run shared} does.
