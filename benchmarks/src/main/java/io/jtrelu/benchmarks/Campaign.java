@@ -1,5 +1,8 @@
 package io.jtrelu.benchmarks;
 
+import static java.nio.file.StandardOpenOption.APPEND;
+import static java.nio.file.StandardOpenOption.CREATE;
+
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import java.io.IOException;
@@ -239,11 +242,14 @@ public final class Campaign {
     try {
       return fork(group, contender, log);
     } catch (RunnerException failure) {
+      List<String> lines = Files.readAllLines(log);
+      Files.write(directory.resolve("failures.log"), lines, CREATE, APPEND);
       String first =
-          Files.readAllLines(log).stream()
-              .filter(line -> line.matches("(Caused by: )?[\\w.$]+(Exception|Error)\\b.*"))
-              .reduce((a, b) -> b)
-              .orElse(failure.getMessage());
+          lines.stream()
+              .filter(line -> line.matches("(Caused by: )?[a-z]+\\.[\\w.$]+(Exception|Error): .*"))
+              .filter(line -> !line.contains("Benchmark caught the exception"))
+              .findFirst()
+              .orElse(failure.getMessage() + ", see failures.log");
       throw new IllegalStateException(first);
     } finally {
       Files.deleteIfExists(log);
