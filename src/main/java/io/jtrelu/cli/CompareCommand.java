@@ -13,6 +13,7 @@ import io.jtrelu.train.NonFiniteException;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -122,6 +123,9 @@ final class CompareCommand implements Callable<Integer> {
     }
     String network = models.values().iterator().next().network().name();
     Path directory = out != null ? out : TrainCommand.freeFolder("runs", "compare-" + network);
+    if (Files.exists(directory.resolve(TrainCommand.REPORT))) {
+      throw new IOException(directory + " already holds a comparison; choose another --out");
+    }
     List<Contender> contenders = new ArrayList<>();
     try (Interrupt interrupt = new Interrupt();
         Backend backend = RunOptions.openDevice(run.device)) {
@@ -135,7 +139,9 @@ final class CompareCommand implements Callable<Integer> {
         boolean finished = train(console, contenders, interrupt);
         Path report = writeReport(directory, models, backend);
         if (!finished) {
-          console.note("stopped; what was measured so far is in the report");
+          console.note(
+              "stopped and saved; each run can go on with: jtrelu train --resume "
+                  + directory.resolve("METHOD"));
         }
         console.print(
             json ? json(contenders, directory, report) : text(contenders, directory, report));

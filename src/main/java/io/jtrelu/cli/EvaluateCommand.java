@@ -68,6 +68,7 @@ final class EvaluateCommand implements Callable<Integer> {
                 BATCH,
                 BatchExecutor.microBatch(backend, BATCH),
                 model.options(false))) {
+      model.requireOwn(checkpoint);
       Trainer.restoreParameters(checkpoint, backend, parameters);
       executor.load(parameters);
       result = Evaluation.run(executor, model, datasets.test(), BATCH);

@@ -11,6 +11,8 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.TrainingConfig;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Locale;
 import picocli.CommandLine.Option;
 
@@ -182,6 +184,13 @@ final class RunOptions {
   /** The configuration of a run with a shaping method. */
   TrainingConfig config(String method, String activation, int epochs) {
     NetworkNames.requireKnown(network);
+    if (!(shortcutWeight >= 0 && shortcutWeight < 1)) {
+      throw new UsageException("--shortcut-weight must lie in [0, 1), got " + shortcutWeight);
+    }
+    if (shortcutWeight > 0 && network.strip().toLowerCase(Locale.ROOT).startsWith("plain")) {
+      throw new UsageException(
+          "--shortcut-weight is for ResNets; " + network + " is a plain chain");
+    }
     if (!ShapingConfig.methods().contains(method)) {
       throw NearestName.unknown("method", method, ShapingConfig.methods());
     }
@@ -196,7 +205,7 @@ final class RunOptions {
           block,
           shortcutWeight,
           shaping,
-          data,
+          lasting(data),
           cropPadding,
           flip,
           epochs,
@@ -215,6 +224,11 @@ final class RunOptions {
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
     }
+  }
+
+  /** A folder by its absolute path, so that the run can be resumed from elsewhere. */
+  private static String lasting(String data) {
+    return Files.isDirectory(Path.of(data)) ? Path.of(data).toAbsolutePath().toString() : data;
   }
 
   /** Opens a device; an unknown name is a wrong use. */

@@ -186,6 +186,21 @@ public record Model(
     }
   }
 
+  /**
+   * Checks that a checkpoint was saved by this very run: parameters of another activation or seed
+   * would fit too, and mean nothing.
+   *
+   * @throws CheckpointException if its configuration is another one
+   */
+  public void requireOwn(Checkpoint checkpoint) {
+    if (!toJson().equals(checkpoint.state().config())) {
+      throw new CheckpointException(
+          "the checkpoint belongs to another run: the configuration it was saved with differs from "
+              + FILE
+              + " beside it");
+    }
+  }
+
   /** As JSON, for people and programs. */
   public String toJson() {
     try {

@@ -80,10 +80,7 @@ public final class Trainer implements AutoCloseable {
       Files.createDirectories(directory);
       if (Files.exists(directory.resolve(CHECKPOINT))) {
         throw new IOException(
-            directory
-                + " already holds a run; resume it with --resume "
-                + directory
-                + ", or choose another folder with --out");
+            directory + " already holds a run; resume that one or choose another folder");
       }
       model.write(directory);
     }
@@ -111,6 +108,7 @@ public final class Trainer implements AutoCloseable {
       throws IOException {
     model.requireFits(data.train());
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
+      model.requireOwn(checkpoint);
       return new Trainer(model, data, backend, directory, checkpoint);
     }
   }

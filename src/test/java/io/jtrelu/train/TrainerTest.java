@@ -215,7 +215,47 @@ class TrainerTest {
       Trainer.start(model, data, backend, folder).close();
       IOException error =
           assertThrows(IOException.class, () -> Trainer.start(model, data, backend, folder));
-      assertTrue(error.getMessage().contains("--resume"), error.getMessage());
+      assertTrue(error.getMessage().contains("already holds a run"), error.getMessage());
+    }
+  }
+
+  @Test
+  void refusesTheCheckpointOfARunThatDiffersInItsActivationOnly() throws IOException {
+    Datasets data = data(20, 9);
+    TrainingConfig c = config(Optimizer.Kind.SGD, 0.01, 1);
+    TrainingConfig he =
+        new TrainingConfig(
+            c.network(),
+            c.block(),
+            0,
+            ShapingConfig.HE,
+            c.data(),
+            1,
+            true,
+            3,
+            4,
+            1,
+            c.optimizer(),
+            0.01,
+            0.1,
+            0.9,
+            1e-4,
+            1,
+            0.1,
+            0.2,
+            DataType.F32,
+            7);
+    Path one = folder.resolve("tat");
+    Path other = folder.resolve("he");
+    try (Backend backend = Backends.open("cpu")) {
+      Trainer.start(Model.of(c, data), data, backend, one).close();
+      Trainer.start(Model.of(he, data), data, backend, other).close();
+      Files.delete(one.resolve(Trainer.CHECKPOINT));
+      Files.copy(other.resolve(Trainer.CHECKPOINT), one.resolve(Trainer.CHECKPOINT));
+      Model model = Model.read(one);
+      CheckpointException error =
+          assertThrows(CheckpointException.class, () -> Trainer.resume(model, data, backend, one));
+      assertTrue(error.getMessage().contains("another run"), error.getMessage());
     }
   }
 
