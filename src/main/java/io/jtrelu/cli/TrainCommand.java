@@ -56,9 +56,9 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--epochs",
       paramLabel = "N",
-      defaultValue = "3",
+      defaultValue = "6",
       description = "Passes over the data (${DEFAULT-VALUE}).")
-  private int epochs = 3;
+  private int epochs = 6;
 
   @Option(
       names = "--out",

@@ -152,7 +152,7 @@ public final class BatchExecutor implements AutoCloseable {
 
   /**
    * The micro-batch for a batch on a backend: on a GPU the whole batch; on a CPU the largest
-   * divisor up to 8 that still leaves a part for every lane, small enough for a layer's activations
+   * divisor up to 4 that still leaves a part for every lane, small enough for a layer's activations
    * to stay in cache.
    */
   public static int microBatch(Backend backend, int batch) {
@@ -160,7 +160,7 @@ public final class BatchExecutor implements AutoCloseable {
       return batch;
     }
     int best = 1;
-    for (int size = 1; size <= 8; size++) {
+    for (int size = 1; size <= 4; size++) {
       if (batch % size == 0 && batch / size >= Math.min(batch, backend.lanes())) {
         best = size;
       }

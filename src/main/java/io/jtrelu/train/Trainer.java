@@ -75,6 +75,7 @@ public final class Trainer implements AutoCloseable {
    */
   public static Trainer start(Model model, Datasets data, Backend backend, @Nullable Path directory)
       throws IOException {
+    stepsPerEpoch(model.training(), data.train()); // refused before anything is written
     if (directory != null) {
       Files.createDirectories(directory);
       if (Files.exists(directory.resolve(CHECKPOINT))) {
@@ -137,18 +138,7 @@ public final class Trainer implements AutoCloseable {
         restore(checkpoint);
         bestAccuracy = checkpoint.state().bestMetric();
       }
-      int perStep = Math.multiplyExact(config.batch(), config.accumulate());
-      this.stepsPerEpoch = train.size() / perStep;
-      if (stepsPerEpoch == 0) {
-        throw new IllegalArgumentException(
-            "a batch of "
-                + config.batch()
-                + (config.accumulate() == 1 ? "" : " times " + config.accumulate() + " passes")
-                + " is larger than the "
-                + train.size()
-                + " training images; choose a smaller"
-                + " --batch");
-      }
+      this.stepsPerEpoch = stepsPerEpoch(config, train);
       long steps = (long) stepsPerEpoch * config.epochs();
       long warmup = Math.min(steps - 1, Math.round(steps * config.warmup()));
       this.schedule = new Schedule.WarmupCosine(config.learningRate(), warmup, steps);
@@ -186,6 +176,21 @@ public final class Trainer implements AutoCloseable {
       close();
       throw failure;
     }
+  }
+
+  /** Whole steps in the training data; refuses a batch that is larger than it. */
+  private static int stepsPerEpoch(TrainingConfig config, ImageDataset train) {
+    long perStep = (long) config.batch() * config.accumulate();
+    if (perStep > train.size()) {
+      throw new IllegalArgumentException(
+          "a batch of "
+              + config.batch()
+              + (config.accumulate() == 1 ? "" : " times " + config.accumulate() + " passes")
+              + " is larger than the "
+              + train.size()
+              + " training images; choose a smaller --batch");
+    }
+    return Math.toIntExact(train.size() / perStep);
   }
 
   private BatchLoader openLoader(ImageDataset train, TrainingConfig config) {

@@ -44,12 +44,13 @@ class NetworksTest {
   }
 
   @Test
-  void plain50NarrowsFrom28To14() {
+  void plain50IsWidestAtAQuarterOfTheLocations() {
     Network network = Networks.build(Options.of("plain50"), new Extent(28, 28, 2), 10);
     long convolutions =
         network.layers().stream().filter(l -> l instanceof Layer.Convolution).count();
     assertEquals(50, convolutions);
-    assertEquals(new Extent(1, 1, 64), network.layers().get(network.layers().size() - 2).extent());
+    assertEquals(new Extent(14, 14, 32), network.layers().get(1).extent());
+    assertEquals(new Extent(7, 7, 64), network.layers().get(network.layers().size() - 3).extent());
   }
 
   @Test

@@ -42,6 +42,9 @@ final class CudaBackend implements Backend {
   /** Set to true, F32 convolutions run on tensor cores with operands rounded to tf32. */
   static final String TF32_PROPERTY = "jtrelu.cuda.tf32";
 
+  /** Part of the names of tile variants to take wherever they fit, whatever they cost. */
+  static final String TILE_PROPERTY = "jtrelu.cuda.tile";
+
   private final String name;
   private final CudaContext context;
   private final Device device;
@@ -51,6 +54,7 @@ final class CudaBackend implements Backend {
   private final Set<CudaStream> streams = ConcurrentHashMap.newKeySet();
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
+  private final String preferredTile = System.getProperty(TILE_PROPERTY, "");
   private final Lifetime lifetime;
 
   /**
@@ -91,6 +95,11 @@ final class CudaBackend implements Backend {
 
   List<TileVariant> tileVariants() {
     return tileVariants;
+  }
+
+  /** Whether a variant was asked for, over the cost model. */
+  boolean prefers(TileVariant variant) {
+    return !preferredTile.isEmpty() && variant.name().contains(preferredTile);
   }
 
   /** The type that tiled convolutions multiply in. */

@@ -19,7 +19,7 @@ final class CudaDevices {
       return new Availability.Unavailable(DriverLibrary.whyNoEmulator());
     }
     String missing = Kernels.missing();
-    if (missing != null) {
+    if (missing != null && emulated) {
       return new Availability.Unavailable(missing);
     }
     if (emulated && !DriverLibrary.isLoaded()) {
@@ -55,11 +55,14 @@ final class CudaDevices {
 
   /** All devices; throws with the reason where there is none. */
   private static List<CudaDevice> devices(boolean emulated) {
+    // A missing driver is the first thing to say; the emulated one is not loaded for nothing.
     String noKernels = Kernels.missing();
+    if (!emulated || noKernels == null) {
+      DriverLibrary.load(emulated);
+    }
     if (noKernels != null) {
       throw new BackendUnavailableException(noKernels);
     }
-    DriverLibrary.load(emulated);
     int driver = CudaDevice.driverVersion();
     if (driver < OLDEST_DRIVER) {
       throw new BackendUnavailableException(

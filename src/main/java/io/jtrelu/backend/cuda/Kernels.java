@@ -61,8 +61,9 @@ final class Kernels implements AutoCloseable {
   }
 
   private static String notBuilt() {
-    return "this build has no CUDA kernels: nvcc was not found when it was made. Install the CUDA"
-        + " toolkit (nvcc on PATH, CUDA_HOME or /usr/local/cuda) and build again";
+    return "this build has no CUDA kernels. They are compiled where nvcc is found (PATH, CUDA_HOME or"
+        + " /usr/local/cuda): install the CUDA toolkit and build again. (./jtrelu builds them only"
+        + " where it sees an NVIDIA GPU, or for --device emulated.)";
   }
 
   /** Why a device cannot run the kernels, or null where it can. */

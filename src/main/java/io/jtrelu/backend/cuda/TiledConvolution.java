@@ -112,7 +112,8 @@ final class TiledConvolution implements ConvolutionKernels {
             .toList();
     int processors = Math.max(1, backend.cudaDevice().multiprocessors() / splits);
     Comparator<TileVariant> byCost =
-        Comparator.comparingDouble(v -> v.cost(rows, columns, depth, processors));
+        Comparator.comparingDouble(
+            v -> backend.prefers(v) ? 0 : v.cost(rows, columns, depth, processors));
     return new Choice(
         best(able, v -> true, byCost), best(able, TileVariant::takesAnyAlignment, byCost));
   }
