@@ -17,7 +17,10 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Stream;
 import org.openjdk.jmh.results.BenchmarkResult;
 import org.openjdk.jmh.results.IterationResult;
@@ -137,7 +140,7 @@ public final class Campaign {
       long begin = System.nanoTime();
       String outcome;
       try {
-        double[] values = measure(group, contender);
+        double[] values = watched(group, contender);
         double median = median(values);
         results
             .computeIfAbsent(group, g -> new LinkedHashMap<>())
@@ -165,11 +168,7 @@ public final class Campaign {
   }
 
   private static String reason(Throwable failure) {
-    Throwable cause = failure;
-    while (cause.getCause() != null) {
-      cause = cause.getCause();
-    }
-    return cause.getClass().getSimpleName() + ": " + cause.getMessage();
+    return failure.getMessage();
   }
 
   private static String key(Group group, String contender) {
@@ -216,6 +215,32 @@ public final class Campaign {
       }
     }
     return "ok";
+  }
+
+  /** Ends a process that would pass the budget by much: a campaign keeps its time. */
+  private double[] watched(Group group, String contender) throws RunnerException, IOException {
+    long allowed =
+        Math.max(30, Math.min(budget / 4, budget + start - System.nanoTime()) / 1_000_000_000);
+    AtomicBoolean ended = new AtomicBoolean();
+    ScheduledExecutorService watch =
+        Executors.newSingleThreadScheduledExecutor(Thread.ofPlatform().daemon().factory());
+    watch.schedule(
+        () -> {
+          ended.set(true);
+          ProcessHandle.current().children().forEach(ProcessHandle::destroyForcibly);
+        },
+        allowed,
+        TimeUnit.SECONDS);
+    try {
+      return measure(group, contender);
+    } catch (RunnerException | IllegalStateException failure) {
+      if (ended.get()) {
+        throw new IllegalStateException("ended after " + allowed + " s", failure);
+      }
+      throw failure;
+    } finally {
+      watch.shutdownNow();
+    }
   }
 
   private double[] measure(Group group, String contender) throws RunnerException, IOException {

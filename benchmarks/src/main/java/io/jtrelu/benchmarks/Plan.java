@@ -54,7 +54,6 @@ final class Plan {
     sgemm(3, 0.5);
     List<String> first = new ArrayList<>(all(DJL));
     first.add(1, "onednn");
-    first.add("dl4j");
     network("training step", "TrainingStep.step", 3, "plain50", 64, 4, 1, first);
     network("training step", "TrainingStep.step", 3, "chain:20:32", 32, 3, 1, all(DJL_SHORT));
     network("training step", "TrainingStep.step", 3, "chain:20:128", 8, 3, 1, all(DJL_SHORT));
@@ -76,21 +75,18 @@ final class Plan {
     shaping("tat:leaky_relu", "chain:49", 2, 0.3);
     loading("crop-flip", 2, 0.3);
     firstStep("plain50", 64, 2);
+    dl4j("chain:20:32", 4);
   }
 
   private void full() {
     sgemm(5, 1);
     List<String> first = new ArrayList<>(all(DJL));
     first.add(1, "onednn");
-    first.add("dl4j");
     network("training step", "TrainingStep.step", 3, "plain50", 64, 8, 1, first);
     int[][] chains = {{16, 64}, {32, 64}, {64, 32}, {128, 16}, {256, 4}};
     for (int[] chain : chains) {
       List<String> contenders = new ArrayList<>(all(DJL));
       contenders.add(1, "onednn");
-      if (chain[0] <= 64) {
-        contenders.add("dl4j");
-      }
       network(
           "training step",
           "TrainingStep.step",
@@ -159,6 +155,9 @@ final class Plan {
     loading("none", 3, 0.5);
     loading("crop-flip", 3, 0.5);
     firstStep("plain50", 64, 5);
+    dl4j("chain:20:32", 16);
+    dl4j("chain:20:64", 16);
+    dl4j("plain50", 16);
   }
 
   private static List<String> all(List<String> peers) {
@@ -208,6 +207,19 @@ final class Plan {
             seconds,
             multiplyAdds,
             5));
+  }
+
+  /** In groups of its own: a step of it takes as long as dozens of the others. */
+  private void dl4j(String network, int batch) {
+    network(
+        "training step against DL4J",
+        "TrainingStep.step",
+        3,
+        network,
+        batch,
+        1,
+        1,
+        List.of("jtrelu", "dl4j"));
   }
 
   private void oneCore(String network, int batch) {
