@@ -156,7 +156,7 @@ public final class BatchExecutor implements AutoCloseable {
    * to stay in cache.
    */
   public static int microBatch(Backend backend, int batch) {
-    if (backend.lanes() == 1) {
+    if (!backend.device().equals(Device.CPU)) {
       return batch;
     }
     int best = 1;
