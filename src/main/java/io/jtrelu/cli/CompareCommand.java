@@ -190,7 +190,7 @@ final class CompareCommand implements Callable<Integer> {
   private static String header(List<Contender> contenders) {
     StringBuilder line = new StringBuilder("   step");
     for (Contender contender : contenders) {
-      line.append(String.format(Locale.ROOT, " | %-28s", contender.name));
+      line.append(String.format(Locale.ROOT, " | %-30s", contender.name));
     }
     return line.toString();
   }
@@ -217,7 +217,7 @@ final class CompareCommand implements Callable<Integer> {
                 c.loss.value(),
                 100 * c.accuracy.value());
       }
-      line.append(String.format(Locale.ROOT, " | %-28s", cell));
+      line.append(String.format(Locale.ROOT, " | %-30s", cell));
     }
     return line.toString();
   }
