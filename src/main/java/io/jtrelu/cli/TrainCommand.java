@@ -16,12 +16,16 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParentCommand;
+import picocli.CommandLine.Spec;
 
 /** {@code jtrelu train}: trains a network and leaves a report. */
 @Command(
@@ -36,7 +40,12 @@ final class TrainCommand implements Callable<Integer> {
   /** Name of the report in a run's folder. */
   static final String REPORT = "report.html";
 
+  /** Options that a resumed run may be given. */
+  private static final Set<String> WITH_RESUME =
+      Set.of("--resume", "--device", "--json", "--verbose");
+
   @ParentCommand private Main main;
+  @Spec private CommandSpec spec;
   @Mixin private RunOptions run = new RunOptions();
 
   @Option(
@@ -69,9 +78,7 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--resume",
       paramLabel = "DIR",
-      description =
-          "Go on with the run in this folder, with its configuration; of the other"
-              + " options only --device counts.")
+      description = "Go on with the run in this folder, with its configuration.")
   private @Nullable Path resume;
 
   @Option(names = "--json", description = "Print the result as JSON.")
@@ -79,9 +86,8 @@ final class TrainCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
-    if (out != null && resume != null) {
-      throw new UsageException(
-          "--out and --resume exclude each other: a resumed run stays in its folder");
+    if (resume != null) {
+      refuseOptionsWithoutEffect();
     }
     Console console = main.console();
     Model model;
@@ -117,6 +123,18 @@ final class TrainCommand implements Callable<Integer> {
       }
       console.print(json ? json(trainer, directory, report) : text(trainer, directory, report));
       return 0;
+    }
+  }
+
+  /** A resumed run keeps its configuration; an option that would change it is a mistake. */
+  private void refuseOptionsWithoutEffect() {
+    for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
+      if (!WITH_RESUME.contains(option.longestName())) {
+        throw new UsageException(
+            option.longestName()
+                + " has no effect with --resume: a resumed run keeps its folder"
+                + " and configuration");
+      }
     }
   }
 

@@ -92,7 +92,9 @@ class RunCommandsTest {
     assertEquals(trained.get("test_loss").asDouble(), evaluated.get("test_loss").asDouble());
     assertEquals(
         trained.get("test_accuracy").asDouble(), evaluated.get("test_accuracy").asDouble());
-    assertEquals(0, run("train", "--resume", out.toString()), notes.toString());
+    assertEquals(0, run("train", "--resume", out.toString(), "--device", "cpu"), notes.toString());
+    assertEquals(2, run("train", "--resume", out.toString(), "--epochs", "5"));
+    assertTrue(notes.toString().contains("--epochs"), notes.toString());
   }
 
   @Test
