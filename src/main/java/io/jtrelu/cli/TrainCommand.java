@@ -188,29 +188,35 @@ final class TrainCommand implements Callable<Integer> {
             trainer.steps(),
             String.format(
                 Locale.ROOT,
-                "epoch %d/%d, loss %.3f, accuracy %.1f %%, %.0f images/s",
+                "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
                 step.epoch(),
                 epochs,
                 loss.value(),
                 100 * accuracy.value(),
-                step.imagesPerSecond()));
+                speed(step.imagesPerSecond())));
         EpochMetric epoch = trainer.lastEpoch();
         if (epoch != null && !epoch.equals(before)) {
           progress.line(
               String.format(
                   Locale.ROOT,
-                  "epoch %d/%d: training loss %.4f, test loss %.4f, test accuracy %.2f %%, %.0f"
-                      + " images/s",
+                  "epoch %d/%d: training loss %.4f, test loss %.4f, test accuracy %.2f %%%s",
                   epoch.epoch(),
                   epochs,
                   epoch.trainLoss(),
                   epoch.testLoss(),
                   100 * epoch.testAccuracy(),
-                  epoch.imagesPerSecond()));
+                  speed(epoch.imagesPerSecond())));
         }
       }
     }
     return true;
+  }
+
+  /** Throughput after a comma; nothing where it means nothing. */
+  private static String speed(double imagesPerSecond) {
+    return Double.isNaN(imagesPerSecond)
+        ? ""
+        : String.format(Locale.ROOT, ", %.0f images/s", imagesPerSecond);
   }
 
   private static Path writeReport(Trainer trainer, Path directory, Backend backend)

@@ -325,7 +325,7 @@ public final class Trainer implements AutoCloseable {
             loss,
             (double) correct / images,
             norm,
-            images / elapsed,
+            throughput(images, elapsed),
             seconds);
     if (log != null) {
       log.append(metric);
@@ -361,7 +361,7 @@ public final class Trainer implements AutoCloseable {
             epochAccuracy / epochSteps,
             test.loss(),
             test.accuracy(),
-            imagesSeen / epochSeconds,
+            throughput(imagesSeen, epochSeconds),
             seconds);
     lastEpoch = metric;
     bestAccuracy =
@@ -374,6 +374,11 @@ public final class Trainer implements AutoCloseable {
       log.append(metric);
       save();
     }
+  }
+
+  /** Images per second; NaN on the emulated device, whose speed means nothing. */
+  private double throughput(double images, double time) {
+    return backend.name().equals("emulated") ? Double.NaN : images / time;
   }
 
   private NonFiniteException notFinite(String what, @Nullable String layer) {
