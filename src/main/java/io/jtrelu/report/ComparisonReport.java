@@ -78,7 +78,7 @@ public record ComparisonReport(
           "Kernel",
           "How each network, at its initialisation, maps the cosine similarity c of two inputs."
               + " Where the map is flat near 1, all inputs look alike to the last layer and"
-              + " nothing can be learned.");
+              + " learning is slow or fails.");
       page.charts(kernel);
     }
     if (!layers.isEmpty()) {

@@ -114,7 +114,7 @@ public record TrainingReport(
           "Kernel",
           "How the network, at its initialisation, maps the cosine similarity c of two inputs."
               + " Where the map is flat near 1, all inputs look alike to the last layer and"
-              + " nothing can be learned; shaping keeps it apart.");
+              + " learning is slow or fails; shaping keeps it apart.");
       page.charts(charts);
     }
   }
