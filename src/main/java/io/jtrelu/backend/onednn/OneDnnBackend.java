@@ -31,10 +31,12 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.management.ManagementFactory;
 import java.util.BitSet;
+import org.jspecify.annotations.Nullable;
 
 /** The CPU through oneDNN: see the package page. Thread-safe. */
 public final class OneDnnBackend implements Backend {
   private final Dnnl library;
+  private final @Nullable CpuKernels kernels;
   private final boolean bfloat16;
   private final Lifetime lifetime = new Lifetime("onednn backend");
   private final BitSet lanes = new BitSet(); // guarded by itself
@@ -46,9 +48,11 @@ public final class OneDnnBackend implements Backend {
 
   /**
    * @param library owned by the backend from now on
+   * @param kernels our own, owned likewise; null where there are none: then oneDNN does all
    */
-  OneDnnBackend(Dnnl library) {
+  OneDnnBackend(Dnnl library, @Nullable CpuKernels kernels) {
     this.library = library;
+    this.kernels = kernels;
     this.bfloat16 = computesBfloat16();
     this.machineBytes =
         ManagementFactory.getPlatformMXBean(com.sun.management.OperatingSystemMXBean.class)
@@ -227,8 +231,8 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
-    if (WinogradConv2d.pays(descriptor, type)) {
-      return new WinogradConv2d(library, descriptor, activation, srcActivation);
+    if (kernels != null && WinogradConv2d.pays(descriptor, type)) {
+      return new WinogradConv2d(kernels, descriptor, activation, srcActivation);
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
   }
@@ -312,6 +316,9 @@ public final class OneDnnBackend implements Backend {
   @Override
   public void close() {
     if (lifetime.close()) {
+      if (kernels != null) {
+        kernels.close();
+      }
       library.close();
     }
   }

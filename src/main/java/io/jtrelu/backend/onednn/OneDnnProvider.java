@@ -4,7 +4,9 @@ import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.BackendUnavailableException;
+import io.jtrelu.backend.UnsupportedException;
 import java.io.IOException;
+import java.lang.System.Logger.Level;
 import java.util.List;
 
 /** Provides the oneDNN backend: the CPU default. */
@@ -28,7 +30,7 @@ public final class OneDnnProvider implements BackendProvider {
   public Availability availability() {
     try (Dnnl library = load()) {
       return new Availability.Available(
-          "oneDNN " + library.version(),
+          "oneDNN " + library.version() + ", " + describeKernels(),
           List.of(
               "cpu: "
                   + Runtime.getRuntime().availableProcessors()
@@ -45,10 +47,27 @@ public final class OneDnnProvider implements BackendProvider {
       throw new BackendUnavailableException(
           "the onednn backend has one device, of index 0; got index " + index);
     }
-    return new OneDnnBackend(load());
+    Dnnl library = load();
+    try {
+      return new OneDnnBackend(library, CpuKernels.load(0));
+    } catch (IOException | UnsupportedException failure) {
+      System.getLogger(OneDnnProvider.class.getPackageName())
+          .log(
+              Level.INFO,
+              "3x3 convolutions are slower than they could be: " + failure.getMessage());
+      return new OneDnnBackend(library, null);
+    }
   }
 
-  private static Dnnl load() {
+  private static String describeKernels() {
+    try (CpuKernels kernels = CpuKernels.load(0)) {
+      return "Winograd kernels for " + kernels.instructionSet();
+    } catch (IOException | UnsupportedException failure) {
+      return "no Winograd kernels: " + failure.getMessage();
+    }
+  }
+
+  static Dnnl load() {
     try {
       return new Dnnl(LibraryFiles.forThisPlatform().unpack());
     } catch (IOException | RuntimeException failure) {

@@ -12,8 +12,7 @@ final class OneDnnStream implements Stream {
   private final long handle;
   private final float[][] chunks = new float[4][Elements.CHUNK];
   private final double[] sums = new double[Elements.CHUNK];
-  private final float[][] arrays = new float[26][0];
-  private double[] doubles = new double[0];
+  private final float[][] arrays = new float[2][0];
   private final int[] bits = new int[Elements.CHUNK];
   private final MemorySegment bitsSegment = MemorySegment.ofArray(bits);
   private final MemorySegment chunk2Segment = MemorySegment.ofArray(chunks[2]);
@@ -63,29 +62,12 @@ final class OneDnnStream implements Stream {
     MemorySegment.copy(bitsSegment, 0, chunk2Segment, 0, (long) count * Float.BYTES);
   }
 
-  /** Arrays of this lane of at least some length, which hold nothing between operations. */
-  float[][] arrays(int first, int count, int length) {
-    float[][] some = new float[count][];
-    for (int i = 0; i < count; i++) {
-      some[i] = array(first + i, length);
-    }
-    return some;
-  }
-
-  /** One of the arrays. */
+  /** An array of this lane of at least some length, which holds nothing between operations. */
   float[] array(int index, int length) {
     if (arrays[index].length < length) {
       arrays[index] = new float[length];
     }
     return arrays[index];
-  }
-
-  /** An array of sums of at least some length, which holds nothing between operations. */
-  double[] doubles(int length) {
-    if (doubles.length < length) {
-      doubles = new double[length];
-    }
-    return doubles;
   }
 
   /** A block of random words of this lane. */

@@ -13,11 +13,13 @@ import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -32,7 +34,7 @@ import org.junit.jupiter.api.Test;
 class OneDnnBackendTest {
   private static final Rectifier PHI = Rectifier.tailored(0.4);
   private static final Conv2dDescriptor DIRECT = Conv2dDescriptor.of(2, 10, 9, 16, 24, 3, 1, 1);
-  private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 96, 96, 3, 1, 1);
+  private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 32, 48, 3, 1, 1);
 
   private OneDnnBackend backend;
   private long objectsAtStart;
@@ -186,50 +188,94 @@ class OneDnnBackendTest {
     }
   }
 
-  /** oneDNN's direct convolution is the independent implementation; integers make both exact. */
+  /**
+   * oneDNN's direct convolution is the independent implementation; integers make both exact. Every
+   * instruction set that this machine has, every width of register tiles, odd and even extents, all
+   * paddings, units that begin and end within an image.
+   */
   @Test
-  void winogradAgreesWithTheDirectMethod() {
+  void winogradAgreesWithTheDirectMethod() throws IOException {
+    int instructionSets = 0;
+    while (true) {
+      try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
+        winogradAgreesWithTheDirectMethod(kernels, new SplittableRandom(3));
+        instructionSets++;
+      } catch (UnsupportedException noMore) {
+        break;
+      }
+    }
+    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
+  }
+
+  private static String backendsReason() {
+    return new OneDnnProvider().availability().toString();
+  }
+
+  private void winogradAgreesWithTheDirectMethod(CpuKernels kernels, SplittableRandom random) {
     Rectifier exact = new Rectifier(0.5f, 1);
-    SplittableRandom random = new SplittableRandom(3);
     try (Stream stream = backend.newStream()) {
-      for (int i = 0; i < 40; i++) {
+      for (int i = 0; i < 60; i++) {
+        boolean large = i % 10 == 0; // several units
         Conv2dDescriptor d =
             new Conv2dDescriptor(
-                random.nextInt(4),
-                random.nextInt(3, 12),
-                random.nextInt(3, 12),
-                random.nextInt(1, 20),
-                random.nextInt(1, 20),
+                large ? 6 : random.nextInt(4),
+                random.nextInt(1, 12) + (large ? 24 : 0),
+                random.nextInt(1, 12) + (large ? 24 : 0),
+                16 * random.nextInt(1, 7),
+                16 * random.nextInt(1, 7),
                 3,
                 3,
                 1,
                 1,
-                random.nextInt(3),
-                random.nextInt(3),
-                random.nextInt(3),
-                random.nextInt(3),
+                random.nextInt(1, 3),
+                random.nextInt(1, 3),
+                random.nextInt(1, 3),
+                random.nextInt(1, 3),
                 1,
                 1,
                 1);
         assertTrue(WinogradConv2d.applies(d), d.toString());
         for (Write write : Write.values()) {
-          try (Layer direct =
-                  new Layer(
-                      backend, new OneDnnConv2d(backend.library(), d, DataType.F32, exact, exact));
-              Layer winograd =
-                  new Layer(backend, new WinogradConv2d(backend.library(), d, exact, exact))) {
-            direct.run(stream, write);
-            winograd.run(stream, write);
-            for (int k = 0; k < 4; k++) {
-              assertArrayEquals(
-                  direct.results().get(k),
-                  winograd.results().get(k),
-                  d + " " + write + " result " + k);
+          for (Rectifier srcActivation : List.of(exact, Rectifier.IDENTITY)) {
+            try (Layer direct =
+                    new Layer(
+                        backend,
+                        new OneDnnConv2d(
+                            backend.library(), d, DataType.F32, exact, srcActivation));
+                Layer winograd =
+                    new Layer(backend, new WinogradConv2d(kernels, d, exact, srcActivation))) {
+              direct.run(stream, write);
+              winograd.run(stream, write);
+              for (int k = 0; k < 4; k++) {
+                assertArrayEquals(
+                    direct.results().get(k),
+                    winograd.results().get(k),
+                    kernels.instructionSet() + " " + d + " " + write + " result " + k);
+              }
             }
           }
         }
       }
     }
+  }
+
+  @Test
+  void withoutKernelsOneDnnDoesAll() {
+    try (OneDnnBackend bare = new OneDnnBackend(OneDnnProvider.load(), null);
+        Conv2d operation = bare.conv2d(WINOGRAD, DataType.F32, PHI, PHI)) {
+      assertTrue(operation instanceof OneDnnConv2d);
+    }
+    try (Conv2d operation = backend.conv2d(WINOGRAD, DataType.F32, PHI, PHI)) {
+      assertTrue(operation instanceof WinogradConv2d);
+    }
+  }
+
+  @Test
+  void kernelsCannotBeCalledAfterClose() throws IOException {
+    CpuKernels kernels = CpuKernels.load(0);
+    kernels.close();
+    assertThrows(IllegalStateException.class, () -> kernels.pack(0, 16, 16, 0, 0));
+    assertThrows(UnsupportedException.class, () -> CpuKernels.load(99).close());
   }
 
   /** A failed training step must show, not be clamped away. */

@@ -1,0 +1,43 @@
+// Kernels of the CPU backend that oneDNN has not, or not as fast: the C interface that
+// io.jtrelu.backend.onednn.CpuKernels calls.
+//
+// 3x3 convolutions of stride 1 by Winograd's minimal filtering F(2x2, 3x3), forward and backward, with bias,
+// rectifier and its derivative fused; winograd_kernels.h holds the method.
+#pragma once
+#include <cstdint>
+
+/// Sizes of a pass that reads x [n, h, w, in] and writes y [n, outH, outW, out], both NHWC. Channels are
+/// multiples of 16. Forward: x is src; backward data: x is diff_dst and padding is 2 - padding.
+struct JtreluWinograd {
+  int32_t n, h, w, in, outH, outW, out, top, left;
+};
+
+/// The kernels for one instruction set. None throws, allocates, keeps state or checks its operands. Memory is aligned
+/// to 4 bytes; packed weights and workspace to 64.
+struct JtreluCpuKernels {
+  const char *instructionSet;
+  /// Floats of one packed form for `in` and `out` channels.
+  int64_t (*packedFloats)(int32_t in, int32_t out);
+  /// Bytes of working memory for any pass.
+  int64_t (*workspaceBytes)(const JtreluWinograd *);
+  /// KRSC weights [oc, 3, 3, ic] to the form of the forward pass and to that of backward data.
+  void (*pack)(const float *weights, int32_t ic, int32_t oc, float *forward, float *backward);
+  /// With r the convolution of x:
+  ///   forward, bias not null    y = phi(r + bias)
+  ///   backward data             y = ((accumulate ? y : 0) + r) * phi'(gate), without phi' where gate is null
+  /// phi(v) = scale * (max(v, 0) + slope * min(v, 0)); phi' at 0 is that of negative values.
+  void (*convolve)(const JtreluWinograd *, const float *x, const float *packed, float *y, const float *bias,
+                   const float *gate, float slope, float scale, int32_t accumulate, void *workspace);
+  /// diff_weights [oc, 3, 3, ic] and diff_bias [oc] of x = src and e = diff_dst; sizes as in forward.
+  void (*gradients)(const JtreluWinograd *, const float *x, const float *e, float *diffWeights, float *diffBias,
+                    int32_t accumulate, void *workspace);
+};
+
+/// Version of this interface.
+constexpr int32_t kJtreluCpuVersion = 1;
+
+extern "C" {
+int32_t jtreluCpuVersion();
+/// The kernels for the index-th of the instruction sets that this machine has, the best first; null past the last.
+const JtreluCpuKernels *jtreluCpuKernels(int32_t index);
+}

@@ -1,0 +1,244 @@
+package io.jtrelu.backend.onednn;
+
+import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.UnsupportedException;
+import io.jtrelu.backend.Write;
+import java.io.IOException;
+import java.io.InputStream;
+import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemoryLayout;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
+import java.lang.invoke.MethodHandle;
+import java.nio.file.Files;
+import java.nio.file.Path;
+
+/**
+ * This library's own kernels for the CPU, through the JDK's foreign-function interface: {@code
+ * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
+ */
+final class CpuKernels implements AutoCloseable {
+  private static final int VERSION = 1;
+
+  /** Fields of the table: the instruction set's name, then five functions. */
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(6, ADDRESS);
+
+  private static final long NAME_BYTES = 64; // at most
+
+  private static final Linker LINKER = Linker.nativeLinker();
+  private static final MethodHandle PACKED_FLOATS =
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_INT, JAVA_INT));
+  private static final MethodHandle WORKSPACE_BYTES =
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle PACK =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(JAVA_LONG, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle CONVOLVE =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_INT,
+              JAVA_LONG));
+  private static final MethodHandle GRADIENTS =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_INT, JAVA_LONG));
+
+  private final Arena library;
+  private final String instructionSet;
+  private final MemorySegment packedFloats;
+  private final MemorySegment workspaceBytes;
+  private final MemorySegment pack;
+  private final MemorySegment convolve;
+  private final MemorySegment gradients;
+
+  private CpuKernels(Arena library, MemorySegment table) {
+    this.library = library;
+    this.instructionSet = table.getAtIndex(ADDRESS, 0).reinterpret(NAME_BYTES).getString(0);
+    this.packedFloats = function(table, 1);
+    this.workspaceBytes = function(table, 2);
+    this.pack = function(table, 3);
+    this.convolve = function(table, 4);
+    this.gradients = function(table, 5);
+  }
+
+  /** A function of the table; it cannot be called after close. */
+  private MemorySegment function(MemorySegment table, int index) {
+    return table.getAtIndex(ADDRESS, index).reinterpret(library, null);
+  }
+
+  /**
+   * Loads the kernels, which the caller closes.
+   *
+   * @param index which of the instruction sets that this machine has: 0 for the best
+   * @throws UnsupportedException where this build has none for the platform, or the machine no such
+   *     instruction set
+   * @throws IOException if the library cannot be unpacked
+   */
+  @SuppressWarnings("MustBeClosedChecker") // the result owns the arena
+  static CpuKernels load(int index) throws IOException {
+    LibraryFiles files = LibraryFiles.forThisPlatform();
+    String name =
+        files.platform().startsWith("macosx") ? "libjtrelu_cpu.dylib" : "libjtrelu_cpu.so";
+    Arena arena = Arena.ofShared();
+    try (InputStream in = CpuKernels.class.getResourceAsStream(files.platform() + "/" + name)) {
+      if (in == null) {
+        throw new UnsupportedException(
+            "this build has no kernels for "
+                + files.platform()
+                + " (they are built where cmake and a C++ compiler are found)");
+      }
+      Path directory = Files.createTempDirectory("jtrelu-"); // with mode 0700
+      Path file = directory.resolve(name);
+      try {
+        Files.copy(in, file);
+        return bind(arena, SymbolLookup.libraryLookup(file, arena), index);
+      } catch (IllegalArgumentException failure) {
+        throw new IOException(file + " cannot be loaded: " + failure.getMessage(), failure);
+      } finally {
+        Files.deleteIfExists(file); // the system keeps what is loaded
+        Files.deleteIfExists(directory);
+      }
+    } catch (Throwable failure) {
+      arena.close();
+      throw failure;
+    }
+  }
+
+  private static CpuKernels bind(Arena arena, SymbolLookup library, int index) {
+    MethodHandle versionOf =
+        LINKER.downcallHandle(symbol(library, "jtreluCpuVersion"), FunctionDescriptor.of(JAVA_INT));
+    int version = (int) call(versionOf);
+    if (version != VERSION) {
+      throw new UnsupportedException(
+          "the CPU kernels have version " + version + ", this program needs " + VERSION);
+    }
+    MethodHandle tableOf =
+        LINKER.downcallHandle(
+            symbol(library, "jtreluCpuKernels"),
+            FunctionDescriptor.of(ADDRESS.withTargetLayout(TABLE), JAVA_INT));
+    MemorySegment table = (MemorySegment) call(tableOf, index);
+    if (table.address() == 0) {
+      throw new UnsupportedException(
+          "the CPU kernels have no instruction set " + index + " for this machine");
+    }
+    return new CpuKernels(arena, table);
+  }
+
+  private static MemorySegment symbol(SymbolLookup library, String name) {
+    return library
+        .find(name)
+        .orElseThrow(() -> new UnsupportedException("the CPU kernels have no function " + name));
+  }
+
+  private static Object call(MethodHandle function, Object... arguments) {
+    try {
+      return function.invokeWithArguments(arguments);
+    } catch (Throwable failure) {
+      throw unchecked(failure);
+    }
+  }
+
+  /** C functions throw nothing; what is thrown tells of a call after close. */
+  private static RuntimeException unchecked(Throwable failure) {
+    return failure instanceof RuntimeException runtime
+        ? runtime
+        : new IllegalStateException(failure);
+  }
+
+  /** Name of the instruction set, for people. */
+  String instructionSet() {
+    return instructionSet;
+  }
+
+  /** Floats of one packed form of weights. */
+  long packedFloats(int in, int out) {
+    return (long) call(PACKED_FLOATS, packedFloats, in, out);
+  }
+
+  /** Bytes of working memory for passes of these sizes. */
+  long workspaceBytes(MemorySegment sizes) {
+    return (long) call(WORKSPACE_BYTES, workspaceBytes, sizes.address());
+  }
+
+  /** Transforms KRSC weights for both directions. */
+  void pack(long weights, int ic, int oc, long forward, long backward) {
+    try {
+      PACK.invokeExact(pack, weights, ic, oc, forward, backward);
+    } catch (Throwable failure) {
+      throw unchecked(failure);
+    }
+  }
+
+  /**
+   * Forward (bias not 0), or backward data.
+   *
+   * @param phi the rectifier of the result, or the one whose derivative at gate is applied
+   * @param gate source of the derivative; 0 for none
+   */
+  void convolve(
+      long sizes,
+      long x,
+      long packed,
+      long y,
+      long bias,
+      long gate,
+      Rectifier phi,
+      Write write,
+      long workspace) {
+    try {
+      CONVOLVE.invokeExact(
+          convolve,
+          sizes,
+          x,
+          packed,
+          y,
+          bias,
+          gate,
+          phi.slope(),
+          phi.scale(),
+          write == Write.ACCUMULATE ? 1 : 0,
+          workspace);
+    } catch (Throwable failure) {
+      throw unchecked(failure);
+    }
+  }
+
+  /** Gradients of weights and bias. */
+  void gradients(
+      long sizes, long x, long e, long diffWeights, long diffBias, Write write, long workspace) {
+    try {
+      GRADIENTS.invokeExact(
+          gradients,
+          sizes,
+          x,
+          e,
+          diffWeights,
+          diffBias,
+          write == Write.ACCUMULATE ? 1 : 0,
+          workspace);
+    } catch (Throwable failure) {
+      throw unchecked(failure);
+    }
+  }
+
+  /** Unloads the library; its functions then throw. */
+  @Override
+  public void close() {
+    library.close();
+  }
+}
