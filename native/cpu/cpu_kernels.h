@@ -12,25 +12,32 @@ struct JtreluWinograd {
   int32_t n, h, w, in, outH, outW, out, top, left;
 };
 
-/// The kernels for one instruction set. None throws, allocates, keeps state or checks its operands. Memory is aligned
-/// to 4 bytes; packed weights and workspace to 64.
-struct JtreluCpuKernels {
-  const char *instructionSet;
-  /// Floats of one packed form for `in` and `out` channels.
-  int64_t (*packedFloats)(int32_t in, int32_t out);
+/// Convolutions with one type of activations: float, or bfloat16 as its 16 bits. Weights, bias and their gradients are
+/// float always. No function throws, allocates, keeps state or checks its operands. Tensors are aligned to their type;
+/// packed weights and workspace to 64 bytes.
+struct JtreluConvolutions {
+  /// Bytes of one packed form for `in` and `out` channels.
+  int64_t (*packedBytes)(int32_t in, int32_t out);
   /// Bytes of working memory for any pass.
   int64_t (*workspaceBytes)(const JtreluWinograd *);
   /// KRSC weights [oc, 3, 3, ic] to the form of the forward pass and to that of backward data.
-  void (*pack)(const float *weights, int32_t ic, int32_t oc, float *forward, float *backward);
+  void (*pack)(const float *weights, int32_t ic, int32_t oc, void *forward, void *backward);
   /// With r the convolution of x:
   ///   forward, bias not null    y = phi(r + bias)
   ///   backward data             y = ((accumulate ? y : 0) + r) * phi'(gate), without phi' where gate is null
   /// phi(v) = scale * (max(v, 0) + slope * min(v, 0)); phi' at 0 is that of negative values.
-  void (*convolve)(const JtreluWinograd *, const float *x, const float *packed, float *y, const float *bias,
-                   const float *gate, float slope, float scale, int32_t accumulate, void *workspace);
+  void (*convolve)(const JtreluWinograd *, const void *x, const void *packed, void *y, const float *bias,
+                   const void *gate, float slope, float scale, int32_t accumulate, void *workspace);
   /// diff_weights [oc, 3, 3, ic] and diff_bias [oc] of x = src and e = diff_dst; sizes as in forward.
-  void (*gradients)(const JtreluWinograd *, const float *x, const float *e, float *diffWeights, float *diffBias,
+  void (*gradients)(const JtreluWinograd *, const void *x, const void *e, float *diffWeights, float *diffBias,
                     int32_t accumulate, void *workspace);
+};
+
+/// The kernels for one instruction set.
+struct JtreluCpuKernels {
+  const char *instructionSet;
+  JtreluConvolutions f32;
+  JtreluConvolutions bf16;  // null pointers where the instruction set has no products of bfloat16
 };
 
 /// Version of this interface.

@@ -8,6 +8,7 @@ import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.foreign.Arena;
@@ -19,6 +20,7 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.jspecify.annotations.Nullable;
 
 /**
  * This library's own kernels for the CPU, through the JDK's foreign-function interface: {@code
@@ -27,13 +29,13 @@ import java.nio.file.Path;
 final class CpuKernels implements AutoCloseable {
   private static final int VERSION = 1;
 
-  /** Fields of the table: the instruction set's name, then five functions. */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(6, ADDRESS);
+  /** Fields of the table: the instruction set's name, five functions for F32 and five for BF16. */
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(11, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
   private static final Linker LINKER = Linker.nativeLinker();
-  private static final MethodHandle PACKED_FLOATS =
+  private static final MethodHandle PACKED_BYTES =
       LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_INT, JAVA_INT));
   private static final MethodHandle WORKSPACE_BYTES =
       LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_LONG));
@@ -60,25 +62,112 @@ final class CpuKernels implements AutoCloseable {
 
   private final Arena library;
   private final String instructionSet;
-  private final MemorySegment packedFloats;
-  private final MemorySegment workspaceBytes;
-  private final MemorySegment pack;
-  private final MemorySegment convolve;
-  private final MemorySegment gradients;
+  private final Convolutions f32;
+  private final @Nullable Convolutions bf16;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
     this.instructionSet = table.getAtIndex(ADDRESS, 0).reinterpret(NAME_BYTES).getString(0);
-    this.packedFloats = function(table, 1);
-    this.workspaceBytes = function(table, 2);
-    this.pack = function(table, 3);
-    this.convolve = function(table, 4);
-    this.gradients = function(table, 5);
+    this.f32 = new Convolutions(instructionSet, table, 1, library);
+    boolean none = table.getAtIndex(ADDRESS, 6).address() == 0;
+    this.bf16 = none ? null : new Convolutions(instructionSet + ", BF16", table, 6, library);
   }
 
-  /** A function of the table; it cannot be called after close. */
-  private MemorySegment function(MemorySegment table, int index) {
-    return table.getAtIndex(ADDRESS, index).reinterpret(library, null);
+  /** 3x3 convolutions with one type of activations. */
+  static final class Convolutions {
+    private final String name;
+    private final MemorySegment packedBytes;
+    private final MemorySegment workspaceBytes;
+    private final MemorySegment pack;
+    private final MemorySegment convolve;
+    private final MemorySegment gradients;
+
+    /** Five functions of the table; they cannot be called after the library's close. */
+    private Convolutions(String name, MemorySegment table, int first, Arena library) {
+      this.name = name;
+      this.packedBytes = table.getAtIndex(ADDRESS, first).reinterpret(library, null);
+      this.workspaceBytes = table.getAtIndex(ADDRESS, first + 1).reinterpret(library, null);
+      this.pack = table.getAtIndex(ADDRESS, first + 2).reinterpret(library, null);
+      this.convolve = table.getAtIndex(ADDRESS, first + 3).reinterpret(library, null);
+      this.gradients = table.getAtIndex(ADDRESS, first + 4).reinterpret(library, null);
+    }
+
+    /** Instruction set and type, for people. */
+    @Override
+    public String toString() {
+      return name;
+    }
+
+    /** Bytes of one packed form of weights. */
+    long packedBytes(int in, int out) {
+      return (long) call(PACKED_BYTES, packedBytes, in, out);
+    }
+
+    /** Bytes of working memory for passes of these sizes. */
+    long workspaceBytes(MemorySegment sizes) {
+      return (long) call(WORKSPACE_BYTES, workspaceBytes, sizes.address());
+    }
+
+    /** Transforms KRSC weights for both directions. */
+    void pack(long weights, int ic, int oc, long forward, long backward) {
+      try {
+        PACK.invokeExact(pack, weights, ic, oc, forward, backward);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /**
+     * Forward (bias not 0), or backward data.
+     *
+     * @param phi the rectifier of the result, or the one whose derivative at gate is applied
+     * @param gate source of the derivative; 0 for none
+     */
+    void convolve(
+        long sizes,
+        long x,
+        long packed,
+        long y,
+        long bias,
+        long gate,
+        Rectifier phi,
+        Write write,
+        long workspace) {
+      try {
+        CONVOLVE.invokeExact(
+            convolve,
+            sizes,
+            x,
+            packed,
+            y,
+            bias,
+            gate,
+            phi.slope(),
+            phi.scale(),
+            write == Write.ACCUMULATE ? 1 : 0,
+            workspace);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** Gradients of weights and bias. */
+    void gradients(
+        long sizes, long x, long e, long diffWeights, long diffBias, Write write, long workspace) {
+      try {
+        GRADIENTS.invokeExact(
+            gradients,
+            sizes,
+            x,
+            e,
+            diffWeights,
+            diffBias,
+            write == Write.ACCUMULATE ? 1 : 0,
+            workspace);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
   }
 
   /**
@@ -165,75 +254,13 @@ final class CpuKernels implements AutoCloseable {
     return instructionSet;
   }
 
-  /** Floats of one packed form of weights. */
-  long packedFloats(int in, int out) {
-    return (long) call(PACKED_FLOATS, packedFloats, in, out);
-  }
-
-  /** Bytes of working memory for passes of these sizes. */
-  long workspaceBytes(MemorySegment sizes) {
-    return (long) call(WORKSPACE_BYTES, workspaceBytes, sizes.address());
-  }
-
-  /** Transforms KRSC weights for both directions. */
-  void pack(long weights, int ic, int oc, long forward, long backward) {
-    try {
-      PACK.invokeExact(pack, weights, ic, oc, forward, backward);
-    } catch (Throwable failure) {
-      throw unchecked(failure);
-    }
-  }
-
-  /**
-   * Forward (bias not 0), or backward data.
-   *
-   * @param phi the rectifier of the result, or the one whose derivative at gate is applied
-   * @param gate source of the derivative; 0 for none
-   */
-  void convolve(
-      long sizes,
-      long x,
-      long packed,
-      long y,
-      long bias,
-      long gate,
-      Rectifier phi,
-      Write write,
-      long workspace) {
-    try {
-      CONVOLVE.invokeExact(
-          convolve,
-          sizes,
-          x,
-          packed,
-          y,
-          bias,
-          gate,
-          phi.slope(),
-          phi.scale(),
-          write == Write.ACCUMULATE ? 1 : 0,
-          workspace);
-    } catch (Throwable failure) {
-      throw unchecked(failure);
-    }
-  }
-
-  /** Gradients of weights and bias. */
-  void gradients(
-      long sizes, long x, long e, long diffWeights, long diffBias, Write write, long workspace) {
-    try {
-      GRADIENTS.invokeExact(
-          gradients,
-          sizes,
-          x,
-          e,
-          diffWeights,
-          diffBias,
-          write == Write.ACCUMULATE ? 1 : 0,
-          workspace);
-    } catch (Throwable failure) {
-      throw unchecked(failure);
-    }
+  /** The convolutions for a type of activations, or null where the machine has none. */
+  @Nullable Convolutions convolutions(DataType type) {
+    return switch (type) {
+      case F32 -> f32;
+      case BF16 -> bf16;
+      default -> null;
+    };
   }
 
   /** Unloads the library; its functions then throw. */

@@ -35,6 +35,13 @@ import org.jspecify.annotations.Nullable;
 
 /** The CPU through oneDNN: see the package page. Thread-safe. */
 public final class OneDnnBackend implements Backend {
+  /**
+   * Set to true, BF16 convolutions that can run by Winograd's method do: faster, but transformed
+   * values are rounded to BF16 too, so that errors are some three times as large.
+   */
+  static final String BF16_WINOGRAD_PROPERTY = "jtrelu.cpu.bf16-winograd";
+
+  private final boolean bfloat16Winograd = Boolean.getBoolean(BF16_WINOGRAD_PROPERTY);
   private final Dnnl library;
   private final @Nullable CpuKernels kernels;
   private final boolean bfloat16;
@@ -231,8 +238,11 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
-    if (kernels != null && WinogradConv2d.pays(descriptor, type)) {
-      return new WinogradConv2d(kernels, descriptor, activation, srcActivation);
+    boolean exactEnough = type == DataType.F32 || bfloat16Winograd;
+    CpuKernels.Convolutions own =
+        kernels != null && exactEnough ? kernels.convolutions(type) : null;
+    if (own != null && WinogradConv2d.pays(descriptor)) {
+      return new WinogradConv2d(own, descriptor, type, activation, srcActivation);
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
   }

@@ -21,14 +21,16 @@ import java.nio.charset.StandardCharsets;
  * holds the method.
  *
  * <p>Rounding errors come from all sixteen values of a tile: they are within c * eps * (the sum of
- * |src| |weights| over the tile), not over each result's own window.
+ * |src| |weights| over the tile), not over each result's own window. With BF16 activations,
+ * transformed activations and weights are rounded to BF16 and multiplied exactly; sums are kept in
+ * F32.
  */
 final class WinogradConv2d extends Conv2d {
   private static final int CHANNELS = 16; // the kernels' vectors
   private static final int LEAST_EXTENT =
       6; // in smaller images sums have so few terms that a tile's errors stand out
 
-  private final CpuKernels kernels;
+  private final CpuKernels.Convolutions kernels;
   private final Lifetime lifetime = new Lifetime("convolution");
   private final HostMemory toDst;
   private final HostMemory toSrc;
@@ -36,8 +38,8 @@ final class WinogradConv2d extends Conv2d {
   private final long workspaceBytes;
 
   /** Whether the kernels do this convolution, and faster than oneDNN's direct ones. */
-  static boolean pays(Conv2dDescriptor d, DataType type) {
-    return type == DataType.F32 && applies(d) && Math.min(d.oh(), d.ow()) >= LEAST_EXTENT;
+  static boolean pays(Conv2dDescriptor d) {
+    return applies(d) && Math.min(d.oh(), d.ow()) >= LEAST_EXTENT;
   }
 
   /** Whether the kernels do this convolution. */
@@ -56,8 +58,12 @@ final class WinogradConv2d extends Conv2d {
   }
 
   WinogradConv2d(
-      CpuKernels kernels, Conv2dDescriptor d, Rectifier activation, Rectifier srcActivation) {
-    super(Device.CPU, d, DataType.F32, activation, srcActivation);
+      CpuKernels.Convolutions kernels,
+      Conv2dDescriptor d,
+      DataType type,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    super(Device.CPU, d, type, activation, srcActivation);
     this.kernels = kernels;
     this.toDst = ints(d.n(), d.h(), d.w(), d.ic(), d.oh(), d.ow(), d.oc(), d.padTop(), d.padLeft());
     this.toSrc =
@@ -66,7 +72,7 @@ final class WinogradConv2d extends Conv2d {
         Math.max(kernels.workspaceBytes(toDst.segment()), kernels.workspaceBytes(toSrc.segment()));
     this.format =
         new OneDnnPackedWeights.Format(
-            named("winograd " + d.ic() + " to " + d.oc()), named(kernels.instructionSet()));
+            named("winograd " + d.ic() + " to " + d.oc()), named(kernels.toString()));
   }
 
   private static HostMemory ints(int... values) {
@@ -87,9 +93,7 @@ final class WinogradConv2d extends Conv2d {
     int ic = descriptor().ic();
     int oc = descriptor().oc();
     return new OneDnnPackedWeights(
-        format,
-        kernels.packedFloats(ic, oc) * Float.BYTES,
-        kernels.packedFloats(oc, ic) * Float.BYTES);
+        format, kernels.packedBytes(ic, oc), kernels.packedBytes(oc, ic));
   }
 
   private OneDnnPackedWeights require(PackedWeights packed) {

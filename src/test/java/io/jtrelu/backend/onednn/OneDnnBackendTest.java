@@ -27,6 +27,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
@@ -65,6 +66,7 @@ class OneDnnBackendTest {
     private final Tensor bias;
     private final Tensor src;
     private final Tensor dst;
+    private final Tensor diffDst;
     private final Tensor diffSrc;
     private final Tensor diffWeights;
     private final Tensor diffBias;
@@ -75,20 +77,25 @@ class OneDnnBackendTest {
       Conv2dDescriptor d = operation.descriptor();
       SplittableRandom random = new SplittableRandom(7);
       this.packed = operation.newPackedWeights();
-      this.weights = tensor(random, d.weights(), Layout.KRSC);
-      this.bias = tensor(random, d.bias(), Layout.ROW_MAJOR);
-      this.src = tensor(random, d.src(), Layout.NHWC);
-      this.dst = tensor(random, d.dst(), Layout.NHWC);
-      this.diffSrc = tensor(random, d.src(), Layout.NHWC);
-      this.diffWeights = tensor(random, d.weights(), Layout.KRSC);
-      this.diffBias = tensor(random, d.bias(), Layout.ROW_MAJOR);
+      this.weights = tensor(random, d.weights(), DataType.F32, Layout.KRSC);
+      this.bias = tensor(random, d.bias(), DataType.F32, Layout.ROW_MAJOR);
+      DataType type = operation.type();
+      this.src = tensor(random, d.src(), type, Layout.NHWC);
+      this.dst = tensor(random, d.dst(), type, Layout.NHWC);
+      this.diffDst = tensor(random, d.dst(), type, Layout.NHWC);
+      this.diffSrc = tensor(random, d.src(), type, Layout.NHWC);
+      this.diffWeights = tensor(random, d.weights(), DataType.F32, Layout.KRSC);
+      this.diffBias = tensor(random, d.bias(), DataType.F32, Layout.ROW_MAJOR);
     }
 
-    /** Small integers, so that every sum is exact. */
-    private Tensor tensor(SplittableRandom random, Shape shape, Layout layout) {
-      Tensor tensor = backend.allocate(shape, DataType.F32, layout);
+    /**
+     * Small integers, so that every sum is exact; of BF16 also the sums of four that a tile takes.
+     */
+    private Tensor tensor(SplittableRandom random, Shape shape, DataType type, Layout layout) {
+      Tensor tensor = backend.allocate(shape, type, layout);
       for (long i = 0; i < shape.elements(); i++) {
-        tensor.put(i, random.nextInt(-4, 5));
+        tensor.put(
+            i, operation.type() == DataType.BF16 ? random.nextInt(-2, 3) : random.nextInt(-4, 5));
       }
       tensors.add(tensor);
       return tensor;
@@ -97,8 +104,8 @@ class OneDnnBackendTest {
     void run(Stream stream, Write write) {
       operation.pack(stream, weights, packed);
       operation.forward(stream, src, packed, bias, dst);
-      operation.backwardData(stream, dst, packed, src, diffSrc, write);
-      operation.backwardWeights(stream, src, dst, diffWeights, diffBias, write);
+      operation.backwardData(stream, diffDst, packed, src, diffSrc, write);
+      operation.backwardWeights(stream, src, diffDst, diffWeights, diffBias, write);
     }
 
     List<float[]> results() {
@@ -198,7 +205,12 @@ class OneDnnBackendTest {
     int instructionSets = 0;
     while (true) {
       try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
-        winogradAgreesWithTheDirectMethod(kernels, new SplittableRandom(3));
+        for (DataType type : List.of(DataType.F32, DataType.BF16)) {
+          CpuKernels.Convolutions convolutions = kernels.convolutions(type);
+          if (convolutions != null) {
+            winogradAgreesWithTheDirectMethod(convolutions, type, new SplittableRandom(3));
+          }
+        }
         instructionSets++;
       } catch (UnsupportedException noMore) {
         break;
@@ -211,7 +223,8 @@ class OneDnnBackendTest {
     return new OneDnnProvider().availability().toString();
   }
 
-  private void winogradAgreesWithTheDirectMethod(CpuKernels kernels, SplittableRandom random) {
+  private void winogradAgreesWithTheDirectMethod(
+      CpuKernels.Convolutions convolutions, DataType type, SplittableRandom random) {
     Rectifier exact = new Rectifier(0.5f, 1);
     try (Stream stream = backend.newStream()) {
       for (int i = 0; i < 60; i++) {
@@ -240,20 +253,68 @@ class OneDnnBackendTest {
             try (Layer direct =
                     new Layer(
                         backend,
-                        new OneDnnConv2d(
-                            backend.library(), d, DataType.F32, exact, srcActivation));
+                        new OneDnnConv2d(backend.library(), d, type, exact, srcActivation));
                 Layer winograd =
-                    new Layer(backend, new WinogradConv2d(kernels, d, exact, srcActivation))) {
+                    new Layer(
+                        backend, new WinogradConv2d(convolutions, d, type, exact, srcActivation))) {
               direct.run(stream, write);
               winograd.run(stream, write);
               for (int k = 0; k < 4; k++) {
                 assertArrayEquals(
                     direct.results().get(k),
                     winograd.results().get(k),
-                    kernels.instructionSet() + " " + d + " " + write + " result " + k);
+                    convolutions + " " + d + " " + write + " result " + k);
               }
             }
           }
+        }
+      }
+    }
+  }
+
+  /**
+   * BF16 Winograd rounds transformed values, |B^T d B| and |G g G^T|, so its error is bounded by
+   * eps of BF16 times the sum of their products: here with data of one size, at most (4 * 9 / 4) /
+   * 9 times the sum over the 16 places, and as much again for the result's own rounding.
+   */
+  @Test
+  void bf16WinogradIsWithinTheRoundingOfItsTransforms() throws IOException {
+    Conv2dDescriptor d = Conv2dDescriptor.of(2, 13, 14, 32, 48, 3, 1, 1);
+    try (CpuKernels kernels = CpuKernels.load(0);
+        Stream stream = backend.newStream()) {
+      CpuKernels.Convolutions bf16 = kernels.convolutions(DataType.BF16);
+      Assumptions.assumeTrue(bf16 != null, "this machine has no products of BF16");
+      try (Layer direct =
+              new Layer(
+                  backend,
+                  new OneDnnConv2d(backend.library(), d, DataType.BF16, Rectifier.IDENTITY, PHI));
+          Layer winograd =
+              new Layer(
+                  backend, new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI))) {
+        for (Layer layer : List.of(direct, winograd)) {
+          SplittableRandom random = new SplittableRandom(11);
+          for (Tensor tensor : List.of(layer.src, layer.diffDst, layer.weights)) {
+            for (long i = 0; i < tensor.shape().elements(); i++) {
+              tensor.put(
+                  i, random.nextBoolean() ? 0.7f + random.nextFloat() : -0.7f - random.nextFloat());
+            }
+          }
+          layer.run(stream, Write.OVERWRITE);
+        }
+        double[] terms = {9 * 32, 9 * 48, 2 * 13 * 14};
+        for (int k = 0; k < terms.length; k++) {
+          float[] expected = direct.results().get(k);
+          float[] actual = winograd.results().get(k);
+          double squares = 0;
+          for (int i = 0; i < expected.length; i++) {
+            double bound = 4 * 0x1p-8 * 1.7 * 1.7 * terms[k];
+            assertTrue(Math.abs(actual[i] - expected[i]) <= bound, "result " + k + " at " + i);
+            squares += Math.pow(actual[i] - expected[i], 2) / expected.length;
+          }
+          // Roundings are independent: their sum grows with the root of the number of terms.
+          double deviation = Math.sqrt(squares);
+          assertTrue(
+              deviation <= 4 * 0x1p-8 * 1.2 * 1.2 * Math.sqrt(terms[k]), k + ": " + deviation);
         }
       }
     }
@@ -274,7 +335,8 @@ class OneDnnBackendTest {
   void kernelsCannotBeCalledAfterClose() throws IOException {
     CpuKernels kernels = CpuKernels.load(0);
     kernels.close();
-    assertThrows(IllegalStateException.class, () -> kernels.pack(0, 16, 16, 0, 0));
+    CpuKernels.Convolutions f32 = kernels.convolutions(DataType.F32);
+    assertThrows(IllegalStateException.class, () -> f32.pack(0, 16, 16, 0, 0));
     assertThrows(UnsupportedException.class, () -> CpuKernels.load(99).close());
   }
 
