@@ -35,7 +35,6 @@ constexpr int64_t kUnitTiles = 96;          // at least, so that reading weights
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t Mask __attribute__((vector_size(4 * LANES)));
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -592,28 +591,10 @@ INLINE void transformWeights(const float *krsc, int ic, bool turned, Vector *to)
   }
 }
 
-// Transposes by exchanging the halves of ever smaller blocks.
 INLINE void transpose(float (*rows)[LANES]) {
-  Vector a[LANES];
-#pragma GCC unroll 16
-  for (int i = 0; i < LANES; i++) a[i] = load(rows[i]);
-#pragma GCC unroll 4
-  for (int half = LANES / 2; half > 0; half /= 2) {
-    Mask low, high;
-    for (int lane = 0; lane < LANES; lane++) {
-      low[lane] = lane & half ? LANES + (lane ^ half) : lane;
-      high[lane] = lane & half ? LANES + lane : lane ^ half;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) {
-      if (i & half) continue;
-      const Vector upper = a[i], lower = a[i | half];
-      a[i] = __builtin_shuffle(upper, lower, low);
-      a[i | half] = __builtin_shuffle(upper, lower, high);
-    }
+  for (int i = 1; i < LANES; i++) {
+    for (int j = 0; j < i; j++) std::swap(rows[i][j], rows[j][i]);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < LANES; i++) store(rows[i], a[i]);
 }
 
 // Index in a place's panels [out / panel][in / group][panel][group] of product(); fromChannel begins a group.
