@@ -187,12 +187,66 @@ class ShapingSolutionsTest {
     double curvature = mean(z -> square(phi.secondDerivative(z)), kinks);
     assertEquals(tau, graph.maximum(y -> y + curvature, 0), 1e-10);
     assertEquals(1, mean(z -> square(phi.derivative(z)), kinks), 1e-10);
+    for (TransformedActivation other : tat.alternatives()) {
+      double[] at = other.breakpoints();
+      assertEquals(curvature, mean(z -> square(other.secondDerivative(z)), at), 1e-9);
+      assertEquals(1, mean(z -> square(other.derivative(z)), at), 1e-9);
+    }
     double zeta = 1 + tau;
+    if (graph.maximum(y -> largestSlope(activation) * y, 1) < zeta) {
+      assertThrows(NoSolutionException.class, () -> new Dks(zeta).solve(graph, activation));
+      return;
+    }
     Shaping dks = new Dks(zeta).solve(graph, activation);
     TransformedActivation psi = dks.activation();
     double slope = mean(z -> square(psi.derivative(z)), psi.breakpoints());
     assertEquals(zeta, graph.maximum(y -> slope * y, 1), 1e-10);
     assertEquals(0, mean(psi::value, psi.breakpoints()), 1e-10);
+  }
+
+  /**
+   * The least upper bound of C'(1) under DKS: as the input scale grows, functions that are linear
+   * on both sides become leaky rectifiers, which have (1 + a^2) / 2 over the variance (1 + a^2) / 2
+   * - (1 - a)^2 / (2 pi) at C(0) = 0. The others go beyond what the tests ask for.
+   */
+  private static double largestSlope(Activation activation) {
+    double slope =
+        switch (activation) {
+          case SOFTPLUS, ELU -> 0;
+          case BENTID -> 1.0 / 3;
+          default -> Double.NaN;
+        };
+    if (Double.isNaN(slope)) {
+      return Double.POSITIVE_INFINITY;
+    }
+    double square = (1 + slope * slope) / 2;
+    return square / (square - square(1 - slope) / (2 * Math.PI));
+  }
+
+  /** Below the bound there is a solution, above it there is none, and the error says so. */
+  @Test
+  void theSearchReachesUpToWhatThereIs() {
+    for (Activation activation : List.of(Activation.SOFTPLUS, Activation.ELU, Activation.BENTID)) {
+      double bound = largestSlope(activation);
+      Shaping below = new Dks(0.99 * bound).solve(SignalGraph.chain(1), activation);
+      assertConditions(below, 1);
+      NoSolutionException none =
+          assertThrows(
+              NoSolutionException.class,
+              () -> new Dks(1.001 * bound).solve(SignalGraph.chain(1), activation));
+      assertTrue(none.getMessage().contains("cannot meet Q'(1) = 1"), none.getMessage());
+      assertTrue(none.getMessage().contains("it comes no nearer than"), none.getMessage());
+    }
+  }
+
+  /** Where phi is flat to its last digits, rounding crosses zero too. */
+  @Test
+  void roundingIsNoSolution() {
+    for (double tau : new double[] {0.13, 0.14, 0.16}) {
+      for (Activation activation : SMOOTH) {
+        assertConditions(Tat.tau(tau).solve(SignalGraph.chain(1), activation), 1);
+      }
+    }
   }
 
   @Property(tries = 200)
