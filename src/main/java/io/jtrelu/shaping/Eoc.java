@@ -136,7 +136,8 @@ public record Eoc(double sigmaB2) implements ShapingMethod {
     return new InfeasibleTargetException(
         String.format(
             Locale.ROOT,
-            "%s has no edge of chaos at sigma_b^2 = %.6g: the nearest that has one is %.6g%s",
+            "%s has no edge of chaos at sigma_b^2 = %.6g: the nearest that has one, over q* from"
+                + " 1e-6 to 1e6, is %.6g%s",
             activation.activationName(),
             sigmaB2,
             attainable,

@@ -302,6 +302,36 @@ class ShapingSolutionsTest {
     }
   }
 
+  /** C'(1) of relu grows like half the square of its shift; of leaky_relu it is bounded. */
+  @Test
+  void rectifiersSayWhatIsAttainable() {
+    SignalGraph one = SignalGraph.chain(1);
+    var relu =
+        assertThrows(NoSolutionException.class, () -> new Dks(1e6).solve(one, Activation.RELU));
+    assertTrue(relu.getMessage().contains("C'(1) reaches 7"), relu.getMessage());
+    var leaky =
+        assertThrows(
+            NoSolutionException.class, () -> new Dks(1e6).solve(one, Activation.LEAKY_RELU));
+    assertTrue(leaky.getMessage().contains("cannot meet C(0) = 0"), leaky.getMessage());
+    var nearest =
+        assertThrows(
+            NoSolutionException.class, () -> new Dks(1.4, 3).solve(one, Activation.LEAKY_RELU));
+    assertTrue(nearest.getMessage().contains("comes no nearer than"), nearest.getMessage());
+  }
+
+  /** TAT has solutions of positive and of negative mean; the less fluctuating one comes first. */
+  @Test
+  void alternativesAreListed() {
+    for (Activation activation : List.of(Activation.TANH, Activation.SOFTPLUS, Activation.ASINH)) {
+      Shaping s = new Tat().solve(SignalGraph.chain(50), activation);
+      assertEquals(1, s.alternatives().size());
+      TransformedActivation other = s.alternatives().getFirst();
+      assertTrue(mean(s.activation()::value) * mean(other::value) < 0, other::toString);
+      double fourth = mean(z -> square(square(s.activation().value(z))));
+      assertTrue(mean(z -> square(square(other.value(z)))) >= fourth * (1 - 1e-12));
+    }
+  }
+
   @Test
   void targetsOutOfRangeAreRefused() {
     assertThrows(IllegalArgumentException.class, () -> Tat.eta(1));
@@ -333,9 +363,39 @@ class ShapingSolutionsTest {
     assertThrows(
         IllegalArgumentException.class,
         () -> new Dks().solve(graph, Map.of("even", Activation.TANH)));
+    assertThrows(
+        UnsuitableActivationException.class,
+        () -> new Eoc(0.05).solve(graph, Map.of("even", Activation.TANH, "odd", Activation.ERF)));
+    // Two keys of one function are one function.
+    assertEquals(
+        2,
+        new Eoc(0.05).solve(graph, Map.of("even", Activation.ERF, "odd", Activation.ERF)).size());
   }
 
-  // Mistakes that ports of the official package make.
+  // Mistakes of the official package.
+
+  /**
+   * Its rule to reject input scale times output scale of 2 and more depends on the scale of phi: it
+   * refuses every solution for sigmoid, which is tanh up to affine maps.
+   */
+  @Test
+  void noSolutionIsRefusedForTheScaleOfItsActivation() {
+    Shaping s = new Dks().solve(SignalGraph.chain(100), Activation.SIGMOID);
+    assertTrue(s.activation().inputScale() * s.activation().outputScale() > 2);
+    assertConditions(s, 100);
+  }
+
+  /** It returns a root that it rejected where it rejected all; here it is an error. */
+  @Test
+  void whereNoRootIsGoodNoneIsReturned() {
+    // exp: every condition holds or fails for all shifts alike, and Q'(1) = 1 for none.
+    ActivationFunction exp = ActivationFunction.of("exp", Math::exp, Math::exp, Math::exp);
+    for (ShapingMethod method : List.of(new Tat(), new Dks())) {
+      assertThrows(NoSolutionException.class, () -> method.solve(SignalGraph.chain(50), exp));
+    }
+  }
+
+  // Mistakes that ports of it make.
 
   @Test
   void v1BlocksDoNotGetTheFunctionOfV2() {
