@@ -38,7 +38,7 @@ final class LocalSolver {
   private static final int MAX_EVALUATIONS = 200;
   private static final double ROOT_TOLERANCE = 1e-9;
 
-  /** What Q'(1) is off at a root of the coarse quadrature is near 1e-7, or there is none. */
+  /** What conditions are off at a root of the coarse quadrature is near 1e-7, or it is none. */
   private static final double JUMP = 1e-4;
 
   /** For derivatives: its square, and the coarse quadrature's error, are all they lack. */
@@ -247,7 +247,8 @@ final class LocalSolver {
       Expectations left, Expectations right, Family family) {
     // Nearly all of the way on the coarse quadrature, the rest on the fine one.
     Expectations near = root(left, right, family, Grade.COARSE);
-    if (near != null && !(Math.abs(qSlopeError(near, family)) <= JUMP)) {
+    if (near != null
+        && !(Math.abs(qSlopeError(near, family)) <= JUMP && Math.abs(excess(near)) <= JUMP)) {
       return null; // not a root: rounding, where phi is flat but for its last digits
     }
     Expectations at = near == null ? null : polished(near, family);
