@@ -156,6 +156,14 @@ public enum Activation implements ActivationFunction {
     public double secondDerivative(double x) {
       return x >= 0 ? 0 : Math.exp(x);
     }
+
+    @Override
+    public void evaluate(double x, double[] dst) {
+      double s = x >= 0 ? 1 : Math.exp(x);
+      dst[0] = x >= 0 ? x : Math.expm1(x);
+      dst[1] = s;
+      dst[2] = x >= 0 ? 0 : s;
+    }
   },
 
   /** x times the logistic function, also called SiLU. */
@@ -179,6 +187,20 @@ public enum Activation implements ActivationFunction {
         return 0;
       }
       return logisticSlope(x) * (2 - x * (2 * logistic(x) - 1));
+    }
+
+    @Override
+    public void evaluate(double x, double[] dst) {
+      if (Math.abs(x) > SATURATED) {
+        super.evaluate(x, dst);
+        return;
+      }
+      double s = Math.exp(-Math.abs(x));
+      double logistic = (x >= 0 ? 1 : s) / (1 + s);
+      double slope = s / ((1 + s) * (1 + s));
+      dst[0] = x * logistic;
+      dst[1] = logistic + x * slope;
+      dst[2] = slope * (2 - x * (2 * logistic - 1));
     }
   },
 
@@ -378,8 +400,9 @@ public enum Activation implements ActivationFunction {
       }
       double u = argument(x);
       double slope = argumentSlope(x);
-      double logistic = logistic(u);
-      double logisticSlope = logisticSlope(u);
+      double s = Math.exp(-Math.abs(u));
+      double logistic = (u >= 0 ? 1 : s) / (1 + s);
+      double logisticSlope = s / ((1 + s) * (1 + s));
       double curvature = 12 * GELU_SCALE * GELU_CUBIC * x;
       dst[0] = x * logistic;
       dst[1] = logistic + x * logisticSlope * slope;

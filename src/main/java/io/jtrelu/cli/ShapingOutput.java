@@ -133,7 +133,12 @@ final class ShapingOutput {
       text.append('\n');
       line(text, "sigma_w^2", edge.sigmaW2(), "variance of weights times fan-in");
       line(text, "sigma_b^2", edge.sigmaB2(), "variance of biases");
-      line(text, "q*", edge.qStar(), "fixed point of q, where its map has slope " + edge.qSlope());
+      line(
+          text,
+          "q*",
+          edge.qStar(),
+          String.format(
+              Locale.ROOT, "fixed point of q, where its map has slope %.4g", edge.qSlope()));
       line(text, "chi_1", edge.chi1(), "slope of the C map at 1");
       line(text, "depth scale", edge.depthScale(), "layers");
     }

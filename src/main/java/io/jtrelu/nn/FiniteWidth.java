@@ -17,25 +17,14 @@ import java.util.random.RandomGenerator;
  */
 final class FiniteWidth {
   private final Network network;
-  private final TransformedActivation activation;
-  private final double weightScale;
-  private final double biasDeviation;
   private final int widening;
 
   /**
    * @param widening factor of all widths but that of the input
    * @throws IllegalArgumentException for layers that mix locations or channels in other ways
    */
-  FiniteWidth(
-      Network network,
-      TransformedActivation activation,
-      double weightScale,
-      double biasDeviation,
-      int widening) {
+  FiniteWidth(Network network, int widening) {
     this.network = network;
-    this.activation = activation;
-    this.weightScale = weightScale;
-    this.biasDeviation = biasDeviation;
     this.widening = widening;
     for (Layer layer : network.layers()) {
       boolean grouped = layer instanceof Layer.Convolution c && c.descriptor().groups() > 1;
@@ -73,7 +62,7 @@ final class FiniteWidth {
             case Layer.Input input -> inputs;
             case Layer.Convolution convolution ->
                 affine(values[source], widening * convolution.extent().channels(), random);
-            case Layer.Activation activated -> activated(values[source]);
+            case Layer.Activation activated -> activated(activated.function(), values[source]);
             case Layer.NormalizedSum sum ->
                 sum(
                     sum.shortcutWeight(),
@@ -90,7 +79,7 @@ final class FiniteWidth {
     }
   }
 
-  private double[][] activated(double[][] x) {
+  private static double[][] activated(TransformedActivation activation, double[][] x) {
     double[][] y = new double[x.length][x[0].length];
     for (int k = 0; k < x.length; k++) {
       for (int i = 0; i < y[k].length; i++) {
@@ -113,10 +102,10 @@ final class FiniteWidth {
   private double[][] affine(double[][] x, int out, RandomGenerator random) {
     int in = x[0].length;
     int size = Math.max(in, out);
-    double gain = weightScale * Math.sqrt((double) size / in);
+    double gain = network.weightScale() * Math.sqrt((double) size / in);
     double[] bias = new double[out];
-    for (int i = 0; i < out && biasDeviation > 0; i++) {
-      bias[i] = biasDeviation * random.nextGaussian();
+    for (int i = 0; i < out && network.biasDeviation() > 0; i++) {
+      bias[i] = network.biasDeviation() * random.nextGaussian();
     }
     List<double[]> basis = new ArrayList<>();
     List<double[]> image = new ArrayList<>();

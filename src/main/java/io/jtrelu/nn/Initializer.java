@@ -18,20 +18,21 @@ import java.util.List;
  * Haar-distributed out x in matrix times max(sqrt(out/in), 1); biases zero. It preserves the mean
  * square q of activations at wide and narrow layers alike.
  *
+ * <p>At the edge of chaos weights are multiplied by the network's {@link Network#weightScale}, and
+ * biases are Gaussian with its {@link Network#biasDeviation}.
+ *
  * @param seed key of the generator; each parameter has streams of its own under it
  * @param delta true for Delta initialisation: a convolution is zero everywhere but the centre of
  *     its kernel, where it is SUO with in = channels (Xiao et al., arXiv 1806.05393); false for SUO
  *     over the whole kernel, in = kh * kw * channels
- * @param weightScale factor of the weights, 1 but for the edge of chaos (sigma_w)
- * @param biasDeviation standard deviation of Gaussian biases, 0 but for the edge of chaos (sigma_b)
  */
-public record Initializer(long seed, boolean delta, double weightScale, double biasDeviation) {
+public record Initializer(long seed, boolean delta) {
   /** Distance between the first streams of two parameters; more than any matrix needs. */
   private static final long STREAMS_PER_PARAMETER = 1L << 32;
 
   /** Delta initialisation, the default for convolutions. */
   public static Initializer delta(long seed) {
-    return new Initializer(seed, true, 1, 0);
+    return new Initializer(seed, true);
   }
 
   /**
@@ -47,18 +48,30 @@ public record Initializer(long seed, boolean delta, double weightScale, double b
       for (int i = 0; i < specs.size(); i++) {
         ParameterSpec spec = specs.get(i);
         if (spec.kind() == ParameterSpec.Kind.BIAS) {
-          fillBias(backend, stream, parameters.view(i), i * STREAMS_PER_PARAMETER);
+          fillBias(
+              backend,
+              stream,
+              parameters.view(i),
+              network.biasDeviation(),
+              i * STREAMS_PER_PARAMETER);
         } else {
           Layer.Convolution layer = (Layer.Convolution) network.layers().get(spec.layer());
-          fillWeights(backend, stream, layer, parameters.view(i), i * STREAMS_PER_PARAMETER);
+          fillWeights(
+              backend,
+              stream,
+              layer,
+              parameters.view(i),
+              network.weightScale(),
+              i * STREAMS_PER_PARAMETER);
         }
       }
       stream.synchronize();
     }
   }
 
-  private void fillBias(Backend backend, Stream stream, Tensor bias, long sequence) {
-    if (biasDeviation == 0) {
+  private void fillBias(
+      Backend backend, Stream stream, Tensor bias, double deviation, long sequence) {
+    if (deviation == 0) {
       backend.fill(stream, bias, 0);
       return;
     }
@@ -71,7 +84,7 @@ public record Initializer(long seed, boolean delta, double weightScale, double b
       Philox.normals(words[2], words[3], values, i + 2);
     }
     for (int i = 0; i < values.length; i++) {
-      values[i] *= (float) biasDeviation;
+      values[i] *= (float) deviation;
     }
     try (Tensor host = Tensor.allocate(bias.shape(), DataType.F32, bias.layout())) {
       backend.copy(stream, host.set(Arrays.copyOf(values, count)), bias);
@@ -80,7 +93,12 @@ public record Initializer(long seed, boolean delta, double weightScale, double b
   }
 
   private void fillWeights(
-      Backend backend, Stream stream, Layer.Convolution layer, Tensor weights, long sequence) {
+      Backend backend,
+      Stream stream,
+      Layer.Convolution layer,
+      Tensor weights,
+      double scale,
+      long sequence) {
     Conv2dDescriptor d = layer.descriptor();
     boolean single = d.kh() == 1 && d.kw() == 1;
     if (delta && !single && (d.kh() % 2 == 0 || d.kw() % 2 == 0)) {
@@ -96,7 +114,7 @@ public record Initializer(long seed, boolean delta, double weightScale, double b
     int groupIn = d.ic() / d.groups();
     int rows = d.oc() / d.groups();
     int cols = groupIn * taps;
-    float gain = (float) (weightScale * Math.max(Math.sqrt((double) rows / cols), 1));
+    float gain = (float) (scale * Math.max(Math.sqrt((double) rows / cols), 1));
     Shape matrix = Shape.of(rows, cols);
     boolean direct = taps == d.kh() * d.kw();
     try (Orthogonal orthogonal = backend.orthogonal(rows, cols, gain)) {

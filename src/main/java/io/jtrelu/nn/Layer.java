@@ -1,5 +1,6 @@
 package io.jtrelu.nn;
 
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import java.util.List;
@@ -65,13 +66,15 @@ public sealed interface Layer {
   }
 
   /**
-   * The network's nonlinearity.
+   * A nonlinearity.
    *
    * @param name unique name
    * @param source index of the node it reads
+   * @param function what is applied to every value; see {@link Network#shape}
    * @param extent size of source and result
    */
-  record Activation(String name, int source, Extent extent) implements Layer {
+  record Activation(String name, int source, TransformedActivation function, Extent extent)
+      implements Layer {
     @Override
     public List<Integer> sources() {
       return List.of(source);

@@ -1,28 +1,60 @@
 package io.jtrelu.nn;
 
+import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.shaping.EdgeOfChaos;
+import io.jtrelu.shaping.Shaping;
+import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.tensor.Shape;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import java.util.function.UnaryOperator;
 
 /**
  * A network as a graph of layers in topological order, with one input and one output (the logits).
- * Immutable; holds no values.
+ *
+ * <p>Activation layers carry their function. A new network has functions as they are; {@link
+ * #shape} gives each the parameters that suit the network:
+ *
+ * <pre>{@code
+ * Network network = Networks.build(Networks.Options.of("plain50"), input, classes)
+ *     .with(Activation.SOFTPLUS)
+ *     .shape(new Dks());
+ * }</pre>
+ *
+ * <p>Immutable and safe for use by several threads; holds no values.
  */
 public final class Network {
   private final String name;
   private final List<Layer> layers;
   private final List<ParameterSpec> parameters;
+  private final double weightScale;
+  private final double biasDeviation;
 
-  private Network(String name, List<Layer> layers) {
+  private Network(String name, List<Layer> layers, double weightScale, double biasDeviation) {
+    if (!(weightScale > 0 && weightScale < Double.POSITIVE_INFINITY)) {
+      throw new IllegalArgumentException(
+          "the scale of the weights must be positive and finite, got " + weightScale);
+    }
+    if (!(biasDeviation >= 0 && biasDeviation < Double.POSITIVE_INFINITY)) {
+      throw new IllegalArgumentException(
+          "the deviation of the biases must be finite and not negative, got " + biasDeviation);
+    }
     this.name = name;
     this.layers = List.copyOf(layers);
     this.parameters = ParameterSpec.of(this.layers);
+    this.weightScale = weightScale;
+    this.biasDeviation = biasDeviation;
   }
 
   /** Name, for people. */
@@ -66,6 +98,91 @@ public final class Network {
     return sum;
   }
 
+  /** Factor of the initial weights: sigma_w at the edge of chaos, else 1. */
+  public double weightScale() {
+    return weightScale;
+  }
+
+  /** Standard deviation of the initial biases: sigma_b at the edge of chaos, else 0. */
+  public double biasDeviation() {
+    return biasDeviation;
+  }
+
+  /** The functions of the activation layers by name, in order of their first use. */
+  public Map<String, ActivationFunction> functions() {
+    Map<String, ActivationFunction> functions = new LinkedHashMap<>();
+    for (Layer layer : layers) {
+      if (layer instanceof Layer.Activation activation) {
+        ActivationFunction function = activation.function().function();
+        functions.put(function.activationName(), function);
+      }
+    }
+    return Collections.unmodifiableMap(functions);
+  }
+
+  /**
+   * Finds what {@link #shape} sets, with all that there is to know about it.
+   *
+   * @return for each of {@link #functions} the solution for this network
+   * @throws io.jtrelu.shaping.ShapingException if there is none; the message says why
+   */
+  public Map<String, Shaping> solve(ShapingMethod method) {
+    return method.solve(signalGraph(), functions());
+  }
+
+  /**
+   * This network with the parameters of every activation, and the initial scale of weights and
+   * biases, as a method chooses them. Parameters that activations had before are replaced: only
+   * their functions count.
+   *
+   * @throws io.jtrelu.shaping.ShapingException if there are none; the message says why
+   */
+  public Network shape(ShapingMethod method) {
+    Map<String, Shaping> solved = solve(method);
+    double weights = 1;
+    double biases = 0;
+    for (Shaping shaping : solved.values()) {
+      EdgeOfChaos edge = shaping.edgeOfChaos();
+      if (edge != null) { // and then it is the only one
+        weights = Math.sqrt(edge.sigmaW2());
+        biases = Math.sqrt(edge.sigmaB2());
+      }
+    }
+    return with(f -> solved.get(f.function().activationName()).activation(), weights, biases);
+  }
+
+  /** This network with one function, as it is, in every activation layer. */
+  public Network with(ActivationFunction function) {
+    return with(TransformedActivation.unchanged(function));
+  }
+
+  /** This network with one function, shaped already, in every activation layer. */
+  public Network with(TransformedActivation function) {
+    return with(function, 1, 0);
+  }
+
+  /**
+   * This network with one function, shaped already, in every activation layer.
+   *
+   * @param weightScale factor of the initial weights, positive
+   * @param biasDeviation standard deviation of the initial biases, not negative
+   */
+  public Network with(TransformedActivation function, double weightScale, double biasDeviation) {
+    return with(any -> function, weightScale, biasDeviation);
+  }
+
+  /** Every activation changed. */
+  Network with(UnaryOperator<TransformedActivation> change, double weights, double biases) {
+    List<Layer> changed = new ArrayList<>();
+    for (Layer layer : layers) {
+      changed.add(
+          layer instanceof Layer.Activation a
+              ? new Layer.Activation(a.name(), a.source(), change.apply(a.function()), a.extent())
+              : layer);
+    }
+    return new Network(name, changed, weights, biases);
+  }
+
   /** Number of activations on the longest path from input to output. */
   public int depth() {
     int[] longest = new int[layers.size()];
@@ -82,7 +199,8 @@ public final class Network {
 
   /**
    * What the network does to the kernel, for the shaping solver: activations and normalised sums;
-   * everything else keeps cosines. Derived from the layers, for any network.
+   * everything else keeps cosines. Derived from the layers, for any network; the keys of
+   * activations are the names of their functions.
    */
   public SignalGraph signalGraph() {
     SignalGraph.Builder graph = SignalGraph.builder();
@@ -92,7 +210,9 @@ public final class Network {
       node[i] =
           switch (layer) {
             case Layer.Input input -> graph.input();
-            case Layer.Activation activation -> graph.activation(node[activation.source()]);
+            case Layer.Activation activation ->
+                graph.activation(
+                    node[activation.source()], activation.function().function().activationName());
             case Layer.NormalizedSum sum ->
                 graph.sum(
                     new double[] {sum.shortcutWeight(), sum.branchWeight()},
@@ -129,6 +249,7 @@ public final class Network {
     private final String name;
     private final List<Layer> layers = new ArrayList<>();
     private final Set<String> names = new HashSet<>();
+    private final Map<String, ActivationFunction> functions = new LinkedHashMap<>();
 
     private Builder(String name, Extent input) {
       this.name = name;
@@ -188,9 +309,33 @@ public final class Network {
               layerName, source, Conv2dDescriptor.linear(1, in.channels(), outputs)));
     }
 
-    /** The network's nonlinearity. */
+    /** A leaky_relu, unless {@link Network#with(ActivationFunction)} puts another in its place. */
     public int activation(String layerName, int source) {
-      return add(new Layer.Activation(layerName, source, extent(source)));
+      return activation(layerName, source, Activation.LEAKY_RELU);
+    }
+
+    /** An activation of its own function; {@link Network#shape} gives it parameters. */
+    public int activation(String layerName, int source, ActivationFunction function) {
+      return activation(layerName, source, TransformedActivation.unchanged(function));
+    }
+
+    /**
+     * An activation with parameters.
+     *
+     * @throws IllegalArgumentException if the network has another function of that name
+     */
+    public int activation(String layerName, int source, TransformedActivation function) {
+      String functionName = function.function().activationName();
+      ActivationFunction other = functions.putIfAbsent(functionName, function.function());
+      if (other != null && !other.equals(function.function())) {
+        throw new IllegalArgumentException(
+            "layer "
+                + layerName
+                + ": the network has another function named "
+                + functionName
+                + "; give this one a name of its own");
+      }
+      return add(new Layer.Activation(layerName, source, function, extent(source)));
     }
 
     /**
@@ -264,7 +409,7 @@ public final class Network {
               "nothing reads layer " + layers.get(i).name() + "; leave it out");
         }
       }
-      return new Network(name, layers);
+      return new Network(name, layers, 1, 0);
     }
 
     private int add(Layer layer) {

@@ -46,19 +46,13 @@ public final class Program implements AutoCloseable {
   /**
    * What a program is compiled for.
    *
-   * @param activation the nonlinearity of every activation layer
    * @param type storage type of activations and their gradients
    * @param labelSmoothing of the loss, in [0, 1)
    * @param training whether there is a backward pass; without one, dropout is the identity and
    *     memory is reused sooner
    * @param seed key of the dropout masks
    */
-  public record Options(
-      TransformedActivation activation,
-      DataType type,
-      float labelSmoothing,
-      boolean training,
-      long seed) {}
+  public record Options(DataType type, float labelSmoothing, boolean training, long seed) {}
 
   private static final int NONE = -1;
 
@@ -67,8 +61,8 @@ public final class Program implements AutoCloseable {
   private final int batch;
   private final Options options;
 
-  /** The activation as a rectifier, which is fused; null for any other function. */
-  private final @Nullable Rectifier rectifier;
+  /** For an activation that is a rectifier, and so can be fused: which one; else null. */
+  private final @Nullable Rectifier[] rectifiers;
 
   private final List<Layer> layers;
   private final List<List<Integer>> readers;
@@ -117,13 +111,9 @@ public final class Program implements AutoCloseable {
     this.backend = backend;
     this.batch = batch;
     this.options = options;
-    TransformedActivation f = options.activation();
-    this.rectifier =
-        f.isScaledRectifier()
-            ? new Rectifier((float) f.negativeSlope(), (float) f.outputScale())
-            : null;
     this.layers = network.layers();
     int count = layers.size();
+    this.rectifiers = rectifiers(layers);
     this.readers = readers(layers);
     this.home = new int[count];
     this.fusedActivation = new int[count];
@@ -151,6 +141,19 @@ public final class Program implements AutoCloseable {
       close();
       throw failure;
     }
+  }
+
+  private static @Nullable Rectifier[] rectifiers(List<Layer> layers) {
+    @Nullable Rectifier[] rectifiers = new Rectifier[layers.size()];
+    for (int i = 0; i < rectifiers.length; i++) {
+      if (layers.get(i) instanceof Layer.Activation activation) {
+        TransformedActivation f = activation.function();
+        if (f.isScaledRectifier()) {
+          rectifiers[i] = new Rectifier((float) f.negativeSlope(), (float) f.outputScale());
+        }
+      }
+    }
+    return rectifiers;
   }
 
   private static List<List<Integer>> readers(List<Layer> layers) {
@@ -183,11 +186,11 @@ public final class Program implements AutoCloseable {
           boolean fusible =
               layer instanceof Layer.Convolution || layer instanceof Layer.NormalizedSum;
           boolean sole = readers.get(producer).size() == 1;
-          if (rectifier != null && fusible && sole && gatedByReader(i)) {
+          if (rectifiers[i] != null && fusible && sole && gatedByReader(i)) {
             fusedActivation[producer] = i;
             fused[i] = true;
             home[i] = producer;
-          } else if (fusible && sole && savesOutput()) {
+          } else if (fusible && sole && savesOutput(i)) {
             home[i] = producer; // in place
           }
         }
@@ -202,8 +205,12 @@ public final class Program implements AutoCloseable {
   }
 
   /** Whether an activation's backward pass reads its output, so that it can overwrite its input. */
-  private boolean savesOutput() {
-    return rectifier != null || options.activation().derivativeFollowsFromValue();
+  private boolean savesOutput(int activation) {
+    return rectifiers[activation] != null || function(activation).derivativeFollowsFromValue();
+  }
+
+  private TransformedActivation function(int activation) {
+    return ((Layer.Activation) layers.get(activation)).function();
   }
 
   /**
@@ -236,7 +243,7 @@ public final class Program implements AutoCloseable {
         }
       }
       if (options.training() && layers.get(i) instanceof Layer.Activation && !fused[i]) {
-        int saved = home[savesOutput() ? i : layers.get(i).sources().getFirst()];
+        int saved = home[savesOutput(i) ? i : layers.get(i).sources().getFirst()];
         lastUse[saved] = Math.max(lastUse[saved], backwardTime(i));
       }
     }
@@ -282,7 +289,13 @@ public final class Program implements AutoCloseable {
   /** The derivative that a reader applies to its source's gradient. */
   private Rectifier gate(int source, int reader) {
     boolean gates = fused[source] && readers.get(source).getFirst() == reader;
-    return gates && rectifier != null ? rectifier : Rectifier.IDENTITY;
+    return gates ? rectifier(source) : Rectifier.IDENTITY;
+  }
+
+  /** Of an activation that is one; the identity for NONE. */
+  private Rectifier rectifier(int activation) {
+    Rectifier rectifier = activation == NONE ? null : rectifiers[activation];
+    return rectifier == null ? Rectifier.IDENTITY : rectifier;
   }
 
   /** Whether a reader starts its source's gradient or adds to it. */
@@ -298,8 +311,7 @@ public final class Program implements AutoCloseable {
   /** Prepares one layer's operations and adds its forward and backward steps. */
   private void compile(int i) {
     DataType type = options.type();
-    Rectifier activation =
-        fusedActivation[i] == NONE || rectifier == null ? Rectifier.IDENTITY : rectifier;
+    Rectifier activation = rectifier(fusedActivation[i]);
     long elements = batch * layers.get(i).extent().elements();
     switch (layers.get(i)) {
       case Layer.Input input -> {}
@@ -408,6 +420,7 @@ public final class Program implements AutoCloseable {
   /** An activation that is not fused. */
   private void compileActivation(int i, int source, long elements) {
     DataType type = options.type();
+    Rectifier rectifier = rectifiers[i];
     if (rectifier != null) {
       Rectify op = own(backend.rectify(elements, type, rectifier));
       forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
@@ -418,7 +431,7 @@ public final class Program implements AutoCloseable {
                     w.stream, w.value(i), w.gradient(i), w.gradient(source), write(source, i)));
       }
     } else {
-      Pointwise op = own(backend.pointwise(elements, type, options.activation()));
+      Pointwise op = own(backend.pointwise(elements, type, function(i)));
       int saved = op.savesOutput() ? i : source;
       forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
       if (needsGradient[source]) {

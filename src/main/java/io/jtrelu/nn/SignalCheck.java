@@ -1,6 +1,6 @@
 package io.jtrelu.nn;
 
-import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.activation.ActivationFunction;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.shaping.EdgeOfChaos;
@@ -13,7 +13,12 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 import java.util.SplittableRandom;
 import java.util.function.DoubleUnaryOperator;
 import java.util.function.IntConsumer;
@@ -174,7 +179,8 @@ public final class SignalCheck {
   }
 
   /**
-   * Checks a network as a shaping method and the library's initialiser make it.
+   * Checks a network of one activation function as a shaping method and the library's initialiser
+   * make it.
    *
    * @param backend runs the networks
    * @param network its activations lie on one path; any image size
@@ -186,15 +192,35 @@ public final class SignalCheck {
    */
   public static Result run(
       Backend backend, Network network, Shaping shaping, Options options, IntConsumer progress) {
-    Scales scales = Scales.of(shaping);
+    ActivationFunction function = shaping.activation().function();
+    return run(
+        backend,
+        network.with(function),
+        Map.of(function.activationName(), shaping),
+        options,
+        progress);
+  }
+
+  /**
+   * Checks a network of one or more activation functions.
+   *
+   * @param shapings the solution for each function, as {@link Network#solve} finds them
+   * @throws IllegalArgumentException as for one function, or if the functions need weights of
+   *     different scales, as without shaping they do
+   */
+  public static Result run(
+      Backend backend,
+      Network network,
+      Map<String, Shaping> shapings,
+      Options options,
+      IntConsumer progress) {
+    Network shaped = shaped(network, shapings, Scales.of(shapings.values()));
     return run(
         backend,
         network,
-        shaping,
-        shaping.activation(),
-        (seed, parameters) ->
-            new Initializer(seed, true, Math.sqrt(scales.weights), Math.sqrt(scales.biases))
-                .fill(backend, parameters),
+        shapings,
+        shaped,
+        (seed, parameters) -> Initializer.delta(seed).fill(backend, parameters),
         options,
         progress);
   }
@@ -204,41 +230,55 @@ public final class SignalCheck {
     void fill(long seed, Parameters parameters);
   }
 
+  private static Network shaped(Network network, Map<String, Shaping> shapings, Scales scales) {
+    return network.with(
+        f -> shapings.get(f.function().activationName()).activation(),
+        Math.sqrt(scales.weights),
+        Math.sqrt(scales.biases));
+  }
+
   /**
    * Compares a network with what the theory says about a shaping.
    *
-   * @param run the activation that the network really has
+   * @param run the network as it really is
    * @param filling the weights that it really has
    */
   static Result run(
       Backend backend,
       Network network,
-      Shaping shaping,
-      TransformedActivation run,
+      Map<String, Shaping> shapings,
+      Network run,
       Filling filling,
       Options options,
       IntConsumer progress) {
     SignalGraph graph = network.signalGraph();
     List<Integer> activations = activations(network);
-    Scales scales = Scales.of(shaping);
+    Scales scales = Scales.of(shapings.values());
     if (activations.size() != graph.activations()) {
       throw new IllegalArgumentException(
           network + ": the check needs all activations on one path from input to logits");
     }
     requireScaledShortcuts(network, scales);
     Inputs inputs = new Inputs(network.input().channels(), scales);
-    Sample wide = draw(network, shaping, scales, inputs, activations, WIDENING, options);
-    Sample own = draw(network, shaping, scales, inputs, activations, 1, options);
+    Network shaped = shaped(network, shapings, scales);
+    Sample wide = draw(shaped, scales, inputs, activations, WIDENING, options);
+    Sample own = draw(shaped, scales, inputs, activations, 1, options);
     Sample measured = new Sample(activations.size(), 1 + COSINES.length);
-    measure(
-        backend, network, run, filling, scales, inputs, activations, options, measured, progress);
+    measure(backend, run, filling, scales, inputs, activations, options, measured, progress);
 
     double[][] predicted = new double[1 + COSINES.length][];
-    KernelMap map = KernelMap.of(shaping);
-    DoubleUnaryOperator q = shaping.edgeOfChaos() == null ? x -> scales.weights * map.q(x) : map::q;
+    Map<String, DoubleUnaryOperator> q = new HashMap<>();
+    Map<String, DoubleUnaryOperator> c = new HashMap<>();
+    shapings.forEach(
+        (function, shaping) -> {
+          KernelMap map = KernelMap.of(shaping);
+          boolean scaled = shaping.edgeOfChaos() != null;
+          q.put(function, scaled ? map::q : x -> scales.weights * map.q(x));
+          c.put(function, map::c);
+        });
     predicted[0] = graph.throughDepth(q, scales.q);
     for (int k = 0; k < COSINES.length; k++) {
-      predicted[1 + k] = graph.throughDepth(map::c, inputs.cosine(k));
+      predicted[1 + k] = graph.throughDepth(c, inputs.cosine(k));
     }
     List<LayerCheck> checks = new ArrayList<>();
     for (int at = 0; at < activations.size(); at++) {
@@ -310,19 +350,12 @@ public final class SignalCheck {
 
   private static Sample draw(
       Network network,
-      Shaping shaping,
       Scales scales,
       Inputs inputs,
       List<Integer> activations,
       int widening,
       Options options) {
-    FiniteWidth simulation =
-        new FiniteWidth(
-            network,
-            shaping.activation(),
-            Math.sqrt(scales.weights),
-            Math.sqrt(scales.biases),
-            widening);
+    FiniteWidth simulation = new FiniteWidth(network, widening);
     int draws = widening == 1 ? options.draws() : options.wideDraws();
     Sample sample = new Sample(activations.size(), 1 + COSINES.length);
     for (int d = 0; d < draws; d++) {
@@ -343,7 +376,6 @@ public final class SignalCheck {
   private static void measure(
       Backend backend,
       Network network,
-      TransformedActivation activation,
       Filling filling,
       Scales scales,
       Inputs inputs,
@@ -354,8 +386,7 @@ public final class SignalCheck {
     Layer.Extent extent = network.input();
     int images = 1 + COSINES.length;
     Shape shape = Shape.of(images, extent.height(), extent.width(), extent.channels());
-    Program.Options compiled =
-        new Program.Options(activation, DataType.F32, 0, false, options.seed());
+    Program.Options compiled = new Program.Options(DataType.F32, 0, false, options.seed());
     try (Stream stream = backend.newStream();
         Program program = new Program(network, backend, images, compiled);
         Program.Workspace workspace = program.newWorkspace(stream);
@@ -398,7 +429,20 @@ public final class SignalCheck {
    * @param biases sigma_b^2
    */
   private record Scales(double q, double weights, double biases) {
-    static Scales of(Shaping shaping) {
+    /** Those that all functions of a network have in common. */
+    static Scales of(Collection<Shaping> shapings) {
+      Set<Scales> all = new LinkedHashSet<>();
+      shapings.forEach(shaping -> all.add(of(shaping)));
+      if (all.size() != 1) {
+        throw new IllegalArgumentException(
+            "the check needs one scale of weights for all activations, not "
+                + all.stream().map(Scales::weights).toList()
+                + "; shape the network");
+      }
+      return all.iterator().next();
+    }
+
+    private static Scales of(Shaping shaping) {
       EdgeOfChaos edge = shaping.edgeOfChaos();
       if (edge != null) {
         if (!(edge.qStar() > 0)) {

@@ -68,38 +68,37 @@ public record Eoc(double sigmaB2) implements ShapingMethod {
   }
 
   private EdgeOfChaos edge(ActivationFunction activation) {
-    List<EdgeOfChaos> found = new ArrayList<>();
+    double[] q = new double[STEPS + 1];
+    double[] bias = new double[STEPS + 1];
     double least = Double.POSITIVE_INFINITY;
     double greatest = Double.NEGATIVE_INFINITY;
     double largestRelative = 0;
-    double before = Double.NaN;
-    double left = Double.NaN;
     for (int i = 0; i <= STEPS; i++) {
-      double q = LEAST_Q * Math.pow(GREATEST_Q / LEAST_Q, (double) i / STEPS);
-      double value = biasFor(activation, q);
-      least = Math.min(least, value);
-      greatest = Math.max(greatest, value);
-      largestRelative = Math.max(largestRelative, Math.abs(value) / q);
-      double here = value - sigmaB2;
-      if (here * before < 0) {
+      q[i] = LEAST_Q * Math.pow(GREATEST_Q / LEAST_Q, (double) i / STEPS);
+      bias[i] = biasFor(activation, q[i]);
+      least = Math.min(least, bias[i]);
+      greatest = Math.max(greatest, bias[i]);
+      largestRelative = Math.max(largestRelative, Math.abs(bias[i]) / q[i]);
+    }
+    if (largestRelative < 1e-12) { // zero throughout, but for rounding
+      if (sigmaB2 == 0) {
+        return at(activation, 1);
+      }
+      throw infeasible(activation, 0, "; a bias would make q grow without bound");
+    }
+    List<EdgeOfChaos> found = new ArrayList<>();
+    for (int i = 1; i <= STEPS; i++) {
+      if ((bias[i] - sigmaB2) * (bias[i - 1] - sigmaB2) < 0) {
         double root =
             new BracketingNthOrderBrentSolver(1e-15, 1e-300, 1e-300, 5)
                 .solve(
                     MAX_EVALUATIONS,
                     x -> biasFor(activation, x) - sigmaB2,
-                    left,
-                    q,
+                    q[i - 1],
+                    q[i],
                     AllowedSolution.ANY_SIDE);
         found.add(at(activation, root));
       }
-      before = here;
-      left = q;
-    }
-    if (largestRelative < 1e-12) {
-      if (sigmaB2 == 0) {
-        return at(activation, 1);
-      }
-      throw infeasible(activation, 0, "; a bias would make q grow without bound");
     }
     if (sigmaB2 == 0 && activation.value(0) == 0 && activation.derivative(0) != 0) {
       // Attracting or not, q* = 0 is the edge that has been called critical initialisation.
@@ -137,7 +136,8 @@ public record Eoc(double sigmaB2) implements ShapingMethod {
     return new InfeasibleTargetException(
         String.format(
             Locale.ROOT,
-            "%s has no edge of chaos at sigma_b^2 = %.6g: the nearest that has one is %.6g%s",
+            "%s has no edge of chaos at sigma_b^2 = %.6g: the nearest that has one, over q* from"
+                + " 1e-6 to 1e6, is %.6g%s",
             activation.activationName(),
             sigmaB2,
             attainable,

@@ -38,6 +38,15 @@ final class LocalSolver {
   private static final int MAX_EVALUATIONS = 200;
   private static final double ROOT_TOLERANCE = 1e-9;
 
+  /** What conditions are off at a root of the coarse quadrature is near 1e-7, or it is none. */
+  private static final double JUMP = 1e-4;
+
+  /** For derivatives: its square, and the coarse quadrature's error, are all they lack. */
+  private static final double DIFFERENCE = 1e-4;
+
+  private static final int MAX_POLISHING = 8;
+  private static final double POLISHED = 1e-11;
+
   /** The shifts reach 0.2 sinh(6) = 40 from the centre. */
   private static final double REACH = 6;
 
@@ -164,7 +173,9 @@ final class LocalSolver {
     for (double b : shifts(0.2)) {
       Expectations here = atLevel(b, guess, Grade.COARSE);
       if (here != null) {
-        guess = here.a();
+        // The shifts grow like powers of a number, and log a with them, about.
+        double growth = before == null ? 1 : here.a() / before.a();
+        guess = here.a() * Math.max(0.5, Math.min(2, growth));
         collect(before, here, found);
       }
       before = here;
@@ -235,48 +246,88 @@ final class LocalSolver {
   private @Nullable TransformedActivation refine(
       Expectations left, Expectations right, Family family) {
     // Nearly all of the way on the coarse quadrature, the rest on the fine one.
-    double guess = Math.sqrt(left.a() * right.a());
-    double near = root(left.b(), right.b(), guess, family, Grade.COARSE);
-    double margin = 1e-5 * (right.b() - left.b());
-    double b =
-        root(
-            Math.max(left.b(), near - margin),
-            Math.min(right.b(), near + margin),
-            guess,
-            family,
-            Grade.FINE);
-    if (Double.isNaN(b)) {
-      b = root(left.b(), right.b(), guess, family, Grade.FINE);
+    Expectations near = root(left, right, family, Grade.COARSE);
+    if (near != null
+        && !(Math.abs(qSlopeError(near, family)) <= JUMP && Math.abs(excess(near)) <= JUMP)) {
+      return null; // not a root: rounding, where phi is flat but for its last digits
     }
-    @Nullable Expectations at = Double.isNaN(b) ? null : atLevel(b, guess, Grade.FINE);
+    Expectations at = near == null ? null : polished(near, family);
+    if (at == null) {
+      at = root(left, right, family, Grade.FINE);
+    }
     if (at == null || !(Math.abs(qSlopeError(at, family)) <= ROOT_TOLERANCE)) {
       return null;
     }
     return new TransformedActivation(
         phi,
         at.a(),
-        b,
+        at.b(),
         1 / Math.sqrt(family == Family.DKS ? at.variance() : at.slope()),
         meanOfShifted(at, family) - at.mean() - at.origin(),
         0);
   }
 
-  /** The b between two at which Q'(1) is right; NaN if it does not change sign, or jumps. */
-  private double root(double left, double right, double guess, Family family, Grade grade) {
+  /**
+   * From a root of both conditions on the coarse quadrature to one on the fine quadrature, by
+   * Newton's method in (log a, b) with the coarse quadrature's derivatives, which are right to many
+   * digits; null if it does not get there.
+   */
+  private @Nullable Expectations polished(Expectations near, Family family) {
+    double x = Math.log(near.a());
+    double b = near.b();
+    double h = DIFFERENCE;
+    Expectations right = expectations(x + h, b, Grade.COARSE);
+    Expectations left = expectations(x - h, b, Grade.COARSE);
+    Expectations up = expectations(x, b + h, Grade.COARSE);
+    Expectations down = expectations(x, b - h, Grade.COARSE);
+    double levelByX = (excess(right) - excess(left)) / (2 * h);
+    double levelByB = (excess(up) - excess(down)) / (2 * h);
+    double slopeByX = (qSlopeError(right, family) - qSlopeError(left, family)) / (2 * h);
+    double slopeByB = (qSlopeError(up, family) - qSlopeError(down, family)) / (2 * h);
+    double determinant = levelByX * slopeByB - levelByB * slopeByX;
+    Expectations best = near;
+    double least = Double.POSITIVE_INFINITY;
+    for (int i = 0; i < MAX_POLISHING; i++) {
+      Expectations at = expectations(x, b, Grade.FINE);
+      double levelError = excess(at);
+      double slopeError = qSlopeError(at, family);
+      double error = Math.max(Math.abs(levelError), Math.abs(slopeError));
+      if (!(error < least)) {
+        break; // rounding, or astray
+      }
+      best = at;
+      least = error;
+      x -= (levelError * slopeByB - slopeError * levelByB) / determinant;
+      b -= (slopeError * levelByX - levelError * slopeByX) / determinant;
+    }
+    return least <= POLISHED ? best : null;
+  }
+
+  /** Where Q'(1) is right between two; null if its error does not change sign, or jumps. */
+  private @Nullable Expectations root(
+      Expectations left, Expectations right, Family family, Grade grade) {
     double tolerance = tolerance(grade);
+    // Each a begins at the one found before.
+    Expectations[] last = {left};
     try {
-      return new BracketingNthOrderBrentSolver(tolerance, tolerance, 1e-16, 5)
-          .solve(
-              MAX_EVALUATIONS,
-              b -> {
-                Expectations at = atLevel(b, guess, grade);
-                return at == null ? Double.NaN : qSlopeError(at, family);
-              },
-              left,
-              right,
-              AllowedSolution.ANY_SIDE);
+      double b =
+          new BracketingNthOrderBrentSolver(tolerance, tolerance, 1e-16, 5)
+              .solve(
+                  MAX_EVALUATIONS,
+                  v -> {
+                    Expectations at = atLevel(v, last[0].a(), grade);
+                    if (at == null) {
+                      return Double.NaN;
+                    }
+                    last[0] = at;
+                    return qSlopeError(at, family);
+                  },
+                  left.b(),
+                  right.b(),
+                  AllowedSolution.ANY_SIDE);
+      return last[0].b() == b ? last[0] : atLevel(b, last[0].a(), grade);
     } catch (MathRuntimeException e) {
-      return Double.NaN;
+      return null;
     }
   }
 

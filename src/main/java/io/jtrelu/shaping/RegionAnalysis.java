@@ -80,7 +80,9 @@ final class RegionAnalysis {
     int[] index = new int[nodes.length];
     int[][] inputs = new int[members.length + 1][];
     double[] @Nullable [] weights = new double[members.length + 1] @Nullable [];
+    String[] keys = new String[members.length + 1];
     inputs[0] = new int[0];
+    keys[0] = "";
     int count = 1;
     for (int n : members) {
       SignalNode node = node(n);
@@ -96,9 +98,11 @@ final class RegionAnalysis {
       index[n] = count;
       inputs[count] = local;
       weights[count] = node.isActivation() ? null : node.squaredWeights();
+      keys[count] = node.key();
       count++;
     }
-    return new RegionProgram(Arrays.copyOf(inputs, count), Arrays.copyOf(weights, count));
+    return new RegionProgram(
+        Arrays.copyOf(inputs, count), Arrays.copyOf(weights, count), Arrays.copyOf(keys, count));
   }
 
   /** The keys of the activations, in order. */

@@ -2,9 +2,13 @@ package io.jtrelu.shaping;
 
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.ActivationFunction;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * A way of choosing an activation's parameters for a network.
@@ -40,31 +44,49 @@ public sealed interface ShapingMethod permits Tat, Dks, Eoc, Unshaped {
    * @param activations the function for each of the graph's {@link SignalGraph#keys() keys}
    * @return for each key, in the graph's order, the shaped activation
    * @throws IllegalArgumentException if a key of the graph has no function
-   * @throws ShapingException as for one, and if TAT is asked for leaky_relu besides others
+   * @throws ShapingException as for one, and if TAT is asked for leaky_relu besides others, or EOC
+   *     for several
    */
   default Map<String, Shaping> solve(
       SignalGraph graph, Map<String, ? extends ActivationFunction> activations) {
-    Map<ActivationFunction, Shaping> solved = new LinkedHashMap<>();
-    Map<String, Shaping> result = new LinkedHashMap<>();
+    Set<ActivationFunction> distinct = new LinkedHashSet<>();
     for (String key : graph.keys()) {
       ActivationFunction activation = activations.get(key);
       if (activation == null) {
         throw new IllegalArgumentException("no function is given for the activation '" + key + "'");
       }
-      Shaping shaping = solved.get(activation);
-      if (shaping == null) {
-        shaping = solve(graph, activation);
-        solved.put(activation, shaping);
-      }
-      result.put(key, shaping);
+      distinct.add(activation);
     }
-    if (this instanceof Tat && solved.size() > 1 && solved.containsKey(Activation.LEAKY_RELU)) {
+    requireTogether(distinct);
+    Map<ActivationFunction, Shaping> solved = new HashMap<>();
+    distinct.forEach(activation -> solved.put(activation, solve(graph, activation)));
+    Map<String, Shaping> result = new LinkedHashMap<>();
+    graph.keys().forEach(key -> result.put(key, solved.get(activations.get(key))));
+    return result;
+  }
+
+  private void requireTogether(Set<ActivationFunction> activations) {
+    String names =
+        activations.stream()
+            .map(ActivationFunction::activationName)
+            .collect(Collectors.joining(", "));
+    if (this instanceof Eoc && activations.size() > 1) {
+      throw new UnsuitableActivationException(
+          names,
+          "EOC scales the weights of the whole network for one activation, and q* of one is not q*"
+              + " of another, but this network has "
+              + names
+              + "; use DKS, or TAT where all are smooth");
+    }
+    boolean rectifier = activations.contains(Activation.LEAKY_RELU);
+    if (this instanceof Tat && rectifier && activations.size() > 1) {
       throw new UnsuitableActivationException(
           Activation.LEAKY_RELU.activationName(),
           "TAT shapes leaky_relu by another condition than smooth activations, so leaky_relu must"
-              + " be the network's only activation; use DKS for a mixture");
+              + " be the network's only activation, but this network has "
+              + names
+              + "; use DKS for a mixture");
     }
-    return result;
   }
 
   /**

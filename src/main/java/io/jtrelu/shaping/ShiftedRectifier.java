@@ -58,6 +58,17 @@ record ShiftedRectifier(
   /** max(a x + b, 0) with b = 1 or -1, zero mean and C'(1) as given; Q'(1) is left free. */
   static TransformedActivation relu(double cSlope) {
     // Only t = b / a matters, and C'(1) falls from infinity to 1 as t rises.
+    double steepest = at(-LARGEST_SHIFT).cSlope(0);
+    if (cSlope > steepest) {
+      throw new NoSolutionException(
+          String.format(
+              Locale.ROOT,
+              "relu cannot meet C(0) = 0 and C'(1) = %.10g: with its bend up to %.0f standard"
+                  + " deviations out, C'(1) reaches %.4g",
+              cSlope,
+              LARGEST_SHIFT,
+              steepest));
+    }
     double t =
         new BracketingNthOrderBrentSolver(1e-15, 1e-15, 1e-300, 5)
             .solve(
@@ -86,6 +97,7 @@ record ShiftedRectifier(
   static List<TransformedActivation> leakyRelu(double cSlope, double qSlope) {
     record Rated(TransformedActivation activation, double fourth) {}
     List<Rated> found = new ArrayList<>();
+    double nearest = Double.POSITIVE_INFINITY;
     for (boolean larger : new boolean[] {true, false}) {
       DoubleUnaryOperator error =
           b -> {
@@ -97,6 +109,9 @@ record ShiftedRectifier(
       for (int i = -80; i <= 80; i++) {
         double b = 0.2 * Math.sinh(i * 0.06);
         double here = error.applyAsDouble(b);
+        if (Math.abs(here) < Math.abs(nearest)) {
+          nearest = here;
+        }
         if (here * before <= 0) {
           TransformedActivation solution = refine(error, left, b, cSlope, larger);
           if (solution != null
@@ -109,15 +124,28 @@ record ShiftedRectifier(
       }
     }
     if (found.isEmpty()) {
-      throw new NoSolutionException(
-          String.format(
-              Locale.ROOT,
-              "leaky_relu cannot meet Q'(1) = %.10g together with C(0) = 0 and C'(1) = %.10g",
-              qSlope,
-              cSlope));
+      throw new NoSolutionException(explanation(cSlope, qSlope, nearest));
     }
     found.sort(Comparator.comparingDouble(Rated::fourth));
     return found.stream().map(Rated::activation).toList();
+  }
+
+  private static String explanation(double cSlope, double qSlope, double nearest) {
+    if (nearest == Double.POSITIVE_INFINITY) {
+      return String.format(
+          Locale.ROOT,
+          "leaky_relu cannot meet C(0) = 0 and C'(1) = %.10g with any slope in [0, 1] and input"
+              + " shift up to 12 either way",
+          cSlope);
+    }
+    return String.format(
+        Locale.ROOT,
+        "leaky_relu cannot meet Q'(1) = %.10g together with C(0) = 0 and C'(1) = %.10g: wherever"
+            + " those hold, with slopes in [0, 1] and input shifts up to 12 either way, it comes no"
+            + " nearer than %.6g",
+        qSlope,
+        cSlope,
+        qSlope + nearest);
   }
 
   private static @Nullable TransformedActivation refine(

@@ -151,7 +151,30 @@ public final class SignalGraph {
    * @return {@link #activations()} + 1 values
    */
   public double[] throughDepth(DoubleUnaryOperator r, double x) {
-    double[] values = whole.values(r, x);
+    return onDeepestPath(whole.values(r, x));
+  }
+
+  /**
+   * Values through the depth of a network of several functions.
+   *
+   * @param r for each of {@link #keys} what replaces its activations
+   * @param x input value
+   * @throws IllegalArgumentException if a key has none
+   */
+  public double[] throughDepth(Map<String, ? extends DoubleUnaryOperator> r, double x) {
+    requireKeys(r);
+    return onDeepestPath(whole.values(r, x));
+  }
+
+  private void requireKeys(Map<String, ?> r) {
+    for (String key : keys) {
+      if (!r.containsKey(key)) {
+        throw new IllegalArgumentException("no map is given for the activation '" + key + "'");
+      }
+    }
+  }
+
+  private double[] onDeepestPath(double[] values) {
     int[] path = whole.deepestPath();
     double[] result = new double[path.length];
     for (int i = 0; i < result.length; i++) {

@@ -10,6 +10,7 @@ import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Initializer;
+import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
@@ -71,8 +72,14 @@ public record Model(
       @JsonProperty(required = true) double weightScale,
       @JsonProperty(required = true) double biasDeviation) {
 
-    private static ShapedActivation of(ShapingConfig.Result result) {
-      TransformedActivation f = result.activation();
+    /** Of a network whose activations are all alike, as those with a name are. */
+    private static ShapedActivation of(Network network) {
+      TransformedActivation f =
+          network.layers().stream()
+              .filter(Layer.Activation.class::isInstance)
+              .map(layer -> ((Layer.Activation) layer).function())
+              .findFirst()
+              .orElseThrow();
       return new ShapedActivation(
           f.function().activationName(),
           f.inputScale(),
@@ -80,8 +87,8 @@ public record Model(
           f.outputScale(),
           f.outputShift(),
           f.negativeSlope(),
-          result.weightScale(),
-          result.biasDeviation());
+          network.weightScale(),
+          network.biasDeviation());
     }
 
     /** As a function. */
@@ -113,7 +120,7 @@ public record Model(
     PerLocationNormalization pln = PerLocationNormalization.of(train);
     Extent input = new Extent(train.height(), train.width(), pln.outputChannels());
     Network network = build(config, input, train.classes().size());
-    ShapingConfig.Result shaped = config.shaping().solve(network.signalGraph());
+    Network shaped = config.shaping().shape(network);
     return new Model(
         config,
         train.classes(),
@@ -134,15 +141,15 @@ public record Model(
         classes);
   }
 
-  /** The network. */
+  /** The network, shaped. */
   public Network network() {
-    return build(training, new Extent(height, width, channels + 1), classes.size());
+    return build(training, new Extent(height, width, channels + 1), classes.size())
+        .with(activation.transformed(), activation.weightScale(), activation.biasDeviation());
   }
 
   /** Fills parameters as the configuration asks for. */
   public Initializer initializer() {
-    return new Initializer(
-        training.seed(), true, activation.weightScale(), activation.biasDeviation());
+    return Initializer.delta(training.seed());
   }
 
   /** What makes the network's input of an image. */
@@ -156,11 +163,7 @@ public record Model(
   /** What programs are compiled with. */
   public Program.Options options(boolean forTraining) {
     return new Program.Options(
-        activation.transformed(),
-        training.type(),
-        (float) training.labelSmoothing(),
-        forTraining,
-        training.seed());
+        training.type(), (float) training.labelSmoothing(), forTraining, training.seed());
   }
 
   /**

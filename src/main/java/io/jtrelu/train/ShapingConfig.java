@@ -3,12 +3,10 @@ package io.jtrelu.train;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.nn.Network;
 import io.jtrelu.shaping.Dks;
-import io.jtrelu.shaping.EdgeOfChaos;
 import io.jtrelu.shaping.Eoc;
-import io.jtrelu.shaping.Shaping;
 import io.jtrelu.shaping.ShapingMethod;
-import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
 import java.util.ArrayList;
@@ -51,16 +49,6 @@ public record ShapingConfig(
     return names;
   }
 
-  /**
-   * What a network's activations and initialisation become.
-   *
-   * @param activation the shaped function
-   * @param weightScale factor of the initial weights, sigma_w for EOC, else 1
-   * @param biasDeviation standard deviation of the initial biases, sigma_b for EOC, else 0
-   */
-  public record Result(
-      TransformedActivation activation, double weightScale, double biasDeviation) {}
-
   /** The method with its targets. */
   public ShapingMethod shapingMethod() {
     return switch (method) {
@@ -89,19 +77,15 @@ public record ShapingConfig(
   }
 
   /**
-   * Solves for a network.
+   * A network with the function in every activation layer, shaped.
    *
    * @throws io.jtrelu.shaping.ShapingException if the network cannot reach the target
    * @throws IllegalArgumentException if a name is unknown or a target out of range
    */
-  public Result solve(SignalGraph graph) {
+  public Network shape(Network network) {
     if (method.equals("he")) {
-      return new Result(TransformedActivation.rectifier(0, Math.sqrt(2)), 1, 0);
+      return network.with(TransformedActivation.rectifier(0, Math.sqrt(2)));
     }
-    Shaping shaping = shapingMethod().solve(graph, function());
-    EdgeOfChaos edge = shaping.edgeOfChaos();
-    return edge == null
-        ? new Result(shaping.activation(), 1, 0)
-        : new Result(shaping.activation(), Math.sqrt(edge.sigmaW2()), Math.sqrt(edge.sigmaB2()));
+    return network.with(function()).shape(shapingMethod());
   }
 }

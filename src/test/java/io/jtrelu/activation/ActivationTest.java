@@ -200,6 +200,22 @@ class ActivationTest {
     assertEquals(4.677734981047266e-3, ErrorFunction.erfc(2), 2e-18);
     assertEquals(1.537459794428035e-12, ErrorFunction.erfc(5), 5e-27);
     assertEquals(2.088487583762545e-45, ErrorFunction.erfc(10), 8e-60);
+    // At and about the ends of its three approximations, computed with 30 digits.
+    double[][] values = {
+      {0.1, 0.887537083981715},
+      {0.46875, 0.507386526782062},
+      {0.5, 0.4795001221869535},
+      {3.9, 3.4792248597231765e-08},
+      {4, 1.541725790028002e-08},
+      {4.1, 6.700027654084918e-09},
+      {20, 5.395865611607901e-176},
+      {26, 5.663192408856143e-296}
+    };
+    for (double[] pair : values) {
+      assertEquals(pair[1], ErrorFunction.erfc(pair[0]), 1e-15 * pair[1], "erfc " + pair[0]);
+    }
+    assertEquals(0.1124629160182849, ErrorFunction.erf(0.1), 5e-17);
+    assertEquals(0.49261347321793797, ErrorFunction.erf(0.46875), 2e-16);
   }
 
   @Test

@@ -24,6 +24,7 @@ import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
 import io.jtrelu.tensor.Tensor;
 import java.util.List;
+import java.util.Map;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -139,7 +140,7 @@ class SignalCheckTest {
     double squares = 0;
     double sum = 0;
     int draws = 4000;
-    FiniteWidth simulation = new FiniteWidth(network, f, 1, 0, 1);
+    FiniteWidth simulation = new FiniteWidth(network.with(f), 1);
     SplittableRandom random = new SplittableRandom(3);
     for (int d = 0; d < draws; d++) {
       double[] first = {Double.NaN};
@@ -166,8 +167,8 @@ class SignalCheckTest {
       return SignalCheck.run(
           backend,
           network,
-          shaping,
-          run == null ? shaping.activation() : run,
+          Map.of("leaky_relu", shaping),
+          network.with(run == null ? shaping.activation() : run),
           (seed, parameters) -> {
             Initializer.delta(seed).fill(backend, parameters);
             filling.fill(seed, parameters);

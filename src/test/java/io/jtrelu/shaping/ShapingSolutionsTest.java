@@ -187,12 +187,66 @@ class ShapingSolutionsTest {
     double curvature = mean(z -> square(phi.secondDerivative(z)), kinks);
     assertEquals(tau, graph.maximum(y -> y + curvature, 0), 1e-10);
     assertEquals(1, mean(z -> square(phi.derivative(z)), kinks), 1e-10);
+    for (TransformedActivation other : tat.alternatives()) {
+      double[] at = other.breakpoints();
+      assertEquals(curvature, mean(z -> square(other.secondDerivative(z)), at), 1e-9);
+      assertEquals(1, mean(z -> square(other.derivative(z)), at), 1e-9);
+    }
     double zeta = 1 + tau;
+    if (graph.maximum(y -> largestSlope(activation) * y, 1) < zeta) {
+      assertThrows(NoSolutionException.class, () -> new Dks(zeta).solve(graph, activation));
+      return;
+    }
     Shaping dks = new Dks(zeta).solve(graph, activation);
     TransformedActivation psi = dks.activation();
     double slope = mean(z -> square(psi.derivative(z)), psi.breakpoints());
     assertEquals(zeta, graph.maximum(y -> slope * y, 1), 1e-10);
     assertEquals(0, mean(psi::value, psi.breakpoints()), 1e-10);
+  }
+
+  /**
+   * The least upper bound of C'(1) under DKS: as the input scale grows, functions that are linear
+   * on both sides become leaky rectifiers, which have (1 + a^2) / 2 over the variance (1 + a^2) / 2
+   * - (1 - a)^2 / (2 pi) at C(0) = 0. The others go beyond what the tests ask for.
+   */
+  private static double largestSlope(Activation activation) {
+    double slope =
+        switch (activation) {
+          case SOFTPLUS, ELU -> 0;
+          case BENTID -> 1.0 / 3;
+          default -> Double.NaN;
+        };
+    if (Double.isNaN(slope)) {
+      return Double.POSITIVE_INFINITY;
+    }
+    double square = (1 + slope * slope) / 2;
+    return square / (square - square(1 - slope) / (2 * Math.PI));
+  }
+
+  /** Below the bound there is a solution, above it there is none, and the error says so. */
+  @Test
+  void theSearchReachesUpToWhatThereIs() {
+    for (Activation activation : List.of(Activation.SOFTPLUS, Activation.ELU, Activation.BENTID)) {
+      double bound = largestSlope(activation);
+      Shaping below = new Dks(0.99 * bound).solve(SignalGraph.chain(1), activation);
+      assertConditions(below, 1);
+      NoSolutionException none =
+          assertThrows(
+              NoSolutionException.class,
+              () -> new Dks(1.001 * bound).solve(SignalGraph.chain(1), activation));
+      assertTrue(none.getMessage().contains("cannot meet Q'(1) = 1"), none.getMessage());
+      assertTrue(none.getMessage().contains("it comes no nearer than"), none.getMessage());
+    }
+  }
+
+  /** Where phi is flat to its last digits, rounding crosses zero too. */
+  @Test
+  void roundingIsNoSolution() {
+    for (double tau : new double[] {0.13, 0.14, 0.16}) {
+      for (Activation activation : SMOOTH) {
+        assertConditions(Tat.tau(tau).solve(SignalGraph.chain(1), activation), 1);
+      }
+    }
   }
 
   @Property(tries = 200)
@@ -248,6 +302,36 @@ class ShapingSolutionsTest {
     }
   }
 
+  /** C'(1) of relu grows like half the square of its shift; of leaky_relu it is bounded. */
+  @Test
+  void rectifiersSayWhatIsAttainable() {
+    SignalGraph one = SignalGraph.chain(1);
+    var relu =
+        assertThrows(NoSolutionException.class, () -> new Dks(1e6).solve(one, Activation.RELU));
+    assertTrue(relu.getMessage().contains("C'(1) reaches 7"), relu.getMessage());
+    var leaky =
+        assertThrows(
+            NoSolutionException.class, () -> new Dks(1e6).solve(one, Activation.LEAKY_RELU));
+    assertTrue(leaky.getMessage().contains("cannot meet C(0) = 0"), leaky.getMessage());
+    var nearest =
+        assertThrows(
+            NoSolutionException.class, () -> new Dks(1.4, 3).solve(one, Activation.LEAKY_RELU));
+    assertTrue(nearest.getMessage().contains("comes no nearer than"), nearest.getMessage());
+  }
+
+  /** TAT has solutions of positive and of negative mean; the less fluctuating one comes first. */
+  @Test
+  void alternativesAreListed() {
+    for (Activation activation : List.of(Activation.TANH, Activation.SOFTPLUS, Activation.ASINH)) {
+      Shaping s = new Tat().solve(SignalGraph.chain(50), activation);
+      assertEquals(1, s.alternatives().size());
+      TransformedActivation other = s.alternatives().getFirst();
+      assertTrue(mean(s.activation()::value) * mean(other::value) < 0, other::toString);
+      double fourth = mean(z -> square(square(s.activation().value(z))));
+      assertTrue(mean(z -> square(square(other.value(z)))) >= fourth * (1 - 1e-12));
+    }
+  }
+
   @Test
   void targetsOutOfRangeAreRefused() {
     assertThrows(IllegalArgumentException.class, () -> Tat.eta(1));
@@ -279,9 +363,39 @@ class ShapingSolutionsTest {
     assertThrows(
         IllegalArgumentException.class,
         () -> new Dks().solve(graph, Map.of("even", Activation.TANH)));
+    assertThrows(
+        UnsuitableActivationException.class,
+        () -> new Eoc(0.05).solve(graph, Map.of("even", Activation.TANH, "odd", Activation.ERF)));
+    // Two keys of one function are one function.
+    assertEquals(
+        2,
+        new Eoc(0.05).solve(graph, Map.of("even", Activation.ERF, "odd", Activation.ERF)).size());
   }
 
-  // Mistakes that ports of the official package make.
+  // Mistakes of the official package.
+
+  /**
+   * Its rule to reject input scale times output scale of 2 and more depends on the scale of phi: it
+   * refuses every solution for sigmoid, which is tanh up to affine maps.
+   */
+  @Test
+  void noSolutionIsRefusedForTheScaleOfItsActivation() {
+    Shaping s = new Dks().solve(SignalGraph.chain(100), Activation.SIGMOID);
+    assertTrue(s.activation().inputScale() * s.activation().outputScale() > 2);
+    assertConditions(s, 100);
+  }
+
+  /** It returns a root that it rejected where it rejected all; here it is an error. */
+  @Test
+  void whereNoRootIsGoodNoneIsReturned() {
+    // exp: every condition holds or fails for all shifts alike, and Q'(1) = 1 for none.
+    ActivationFunction exp = ActivationFunction.of("exp", Math::exp, Math::exp, Math::exp);
+    for (ShapingMethod method : List.of(new Tat(), new Dks())) {
+      assertThrows(NoSolutionException.class, () -> method.solve(SignalGraph.chain(50), exp));
+    }
+  }
+
+  // Mistakes that ports of it make.
 
   @Test
   void v1BlocksDoNotGetTheFunctionOfV2() {

@@ -76,8 +76,7 @@ public final class JtreluContender implements Contender {
   }
 
   private Program.Options options(DataType type, boolean forTraining) {
-    return new Program.Options(
-        workload.activation(), type, Workload.LABEL_SMOOTHING, forTraining, 1);
+    return new Program.Options(type, Workload.LABEL_SMOOTHING, forTraining, 1);
   }
 
   private TrainingConfig config(DataType type) {

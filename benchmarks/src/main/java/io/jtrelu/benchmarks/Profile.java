@@ -159,7 +159,7 @@ public final class Profile {
       Backend timed = timed(real);
       parameters.arena().set(workload.parameters());
       Program.Options options =
-          new Program.Options(workload.activation(), type, Workload.LABEL_SMOOTHING, true, 1);
+          new Program.Options(type, Workload.LABEL_SMOOTHING, true, 1);
       var in = workload.network().input();
       Shape one = Shape.of(micro, in.height(), in.width(), in.channels());
       float[] images = new float[Math.toIntExact(one.elements())];

@@ -3,12 +3,9 @@ package io.jtrelu.benchmarks;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Networks;
-import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Shaping;
 import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
-import io.jtrelu.shaping.Tat;
-import java.util.Locale;
 import java.util.concurrent.TimeUnit;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
@@ -25,12 +22,55 @@ import org.openjdk.jmh.annotations.State;
 @BenchmarkMode(Mode.AverageTime)
 @OutputTimeUnit(TimeUnit.MILLISECONDS)
 public class SlopeSolve {
-  /** Method and activation, as {@code tat:leaky_relu}. */
-  @Param("tat:leaky_relu")
+  /** Method and activation: all that have solutions, EOC without biases. */
+  @Param({
+    "tat:leaky_relu",
+    "tat:tanh",
+    "tat:softplus",
+    "tat:elu",
+    "tat:swish",
+    "tat:sigmoid",
+    "tat:erf",
+    "tat:bentid",
+    "tat:atan",
+    "tat:asinh",
+    "tat:softsign",
+    "tat:gelu",
+    "tat:gelu_exact",
+    "dks:leaky_relu",
+    "dks:relu",
+    "dks:selu",
+    "dks:tanh",
+    "dks:softplus",
+    "dks:elu",
+    "dks:swish",
+    "dks:sigmoid",
+    "dks:erf",
+    "dks:bentid",
+    "dks:atan",
+    "dks:asinh",
+    "dks:softsign",
+    "dks:gelu",
+    "dks:gelu_exact",
+    "eoc:leaky_relu",
+    "eoc:relu",
+    "eoc:selu",
+    "eoc:tanh",
+    "eoc:elu",
+    "eoc:swish",
+    "eoc:sigmoid",
+    "eoc:erf",
+    "eoc:bentid",
+    "eoc:atan",
+    "eoc:asinh",
+    "eoc:softsign",
+    "eoc:gelu",
+    "eoc:gelu_exact"
+  })
   public String method;
 
   /** {@code chain:L} or {@code resnet50:w}. */
-  @Param("chain:50")
+  @Param({"chain:50", "chain:200"})
   public String network;
 
   /** There is one. */
@@ -45,8 +85,8 @@ public class SlopeSolve {
   @Setup(Level.Trial)
   public void open() {
     String[] parts = method.split(":");
-    activation = Activation.valueOf(parts[1].toUpperCase(Locale.ROOT));
-    shaping = parts[0].equals("tat") ? new Tat() : new Dks();
+    activation = Activation.named(parts[1]);
+    shaping = ShapingMethod.named(parts[0]);
     String[] net = network.split(":");
     graph =
         net[0].equals("chain")
@@ -56,6 +96,10 @@ public class SlopeSolve {
                     new Extent(224, 224, 4),
                     1000)
                 .signalGraph();
+    double residual = solve().residual();
+    if (!(residual <= 1e-10)) {
+      throw new IllegalStateException(method + " on " + network + ": residual " + residual);
+    }
     if (parts[1].equals("leaky_relu") && parts[0].equals("tat") && network.equals("chain:49")) {
       double slope = solve().activation().negativeSlope();
       if (!(Math.abs(slope - 0.4259071946) <= 1e-9)) {

@@ -77,7 +77,10 @@ public record Workload(
     };
   }
 
-  private static Workload of(Network network, int batch, Rectifier rectifier) {
+  private static Workload of(Network plain, int batch, Rectifier rectifier) {
+    // With biases, so that every parameter matters to the checks.
+    Network network =
+        plain.with(TransformedActivation.rectifier(rectifier.slope(), rectifier.scale()), 1, 0.02);
     Random random = new Random(SEED);
     Extent in = network.input();
     float[] images = new float[Math.toIntExact(batch * in.elements())];
@@ -99,18 +102,13 @@ public record Workload(
     return new Workload(network, batch, rectifier, initial(network), images, labels);
   }
 
-  // Over the whole kernel, not Delta, and with biases: every parameter then matters to the checks.
+  // Over the whole kernel, not Delta: every parameter then matters to the checks.
   private static float[] initial(Network network) {
     try (Backend backend = Backends.open("cpu");
         Parameters parameters = Parameters.allocate(network, backend)) {
-      new Initializer(SEED, false, 1, 0.02).fill(backend, parameters);
+      new Initializer(SEED, false).fill(backend, parameters);
       return parameters.arena().toFloatArray();
     }
-  }
-
-  /** The rectifier as programs are compiled with it. */
-  public TransformedActivation activation() {
-    return TransformedActivation.rectifier(rectifier.slope(), rectifier.scale());
   }
 
   /** Multiply-adds of the forward pass of a batch of the named network. */
