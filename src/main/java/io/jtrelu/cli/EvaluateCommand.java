@@ -66,7 +66,7 @@ final class EvaluateCommand implements Callable<Integer> {
                 network,
                 backend,
                 BATCH,
-                BatchExecutor.microBatch(backend, BATCH),
+                BatchExecutor.microBatch(network, backend, model.training().type(), BATCH),
                 model.options(false))) {
       model.requireOwn(checkpoint);
       Trainer.restoreParameters(checkpoint, backend, parameters);

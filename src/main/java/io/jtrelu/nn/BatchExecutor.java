@@ -32,8 +32,18 @@ import org.jspecify.annotations.Nullable;
  * <p>Owns its threads, streams and programs. Used by one thread at a time.
  */
 public final class BatchExecutor implements AutoCloseable {
-  /** Parts of a batch, each with gradients of its own; at least the lanes one would spread over. */
-  private static final int MAX_PARTS = 4;
+  /** Parts of a batch, each with gradients of its own: as many lanes can work. */
+  private static final int MAX_PARTS = 8;
+
+  /**
+   * Activations of a layer that a micro-batch should fill at most: with those before and after and
+   * the weights they then stay in a second-level cache. Fewer images would have the weights read
+   * more often.
+   */
+  private static final long LAYER_BYTES = 192 * 1024;
+
+  /** A micro-batch leaves at least this many, for lanes to share. */
+  private static final int LEAST_MICRO_BATCHES = 4;
 
   /**
    * Sums over one batch.
@@ -51,7 +61,7 @@ public final class BatchExecutor implements AutoCloseable {
   private final int lanes;
   private final List<Lane> laneList = new ArrayList<>();
   private final List<Parameters> partGradients = new ArrayList<>();
-  private final @Nullable WeightedSum add;
+  private final @Nullable GradientSum sum; // null where there is one part
 
   /** One stream and workspace, used by one thread at a time. */
   private final class Lane implements AutoCloseable {
@@ -132,10 +142,9 @@ public final class BatchExecutor implements AutoCloseable {
         for (int part = 1; part < parts; part++) {
           partGradients.add(Parameters.allocate(network, backend));
         }
-        long elements = partGradients.getFirst().arena().shape().elements();
-        add = backend.weightedSum(elements, DataType.F32, 1, 1, Rectifier.IDENTITY);
+        sum = new GradientSum(partGradients.getFirst().arena().shape().elements());
       } else {
-        add = null;
+        sum = null;
       }
     } catch (ExecutionException failure) {
       close();
@@ -151,17 +160,24 @@ public final class BatchExecutor implements AutoCloseable {
   }
 
   /**
-   * The micro-batch for a batch on a backend: on a GPU the whole batch; on a CPU the largest
-   * divisor up to 4 that still leaves a part for every lane, small enough for a layer's activations
-   * to stay in cache.
+   * The micro-batch for a batch: on a GPU the whole batch; on a CPU the largest divisor for which a
+   * layer's activations stay in cache (on average) and several micro-batches remain. It depends on
+   * network, type and batch alone, so that results do not depend on the machine's cores.
    */
-  public static int microBatch(Backend backend, int batch) {
+  public static int microBatch(Network network, Backend backend, DataType type, int batch) {
     if (!backend.device().equals(Device.CPU)) {
       return batch;
     }
+    double bytes =
+        network.layers().stream()
+                .filter(layer -> layer instanceof Layer.Convolution)
+                .mapToLong(layer -> layer.extent().elements())
+                .average()
+                .orElse(1)
+            * type.bytes();
     int best = 1;
-    for (int size = 1; size <= 4; size++) {
-      if (batch % size == 0 && batch / size >= Math.min(batch, backend.lanes())) {
+    for (int size = 2; size * bytes <= LAYER_BYTES && batch / size >= LEAST_MICRO_BATCHES; size++) {
+      if (batch % size == 0) {
         best = size;
       }
     }
@@ -216,14 +232,53 @@ public final class BatchExecutor implements AutoCloseable {
                   destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
             },
             sequence * microBatches);
-    if (add != null) {
-      Stream stream = laneList.getFirst().stream;
-      for (Parameters partGradient : partGradients) {
-        add.forward(stream, gradients.arena(), partGradient.arena(), gradients.arena());
+    if (sum != null) {
+      onLanes((lane, index) -> sum.run(lane.stream, gradients.arena(), index));
+    }
+    return result;
+  }
+
+  /**
+   * Adds the parts' gradients to those of the first part, in slices that stay in cache; lanes share
+   * the slices.
+   */
+  private final class GradientSum implements AutoCloseable {
+    private static final int ELEMENTS = 1 << 14; // of a slice
+
+    private final WeightedSum add = add(ELEMENTS);
+    private final WeightedSum addRest;
+    private final long elements;
+
+    GradientSum(long elements) {
+      this.elements = elements;
+      this.addRest = add(elements % ELEMENTS);
+    }
+
+    private WeightedSum add(long count) {
+      return backend.weightedSum(count, DataType.F32, 1, 1, Rectifier.IDENTITY);
+    }
+
+    void run(Stream stream, Tensor gradients, int lane) {
+      for (long at = (long) lane * ELEMENTS; at < elements; at += (long) lanes * ELEMENTS) {
+        int count = (int) Math.min(ELEMENTS, elements - at);
+        Tensor slice = slice(gradients, at, count);
+        for (Parameters part : partGradients) {
+          (count == ELEMENTS ? add : addRest)
+              .forward(stream, slice, slice(part.arena(), at, count), slice);
+        }
       }
       stream.synchronize();
     }
-    return result;
+
+    private static Tensor slice(Tensor arena, long at, int count) {
+      return arena.slice(at, Shape.of(count), Layout.ROW_MAJOR);
+    }
+
+    @Override
+    public void close() {
+      add.close();
+      addRest.close();
+    }
   }
 
   /**
@@ -374,8 +429,8 @@ public final class BatchExecutor implements AutoCloseable {
   public void close() {
     laneList.forEach(Lane::close);
     partGradients.forEach(Parameters::close);
-    if (add != null) {
-      add.close();
+    if (sum != null) {
+      sum.close();
     }
     program.close();
   }

@@ -146,7 +146,7 @@ public final class Trainer implements AutoCloseable {
                   network,
                   backend,
                   config.batch(),
-                  BatchExecutor.microBatch(backend, config.batch()),
+                  BatchExecutor.microBatch(network, backend, config.type(), config.batch()),
                   model.options(true)));
       this.evaluator =
           own(
@@ -154,7 +154,7 @@ public final class Trainer implements AutoCloseable {
                   network,
                   backend,
                   EVALUATION_BATCH,
-                  BatchExecutor.microBatch(backend, EVALUATION_BATCH),
+                  BatchExecutor.microBatch(network, backend, config.type(), EVALUATION_BATCH),
                   model.options(false)));
       this.loader = own(openLoader(train, config));
       if (directory == null) {

@@ -57,7 +57,7 @@ public final class JtreluContender implements Contender {
     for (int i = 0; i < batch; i++) {
       labels.put(i, workload.labels()[i]);
     }
-    int micro = BatchExecutor.microBatch(backend, batch);
+    int micro = BatchExecutor.microBatch(workload.network(), backend, type, batch);
     training =
         own(new BatchExecutor(workload.network(), backend, batch, micro, options(type, true)));
     training.load(parameters);

@@ -65,12 +65,18 @@ public final class Profile {
     }
     String network = args.length > 0 ? args[0] : "plain50";
     int batch = args.length > 1 ? Integer.parseInt(args[1]) : 64;
+    String type = args.length > 3 ? args[3] : "f32";
     int micro;
     try (Backend backend = Backends.open("cpu")) {
       micro =
-          args.length > 2 ? Integer.parseInt(args[2]) : BatchExecutor.microBatch(backend, batch);
+          args.length > 2
+              ? Integer.parseInt(args[2])
+              : BatchExecutor.microBatch(
+                  Workload.of(network, 1).network(),
+                  backend,
+                  DataType.valueOf(type.toUpperCase(Locale.ROOT)),
+                  batch);
     }
-    String type = args.length > 3 ? args[3] : "f32";
     for (boolean primitives : new boolean[] {false, true}) {
       List<String> command = new ArrayList<>();
       command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
