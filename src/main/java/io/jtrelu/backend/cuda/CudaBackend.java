@@ -10,6 +10,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -339,6 +340,13 @@ final class CudaBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return new CudaGlobalMeanPool(this, src, type, srcActivation);
+  }
+
+  @Override
+  public LocationNorm locationNorm(
+      Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
+    requirePreparable(type);
+    return new CudaLocationNorm(this, src, srcType, type, settings);
   }
 
   @Override
