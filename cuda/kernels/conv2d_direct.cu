@@ -2,12 +2,13 @@
 // tiled kernel fits; simple rather than fast.
 //
 //   fprop  out[n,p,q,k] = phi(bias[k] + sum_{r,s,c} in[n, p*sh-pt+r*dh, q*sw-pl+s*dw, g*icg+c] w[k,r,s,c])
+//          or phi(branch_weight * that before phi + shortcut_weight * gate[n,p,q,k]) where gate is given
 //   dgrad  out[n,y,x,c] = ([out +] sum over taps and k of in[n,p,q,k] w[k,r,s,c]) * psi'(gate)
 //   wgrad  partial[split][k,r,s,c] = sum over the split's rows (n,p) and q of in * gate, then [oc]
 //          column sums of gate for the bias; conv2d_direct_reduce adds the splits in their order
 //   pack   weights KRSC -> RSCK, so that fprop's warps read along k
 //
-// Layout NHWC; icg, ocg = channels per group; in/gate: fprop src/none, dgrad diff_dst/src, wgrad
+// Layout NHWC; icg, ocg = channels per group; in/gate: fprop src/shortcut, dgrad diff_dst/src, wgrad
 // src/diff_dst. A thread owns one output (wgrad: one weight and split). Threads: 256; no shared
 // memory; aims at 64 registers. Accumulation in float. Bound: load issue, about 1/10 of FFMA peak.
 // Limits: none. Oracle: Conv2dContract.
@@ -28,6 +29,8 @@ struct Conv2dDirectParameters {
   int accumulate;
   int derivative;
   int rows_per_split;  // of n * oh
+  float branch_weight;
+  float shortcut_weight;
 };
 
 template <typename T>
@@ -60,7 +63,11 @@ __device__ __forceinline__ void conv2d_direct_fprop(const Conv2dDirectParameters
       }
     }
   }
-  static_cast<T*>(p.out)[i] = narrow<T>(p.rectifier(sum + p.bias[k]));
+  sum += p.bias[k];
+  if (p.gate != nullptr) {
+    sum = p.branch_weight * sum + p.shortcut_weight * widen(static_cast<const T*>(p.gate)[i]);
+  }
+  static_cast<T*>(p.out)[i] = narrow<T>(p.rectifier(sum));
 }
 
 template <typename T>

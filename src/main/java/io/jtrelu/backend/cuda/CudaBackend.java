@@ -7,6 +7,7 @@ import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
@@ -308,6 +309,17 @@ final class CudaBackend implements Backend {
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
     return new CudaConv2d(this, descriptor, type, activation, srcActivation);
+  }
+
+  @Override
+  public Conv2dSum conv2dSum(
+      Conv2d convolution, float shortcutWeight, float branchWeight, Rectifier activation) {
+    lifetime.requireOpen();
+    if (!(convolution instanceof CudaConv2d own && own.belongsTo(this))) {
+      throw new IllegalArgumentException(
+          "a sum behind a convolution needs one that " + this + " prepared");
+    }
+    return new CudaConv2dSum(this, own, shortcutWeight, branchWeight, activation);
   }
 
   @Override

@@ -34,7 +34,6 @@ final class TiledConvolution implements ConvolutionKernels {
 
   private final CudaBackend backend;
   private final Conv2dDescriptor d;
-  private final Rectifier activation;
   private final Rectifier srcActivation;
   private final String computeType;
   private final int elementBytes;
@@ -49,14 +48,9 @@ final class TiledConvolution implements ConvolutionKernels {
   private final Kernel reduce;
 
   TiledConvolution(
-      CudaBackend backend,
-      Conv2dDescriptor descriptor,
-      DataType type,
-      Rectifier activation,
-      Rectifier srcActivation) {
+      CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     this.backend = backend;
     this.d = descriptor;
-    this.activation = activation;
     this.srcActivation = srcActivation;
     computeType = backend.computeType(type);
     elementBytes = type.bytes();
@@ -163,11 +157,18 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   @Override
-  public void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst) {
+  public void fprop(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights packed,
+      Tensor bias,
+      Epilogue epilogue,
+      long shortcut,
+      Tensor dst) {
     Tile tile = fprop.of(src.address());
     int tilesN = Math.ceilDiv(d.oc(), tile.variant().blockN());
     long tilesM = Math.ceilDiv((long) d.n() * d.oh() * d.ow(), (long) tile.variant().blockM());
-    boolean vectorOut = d.oc() * elementBytes % 16 == 0 && dst.address() % 16 == 0;
+    boolean vectorOut = d.oc() * elementBytes % 16 == 0 && (dst.address() | shortcut) % 16 == 0;
     Arguments arguments =
         stream
             .arguments()
@@ -175,9 +176,9 @@ final class TiledConvolution implements ConvolutionKernels {
             .pointer(CudaWeights.of(packed, form).forward())
             .pointer(dst)
             .pointer(bias)
-            .pointer(0)
-            .f32(activation.scale())
-            .f32(activation.slope())
+            .pointer(shortcut)
+            .f32(epilogue.activation().scale())
+            .f32(epilogue.activation().slope())
             .flag(false)
             .flag(vectorOut)
             .i32(d.n())
@@ -195,6 +196,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) d.oh() * d.ow());
     divide(arguments, d.ow());
     divide(arguments, icPadded);
+    arguments.f32(epilogue.branchWeight()).f32(epilogue.shortcutWeight());
     stream.launch(tile.kernel(), tilesM * tilesN);
   }
 
@@ -248,6 +250,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) gridH * gridW);
     divide(arguments, gridW);
     divide(arguments, ocPadded);
+    arguments.f32(0).f32(0);
     stream.launch(tile.kernel(), phases * tilesM * tilesN);
   }
 

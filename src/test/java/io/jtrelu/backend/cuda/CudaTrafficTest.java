@@ -256,10 +256,10 @@ class CudaTrafficTest {
                                   Collections.nCopies(channels, 1f),
                                   LocationNorm.Homogeneous.ONE,
                                   1)));
-                  long warps = 2 * 32 * 32 / 32;
+                  long warps = src.shape().elements() / channels / 32;
                   // A warp reads its sectors once per channel, all but the first time from the
                   // cache, and two constants per channel.
-                  long again = (channels - 1) * src.bytes() / 32 + 2 * channels * warps;
+                  long again = (channels - 1) * src.bytes() / 32 + 2L * channels * warps;
                   expect(b, () -> op.forward(b.stream, src, dst), src.bytes(), dst.bytes(), again);
                 }));
       }
