@@ -32,6 +32,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
@@ -44,7 +45,7 @@ final class CudaBackend implements Backend {
   /** Set to true, F32 convolutions run on tensor cores with operands rounded to tf32. */
   static final String TF32_PROPERTY = "jtrelu.cuda.tf32";
 
-  /** Part of the names of tile variants to take wherever they fit, whatever they cost. */
+  /** Parts of the names of tile variants to take wherever they fit; separated by commas. */
   static final String TILE_PROPERTY = "jtrelu.cuda.tile";
 
   private final String name;
@@ -56,7 +57,7 @@ final class CudaBackend implements Backend {
   private final Set<CudaStream> streams = ConcurrentHashMap.newKeySet();
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
-  private final String preferredTile = System.getProperty(TILE_PROPERTY, "");
+  private final TileChooser tiles;
   private final Lifetime lifetime;
 
   /**
@@ -68,6 +69,7 @@ final class CudaBackend implements Backend {
     device = Device.cuda(cudaDevice.index());
     lifetime = new Lifetime(name + " backend");
     context = new CudaContext(cudaDevice);
+    tiles = new TileCostModel(cudaDevice.multiprocessors());
     try {
       context.enter();
       kernels = new Kernels(context, emulated);
@@ -99,9 +101,15 @@ final class CudaBackend implements Backend {
     return tileVariants;
   }
 
+  /** What picks among the variants. */
+  TileChooser tiles() {
+    return tiles;
+  }
+
   /** Whether a variant was asked for, over the cost model. */
   boolean prefers(TileVariant variant) {
-    return !preferredTile.isEmpty() && variant.name().contains(preferredTile);
+    return Arrays.stream(System.getProperty(TILE_PROPERTY, "").split(",", -1))
+        .anyMatch(part -> !part.isEmpty() && variant.name().contains(part));
   }
 
   /** The type that tiled convolutions multiply in. */
