@@ -91,6 +91,11 @@ final class EmulatorControl {
     set("SetFootprint", on ? 1 : 0);
   }
 
+  /** What devices opened from now on say they can do. */
+  static void computeCapability(int major, int minor) {
+    set("SetComputeCapability", major, minor);
+  }
+
   /** Number of multiprocessors; devices opened from now on have it. */
   static void multiprocessors(int count) {
     set("SetMultiprocessors", count);
