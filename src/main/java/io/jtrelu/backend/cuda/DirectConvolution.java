@@ -23,7 +23,7 @@ final class DirectConvolution implements ConvolutionKernels {
   private final Kernel fprop;
   private final Kernel dgrad;
   private final Kernel wgrad;
-  private final Kernel reduce;
+  private final SplitSum splitSum;
 
   DirectConvolution(
       CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
@@ -35,7 +35,7 @@ final class DirectConvolution implements ConvolutionKernels {
     fprop = backend.kernel("conv2d_direct_fprop", type);
     dgrad = backend.kernel("conv2d_direct_dgrad", type);
     wgrad = backend.kernel("conv2d_direct_wgrad", type);
-    reduce = backend.kernels().get("conv2d_direct_reduce");
+    splitSum = SplitSum.of(backend, d.weights().elements(), d.oc());
   }
 
   @Override
@@ -117,14 +117,13 @@ final class DirectConvolution implements ConvolutionKernels {
       Tensor diffWeights,
       Tensor diffBias,
       Write write) {
-    long weights = diffWeights.shape().elements();
-    long count = weights + d.oc();
+    long count = splitSum.weights() + d.oc();
     int rows = Math.multiplyExact(d.n(), d.oh());
     // A function of the sizes alone, so that every device adds in the same order.
     int rowsPerSplit =
         (int) Math.ceilDiv(rows, Math.clamp(WANTED_THREADS / count, 1L, Math.min(rows, 65535L)));
     int splits = Math.ceilDiv(rows, rowsPerSplit);
-    long partial = stream.workspace(splits * count * Float.BYTES);
+    long partial = stream.workspace(splitSum.bytes(splits));
     arguments(
         stream,
         src.address(),
@@ -137,17 +136,7 @@ final class DirectConvolution implements ConvolutionKernels {
         Write.OVERWRITE,
         rowsPerSplit);
     stream.launch(wgrad, wgrad.blocksFor(count), splits);
-    // struct Conv2dDirectReduceParameters
-    stream
-        .arguments()
-        .pointer(partial)
-        .pointer(diffWeights)
-        .pointer(diffBias)
-        .i64(weights)
-        .i32(d.oc())
-        .i32(splits)
-        .flag(write == Write.ACCUMULATE);
-    stream.launch(reduce, reduce.blocksFor(count));
+    splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
   }
 
   /** struct Conv2dDirectParameters. */
@@ -170,6 +159,7 @@ final class DirectConvolution implements ConvolutionKernels {
         .pointer(bias)
         .pointer(out)
         .i64(count)
+        .i64(splitSum.stride())
         .i32(d.n())
         .i32(d.h())
         .i32(d.w())

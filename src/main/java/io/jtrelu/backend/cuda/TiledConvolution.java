@@ -42,7 +42,7 @@ final class TiledConvolution implements ConvolutionKernels {
   private final Choice fprop;
   private final Choice dgrad;
   private final Choice wgrad;
-  private final Kernel reduce;
+  private final SplitSum splitSum;
 
   TiledConvolution(
       CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
@@ -56,7 +56,7 @@ final class TiledConvolution implements ConvolutionKernels {
     ocPadded = padded(d.oc());
     taps = d.kh() * d.kw();
     pack = backend.kernels().get("conv2d_pack_" + computeType);
-    reduce = backend.kernels().get("conv2d_wgrad_reduce");
+    splitSum = SplitSum.of(backend, d.weights().elements(), d.oc());
     long outPixels = (long) d.n() * d.oh() * d.ow();
     long inPixels = (long) d.n() * d.h() * d.w();
     long columns = (long) taps * d.ic();
@@ -282,13 +282,11 @@ final class TiledConvolution implements ConvolutionKernels {
     int tilesM = Math.ceilDiv(d.oc(), variant.blockM());
     int tilesN = Math.ceilDiv(columns, variant.blockN());
     int pixels = d.n() * d.oh() * d.ow();
-    long weights = (long) d.oc() * columns;
-    long splitStride = Math.ceilDiv(weights + d.oc(), 4L) * 4;
     int pixelsPerSplit = pixelsPerSplit(tile, pixels);
     int splits = Math.ceilDiv(pixels, pixelsPerSplit);
     boolean single = splits == 1;
     boolean accumulate = write == Write.ACCUMULATE;
-    long partial = single ? 0 : stream.workspace(splits * splitStride * Float.BYTES);
+    long partial = single ? 0 : stream.workspace(splitSum.bytes(splits));
     long target = single ? diffWeights.address() : partial;
     Arguments arguments =
         stream
@@ -296,8 +294,8 @@ final class TiledConvolution implements ConvolutionKernels {
             .pointer(src)
             .pointer(diffDst)
             .pointer(target)
-            .pointer(single ? diffBias.address() : partial + weights * Float.BYTES)
-            .i64(single ? 0 : splitStride)
+            .pointer(single ? diffBias.address() : partial + splitSum.weights() * Float.BYTES)
+            .i64(single ? 0 : splitSum.stride())
             .flag(single && accumulate)
             .flag(columns % 4 == 0 && target % 16 == 0)
             .i32(pixels)
@@ -322,19 +320,7 @@ final class TiledConvolution implements ConvolutionKernels {
     arguments.i32(0);
     stream.launch(tile.kernel(), (long) splits * tilesM * tilesN);
     if (!single) {
-      // struct Conv2dReduceParams
-      stream
-          .arguments()
-          .pointer(partial)
-          .pointer(diffWeights)
-          .pointer(diffBias)
-          .i64(splitStride)
-          .i64(weights)
-          .i32(d.oc())
-          .i32(splits)
-          .flag(accumulate)
-          .flag(diffWeights.address() % 16 == 0);
-      stream.launch(reduce, reduce.blocksFor(Math.ceilDiv(weights + d.oc(), 4L)));
+      splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
     }
   }
 

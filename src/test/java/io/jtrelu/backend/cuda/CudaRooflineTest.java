@@ -411,7 +411,8 @@ class CudaRooflineTest {
           nine times, and tiles for weights again and again; caches answer.
         - touched: bytes read or written at least once. minimum: every operand once (wgrad: the
           partial sums of its splits too). A stride of 2 leaves pixels out, so touched may be less.
-        - sectors used: bytes asked for in sectors of 32 bytes, over sectors.
+        - sectors used: bytes asked for in sectors of 32 bytes, over sectors. The stem reads elements of 2
+          bytes one by one, and leaves it to the cache to put them together.
         - products: multiply-adds executed; padded: those of the problem rounded up to whole tiles and
           stages (wgrad: and a product with ones, for the bias). f32: FMAs, a few of them elsewhere.
         - useful: multiply-adds of the definition over padded ones, at the batch of %d.
