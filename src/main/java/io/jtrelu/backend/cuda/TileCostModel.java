@@ -93,8 +93,8 @@ record TileCostModel(int multiprocessors) implements TileChooser {
   }
 
   /**
-   * Parts that fill the device twice over, each long enough to hide its start, and partial sums
-   * that cost no more than the operands.
+   * Parts that fill the device twice over, each long enough to hide its start, and partial sums of
+   * bounded size.
    */
   @Override
   public int splits(TileVariant v, int resident, TileProblem problem) {
