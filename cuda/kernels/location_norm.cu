@@ -10,8 +10,8 @@
 // src NHWC [n, h, w, c], u8 or f32; windows i32 [n, 3]: dy, dx, flip; dst NHWC [n, h, w, c+1]. A thread
 // owns a location; 1 and 3 channels, whose results fill a whole access, are unrolled.
 // location_norm_rms_*: a block owns an image; its sum has a fixed order. Squares are summed in f64,
-// so that no finite value overflows. Threads: 256; shared memory: 64 bytes for the sum; aims at 40
-// registers. Bound: memory, one pass over src (two with the image's root mean square) and one over
+// so that no finite value overflows. Threads: 256; shared memory: 64 bytes for the sum; registers: 36 to
+// 71. Bound: memory, one pass over src (two with the image's root mean square) and one over
 // dst. Limits: none. Oracle: LocationNormContract.
 #include "reduce.cuh"
 #include "storage.cuh"
