@@ -470,14 +470,13 @@ class CudaRooflineTest {
   private static long touched(int depth, long batch, DataType type) {
     Network network =
         Networks.plain(
-            "chain",
-            new Layer.Extent(EXTENT, EXTENT, 8),
-            10,
-            List.of(new Networks.Stage(depth, 64, 1)),
-            0);
-    Program.Options options =
-        new Program.Options(
-            TransformedActivation.rectifier(0.5, Math.sqrt(1.6)), type, 0.1f, true, 1);
+                "chain",
+                new Layer.Extent(EXTENT, EXTENT, 8),
+                10,
+                List.of(new Networks.Stage(depth, 64, 1)),
+                0)
+            .with(TransformedActivation.rectifier(0.5, Math.sqrt(1.6)));
+    Program.Options options = new Program.Options(type, 0.1f, true, 1);
     try (Backend backend = EmulatedSubject.openPlain();
         Stream stream = backend.newStream();
         Parameters parameters = Parameters.allocate(network, backend);
