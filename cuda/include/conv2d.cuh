@@ -30,7 +30,8 @@ struct Conv2dParams {
   const void* filter;   //   8 packed weights [outC, kernelH * kernelW, inCPadded], compute type
   void* out;            //  16 NHWC [batch, outH, outW, outC], storage type
   const float* bias;    //  24 fprop: [outC], or null for none. dgrad: unused
-  const void* gate;     //  32 dgrad: src, as out, or null where the rectifier is the identity
+  const void* gate;     //  32 dgrad: src, as out, or null where the rectifier is the identity.
+                        //     fprop: shortcut of a normalised sum, as out, or null
   float scale;          //  40 fprop: of the rectifier. dgrad: of the rectifier that produced src
   float slope;          //  44
   int32_t accumulate;   //  48 dgrad: 1 adds to out before the gate. fprop: unused
@@ -61,8 +62,10 @@ struct Conv2dParams {
   FastDiv byGridPixels; // 172 gridH * gridW
   FastDiv byGridW;      // 184 gridW
   FastDiv byInCPadded;  // 196 inCPadded
+  float branchWeight;   // 208 fprop with a shortcut: out = phi(branchWeight * (conv + bias) +
+  float shortcutWeight; // 212                                  shortcutWeight * shortcut)
 };
-static_assert(sizeof(Conv2dParams) == 208, "no padding");
+static_assert(sizeof(Conv2dParams) == 216, "no padding");
 
 // Kernels conv2d_wgrad_*: sums over a range of output pixels (a split), written to the split's own
 // piece of a workspace, or straight into the gradients where there is one split.

@@ -2,12 +2,13 @@
 // tiled kernel fits; simple rather than fast.
 //
 //   fprop  out[n,p,q,k] = phi(bias[k] + sum_{r,s,c} in[n, p*sh-pt+r*dh, q*sw-pl+s*dw, g*icg+c] w[k,r,s,c])
+//          or phi(branch_weight * that before phi + shortcut_weight * gate[n,p,q,k]) where gate is given
 //   dgrad  out[n,y,x,c] = ([out +] sum over taps and k of in[n,p,q,k] w[k,r,s,c]) * psi'(gate)
 //   wgrad  partial[split][k,r,s,c] = sum over the split's rows (n,p) and q of in * gate, then [oc]
-//          column sums of gate for the bias; conv2d_direct_reduce adds the splits in their order
+//          column sums of gate for the bias; conv2d_wgrad_reduce adds the splits in their order
 //   pack   weights KRSC -> RSCK, so that fprop's warps read along k
 //
-// Layout NHWC; icg, ocg = channels per group; in/gate: fprop src/none, dgrad diff_dst/src, wgrad
+// Layout NHWC; icg, ocg = channels per group; in/gate: fprop src/shortcut, dgrad diff_dst/src, wgrad
 // src/diff_dst. A thread owns one output (wgrad: one weight and split). Threads: 256; no shared
 // memory; aims at 64 registers. Accumulation in float. Bound: load issue, about 1/10 of FFMA peak.
 // Limits: none. Oracle: Conv2dContract.
@@ -22,12 +23,15 @@ struct Conv2dDirectParameters {
   const float* bias;
   void* out;
   long long count;  // outputs: threads in x with work
+  long long split_stride;  // wgrad: floats from one split to the next
   int n, h, w, ic, oc, oh, ow;
   int kh, kw, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups;
   Rectifier rectifier;
   int accumulate;
   int derivative;
   int rows_per_split;  // of n * oh
+  float branch_weight;
+  float shortcut_weight;
 };
 
 template <typename T>
@@ -60,7 +64,11 @@ __device__ __forceinline__ void conv2d_direct_fprop(const Conv2dDirectParameters
       }
     }
   }
-  static_cast<T*>(p.out)[i] = narrow<T>(p.rectifier(sum + p.bias[k]));
+  sum += p.bias[k];
+  if (p.gate != nullptr) {
+    sum = p.branch_weight * sum + p.shortcut_weight * widen(static_cast<const T*>(p.gate)[i]);
+  }
+  static_cast<T*>(p.out)[i] = narrow<T>(p.rectifier(sum));
 }
 
 template <typename T>
@@ -150,37 +158,12 @@ __device__ __forceinline__ void conv2d_direct_wgrad(const Conv2dDirectParameters
     }
     sum += row_sum;
   }
-  static_cast<float*>(p.out)[blockIdx.y * p.count + i] = sum;
+  static_cast<float*>(p.out)[blockIdx.y * p.split_stride + i] = sum;
 }
 
 ENTRY_POINTS(conv2d_direct_fprop, Conv2dDirectParameters, kThreads)
 ENTRY_POINTS(conv2d_direct_dgrad, Conv2dDirectParameters, kThreads)
 ENTRY_POINTS(conv2d_direct_wgrad, Conv2dDirectParameters, kThreads)
-
-struct Conv2dDirectReduceParameters {
-  const float* partial;  // [splits, weights_count + bias_count]
-  float* weights;
-  float* bias;
-  long long weights_count;
-  int bias_count;
-  int splits;
-  int accumulate;
-};
-
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-    conv2d_direct_reduce(const __grid_constant__ Conv2dDirectReduceParameters p) {
-  const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
-  const long long count = p.weights_count + p.bias_count;
-  if (i >= count) {
-    return;
-  }
-  float* out = i < p.weights_count ? p.weights + i : p.bias + (i - p.weights_count);
-  float sum = 0;
-  for (int split = 0; split < p.splits; ++split) {
-    sum += p.partial[split * count + i];
-  }
-  *out = p.accumulate ? *out + sum : sum;
-}
 
 struct Conv2dDirectPackParameters {
   const float* weights;  // KRSC [oc, taps * icg]

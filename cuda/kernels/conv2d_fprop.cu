@@ -1,7 +1,8 @@
-// conv2d_fprop_*: convolution, bias and rectifier in one pass.
+// conv2d_fprop_*: convolution, bias, normalised sum and rectifier in one pass.
 //
 //   dst[n,p,q,k] = phi(bias[k] + sum_{r,s,c} src[n, p*sh - pt + r*dh, q*sw - pl + s*dw, c]
 //                                            * weights[k,r,s,c]),   phi(x) = scale * (x>0 ? x : slope*x)
+//   or, where `gate` is a shortcut: dst = phi(branchWeight * (that before phi) + shortcutWeight * gate)
 //
 // src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
 // outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
@@ -47,32 +48,65 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   Tile tile;
   gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
 
+  constexpr int kInFlight = kVector == 8 ? 8 : 4;  // vectors, as many as registers allow
+  constexpr int kBatch = Tile::kRows < kInFlight ? Tile::kRows : kInFlight;
+  static_assert(Tile::kRows % kBatch == 0);
   uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
 #pragma unroll
   for (int v = 0; v < Tile::kVectors; ++v) {
     int const k = index.n * kBlockN + tile.column(v);
     float bias[kVector];
     loadBias<kVector>(p, k, bias);
+    // All loads of a batch of rows are issued before its first store.
 #pragma unroll
-    for (int i = 0; i < Tile::kRows; ++i) {
-      uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(i);
-      if (m >= pixels || k >= p.outC) {
-        continue;
-      }
-      float x[kVector];
-      tile.read(i, v, x);
+    for (int first = 0; first < Tile::kRows; first += kBatch) {
+      uint4 shortcut[kBatch];
 #pragma unroll
-      for (int e = 0; e < kVector; ++e) {
-        x[e] = rectify(x[e] + bias[e], p.scale, p.slope);
+      for (int i = 0; i < kBatch; ++i) {
+        uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i);
+        if (p.gate != nullptr && p.vectorOut && m < pixels && k < p.outC) {
+          shortcut[i] = *reinterpret_cast<const uint4*>(static_cast<const Storage*>(p.gate) +
+                                                        static_cast<int64_t>(m) * p.outC + k);
+        }
       }
-      Storage* const out = static_cast<Storage*>(p.out) + static_cast<int64_t>(m) * p.outC + k;
-      if (p.vectorOut) {
-        *reinterpret_cast<uint4*>(out) = packVector<T>(x);
-      } else {
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i);
+        if (m >= pixels || k >= p.outC) {
+          continue;
+        }
+        int64_t const at = static_cast<int64_t>(m) * p.outC + k;
+        Storage* const out = static_cast<Storage*>(p.out) + at;
+        float x[kVector];
+        tile.read(first + i, v, x);
 #pragma unroll
         for (int e = 0; e < kVector; ++e) {
-          if (k + e < p.outC) {
-            out[e] = T::fromFloat(x[e]);
+          x[e] += bias[e];
+        }
+        if (p.vectorOut) {
+          if (p.gate != nullptr) {
+            float other[kVector];
+            unpackVector<T>(shortcut[i], other);
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              x[e] = p.branchWeight * x[e] + p.shortcutWeight * other[e];
+            }
+          }
+#pragma unroll
+          for (int e = 0; e < kVector; ++e) {
+            x[e] = rectify(x[e], p.scale, p.slope);
+          }
+          *reinterpret_cast<uint4*>(out) = packVector<T>(x);
+        } else {
+#pragma unroll
+          for (int e = 0; e < kVector; ++e) {
+            if (k + e < p.outC) {
+              if (p.gate != nullptr) {
+                float const other = T::toFloat(static_cast<const Storage*>(p.gate)[at + e]);
+                x[e] = p.branchWeight * x[e] + p.shortcutWeight * other;
+              }
+              out[e] = T::fromFloat(rectify(x[e], p.scale, p.slope));
+            }
           }
         }
       }

@@ -41,6 +41,8 @@ std::string LaunchRecord::json() const {
   put("globalStoreSectors", c.globalStoreSectors);
   put("globalStoreSectorsMinimum", c.globalStoreSectorsMinimum);
   put("globalStoreBytes", c.globalStoreBytes);
+  put("globalLoadFootprint", loadFootprint);
+  put("globalStoreFootprint", storeFootprint);
   put("sharedLoadWavefronts", c.sharedLoadWavefronts);
   put("sharedLoadBankConflicts", c.sharedLoadConflicts);
   put("sharedStoreWavefronts", c.sharedStoreWavefronts);

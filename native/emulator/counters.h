@@ -28,6 +28,7 @@ struct LaunchRecord {
   uint32_t staticShared = 0, dynamicShared = 0;
   int registers = 0, localBytes = 0;
   int error = 0;
+  uint64_t loadFootprint = 0, storeFootprint = 0;
   Counters counters;
   std::string json() const;
 };

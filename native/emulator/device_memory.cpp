@@ -230,6 +230,19 @@ uint32_t DeviceMemory::serials(uint64_t blocks) {
   return first;
 }
 
+void DeviceMemory::footprint(uint32_t first, uint64_t* read, uint64_t* written) {
+  std::lock_guard lock(mutex);
+  *read = *written = 0;
+  for (auto& [at, a] : allocations_) {
+    if (a.kind != Allocation::Device) continue;
+    const Cell *r = reader(a.base), *w = writer(a.base);
+    for (uint64_t k = 0; k < (a.size + 3) / 4; k++) {
+      *read += r[k] >> 6 >= first ? 4 : 0;
+      *written += w[k] >> 6 >= first ? 4 : 0;
+    }
+  }
+}
+
 std::vector<Allocation*> DeviceMemory::snapshot() {
   std::lock_guard lock(mutex);
   std::vector<Allocation*> live;

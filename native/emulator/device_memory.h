@@ -49,6 +49,8 @@ class DeviceMemory {
 
   /// Reserves serials for a launch's blocks and returns the first.
   uint32_t serials(uint64_t blocks);
+  /// Bytes of device allocations read and written since a serial, by whole words.
+  void footprint(uint32_t first, uint64_t* read, uint64_t* written);
   /// Live allocations in order of address, for the duration of a launch.
   std::vector<Allocation*> snapshot();
   /// Looks whether allocations have become completely written.

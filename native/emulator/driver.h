@@ -75,7 +75,7 @@ struct GraphObject {
 struct Settings {
   int major = 8, minor = 0, multiprocessors = 8, threads = 0;
   uint64_t seed = 0, instructionLimit = 1ull << 32;
-  bool strict = true;
+  bool strict = true, footprint = false;
   int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
   int failLaunchCode = 0, deviceLost = 0;
 };

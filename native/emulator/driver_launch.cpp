@@ -286,6 +286,7 @@ CUresult runKernel(const KernelWork& k) {
   r.localBytes = l.program->localBytes;
   r.error = error;
   r.counters = l.counters;
+  if (d.settings.footprint) memory().footprint(l.firstSerial, &r.loadFootprint, &r.storeFootprint);
   launchLog().add(std::move(r));
   if (error && !contextStack().empty()) contextStack().back()->error = error;
   return error;

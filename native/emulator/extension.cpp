@@ -49,6 +49,7 @@ void jtreluEmulatorSetThreads(int threads) { set([=](Driver& d) { d.settings.thr
 void jtreluEmulatorSetStrict(int strict) { set([=](Driver& d) { d.settings.strict = strict; }); }
 void jtreluEmulatorSetComputeCapability(int major, int minor) { set([=](Driver& d) { d.settings.major = major, d.settings.minor = minor; }); }
 void jtreluEmulatorSetMultiprocessors(int count) { set([=](Driver& d) { d.settings.multiprocessors = std::max(1, count); }); }
+void jtreluEmulatorSetFootprint(int on) { set([=](Driver& d) { d.settings.footprint = on; }); }
 void jtreluEmulatorSetMemory(uint64_t bytes) { set([=](Driver&) { memory().limit = bytes; }); }
 void jtreluEmulatorSetInstructionLimit(uint64_t n) { set([=](Driver& d) { d.settings.instructionLimit = n; }); }
 void jtreluEmulatorFailAllocation(int64_t n) { set([=](Driver& d) { d.settings.failAllocation = n; }); }

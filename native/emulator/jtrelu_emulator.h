@@ -55,6 +55,10 @@ void jtreluEmulatorSetMemory(uint64_t bytes);
 /* Instructions that one warp may execute before its launch ends with CUDA_ERROR_LAUNCH_TIMEOUT; default 2^32. */
 void jtreluEmulatorSetInstructionLimit(uint64_t instructions);
 
+/* 1: counters tell how many bytes a launch read and wrote at least once, in units of 4: what must cross a cache that holds all else.
+ * Looks through all memory after each launch. 0 (default): they are 0. */
+void jtreluEmulatorSetFootprint(int on);
+
 /* --- failures --- */
 /* The n-th allocation from now on (1: the next) fails with CUDA_ERROR_OUT_OF_MEMORY; 0: none. */
 void jtreluEmulatorFailAllocation(int64_t n);

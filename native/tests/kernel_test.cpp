@@ -382,6 +382,20 @@ TEST(kernel_order_does_not_matter) {
     }
 }
 
+TEST(kernel_footprint) {
+  // Two blocks read one word and write their own.
+  Module m(std::string(".visible .entry k(.param .u64 po, .param .u64 pi) {\n.reg .u32 r; .reg .u64 i;") + threadIndex +
+           "ld.param.u64 i, [pi]; ld.global.u32 r, [i]; st.global.u32 [at], r; ld.global.u32 r, [i]; ret;\n}\n");
+  Buffer<uint32_t> in(std::vector<uint32_t>(16, 7)), out(64);
+  for (int on : {1, 0}) {
+    jtreluEmulatorSetFootprint(on);
+    jtreluEmulatorCountersClear();
+    m.run("k", 2, 32, 0, out.at, in.at);
+    CHECK(text(jtreluEmulatorCountersJson).find(on ? "\"globalLoadFootprint\":4,\"globalStoreFootprint\":256," : "\"globalLoadFootprint\":0,\"globalStoreFootprint\":0,") !=
+          std::string::npos);
+  }
+}
+
 TEST(kernel_counters) {
   Module m(".visible .entry k(.param .u64 pi, .param .u64 po) {\n.shared .align 4 .b8 s[8192]; .reg .u32 t, a, z; .reg .f32 x; .reg .u64 i, o; mov.u32 t, %tid.x; ld.param.u64 i, [pi]; ld.param.u64 o, [po]; mad.wide.u32 o, t, 4, o; mad.wide.u32 i, t, 64, i;\n"
            "ld.global.f32 x, [i]; fma.rn.f32 x, x, x, x; mov.u32 z, s; mad.lo.u32 a, t, 8, z; st.shared.f32 [a], x; bar.sync 0; ld.shared.f32 x, [a]; st.global.f32 [o], x; ret;\n}\n");

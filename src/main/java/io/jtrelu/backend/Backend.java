@@ -72,6 +72,18 @@ public interface Backend extends AutoCloseable {
   Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation);
 
+  /**
+   * Prepares a convolution with a normalised sum behind it; see {@link Conv2dSum}.
+   *
+   * @param convolution prepared by this backend without an activation; stays the caller's and must
+   *     stay open
+   * @return two operations one after the other, unless a backend has something better
+   */
+  default Conv2dSum conv2dSum(
+      Conv2d convolution, float shortcutWeight, float branchWeight, Rectifier activation) {
+    return new ComposedConv2dSum(this, convolution, shortcutWeight, branchWeight, activation);
+  }
+
   /** Prepares a stand-alone rectifier. */
   Rectify rectify(long elements, DataType type, Rectifier rectifier);
 

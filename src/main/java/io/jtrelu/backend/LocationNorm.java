@@ -6,6 +6,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Per-location normalisation of images (PLN; Martens et al., arXiv 2110.01765): appends a
@@ -18,6 +19,15 @@ import java.util.List;
  * x[c] = scale * 1   or   scale * the root mean square of x[0..c-1] over the whole image
  * dst[k] = x[k] / sqrt(mean over k = 0..c of x[k]^2)             dst [n, h, w, c+1], NHWC
  * </pre>
+ *
+ * <p>Images can be cropped and flipped on the way: with a window (dy, dx, flip) per image, src at
+ * (y, x) stands for
+ *
+ * <pre>
+ * src(y + dy, (flip ? w - 1 - x : x) + dx),   or value 0 (black) where that lies outside the image
+ * </pre>
+ *
+ * everywhere above, so that the result is bitwise that of an image which was cut out beforehand.
  *
  * <p>An image that is zero everywhere counts as one of root mean square 1: its locations become (0,
  * ..., 0, sqrt(c+1)). NaN and infinity give NaN.
@@ -116,14 +126,35 @@ public abstract class LocationNorm implements Operation {
     return settings;
   }
 
+  /** Shape of the windows, [n, 3]: dy, dx and flip (0 or 1) of each image. */
+  public final Shape windows() {
+    return Shape.of(src.dim(0), 3);
+  }
+
   /** Normalises images; source and destination must not overlap. */
   public final void forward(Stream stream, Tensor source, Tensor destination) {
+    check(source, destination);
+    runForward(stream, source, null, destination);
+  }
+
+  /**
+   * Crops, flips and normalises images; source and destination must not overlap.
+   *
+   * @param windows I32, {@link #windows()}; a flip other than 0 counts as 1
+   */
+  public final void forward(Stream stream, Tensor source, Tensor windows, Tensor destination) {
+    operands.require("windows", windows, windows(), DataType.I32, Layout.ROW_MAJOR);
+    check(source, destination);
+    runForward(stream, source, windows, destination);
+  }
+
+  private void check(Tensor source, Tensor destination) {
     operands.require("src", source, src, srcType, Layout.NHWC);
     operands.require("dst", destination, dst, type, Layout.NHWC);
     operands.requireDistinct("src", source, "dst", destination);
-    runForward(stream, source, destination);
   }
 
-  /** Implements {@link #forward}. */
-  protected abstract void runForward(Stream stream, Tensor source, Tensor destination);
+  /** Implements both; windows are null where images are taken whole. */
+  protected abstract void runForward(
+      Stream stream, Tensor source, @Nullable Tensor windows, Tensor destination);
 }

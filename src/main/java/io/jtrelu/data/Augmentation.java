@@ -30,6 +30,26 @@ public record Augmentation(int cropPadding, boolean flip) {
     return cropPadding == 0 && !flip;
   }
 
+  /**
+   * Where an image of an epoch is cut out: its pixel at (y, x) becomes the source's at (y + dy,
+   * (flip ? width - 1 - x : x) + dx), or black outside of it.
+   *
+   * @param dy rows down, from -cropPadding to cropPadding
+   * @param dx columns to the right, likewise
+   * @param flip whether columns are reversed
+   */
+  public record Window(int dy, int dx, boolean flip) {}
+
+  /** The window of the image that {@code index} becomes in {@code epoch}. */
+  public Window window(long seed, long epoch, int index) {
+    long key = CounterRandom.key(seed, STREAM, epoch, index);
+    int places = 2 * cropPadding + 1;
+    return new Window(
+        CounterRandom.below(key, 0, places) - cropPadding,
+        CounterRandom.below(key, 1, places) - cropPadding,
+        flip && CounterRandom.below(key, 2, 2) == 1);
+  }
+
   /** Writes the image that {@code index} becomes in {@code epoch}; src and dst are [h, w, c]. */
   void apply(
       byte[] src,
@@ -40,11 +60,9 @@ public record Augmentation(int cropPadding, boolean flip) {
       long seed,
       long epoch,
       int index) {
-    long key = CounterRandom.key(seed, STREAM, epoch, index);
-    int places = 2 * cropPadding + 1;
-    int dy = CounterRandom.below(key, 0, places) - cropPadding;
-    int dx = CounterRandom.below(key, 1, places) - cropPadding;
-    boolean reversed = flip && CounterRandom.below(key, 2, 2) == 1;
+    Window window = window(seed, epoch, index);
+    int dy = window.dy();
+    int dx = window.dx();
     int row = width * channels;
     int from = Math.max(0, -dx); // columns of dst that lie inside src
     int to = Math.min(width, width - dx);
@@ -63,7 +81,7 @@ public record Augmentation(int cropPadding, boolean flip) {
           at + from * channels,
           (to - from) * channels);
       Arrays.fill(dst, at + to * channels, at + row, (byte) 0);
-      if (reversed) {
+      if (window.flip()) {
         reverse(dst, at, width, channels);
       }
     }

@@ -3,6 +3,7 @@ package io.jtrelu.nn;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.MaxPool2d;
@@ -73,6 +74,12 @@ public final class Program implements AutoCloseable {
   /** For a convolution or sum: the activation fused into it, or NONE. */
   private final int[] fusedActivation;
 
+  /** For a convolution: the sum that computes it along with itself, or NONE. */
+  private final int[] joinedSum;
+
+  /** For each convolution its operation and how a sum runs it; null for other layers. */
+  private final @Nullable JoinedConvolution[] convolutions;
+
   private final boolean[] fused;
   private final boolean[] needsGradient;
   private final boolean[] heldForBackward;
@@ -97,6 +104,9 @@ public final class Program implements AutoCloseable {
     void run(Workspace workspace);
   }
 
+  /** A convolution that a sum runs. */
+  private record JoinedConvolution(Conv2d op, PackedWeights packed, int source, int bias) {}
+
   private interface LoadStep {
     void run(Stream stream, Parameters parameters);
   }
@@ -117,6 +127,8 @@ public final class Program implements AutoCloseable {
     this.readers = readers(layers);
     this.home = new int[count];
     this.fusedActivation = new int[count];
+    this.joinedSum = new int[count];
+    this.convolutions = new JoinedConvolution[count];
     this.fused = new boolean[count];
     this.needsGradient = new boolean[count];
     this.heldForBackward = new boolean[count];
@@ -172,6 +184,7 @@ public final class Program implements AutoCloseable {
     for (int i = 0; i < layers.size(); i++) {
       home[i] = i;
       fusedActivation[i] = NONE;
+      joinedSum[i] = NONE;
       Layer layer = layers.get(i);
       needsGradient[i] = layer instanceof Layer.Convolution;
       for (int source : layer.sources()) {
@@ -192,6 +205,13 @@ public final class Program implements AutoCloseable {
             home[i] = producer;
           } else if (fusible && sole && savesOutput(i)) {
             home[i] = producer; // in place
+          }
+        }
+        case Layer.NormalizedSum sum -> {
+          int branch = sum.branch();
+          if (layers.get(branch) instanceof Layer.Convolution && readers.get(branch).size() == 1) {
+            joinedSum[branch] = i;
+            home[branch] = i; // its own value never exists
           }
         }
         case Layer.DropoutLayer dropout -> {
@@ -237,7 +257,7 @@ public final class Program implements AutoCloseable {
       int at = home[i];
       lastUse[at] = Math.max(lastUse[at], i);
       for (int reader : readers.get(i)) {
-        lastUse[at] = Math.max(lastUse[at], reader);
+        lastUse[at] = Math.max(lastUse[at], Math.max(reader, joinedSum[reader]));
         if (options.training() && readInBackward(i, reader)) {
           lastUse[at] = Math.max(lastUse[at], backwardTime(reader));
         }
@@ -332,7 +352,22 @@ public final class Program implements AutoCloseable {
                     (float) layer.shortcutWeight(),
                     (float) layer.branchWeight(),
                     activation));
-        forward.add(w -> op.forward(w.stream, w.value(a), w.value(b), w.value(i)));
+        JoinedConvolution joined = convolutions[b];
+        if (joined != null && joinedSum[b] == i) {
+          Conv2dSum both =
+              own(backend.conv2dSum(joined.op(), op.weightA(), op.weightB(), activation));
+          forward.add(
+              w ->
+                  both.forward(
+                      w.stream,
+                      w.value(joined.source()),
+                      joined.packed(),
+                      parameters().view(joined.bias()),
+                      w.value(a),
+                      w.value(i)));
+        } else {
+          forward.add(w -> op.forward(w.stream, w.value(a), w.value(b), w.value(i)));
+        }
         if (needsGradient[b]) {
           backward.add(
               w ->
@@ -454,8 +489,11 @@ public final class Program implements AutoCloseable {
     PackedWeights packed = op.newPackedWeights();
     owned.push(packed);
     loads.add((stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
-    forward.add(
-        w -> op.forward(w.stream, w.value(source), packed, parameters().view(bias), w.value(i)));
+    convolutions[i] = new JoinedConvolution(op, packed, source, bias);
+    if (joinedSum[i] == NONE) {
+      forward.add(
+          w -> op.forward(w.stream, w.value(source), packed, parameters().view(bias), w.value(i)));
+    }
     if (needsGradient[source]) {
       backward.add(
           w ->

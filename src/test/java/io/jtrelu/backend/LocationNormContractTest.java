@@ -7,6 +7,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -168,6 +169,126 @@ class LocationNormContractTest extends Contract {
     }
   }
 
+  /** Bitwise what comes of images that are cut out, pixel by pixel, beforehand. */
+  @TestFactory
+  Stream<DynamicTest> windows() {
+    return tests(
+        random(
+            "location-norm windows",
+            0.3,
+            random -> {
+              Shape shape =
+                  Shape.of(
+                      random.nextInt(0, 5),
+                      random.nextInt(1, 14),
+                      random.nextInt(1, 14),
+                      pick(random, 1, 2, 3, 4));
+              checkWindows(
+                  shape,
+                  pick(random, DataType.U8, DataType.F32),
+                  pick(random, types()),
+                  pick(random, Homogeneous.values()),
+                  random);
+            }));
+  }
+
+  private void checkWindows(
+      Shape shape,
+      DataType srcType,
+      DataType type,
+      Homogeneous homogeneous,
+      SplittableRandom random) {
+    int n = shape.dim(0);
+    int h = shape.dim(1);
+    int w = shape.dim(2);
+    int channels = shape.dim(3);
+    float[] src = new float[Math.toIntExact(shape.elements())];
+    for (int i = 0; i < src.length; i++) {
+      src[i] = srcType == DataType.U8 ? random.nextInt(256) : (float) random.nextGaussian();
+    }
+    float[] windows = new float[3 * n];
+    float[] cut = new float[src.length];
+    for (int image = 0; image < n; image++) {
+      int reach = random.nextInt(4) > 0 ? 3 : 20; // sometimes nothing of the image is left
+      int dy = random.nextInt(-reach, reach + 1);
+      int dx = random.nextInt(-reach, reach + 1);
+      boolean flip = random.nextBoolean();
+      windows[3 * image] = dy;
+      windows[3 * image + 1] = dx;
+      windows[3 * image + 2] = flip ? 1 : 0;
+      for (int y = 0; y < h; y++) {
+        for (int x = 0; x < w; x++) {
+          int fromY = y + dy;
+          int fromX = (flip ? w - 1 - x : x) + dx;
+          for (int k = 0; k < channels; k++) {
+            boolean inside = fromY >= 0 && fromY < h && fromX >= 0 && fromX < w;
+            cut[((image * h + y) * w + x) * channels + k] =
+                inside ? src[((image * h + fromY) * w + fromX) * channels + k] : 0;
+          }
+        }
+      }
+    }
+    Settings settings =
+        new Settings(
+            Collections.nCopies(channels, 0.45f),
+            Collections.nCopies(channels, 0.3f),
+            homogeneous,
+            0.75f);
+    compare(shape, srcType, type, settings, cut);
+    Shape out = Shape.of(n, h, w, channels + 1);
+    String description = "location-norm windows " + shape + " " + srcType + " " + type;
+    try (Trial trial = new Trial(backend, description);
+        LocationNorm op = backend.locationNorm(shape, srcType, type, settings)) {
+      var whole = trial.input("src", srcType, shape, Layout.NHWC, src);
+      var beforehand = trial.input("cut", srcType, shape, Layout.NHWC, cut);
+      var window = trial.input("windows", DataType.I32, op.windows(), Layout.ROW_MAJOR, windows);
+      var destination = trial.output("dst", type, out, Layout.NHWC);
+      var expected = trial.output("expected", type, out, Layout.NHWC);
+      trial.run(
+          stream -> {
+            op.forward(stream, whole.tensor(), window.tensor(), destination.tensor());
+            op.forward(stream, beforehand.tensor(), expected.tensor());
+          });
+      trial.expectExactly(destination, Data.wide(expected.values()));
+    }
+  }
+
+  /** Offsets at the ends of their range. */
+  @Test
+  void windowsFarAway() {
+    Shape shape = Shape.of(4, 2, 3, 1);
+    float[] far = {Integer.MIN_VALUE, 0, 0, 0, 0x7fffff80, 1, 0, Integer.MIN_VALUE, 1, 0, 0, 0};
+    float[] src = new float[24];
+    double[] expected = new double[48];
+    for (int i = 0; i < 24; i++) {
+      src[i] = 1;
+      expected[2 * i] = i < 18 ? 0 : 1; // black: (0, 1), else (1, 1), of mean square 1
+      expected[2 * i + 1] = i < 18 ? Math.sqrt(2) : 1;
+    }
+    double[] bound = new double[48];
+    Arrays.fill(bound, 0x1p-22);
+    try (Trial trial = new Trial(backend, "location-norm windows far away");
+        LocationNorm op =
+            backend.locationNorm(shape, DataType.F32, DataType.F32, standard(1, Homogeneous.ONE))) {
+      var source = trial.input("src", DataType.F32, shape, Layout.NHWC, src);
+      var window = trial.input("windows", DataType.I32, op.windows(), Layout.ROW_MAJOR, far);
+      var destination = trial.output("dst", DataType.F32, Shape.of(4, 2, 3, 2), Layout.NHWC);
+      trial.run(
+          stream -> op.forward(stream, source.tensor(), window.tensor(), destination.tensor()));
+      trial.expectWithin(destination, expected, bound);
+    }
+  }
+
+  /** Squares of finite values may be beyond the range of binary32. */
+  @Test
+  void largeAndSmallValues() {
+    for (float factor : new float[] {1e30f, 1e-30f}) {
+      float[] src = {3 * factor, -4 * factor, 0};
+      Settings settings = standard(3, Homogeneous.IMAGE_RMS);
+      compare(Shape.of(1, 1, 1, 3), DataType.F32, DataType.F32, settings, src);
+    }
+  }
+
   /** Numbers whose arithmetic is exact: all of a location alike, the appended channel too. */
   @Test
   void exactValues() {
@@ -219,9 +340,11 @@ class LocationNormContractTest extends Contract {
     LocationNorm op = backend.locationNorm(shape, DataType.F32, DataType.F32, settings);
     try (var stream = backend.newStream();
         Tensor src = backend.allocate(shape, DataType.F32, Layout.NHWC);
-        Tensor dst = backend.allocate(op.dst(), DataType.F32, Layout.NHWC)) {
+        Tensor dst = backend.allocate(op.dst(), DataType.F32, Layout.NHWC);
+        Tensor windows = backend.allocate(op.windows(), DataType.I32, Layout.ROW_MAJOR)) {
       refusals.require("src", src, bad -> op.forward(stream, bad, dst));
       refusals.require("dst", dst, bad -> op.forward(stream, src, bad));
+      refusals.require("windows", windows, bad -> op.forward(stream, src, bad, dst));
       Refusals.requireMessage(
           OperandException.class,
           () -> op.forward(stream, dst.slice(0, shape, Layout.NHWC), dst),

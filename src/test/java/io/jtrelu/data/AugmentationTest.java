@@ -106,6 +106,17 @@ class AugmentationTest {
     }
   }
 
+  /** What a device is told to do is what the loader does. */
+  @Test
+  void windowsSayWhatIsApplied() {
+    Augmentation how = new Augmentation(3, true);
+    for (int i = 0; i < 300; i++) {
+      Augmentation.Window window = how.window(7, 1, i);
+      assertArrayEquals(
+          shifted(window.dy(), window.dx(), window.flip()), apply(how, 7, 1, i), window.toString());
+    }
+  }
+
   @Test
   void noneChangesNothing() {
     assertTrue(Augmentation.NONE.isNone());

@@ -294,6 +294,27 @@ class ProgramTest {
     }
   }
 
+  /** A convolution that nothing but a sum reads is computed by the sum. */
+  @Test
+  void sumsTakeTheirConvolutionsAlong() {
+    Network network = residual("v2", Block.V2);
+    List<String> prepared = new ArrayList<>();
+    try (Backend backend = new ReferenceProvider().open(0)) {
+      Backend listening =
+          (Backend)
+              Proxy.newProxyInstance(
+                  ProgramTest.class.getClassLoader(),
+                  new Class<?>[] {Backend.class},
+                  (proxy, method, arguments) -> {
+                    prepared.add(method.getName());
+                    return method.invoke(backend, arguments);
+                  });
+      new Program(network, listening, BATCH, training()).close();
+    }
+    long sums = prepared.stream().filter("conv2dSum"::equals).count();
+    assertEquals(6, sums); // the outer and the inner sum of three blocks
+  }
+
   /** The reference backend, claiming another number of lanes. */
   private static Backend withLanes(Backend backend, int lanes) {
     return (Backend)

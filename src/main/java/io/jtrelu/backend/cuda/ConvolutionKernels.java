@@ -1,6 +1,7 @@
 package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.Tensor;
 
@@ -16,8 +17,28 @@ interface ConvolutionKernels {
   /** Fills what {@link #newPackedWeights} made. */
   void pack(CudaStream stream, Tensor weights, PackedWeights packed);
 
-  /** dst = phi(conv(src, weights) + bias). */
-  void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst);
+  /**
+   * What happens to a convolution's result before it is stored.
+   *
+   * @param activation phi
+   * @param branchWeight factor of the result, where there is a shortcut
+   * @param shortcutWeight factor of the shortcut
+   */
+  record Epilogue(Rectifier activation, float branchWeight, float shortcutWeight) {}
+
+  /**
+   * dst = phi(branchWeight * (conv(src, weights) + bias) + shortcutWeight * shortcut).
+   *
+   * @param shortcut address of a tensor like dst, or 0 for dst = phi(conv(src, weights) + bias)
+   */
+  void fprop(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights packed,
+      Tensor bias,
+      Epilogue epilogue,
+      long shortcut,
+      Tensor dst);
 
   /** diff_src = ([diff_src +] conv^T(diff_dst, weights)) * psi'(src). */
   void dgrad(

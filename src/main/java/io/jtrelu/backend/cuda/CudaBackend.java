@@ -7,9 +7,11 @@ import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -30,6 +32,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
@@ -42,7 +45,7 @@ final class CudaBackend implements Backend {
   /** Set to true, F32 convolutions run on tensor cores with operands rounded to tf32. */
   static final String TF32_PROPERTY = "jtrelu.cuda.tf32";
 
-  /** Part of the names of tile variants to take wherever they fit, whatever they cost. */
+  /** Parts of the names of tile variants to take wherever they fit; separated by commas. */
   static final String TILE_PROPERTY = "jtrelu.cuda.tile";
 
   private final String name;
@@ -54,7 +57,7 @@ final class CudaBackend implements Backend {
   private final Set<CudaStream> streams = ConcurrentHashMap.newKeySet();
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
-  private final String preferredTile = System.getProperty(TILE_PROPERTY, "");
+  private final TileChooser tiles;
   private final Lifetime lifetime;
 
   /**
@@ -66,6 +69,7 @@ final class CudaBackend implements Backend {
     device = Device.cuda(cudaDevice.index());
     lifetime = new Lifetime(name + " backend");
     context = new CudaContext(cudaDevice);
+    tiles = new TileCostModel(cudaDevice.multiprocessors());
     try {
       context.enter();
       kernels = new Kernels(context, emulated);
@@ -97,9 +101,15 @@ final class CudaBackend implements Backend {
     return tileVariants;
   }
 
+  /** What picks among the variants. */
+  TileChooser tiles() {
+    return tiles;
+  }
+
   /** Whether a variant was asked for, over the cost model. */
   boolean prefers(TileVariant variant) {
-    return !preferredTile.isEmpty() && variant.name().contains(preferredTile);
+    return Arrays.stream(System.getProperty(TILE_PROPERTY, "").split(",", -1))
+        .anyMatch(part -> !part.isEmpty() && variant.name().contains(part));
   }
 
   /** The type that tiled convolutions multiply in. */
@@ -310,6 +320,17 @@ final class CudaBackend implements Backend {
   }
 
   @Override
+  public Conv2dSum conv2dSum(
+      Conv2d convolution, float shortcutWeight, float branchWeight, Rectifier activation) {
+    lifetime.requireOpen();
+    if (!(convolution instanceof CudaConv2d own && own.belongsTo(this))) {
+      throw new IllegalArgumentException(
+          "a sum behind a convolution needs one that " + this + " prepared");
+    }
+    return new CudaConv2dSum(this, own, shortcutWeight, branchWeight, activation);
+  }
+
+  @Override
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
     return new CudaRectify(this, elements, type, rectifier);
@@ -339,6 +360,13 @@ final class CudaBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return new CudaGlobalMeanPool(this, src, type, srcActivation);
+  }
+
+  @Override
+  public LocationNorm locationNorm(
+      Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
+    requirePreparable(type);
+    return new CudaLocationNorm(this, src, srcType, type, settings);
   }
 
   @Override

@@ -6,6 +6,7 @@ import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.backend.cuda.ConvolutionKernels.Epilogue;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 
@@ -13,6 +14,7 @@ import io.jtrelu.tensor.Tensor;
 final class CudaConv2d extends Conv2d {
   private final Prepared prepared;
   private final ConvolutionKernels kernels;
+  private final Epilogue epilogue;
 
   CudaConv2d(
       CudaBackend backend,
@@ -24,8 +26,9 @@ final class CudaConv2d extends Conv2d {
     prepared = new Prepared(backend, "conv2d");
     kernels =
         TiledConvolution.fits(descriptor)
-            ? new TiledConvolution(backend, descriptor, type, activation, srcActivation)
-            : new DirectConvolution(backend, descriptor, type, activation, srcActivation);
+            ? new TiledConvolution(backend, descriptor, type, srcActivation)
+            : new DirectConvolution(backend, descriptor, type, srcActivation);
+    epilogue = new Epilogue(activation, 1, 0);
   }
 
   @Override
@@ -42,7 +45,25 @@ final class CudaConv2d extends Conv2d {
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    kernels.fprop(prepared.on(stream), src, weights, bias, dst);
+    forward(prepared.on(stream), src, weights, bias, epilogue, 0, dst);
+  }
+
+  /** The forward pass with another epilogue. */
+  void forward(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights weights,
+      Tensor bias,
+      Epilogue how,
+      long shortcut,
+      Tensor dst) {
+    prepared.requireOpen();
+    kernels.fprop(stream, src, weights, bias, how, shortcut, dst);
+  }
+
+  /** Whether a backend prepared it. */
+  boolean belongsTo(CudaBackend backend) {
+    return prepared.belongsTo(backend);
   }
 
   @Override

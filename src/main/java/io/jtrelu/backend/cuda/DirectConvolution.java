@@ -10,37 +10,32 @@ import io.jtrelu.tensor.Tensor;
 /** conv2d_direct.cu: any convolution, one thread per output. */
 final class DirectConvolution implements ConvolutionKernels {
   private static final long WANTED_THREADS = 1L << 18;
+  private static final Epilogue PLAIN = new Epilogue(Rectifier.IDENTITY, 1, 0);
 
   /** What packed weights depend on. */
   private record Form(CudaBackend backend, int oc, int kh, int kw, int icPerGroup) {}
 
   private final CudaBackend backend;
   private final Conv2dDescriptor d;
-  private final Rectifier activation;
-  private final Rectifier srcActivation;
+  private final Epilogue gate;
   private final Form form;
   private final Kernel pack;
   private final Kernel fprop;
   private final Kernel dgrad;
   private final Kernel wgrad;
-  private final Kernel reduce;
+  private final SplitSum splitSum;
 
   DirectConvolution(
-      CudaBackend backend,
-      Conv2dDescriptor descriptor,
-      DataType type,
-      Rectifier activation,
-      Rectifier srcActivation) {
+      CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     this.backend = backend;
     this.d = descriptor;
-    this.activation = activation;
-    this.srcActivation = srcActivation;
+    gate = new Epilogue(srcActivation, 1, 0);
     form = new Form(backend, d.oc(), d.kh(), d.kw(), d.ic() / d.groups());
     pack = backend.kernels().get("conv2d_direct_pack");
     fprop = backend.kernel("conv2d_direct_fprop", type);
     dgrad = backend.kernel("conv2d_direct_dgrad", type);
     wgrad = backend.kernel("conv2d_direct_wgrad", type);
-    reduce = backend.kernels().get("conv2d_direct_reduce");
+    splitSum = SplitSum.of(backend, d.weights().elements(), d.oc());
   }
 
   @Override
@@ -66,18 +61,25 @@ final class DirectConvolution implements ConvolutionKernels {
   }
 
   @Override
-  public void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst) {
+  public void fprop(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights packed,
+      Tensor bias,
+      Epilogue epilogue,
+      long shortcut,
+      Tensor dst) {
     long weights = CudaWeights.of(packed, form).forward();
     long count = dst.shape().elements();
     arguments(
         stream,
         src.address(),
-        0,
+        shortcut,
         weights,
         bias.address(),
         dst.address(),
         count,
-        activation,
+        epilogue,
         Write.OVERWRITE,
         0);
     stream.launch(fprop, fprop.blocksFor(count));
@@ -101,7 +103,7 @@ final class DirectConvolution implements ConvolutionKernels {
         0,
         diffSrc.address(),
         count,
-        srcActivation,
+        gate,
         write,
         0);
     stream.launch(dgrad, dgrad.blocksFor(count));
@@ -115,14 +117,13 @@ final class DirectConvolution implements ConvolutionKernels {
       Tensor diffWeights,
       Tensor diffBias,
       Write write) {
-    long weights = diffWeights.shape().elements();
-    long count = weights + d.oc();
+    long count = splitSum.weights() + d.oc();
     int rows = Math.multiplyExact(d.n(), d.oh());
     // A function of the sizes alone, so that every device adds in the same order.
     int rowsPerSplit =
         (int) Math.ceilDiv(rows, Math.clamp(WANTED_THREADS / count, 1L, Math.min(rows, 65535L)));
     int splits = Math.ceilDiv(rows, rowsPerSplit);
-    long partial = stream.workspace(splits * count * Float.BYTES);
+    long partial = stream.workspace(splitSum.bytes(splits));
     arguments(
         stream,
         src.address(),
@@ -131,43 +132,34 @@ final class DirectConvolution implements ConvolutionKernels {
         0,
         partial,
         count,
-        Rectifier.IDENTITY,
+        PLAIN,
         Write.OVERWRITE,
         rowsPerSplit);
     stream.launch(wgrad, wgrad.blocksFor(count), splits);
-    // struct Conv2dDirectReduceParameters
-    stream
-        .arguments()
-        .pointer(partial)
-        .pointer(diffWeights)
-        .pointer(diffBias)
-        .i64(weights)
-        .i32(d.oc())
-        .i32(splits)
-        .flag(write == Write.ACCUMULATE);
-    stream.launch(reduce, reduce.blocksFor(count));
+    splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
   }
 
   /** struct Conv2dDirectParameters. */
   private void arguments(
       CudaStream stream,
       long in,
-      long gate,
+      long gateOrShortcut,
       long weights,
       long bias,
       long out,
       long count,
-      Rectifier rectifier,
+      Epilogue epilogue,
       Write write,
       int rowsPerSplit) {
     stream
         .arguments()
         .pointer(in)
-        .pointer(gate)
+        .pointer(gateOrShortcut)
         .pointer(weights)
         .pointer(bias)
         .pointer(out)
         .i64(count)
+        .i64(splitSum.stride())
         .i32(d.n())
         .i32(d.h())
         .i32(d.w())
@@ -184,9 +176,11 @@ final class DirectConvolution implements ConvolutionKernels {
         .i32(d.dilationH())
         .i32(d.dilationW())
         .i32(d.groups())
-        .rectifier(rectifier)
+        .rectifier(epilogue.activation())
         .flag(write == Write.ACCUMULATE)
-        .flag(!rectifier.isIdentity())
-        .i32(rowsPerSplit);
+        .flag(!epilogue.activation().isIdentity())
+        .i32(rowsPerSplit)
+        .f32(epilogue.branchWeight())
+        .f32(epilogue.shortcutWeight());
   }
 }

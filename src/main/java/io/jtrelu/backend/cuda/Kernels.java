@@ -123,6 +123,18 @@ final class Kernels implements AutoCloseable {
     return kernel;
   }
 
+  /** How many blocks of a kernel a multiprocessor holds at once. */
+  int residentBlocks(Kernel kernel) {
+    context.enter();
+    int[] blocks = new int[1];
+    check(
+        JCudaDriver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            blocks, kernel.function(), kernel.threads(), kernel.sharedMemory()),
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor of " + kernel.name(),
+        kernel.sharedMemory());
+    return Math.max(1, blocks[0]);
+  }
+
   private CUmodule module(String family) {
     CUmodule known = modules.get(family);
     if (known != null) {

@@ -17,6 +17,10 @@ final class Prepared {
     return backend.device();
   }
 
+  boolean belongsTo(CudaBackend other) {
+    return backend == other;
+  }
+
   /** Throws where the operation is closed. */
   void requireOpen() {
     lifetime.requireOpen();

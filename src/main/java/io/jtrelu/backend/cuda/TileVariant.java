@@ -18,6 +18,8 @@ import java.util.Locale;
  * @param blockM rows of a block's tile
  * @param blockN columns of a block's tile
  * @param blockK depth of one pipeline stage
+ * @param warpM rows of a warp's tile
+ * @param warpN columns of a warp's tile
  * @param threads of a block
  * @param sharedMemory of a block in bytes
  */
@@ -31,6 +33,8 @@ record TileVariant(
     int blockM,
     int blockN,
     int blockK,
+    int warpM,
+    int warpN,
     int threads,
     int sharedMemory) {
   private static final String STEM = "_STEM";
@@ -62,7 +66,7 @@ record TileVariant(
     for (int i = 2; i < field.length; i++) {
       number[i] = Integer.parseInt(field[i].strip());
     }
-    int tile = pass == Pass.WGRAD ? 4 : 3; // where blockM is; stages, warpM, warpN follow blockK
+    int tile = pass == Pass.WGRAD ? 4 : 3; // where blockM is; stages follow blockK
     return new TileVariant(
         pass,
         stem,
@@ -73,6 +77,8 @@ record TileVariant(
         number[tile],
         number[tile + 1],
         number[tile + 2],
+        number[tile + 4],
+        number[tile + 5],
         number[tile + 6],
         number[tile + 7]);
   }
@@ -80,26 +86,5 @@ record TileVariant(
   /** Whether it takes operands that begin at any element. */
   boolean takesAnyAlignment() {
     return dstChannels == 1 && srcChannels == 1;
-  }
-
-  /**
-   * The cost model: the time of the busiest multiprocessor in arbitrary units. A tile does blockM *
-   * blockN multiply-adds per step and reads blockM + blockN operands for them, so the larger and
-   * the squarer, the closer to peak; but a grid that leaves multiprocessors idle gains nothing from
-   * that. An autotuner that measures would replace this method.
-   *
-   * @param rows of the product
-   * @param columns of the product
-   * @param depth of the product
-   * @param multiprocessors of the device
-   */
-  double cost(long rows, long columns, long depth, int multiprocessors) {
-    long blocks = Math.ceilDiv(rows, (long) blockM) * Math.ceilDiv(columns, (long) blockN);
-    double reuse = (double) blockM * blockN / (blockM + blockN);
-    double efficiency = reuse / (reuse + 16);
-    double block = (double) blockM * blockN * (Math.ceilDiv(depth, (long) blockK) + 2) * blockK;
-    double gather =
-        stem ? 1 : dstChannels == 1 ? 2 : srcChannels == 1 && pass == Pass.WGRAD ? 1.5 : 1;
-    return Math.ceilDiv(blocks, (long) multiprocessors) * block * gather / efficiency;
   }
 }

@@ -6,9 +6,7 @@ import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
-import java.util.Comparator;
 import java.util.List;
-import java.util.function.Predicate;
 
 /**
  * conv2d_fprop.cu, conv2d_dgrad.cu, conv2d_wgrad.cu: implicit matrix products on tensor cores (or
@@ -17,7 +15,6 @@ import java.util.function.Predicate;
  */
 final class TiledConvolution implements ConvolutionKernels {
   private static final int PACK_TILE = 32;
-  private static final long MOST_WORKSPACE = 256L << 20;
 
   /** What packed weights depend on. */
   private record Form(CudaBackend backend, String computeType, int oc, int kh, int kw, int ic) {}
@@ -29,12 +26,11 @@ final class TiledConvolution implements ConvolutionKernels {
     }
   }
 
-  /** A variant with its loaded kernel. */
-  private record Tile(TileVariant variant, Kernel kernel) {}
+  /** A variant with its loaded kernel, and how many of its blocks a multiprocessor holds. */
+  private record Tile(TileVariant variant, Kernel kernel, int resident) {}
 
   private final CudaBackend backend;
   private final Conv2dDescriptor d;
-  private final Rectifier activation;
   private final Rectifier srcActivation;
   private final String computeType;
   private final int elementBytes;
@@ -46,17 +42,12 @@ final class TiledConvolution implements ConvolutionKernels {
   private final Choice fprop;
   private final Choice dgrad;
   private final Choice wgrad;
-  private final Kernel reduce;
+  private final SplitSum splitSum;
 
   TiledConvolution(
-      CudaBackend backend,
-      Conv2dDescriptor descriptor,
-      DataType type,
-      Rectifier activation,
-      Rectifier srcActivation) {
+      CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     this.backend = backend;
     this.d = descriptor;
-    this.activation = activation;
     this.srcActivation = srcActivation;
     computeType = backend.computeType(type);
     elementBytes = type.bytes();
@@ -65,15 +56,15 @@ final class TiledConvolution implements ConvolutionKernels {
     ocPadded = padded(d.oc());
     taps = d.kh() * d.kw();
     pack = backend.kernels().get("conv2d_pack_" + computeType);
-    reduce = backend.kernels().get("conv2d_wgrad_reduce");
+    splitSum = SplitSum.of(backend, d.weights().elements(), d.oc());
     long outPixels = (long) d.n() * d.oh() * d.ow();
     long inPixels = (long) d.n() * d.h() * d.w();
     long columns = (long) taps * d.ic();
     // A dgrad phase sees about taps / (strideH * strideW) taps.
     long dgradDepth = Math.max(1, columns / d.ic() / d.strideH() / d.strideW()) * ocPadded;
-    fprop = choose(TileVariant.Pass.FPROP, d.ic(), 0, outPixels, d.oc(), (long) taps * icPadded, 1);
-    dgrad = choose(TileVariant.Pass.DGRAD, d.oc(), 0, inPixels, d.ic(), dgradDepth, 1);
-    wgrad = choose(TileVariant.Pass.WGRAD, d.oc(), d.ic(), d.oc(), columns, outPixels, 64);
+    fprop = choose(TileVariant.Pass.FPROP, d.ic(), 0, outPixels, d.oc(), (long) taps * icPadded);
+    dgrad = choose(TileVariant.Pass.DGRAD, d.oc(), 0, inPixels, d.ic(), dgradDepth);
+    wgrad = choose(TileVariant.Pass.WGRAD, d.oc(), d.ic(), d.oc(), columns, outPixels);
   }
 
   /** Whether these kernels can do a convolution: one group, and sizes that 31 bits can count. */
@@ -90,19 +81,15 @@ final class TiledConvolution implements ConvolutionKernels {
     return Math.ceilDiv(channels, unit) * unit;
   }
 
-  /**
-   * The cheapest variants.
-   *
-   * @param splits over how many parts the depth may be split
-   */
+  /** The cheapest variants. */
   private Choice choose(
       TileVariant.Pass pass,
       int dstChannels,
       int srcChannels,
       long rows,
       long columns,
-      long depth,
-      int splits) {
+      long depth) {
+    TileProblem problem = new TileProblem(pass, rows, columns, depth, elementBytes);
     List<TileVariant> able =
         backend.tileVariants().stream()
             .filter(v -> v.pass() == pass && v.type().equals(computeType))
@@ -110,23 +97,31 @@ final class TiledConvolution implements ConvolutionKernels {
             .filter(v -> !v.stem() || dstChannels * elementBytes < 16)
             .filter(v -> v.sharedMemory() <= backend.cudaDevice().sharedMemory())
             .toList();
-    int processors = Math.max(1, backend.cudaDevice().multiprocessors() / splits);
-    Comparator<TileVariant> byCost =
-        Comparator.comparingDouble(
-            v -> backend.prefers(v) ? 0 : v.cost(rows, columns, depth, processors));
-    return new Choice(
-        best(able, v -> true, byCost), best(able, TileVariant::takesAnyAlignment, byCost));
+    return new Choice(best(able, problem), best(anyAlignment(able), problem));
   }
 
-  private Tile best(
-      List<TileVariant> able, Predicate<TileVariant> allowed, Comparator<TileVariant> order) {
+  private static List<TileVariant> anyAlignment(List<TileVariant> able) {
+    return able.stream().filter(TileVariant::takesAnyAlignment).toList();
+  }
+
+  private Tile best(List<TileVariant> able, TileProblem problem) {
     TileVariant variant =
         able.stream()
-            .filter(allowed)
-            .min(order)
-            .orElseThrow(() -> new IllegalStateException("no kernel for " + computeType + " " + d));
-    return new Tile(
-        variant, backend.kernels().get(variant.name(), variant.threads(), variant.sharedMemory()));
+            .filter(backend::prefers)
+            .findFirst()
+            .orElseGet(() -> backend.tiles().choose(able, v -> tile(v).resident(), problem));
+    return tile(variant);
+  }
+
+  private Tile tile(TileVariant variant) {
+    Kernel kernel =
+        backend.kernels().get(variant.name(), variant.threads(), variant.sharedMemory());
+    return new Tile(variant, kernel, backend.kernels().residentBlocks(kernel));
+  }
+
+  /** The kernels of the three passes for aligned operands. */
+  List<TileVariant> chosen() {
+    return List.of(fprop.aligned().variant(), dgrad.aligned().variant(), wgrad.aligned().variant());
   }
 
   @Override
@@ -163,11 +158,18 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   @Override
-  public void fprop(CudaStream stream, Tensor src, PackedWeights packed, Tensor bias, Tensor dst) {
+  public void fprop(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights packed,
+      Tensor bias,
+      Epilogue epilogue,
+      long shortcut,
+      Tensor dst) {
     Tile tile = fprop.of(src.address());
     int tilesN = Math.ceilDiv(d.oc(), tile.variant().blockN());
     long tilesM = Math.ceilDiv((long) d.n() * d.oh() * d.ow(), (long) tile.variant().blockM());
-    boolean vectorOut = d.oc() * elementBytes % 16 == 0 && dst.address() % 16 == 0;
+    boolean vectorOut = d.oc() * elementBytes % 16 == 0 && (dst.address() | shortcut) % 16 == 0;
     Arguments arguments =
         stream
             .arguments()
@@ -175,9 +177,9 @@ final class TiledConvolution implements ConvolutionKernels {
             .pointer(CudaWeights.of(packed, form).forward())
             .pointer(dst)
             .pointer(bias)
-            .pointer(0)
-            .f32(activation.scale())
-            .f32(activation.slope())
+            .pointer(shortcut)
+            .f32(epilogue.activation().scale())
+            .f32(epilogue.activation().slope())
             .flag(false)
             .flag(vectorOut)
             .i32(d.n())
@@ -195,6 +197,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) d.oh() * d.ow());
     divide(arguments, d.ow());
     divide(arguments, icPadded);
+    arguments.f32(epilogue.branchWeight()).f32(epilogue.shortcutWeight());
     stream.launch(tile.kernel(), tilesM * tilesN);
   }
 
@@ -248,6 +251,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) gridH * gridW);
     divide(arguments, gridW);
     divide(arguments, ocPadded);
+    arguments.f32(0).f32(0);
     stream.launch(tile.kernel(), phases * tilesM * tilesN);
   }
 
@@ -278,13 +282,11 @@ final class TiledConvolution implements ConvolutionKernels {
     int tilesM = Math.ceilDiv(d.oc(), variant.blockM());
     int tilesN = Math.ceilDiv(columns, variant.blockN());
     int pixels = d.n() * d.oh() * d.ow();
-    long weights = (long) d.oc() * columns;
-    long splitStride = Math.ceilDiv(weights + d.oc(), 4L) * 4;
-    int pixelsPerSplit = pixelsPerSplit(variant, (long) tilesM * tilesN, pixels, splitStride);
+    int pixelsPerSplit = pixelsPerSplit(tile, pixels);
     int splits = Math.ceilDiv(pixels, pixelsPerSplit);
     boolean single = splits == 1;
     boolean accumulate = write == Write.ACCUMULATE;
-    long partial = single ? 0 : stream.workspace(splits * splitStride * Float.BYTES);
+    long partial = single ? 0 : stream.workspace(splitSum.bytes(splits));
     long target = single ? diffWeights.address() : partial;
     Arguments arguments =
         stream
@@ -292,8 +294,8 @@ final class TiledConvolution implements ConvolutionKernels {
             .pointer(src)
             .pointer(diffDst)
             .pointer(target)
-            .pointer(single ? diffBias.address() : partial + weights * Float.BYTES)
-            .i64(single ? 0 : splitStride)
+            .pointer(single ? diffBias.address() : partial + splitSum.weights() * Float.BYTES)
+            .i64(single ? 0 : splitSum.stride())
             .flag(single && accumulate)
             .flag(columns % 4 == 0 && target % 16 == 0)
             .i32(pixels)
@@ -318,31 +320,16 @@ final class TiledConvolution implements ConvolutionKernels {
     arguments.i32(0);
     stream.launch(tile.kernel(), (long) splits * tilesM * tilesN);
     if (!single) {
-      // struct Conv2dReduceParams
-      stream
-          .arguments()
-          .pointer(partial)
-          .pointer(diffWeights)
-          .pointer(diffBias)
-          .i64(splitStride)
-          .i64(weights)
-          .i32(d.oc())
-          .i32(splits)
-          .flag(accumulate)
-          .flag(diffWeights.address() % 16 == 0);
-      stream.launch(reduce, reduce.blocksFor(Math.ceilDiv(weights + d.oc(), 4L)));
+      splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
     }
   }
 
-  /**
-   * Splits that fill the device twice over, each long enough to hide its start, and a workspace of
-   * bounded size.
-   */
-  private int pixelsPerSplit(TileVariant variant, long tiles, int pixels, long splitStride) {
-    long wanted = Math.ceilDiv(2L * backend.cudaDevice().multiprocessors(), tiles);
-    long room = MOST_WORKSPACE / (splitStride * Float.BYTES);
-    long longEnough = Math.ceilDiv(pixels, 8L * variant.blockK());
-    long splits = Math.max(1, Math.min(wanted, Math.min(room, longEnough)));
+  /** Pixels of a split of the wgrad: whole stages. */
+  private int pixelsPerSplit(Tile tile, int pixels) {
+    TileVariant variant = tile.variant();
+    TileProblem problem =
+        new TileProblem(variant.pass(), d.oc(), (long) taps * d.ic(), pixels, elementBytes);
+    long splits = backend.tiles().splits(variant, tile.resident(), problem);
     long perSplit = Math.ceilDiv(pixels, splits);
     return Math.toIntExact(Math.ceilDiv(perSplit, (long) variant.blockK()) * variant.blockK());
   }

@@ -6,6 +6,7 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** Image by image, location by location. */
 final class ReferenceLocationNorm extends LocationNorm {
@@ -16,9 +17,11 @@ final class ReferenceLocationNorm extends LocationNorm {
   }
 
   @Override
-  protected void runForward(Stream stream, Tensor source, Tensor destination) {
+  protected void runForward(
+      Stream stream, Tensor source, @Nullable Tensor windows, Tensor destination) {
     lifetime.requireOpen(stream);
-    float[] v = Elements.read(source);
+    float[] whole = Elements.read(source);
+    float[] v = windows == null ? whole : cutOut(whole, windows);
     double[] y = Elements.zeros(destination);
     int channels = src().dim(3);
     int locations = src().dim(1) * src().dim(2);
@@ -51,6 +54,28 @@ final class ReferenceLocationNorm extends LocationNorm {
       }
     }
     Elements.store(y, destination);
+  }
+
+  /** The images that the windows show. */
+  private float[] cutOut(float[] v, Tensor windows) {
+    int h = src().dim(1);
+    int w = src().dim(2);
+    int channels = src().dim(3);
+    float[] window = windows.toFloatArray();
+    float[] shown = new float[v.length];
+    for (int n = 0; n < src().dim(0); n++) {
+      for (int y = 0; y < h; y++) {
+        for (int x = 0; x < w; x++) {
+          long fromY = y + (long) window[3 * n];
+          long fromX = (window[3 * n + 2] != 0 ? w - 1 - x : x) + (long) window[3 * n + 1];
+          if (fromY >= 0 && fromY < h && fromX >= 0 && fromX < w) {
+            int from = ((n * h + (int) fromY) * w + (int) fromX) * channels;
+            System.arraycopy(v, from, shown, ((n * h + y) * w + x) * channels, channels);
+          }
+        }
+      }
+    }
+    return shown;
   }
 
   @Override

@@ -7,6 +7,7 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
@@ -70,7 +71,7 @@ class CudaTilesTest {
     }
   }
 
-  /** dst, diff_src, diff_weights and diff_bias. */
+  /** dst, diff_src, diff_weights, diff_bias, and dst with a sum behind the convolution. */
   private static List<float[]> passes(Backend backend, Conv2dDescriptor d, DataType type) {
     SplittableRandom random = new SplittableRandom(d.hashCode());
     List<AutoCloseable> owned = new ArrayList<>();
@@ -87,18 +88,24 @@ class CudaTilesTest {
         upload(backend, stream, random, d.weights(), DataType.F32, Layout.KRSC, owned);
     Tensor diffBias =
         upload(backend, stream, random, d.bias(), DataType.F32, Layout.ROW_MAJOR, owned);
+    Conv2d inner = backend.conv2d(d, type, Rectifier.IDENTITY, HALF);
+    Conv2dSum sum = backend.conv2dSum(inner, 2, 0.5f, HALF);
+    Tensor sumDst = upload(backend, stream, random, d.dst(), type, Layout.NHWC, owned);
     conv.pack(stream, weights, packed);
+    sum.forward(stream, src, packed, bias, diffDst, sumDst);
     conv.forward(stream, src, packed, bias, dst);
     conv.backwardData(stream, diffDst, packed, src, diffSrc, Write.ACCUMULATE);
     conv.backwardWeights(stream, src, diffDst, diffWeights, diffBias, Write.ACCUMULATE);
     List<float[]> results = new ArrayList<>();
-    for (Tensor result : List.of(dst, diffSrc, diffWeights, diffBias)) {
+    for (Tensor result : List.of(dst, diffSrc, diffWeights, diffBias, sumDst)) {
       try (Tensor host = Tensor.allocate(result.shape(), result.type(), result.layout())) {
         backend.copy(stream, result, host);
         stream.synchronize();
         results.add(host.toFloatArray());
       }
     }
+    sum.close();
+    inner.close();
     packed.close();
     conv.close();
     stream.close();

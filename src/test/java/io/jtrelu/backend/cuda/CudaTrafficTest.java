@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
@@ -15,6 +16,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.DynamicTest;
@@ -228,6 +230,39 @@ class CudaTrafficTest {
                 var op = b.own(b.backend.globalMeanPool(src.shape(), type, Rectifier.IDENTITY));
                 expect(b, () -> op.forward(b.stream, src, dst), src.bytes(), dst.bytes(), 0);
               }));
+    }
+    return tests;
+  }
+
+  @TestFactory
+  List<DynamicTest> inputs() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (DataType type : TYPES) {
+      for (int channels : new int[] {1, 3}) {
+        tests.add(
+            test(
+                "location norm of " + channels + " channels " + type,
+                b -> {
+                  Tensor src = b.tensor(DataType.U8, 2, 32, 32, channels);
+                  Tensor dst = b.tensor(type, 2, 32, 32, channels + 1);
+                  var op =
+                      b.own(
+                          b.backend.locationNorm(
+                              src.shape(),
+                              DataType.U8,
+                              type,
+                              new LocationNorm.Settings(
+                                  Collections.nCopies(channels, 0f),
+                                  Collections.nCopies(channels, 1f),
+                                  LocationNorm.Homogeneous.ONE,
+                                  1)));
+                  long warps = src.shape().elements() / channels / 32;
+                  // A warp reads its sectors once per channel, all but the first time from the
+                  // cache, and two constants per channel.
+                  long again = (channels - 1) * src.bytes() / 32 + 2L * channels * warps;
+                  expect(b, () -> op.forward(b.stream, src, dst), src.bytes(), dst.bytes(), again);
+                }));
+      }
     }
     return tests;
   }

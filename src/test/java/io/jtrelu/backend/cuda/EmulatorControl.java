@@ -86,6 +86,21 @@ final class EmulatorControl {
     set("SetMemory", bytes);
   }
 
+  /** Whether counters tell the bytes that a launch touches at least once. */
+  static void footprint(boolean on) {
+    set("SetFootprint", on ? 1 : 0);
+  }
+
+  /** What devices opened from now on say they can do. */
+  static void computeCapability(int major, int minor) {
+    set("SetComputeCapability", major, minor);
+  }
+
+  /** Number of multiprocessors; devices opened from now on have it. */
+  static void multiprocessors(int count) {
+    set("SetMultiprocessors", count);
+  }
+
   /** The n-th allocation from now fails. */
   static void failAllocation(long n) {
     set("FailAllocation", n);

@@ -1,0 +1,504 @@
+package io.jtrelu.backend.cuda;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.backend.cuda.TileVariant.Pass;
+import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/**
+ * The traffic of convolution kernels, and what an H200 could do at best with it. {@code mvn test
+ * -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md} writes the table of a plain
+ * ResNet-50; without the property a few of its layers are measured.
+ *
+ * <p>Tiles are those that the launcher takes at a batch of 256 on 132 multiprocessors; the counters
+ * are of one image of at most 14 x 14 pixels, run with the same tiles.
+ */
+class CudaRooflineTest {
+  private static final String OUTPUT = System.getProperty("jtrelu.traffic", "");
+  private static final int BATCH = 256;
+  private static final int EXTENT = 14;
+  private static final long FEW_PRODUCTS = 15_000_000; // of a layer that every test run measures
+
+  private static final double BANDWIDTH = 4.8e12 * 0.90; // bytes per second
+  private static final double TENSOR_SHARE = 0.63; // what mma.sync reaches on this generation
+  private static final double FFMA_SHARE = 0.75;
+
+  /** Peak multiply-adds per second, and the share that is assumed to be reached. */
+  private static double rate(String type) {
+    return switch (type) {
+      case "bf16" -> 989.4e12 / 2 * TENSOR_SHARE;
+      case "tf32" -> 494.7e12 / 2 * TENSOR_SHARE;
+      default -> 66.9e12 / 2 * FFMA_SHARE;
+    };
+  }
+
+  /** A convolution of the net, and how often it occurs. */
+  private record ConvLayer(String name, int times, Conv2dDescriptor d) {}
+
+  private static ConvLayer layer(
+      String name, int times, int extent, int ic, int oc, int kernel, int stride) {
+    return new ConvLayer(
+        name, times, Conv2dDescriptor.same(BATCH, extent, extent, ic, oc, kernel, stride));
+  }
+
+  /** ResNet-50 without shortcuts; images have a homogeneous channel. */
+  private static final List<ConvLayer> PLAIN_RESNET_50 =
+      List.of(
+          layer("stem", 1, 224, 4, 64, 7, 2),
+          layer("1-first", 1, 56, 64, 64, 1, 1),
+          layer("1-3x3", 3, 56, 64, 64, 3, 1),
+          layer("1-expand", 3, 56, 64, 256, 1, 1),
+          layer("1-reduce", 2, 56, 256, 64, 1, 1),
+          layer("2-first", 1, 56, 256, 128, 1, 1),
+          layer("2-down", 1, 56, 128, 128, 3, 2),
+          layer("2-3x3", 3, 28, 128, 128, 3, 1),
+          layer("2-expand", 4, 28, 128, 512, 1, 1),
+          layer("2-reduce", 3, 28, 512, 128, 1, 1),
+          layer("3-first", 1, 28, 512, 256, 1, 1),
+          layer("3-down", 1, 28, 256, 256, 3, 2),
+          layer("3-3x3", 5, 14, 256, 256, 3, 1),
+          layer("3-expand", 6, 14, 256, 1024, 1, 1),
+          layer("3-reduce", 5, 14, 1024, 256, 1, 1),
+          layer("4-first", 1, 14, 1024, 512, 1, 1),
+          layer("4-down", 1, 14, 512, 512, 3, 2),
+          layer("4-3x3", 2, 7, 512, 512, 3, 1),
+          layer("4-expand", 3, 7, 512, 2048, 1, 1),
+          layer("4-reduce", 2, 7, 2048, 512, 1, 1));
+
+  /** What is known of one pass of one layer. */
+  private record Row(
+      ConvLayer layer,
+      TileVariant tile,
+      long requested,
+      long touched,
+      long minimum,
+      double loadEfficiency,
+      double storeEfficiency,
+      long conflicts,
+      long products,
+      long padded,
+      String registers,
+      String spills,
+      double bytesAtBatch,
+      double productsAtBatch) {
+    double memorySeconds() {
+      return bytesAtBatch / BANDWIDTH;
+    }
+
+    double productSeconds() {
+      return productsAtBatch / rate(tile.type());
+    }
+
+    double seconds() {
+      return Math.max(memorySeconds(), productSeconds());
+    }
+  }
+
+  private boolean emulated;
+
+  @BeforeEach
+  void device() {
+    EmulatedSubject.openPlain().close(); // loads the driver, or skips the test
+    emulated = true;
+    EmulatorControl.footprint(true);
+  }
+
+  @AfterEach
+  void reset() {
+    if (!emulated) {
+      return;
+    }
+    EmulatorControl.footprint(false);
+    EmulatorControl.multiprocessors(8);
+    EmulatorControl.computeCapability(8, 0);
+    System.clearProperty(CudaBackend.TILE_PROPERTY);
+    System.clearProperty(CudaBackend.TF32_PROPERTY);
+  }
+
+  @Test
+  void convolutions() throws IOException {
+    EmulatorControl.multiprocessors(132);
+    EmulatorControl.computeCapability(9, 0);
+    Map<String, String[]> compiled = compiled();
+    StringBuilder text = new StringBuilder();
+    for (String type : List.of("bf16", "tf32", "f32")) {
+      System.setProperty(CudaBackend.TF32_PROPERTY, Boolean.toString(type.equals("tf32")));
+      List<Row> rows = new ArrayList<>();
+      try (CudaBackend backend = (CudaBackend) EmulatedSubject.openPlain()) {
+        for (ConvLayer layer : PLAIN_RESNET_50) {
+          if (!OUTPUT.isEmpty() || small(layer.d()).multiplyAdds() <= FEW_PRODUCTS) {
+            rows.addAll(measure(backend, layer, type.equals("bf16"), compiled));
+          }
+        }
+      }
+      rows.forEach(CudaRooflineTest::check);
+      text.append(table(type, rows));
+    }
+    publish(text.toString());
+  }
+
+  private static void check(Row row) {
+    String what = row.tile().name() + " on " + row.layer().name();
+    assertEquals(0, row.conflicts(), what + ": bank conflicts");
+    if (!row.layer().name().equals("stem")) { // its source has fewer channels than fill a sector
+      assertTrue(row.loadEfficiency() >= 0.95, what + ": loads use " + row.loadEfficiency());
+      assertTrue(row.storeEfficiency() >= 0.95, what + ": stores use " + row.storeEfficiency());
+      if (row.tile().type().equals("f32")) { // some of its FMAs are the epilogue's
+        assertTrue(
+            row.products() >= row.padded() && row.products() <= 1.03 * row.padded(),
+            what + ": products " + row.products() + " of " + row.padded());
+      } else {
+        assertEquals(row.padded(), row.products(), what + ": products");
+      }
+    }
+    // Packed weights are padded to whole stages; a stride may leave pixels of the source out.
+    assertTrue(row.touched() <= 1.01 * row.minimum() + 4096, what + ": bytes " + row.touched());
+    assertTrue(row.requested() >= row.touched(), what + ": requested " + row.requested());
+    assertTrue(row.spills().equals("0") || row.spills().equals("-"), what + ": spills");
+  }
+
+  private static Conv2dDescriptor small(Conv2dDescriptor d) {
+    int extent = Math.min(EXTENT, d.h());
+    return Conv2dDescriptor.same(1, extent, extent, d.ic(), d.oc(), d.kh(), d.strideH());
+  }
+
+  private static List<Row> measure(
+      CudaBackend backend, ConvLayer layer, boolean half, Map<String, String[]> compiled) {
+    DataType type = half ? DataType.BF16 : DataType.F32;
+    Rectifier phi = Rectifier.tailored(0.4);
+    List<TileVariant> tiles =
+        new TiledConvolution(backend, layer.d(), type, Rectifier.IDENTITY).chosen();
+    System.setProperty(
+        CudaBackend.TILE_PROPERTY,
+        String.join(",", tiles.stream().map(TileVariant::name).toList()));
+    Conv2dDescriptor d = small(layer.d());
+    boolean first = layer.name().equals("stem");
+    List<Row> rows = new ArrayList<>();
+    try (Stream stream = backend.newStream();
+        Conv2d conv = backend.conv2d(d, type, phi, first ? Rectifier.IDENTITY : phi);
+        PackedWeights packed = conv.newPackedWeights();
+        Tensor weights = backend.allocate(d.weights(), DataType.F32, Layout.KRSC);
+        Tensor bias = backend.allocate(d.bias(), DataType.F32, Layout.ROW_MAJOR);
+        Tensor src = backend.allocate(d.src(), type, Layout.NHWC);
+        Tensor dst = backend.allocate(d.dst(), type, Layout.NHWC);
+        Tensor diffSrc = backend.allocate(d.src(), type, Layout.NHWC);
+        Tensor diffWeights = backend.allocate(d.weights(), DataType.F32, Layout.KRSC);
+        Tensor diffBias = backend.allocate(d.bias(), DataType.F32, Layout.ROW_MAJOR)) {
+      conv.pack(stream, weights, packed);
+      for (TileVariant tile : tiles) {
+        if (first && tile.pass() == Pass.DGRAD) {
+          continue; // images have no gradient
+        }
+        stream.synchronize();
+        EmulatorControl.clearCounters();
+        switch (tile.pass()) {
+          case FPROP -> conv.forward(stream, src, packed, bias, dst);
+          case DGRAD -> conv.backwardData(stream, dst, packed, src, diffSrc, Write.OVERWRITE);
+          case WGRAD ->
+              conv.backwardWeights(stream, src, dst, diffWeights, diffBias, Write.OVERWRITE);
+        }
+        stream.synchronize();
+        JsonNode c = EmulatorControl.counters().getFirst();
+        assertEquals(tile.name(), c.get("kernel").asText());
+        String[] registers = compiled.getOrDefault(tile.name(), new String[] {"-", "-"});
+        int splits =
+            tile.pass() == Pass.WGRAD
+                ? c.get("grid").get(0).asInt() / (int) problem(tile.pass(), d, type).tiles(tile)
+                : 1;
+        rows.add(
+            new Row(
+                layer,
+                tile,
+                c.get("globalLoadBytes").asLong() + c.get("globalStoreBytes").asLong(),
+                c.get("globalLoadFootprint").asLong() + c.get("globalStoreFootprint").asLong(),
+                minimum(tile.pass(), d, type, splits),
+                ratio(c, "globalLoadSectorsMinimum", "globalLoadSectors"),
+                ratio(c, "globalStoreSectorsMinimum", "globalStoreSectors"),
+                c.get("sharedLoadBankConflicts").asLong()
+                    + c.get("sharedStoreBankConflicts").asLong(),
+                c.get(tile.type().equals("f32") ? "fusedMultiplyAdds" : "tensorMultiplyAdds")
+                    .asLong(),
+                padded(tile, d, type),
+                registers[0],
+                registers[1],
+                minimum(tile.pass(), layer.d(), type, 1),
+                padded(tile, layer.d(), type)));
+      }
+    } finally {
+      System.clearProperty(CudaBackend.TILE_PROPERTY);
+    }
+    return rows;
+  }
+
+  private static double ratio(JsonNode counters, String part, String whole) {
+    return counters.get(part).asDouble() / counters.get(whole).asDouble();
+  }
+
+  private static long roundUp(long value, long unit) {
+    return Math.ceilDiv(value, unit) * unit;
+  }
+
+  private static TileProblem problem(Pass pass, Conv2dDescriptor d, DataType type) {
+    long out = (long) d.n() * d.oh() * d.ow();
+    long in = (long) d.n() * d.h() * d.w();
+    long taps = (long) d.kh() * d.kw();
+    return switch (pass) {
+      case FPROP -> new TileProblem(pass, out, d.oc(), taps * d.ic(), type.bytes());
+      case DGRAD -> new TileProblem(pass, in, d.ic(), taps * d.oc(), type.bytes());
+      case WGRAD -> new TileProblem(pass, d.oc(), taps * d.ic(), out, type.bytes());
+    };
+  }
+
+  /** Every operand once: activations, packed weights (wgrad: F32 sums of each split), bias. */
+  private static long minimum(Pass pass, Conv2dDescriptor d, DataType type, int splits) {
+    long src = d.src().elements() * type.bytes();
+    long dst = d.dst().elements() * type.bytes();
+    long weights = d.weights().elements();
+    return switch (pass) {
+      case FPROP -> src + dst + weights * type.bytes() + 4L * d.oc();
+      case DGRAD -> 2 * src + dst + weights * type.bytes();
+      case WGRAD -> src + dst + splits * 4L * (weights + d.oc());
+    };
+  }
+
+  /** Products of the problem padded to whole tiles and stages; see cuda/README.md. */
+  private static long padded(TileVariant v, Conv2dDescriptor d, DataType type) {
+    long area = (long) v.blockM() * v.blockN();
+    int unit = 16 / type.bytes();
+    long taps = (long) d.kh() * d.kw();
+    return switch (v.pass()) {
+      case FPROP -> {
+        long depth = taps * (v.stem() ? d.ic() : roundUp(d.ic(), unit));
+        yield problem(v.pass(), d, type).tiles(v) * area * roundUp(depth, v.blockK());
+      }
+      case DGRAD -> {
+        // Pixels of a phase (y mod stride, x mod stride) are reached by the same taps.
+        int s = d.strideH();
+        long pixels = (long) d.n() * Math.ceilDiv(d.h(), s) * Math.ceilDiv(d.w(), s);
+        long tiles =
+            Math.ceilDiv(pixels, (long) v.blockM()) * Math.ceilDiv((long) d.ic(), v.blockN());
+        long depth = 0;
+        for (int y = 0; y < s; y++) {
+          for (int x = 0; x < s; x++) {
+            long reached = (long) Math.ceilDiv(d.kh() - y, s) * Math.ceilDiv(d.kw() - x, s);
+            depth += roundUp(reached * roundUp(d.oc(), unit), v.blockK());
+          }
+        }
+        yield tiles * area * depth;
+      }
+      case WGRAD -> {
+        long pixels = roundUp((long) d.n() * d.oh() * d.ow(), v.blockK());
+        // The bias is a product with eight columns of ones.
+        long bias = v.type().equals("f32") ? 0 : pixels * roundUp(d.oc(), v.blockM()) * 8;
+        yield problem(v.pass(), d, type).tiles(v) * area * pixels + bias;
+      }
+    };
+  }
+
+  /** Registers and spilled bytes of each kernel on sm_90, as the compiler printed them. */
+  private static Map<String, String[]> compiled() throws IOException {
+    Map<String, String[]> table = new HashMap<>();
+    Path file = Path.of("target", "cuda", "ptxas.txt");
+    if (Files.exists(file)) {
+      for (String line : Files.readAllLines(file)) {
+        String[] word = line.trim().split("\\s+", -1);
+        if (word.length == 6 && word[1].equals("sm_90")) {
+          table.put(word[0], new String[] {word[2], word[5]});
+        }
+      }
+    }
+    return table;
+  }
+
+  private static String table(String type, List<Row> rows) {
+    StringBuilder text = new StringBuilder();
+    text.append(String.format("%n## %s%n%n", type))
+        .append("| layer | kernel | requested KB | touched KB | minimum KB | sectors used, loads /")
+        .append(" stores | bank conflicts | products 10^6 | padded 10^6 | useful | registers |")
+        .append(" spills | shared KB | bound µs | by |\n")
+        .append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+    double seconds = 0;
+    double products = 0;
+    double memory = 0;
+    for (Row row : rows) {
+      double useful = row.layer().d().multiplyAdds() / row.productsAtBatch();
+      text.append(
+          String.format(
+              Locale.ROOT,
+              "| %s | %s | %.0f | %.0f | %.0f | %.2f / %.2f | %d | %.2f | %.2f | %.0f %% | %s | %s"
+                  + " | %d | %.0f | %s |%n",
+              row.layer().name(),
+              row.tile().name().replace("conv2d_", ""),
+              row.requested() / 1e3,
+              row.touched() / 1e3,
+              row.minimum() / 1e3,
+              row.loadEfficiency(),
+              row.storeEfficiency(),
+              row.conflicts(),
+              row.products() / 1e6,
+              row.padded() / 1e6,
+              100 * useful,
+              row.registers(),
+              row.spills(),
+              row.tile().sharedMemory() >> 10,
+              row.seconds() * 1e6,
+              row.memorySeconds() > row.productSeconds() ? "memory" : "products"));
+      seconds += row.layer().times() * row.seconds();
+      products += row.layer().times() * row.productSeconds();
+      memory += row.layer().times() * row.memorySeconds();
+    }
+    if (rows.size() == 3 * PLAIN_RESNET_50.size() - 1) {
+      text.append(
+          String.format(
+              Locale.ROOT,
+              "%nAll convolutions of a training step, %d images: at least %.1f ms, so at most %.0f"
+                  + " images/s; products alone %.1f ms, memory alone %.1f ms.%n",
+              BATCH,
+              seconds * 1e3,
+              BATCH / seconds,
+              products * 1e3,
+              memory * 1e3));
+    }
+    return text.toString();
+  }
+
+  private static void publish(String tables) throws IOException {
+    if (OUTPUT.isEmpty()) {
+      System.out.print(tables);
+      return;
+    }
+    String text =
+        String.format(
+            Locale.ROOT,
+            """
+        # Traffic of the convolution kernels
+
+        Counted by the emulated device, not measured on a GPU. Made by
+
+        ```
+        mvn test -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md
+        ```
+
+        The layers are those of a plain ResNet-50 at 224 x 224. The tiles are what the cost model takes
+        at a batch of %d on a device of 132 multiprocessors; the counters are of one image of at most
+        %d x %d pixels, run with the same tiles. `CudaRooflineTest` holds some of the layers to the
+        table's properties in every run of the tests.
+
+        - requested: bytes of all loads and stores. A 3x3 convolution asks for each source element
+          nine times, and tiles for weights again and again; caches answer.
+        - touched: bytes read or written at least once. minimum: every operand once (wgrad: the
+          partial sums of its splits too). A stride of 2 leaves pixels out, so touched may be less.
+        - sectors used: bytes asked for in sectors of 32 bytes, over sectors. The stem reads elements of 2
+          bytes one by one, and leaves it to the cache to put them together.
+        - products: multiply-adds executed; padded: those of the problem rounded up to whole tiles and
+          stages (wgrad: and a product with ones, for the bias). f32: FMAs, a few of them elsewhere.
+        - useful: multiply-adds of the definition over padded ones, at the batch of %d.
+        - registers and spills: ptxas for sm_90.
+        - bound: the longer of minimum bytes at %.2f TB/s (90 %% of an H200's 4.8) and padded products at
+          %.0f %% of the tensor cores' peak (989 TFLOP/s bf16, 495 tf32: what mma.sync is limited to) or
+          %.0f %% of 66.9 TFLOP/s for f32, at the batch of %d. It is a bound, not a forecast.
+
+        ## Passes per layer
+
+        A layer of a plain chain in training reads and writes %s activation tensors: fprop reads src and
+        writes dst (2); dgrad reads diff_dst and src, for the derivative of the activation below, and
+        writes diff_src (3); wgrad, which sums the bias gradient too, reads src and diff_dst (2). Counted
+        as the bytes that one more layer touches per image.
+        """,
+            BATCH,
+            EXTENT,
+            EXTENT,
+            BATCH,
+            BANDWIDTH / 1e12,
+            100 * TENSOR_SHARE,
+            100 * FFMA_SHARE,
+            BATCH,
+            String.format(Locale.ROOT, "%.2f", passes(DataType.BF16)));
+    Files.writeString(Path.of(OUTPUT), text + tables);
+  }
+
+  /** The scheme of docs/cuda-traffic.md: no elementwise pass is left in a plain chain. */
+  @Test
+  void passesPerLayer() {
+    for (DataType type : List.of(DataType.BF16, DataType.F32)) {
+      double passes = passes(type);
+      assertTrue(passes <= 7, type + ": " + passes + " passes");
+      assertTrue(passes > 6, type + ": " + passes + " passes cannot be: two tensors are written");
+    }
+  }
+
+  /** Bytes that one more layer touches for one more image, over those of its activation. */
+  private static double passes(DataType type) {
+    EmulatorControl.multiprocessors(
+        1); // so few that the splits of wgrad do not grow with the batch
+    long images = 8;
+    long shallow = touched(2, 2 * images, type) - touched(2, images, type);
+    long deep = touched(3, 2 * images, type) - touched(3, images, type);
+    return (deep - shallow) / (double) (images * EXTENT * EXTENT * 64 * type.bytes());
+  }
+
+  /** Bytes touched by all kernels of a training step of a plain chain. */
+  private static long touched(int depth, long batch, DataType type) {
+    Network network =
+        Networks.plain(
+                "chain",
+                new Layer.Extent(EXTENT, EXTENT, 8),
+                10,
+                List.of(new Networks.Stage(depth, 64, 1)),
+                0)
+            .with(TransformedActivation.rectifier(0.5, Math.sqrt(1.6)));
+    Program.Options options = new Program.Options(type, 0.1f, true, 1);
+    try (Backend backend = EmulatedSubject.openPlain();
+        Stream stream = backend.newStream();
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters gradients = Parameters.allocate(network, backend);
+        Program program = new Program(network, backend, (int) batch, options);
+        Program.Workspace workspace = program.newWorkspace(stream);
+        Tensor images =
+            backend.allocate(Shape.of((int) batch, EXTENT, EXTENT, 8), type, Layout.NHWC);
+        Tensor labels = backend.allocate(Shape.of((int) batch), DataType.I32, Layout.ROW_MAJOR)) {
+      program.load(stream, parameters);
+      stream.synchronize();
+      EmulatorControl.clearCounters();
+      workspace.forward(images, 0);
+      workspace.loss(labels, 1);
+      workspace.backward(gradients, Write.OVERWRITE);
+      stream.synchronize();
+      long bytes = 0;
+      for (JsonNode launch : EmulatorControl.counters()) {
+        bytes += launch.get("globalLoadFootprint").asLong();
+        bytes += launch.get("globalStoreFootprint").asLong();
+      }
+      return bytes;
+    }
+  }
+}
