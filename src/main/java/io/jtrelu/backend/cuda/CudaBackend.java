@@ -8,6 +8,7 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.MaxPool2d;
@@ -193,6 +194,19 @@ final class CudaBackend implements Backend {
   }
 
   @Override
+  public Tensor allocateOnHost(Shape shape, DataType type, Layout layout) {
+    lifetime.requireOpen();
+    long bytes = Tensor.byteSize(shape, type);
+    return Tensor.owning(PinnedMemory.allocate(context, bytes), shape, type, layout);
+  }
+
+  @Override
+  public Event newEvent() {
+    lifetime.requireOpen();
+    return new CudaEvent(this, context);
+  }
+
+  @Override
   public MemoryStatistics memory() {
     return pool.statistics();
   }
@@ -230,7 +244,7 @@ final class CudaBackend implements Backend {
       }
     } else if (src.type() == dst.type()) {
       if (fromHost) {
-        on.upload(src.segment(), to, src.bytes());
+        upload(on, src, to);
       } else if (toHost) {
         on.download(from, dst.segment(), src.bytes());
       } else {
@@ -238,7 +252,7 @@ final class CudaBackend implements Backend {
       }
     } else if (fromHost) {
       long raw = on.workspace(src.bytes());
-      on.upload(src.segment(), raw, src.bytes());
+      upload(on, src, raw);
       convert(on, raw, src.type(), to, dst.type(), elements);
     } else if (toHost) {
       long converted = on.workspace(dst.bytes());
@@ -247,6 +261,10 @@ final class CudaBackend implements Backend {
     } else {
       convert(on, from, src.type(), to, dst.type(), elements);
     }
+  }
+
+  private static void upload(CudaStream on, Tensor src, long to) {
+    on.upload(src.segment(), to, src.bytes(), src.memory() instanceof PinnedMemory);
   }
 
   private boolean isHost(String operand, Tensor tensor) {
