@@ -52,7 +52,7 @@ interface Steps extends AutoCloseable {
    * Submits a pass.
    *
    * @param images host NHWC [batch, h, w, c], F32; read before this returns, or (where {@link
-   *     #ahead} is 0) used until its figures are taken
+   *     #ahead} is 0) to stay as they are until the next pass is submitted
    * @param labels host I32 [batch]
    * @throws IllegalStateException if more than {@link #ahead} passes are under way
    */

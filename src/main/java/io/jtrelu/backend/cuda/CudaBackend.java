@@ -37,6 +37,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
+import org.jspecify.annotations.Nullable;
 
 /** One GPU: see the package page. Thread-safe. */
 final class CudaBackend implements Backend {
@@ -220,6 +221,8 @@ final class CudaBackend implements Backend {
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     CudaStream on = own(stream);
+    requirePresent("copy", "src", src);
+    requirePresent("copy", "dst", dst);
     if (src.shape().elements() != dst.shape().elements()) {
       throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
     }
@@ -275,6 +278,12 @@ final class CudaBackend implements Backend {
     return false;
   }
 
+  private static void requirePresent(String operation, String operand, @Nullable Tensor tensor) {
+    if (tensor == null) { // a caller without null checks
+      throw new OperandException(operation + ": " + operand + " is null");
+    }
+  }
+
   private void requireHere(String operation, String operand, Tensor tensor) {
     if (!tensor.device().equals(device)) {
       throw new OperandException(
@@ -294,6 +303,7 @@ final class CudaBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     CudaStream on = own(stream);
+    requirePresent("fill", "dst", dst);
     requireHere("fill", "dst", dst);
     int pattern =
         switch (dst.type()) {
