@@ -19,8 +19,9 @@ final class CudaEvent implements Event {
     this.backend = backend;
     this.context = context;
     context.enter();
-    check(
-        JCudaDriver.cuEventCreate(handle, CUevent_flags.CU_EVENT_DISABLE_TIMING), "cuEventCreate");
+    // The host sleeps while it waits: data loaders want its core.
+    int flags = CUevent_flags.CU_EVENT_DISABLE_TIMING | CUevent_flags.CU_EVENT_BLOCKING_SYNC;
+    check(JCudaDriver.cuEventCreate(handle, flags), "cuEventCreate");
   }
 
   @Override
