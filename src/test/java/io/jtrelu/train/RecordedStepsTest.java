@@ -46,7 +46,7 @@ class RecordedStepsTest {
     x = b.globalMeanPool("pool", x);
     x = b.dropout("drop", x, 0.2f);
     b.linear("logits", x, CLASSES);
-    return b.build();
+    return b.build().with(TransformedActivation.rectifier(0.3, 1.2));
   }
 
   private static TrainingConfig config(Optimizer.Kind optimizer) {
@@ -89,9 +89,7 @@ class RecordedStepsTest {
       parameters = own(Parameters.allocate(network, backend));
       gradients = own(Parameters.allocate(network, backend));
       optimizer = own(new Optimizer(network, backend, config(kind)));
-      Program.Options options =
-          new Program.Options(
-              TransformedActivation.rectifier(0.3, 1.2), DataType.F32, 0.1f, true, 5);
+      Program.Options options = new Program.Options(DataType.F32, 0.1f, true, 5);
       steps =
           own(
               recorded
