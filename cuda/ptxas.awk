@@ -4,7 +4,11 @@ BEGIN {
   printf "%-48s %-8s %9s %7s %7s %7s\n", "kernel", "arch", "registers", "shared", "stack", "spills"
 }
 FILENAME ~ /local-memory.txt$/ {
-  if ($0 !~ /^#/ && NF > 0) allowed[$1] = 1
+  if ($0 !~ /^#/ && NF == 1) {
+    printf "cuda: local-memory.txt lists %s without a reason\n", $1 > "/dev/stderr"
+    failed = 1
+  }
+  if ($0 !~ /^#/ && NF > 1) allowed[$1] = 1
   next
 }
 /Compiling entry function/ {

@@ -3,6 +3,8 @@
 //   out[i] = [out[i] +] (uniform_i >= rate ? factor * in[i] : 0)            out may be in
 //   uniform_i = element i of the Philox stream (seed, sequence); factor = 1 / (1 - rate)
 //
+// The sequence number is read from memory, low word first, so that a captured launch takes another
+// mask each time it runs.
 // Shapes: any, flat. Threads: 256, each 4 packs of 16 bytes; a pack of 4 elements is one Philox
 // block. No shared memory; aims at 64 registers. Bound: memory (2 passes, 3 when accumulating) for
 // 16-bit types, about balanced with the integer pipe. Limits: none. Oracle: DropoutContract.
@@ -12,9 +14,9 @@
 struct DropoutParameters {
   const void* in;
   void* out;
+  const unsigned* sequence;
   long long n;
   unsigned long long seed;
-  unsigned long long sequence;
   float rate;
   float factor;
   int accumulate;
@@ -24,11 +26,13 @@ template <int INPUTS, typename T>
 __device__ __forceinline__ void drop(const T* const (&in)[INPUTS], T* out,
                                      const DropoutParameters& p) {
   constexpr int N = kPackOf<T>;
+  const unsigned long long sequence =
+      p.sequence[0] | static_cast<unsigned long long>(p.sequence[1]) << 32;
   map_packs<N>(in, out, p.n, [&](long long i, const float (&x)[INPUTS][N], float (&y)[N]) {
 #pragma unroll
     for (int quad = 0; quad < N / 4; ++quad) {
       const PhiloxBlock block =
-          philox(p.seed, p.sequence, static_cast<unsigned long long>(i) / 4 + quad);
+          philox(p.seed, sequence, static_cast<unsigned long long>(i) / 4 + quad);
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
         const int lane = quad * 4 + w;

@@ -2,13 +2,15 @@
 //
 //   gradient_norm   partial[b] = sum of g^2 over the elements of block b, in double; then one block
 //                   adds the partials in order: result = { norm, min(1, max_norm / norm) }, the
-//                   factor NaN where the norm is not finite, so that no host round trip is needed
+//                   factor NaN where the norm is not finite or the factor was NaN before
 //   sgd             g = scale * gradient + decay * w;  v = momentum * v + g
 //                   w -= rate * (nesterov ? g + momentum * v : v)
 //   adam            g = scale * gradient;  m = b1*m + (1-b1)*g;  v = b2*v + (1-b2)*g^2
 //                   w -= rate * ((m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + epsilon) + decay * w)
 //
-// All arrays are float; rate, t and scale lie on the device. The division of the norm over blocks
+// All arrays are float; rate, t and scale lie on the device. A scale of NaN leaves everything as it
+// is: neither a bad step nor those queued behind it change anything, and no host need look before the
+// next is queued. The division of the norm over blocks
 // depends on n alone, so a result repeats bitwise on every device. Threads: 256, 4 packs of 16 bytes
 // (optimisers: one pack of each array); aims at 64 registers. Bound: memory; 1 pass, 5, and 7.
 // Limits: none. Oracle: GradientNormContract, SgdContract, AdamContract.
@@ -66,8 +68,9 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) {
     const float norm = static_cast<float>(sqrt(sum));
     const bool finite = norm <= 3.402823466e38f;
+    const bool good = finite && !isnan(p.result[1]);
     p.result[0] = norm;
-    p.result[1] = finite ? fminf(1.0f, p.max_norm / norm) : __uint_as_float(0x7fffffffu);
+    p.result[1] = good ? fminf(1.0f, p.max_norm / norm) : __uint_as_float(0x7fffffffu);
   }
 }
 
@@ -90,8 +93,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   if (i >= p.n) {
     return;
   }
-  const float rate = *p.rate;
   const float scale = *p.scale;
+  if (isnan(scale)) {
+    return;
+  }
+  const float rate = *p.rate;
   Pack<float, 4> w = load<4>(p.parameters, i, p.n, vector);
   const Pack<float, 4> gradient = load<4>(p.gradient, i, p.n, vector);
   Pack<float, 4> v = load<4>(p.velocity, i, p.n, vector);
@@ -147,8 +153,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   if (i >= p.n) {
     return;
   }
-  const float rate = p.scalars[0];
   const float scale = *p.scale;
+  if (isnan(scale)) {
+    return;
+  }
+  const float rate = p.scalars[0];
   Pack<float, 4> w = load<4>(p.parameters, i, p.n, vector);
   const Pack<float, 4> gradient = load<4>(p.gradient, i, p.n, vector);
   Pack<float, 4> m = load<4>(p.moment1, i, p.n, vector);

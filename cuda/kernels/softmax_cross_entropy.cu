@@ -4,7 +4,8 @@
 //   losses[i] = -sum_k t_k log p_k;  diff[i] = gradient_scale * (p - t)
 //   correct[i] = 1 if label is the first largest logit
 //
-// A label of -1: all three are 0. Any other label outside [0, classes): loss and gradient NaN.
+// A label of -1: all three are 0. Any other label outside [0, classes): loss NaN. Where a loss is not
+// finite the row's gradient is NaN, so that the norm of the gradient tells of it.
 // A warp owns a row and passes over it three times (maximum; sums; gradient); a row of 1000 classes
 // stays in L1. diff may be logits: a lane reads each element before it writes it, and the label's
 // logit is read before anything is written. Threads: 128 = 4 rows; no shared memory; aims at 40
@@ -67,15 +68,18 @@ __device__ __forceinline__ void softmax_cross_entropy(const SoftmaxCrossEntropyP
   total = warp_sum(total);
   const bool any_beaten = __any_sync(0xffffffffu, beaten);
   const float spread = p.smoothing / static_cast<float>(p.classes);
+  const float expected = (1.0f - p.smoothing) * (labelled - maximum) +
+                         (p.smoothing > 0 ? spread * total : 0.0f);
+  const float loss = logf(exponentials) - expected;
+  const bool finite = fabsf(loss) <= 3.402823466e38f;
+  const float scale = finite ? p.gradient_scale : __uint_as_float(0x7fffffffu);
   for (int k = lane; k < p.classes; k += 32) {
     const float probability = expf(widen(x[k]) - maximum) / exponentials;
     const float target = (k == label ? 1.0f - p.smoothing : 0.0f) + spread;
-    diff[k] = narrow<T>(p.gradient_scale * (probability - target));
+    diff[k] = narrow<T>(scale * (probability - target));
   }
   if (lane == 0) {
-    const float expected = (1.0f - p.smoothing) * (labelled - maximum) +
-                           (p.smoothing > 0 ? spread * total : 0.0f);
-    p.losses[row] = logf(exponentials) - expected;
+    p.losses[row] = loss;
     p.correct[row] = any_beaten ? 0 : 1;
   }
 }

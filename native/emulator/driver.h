@@ -1,6 +1,7 @@
 // State behind the driver API. One lock serialises all calls; work is done when it is enqueued, so streams never lag.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -77,7 +78,7 @@ struct Settings {
   uint64_t seed = 0, instructionLimit = 1ull << 32;
   bool strict = true, footprint = false;
   int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
-  int failLaunchCode = 0, deviceLost = 0;
+  int failLaunchCode = 0, deviceLost = 0, driverVersion = 13000;
 };
 
 struct Driver {
@@ -97,6 +98,7 @@ struct Driver {
   StreamObject defaultStream;
   uint64_t nextId = 1;
   int capturesGlobal = 0;
+  std::map<std::string, uint64_t> calls;  // of the API that need a context, by name
 
   StreamObject* stream(void* handle);
   size_t sharedOptIn() const;
@@ -122,8 +124,10 @@ CUresult runNode(Node& n);
   std::lock_guard lock(d.mutex);                                                 \
   if (!d.initialised) return CUDA_ERROR_NOT_INITIALIZED;                         \
   (void)d
-#define ENTER_CONTEXT()                                                          \
+#define ENTER_CONTEXT() ENTER_CONTEXT_OF(__func__)
+#define ENTER_CONTEXT_OF(call)                                                   \
   ENTER();                                                                       \
+  d.calls[call]++;                                                               \
   if (::emu::contextStack().empty()) return CUDA_ERROR_INVALID_CONTEXT;          \
   if (d.settings.deviceLost) return d.settings.deviceLost;                       \
   ::emu::Context* context = ::emu::contextStack().back();                        \

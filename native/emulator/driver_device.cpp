@@ -15,7 +15,7 @@ CUDA_EXPORT CUresult cuInit(unsigned flags) {
 }
 CUDA_EXPORT CUresult cuDriverGetVersion(int* version) {
   if (!version) return CUDA_ERROR_INVALID_VALUE;
-  *version = 13000;
+  *version = driver().settings.driverVersion;
   return CUDA_SUCCESS;
 }
 CUDA_EXPORT CUresult cuDeviceGetCount(int* count) {

@@ -80,12 +80,12 @@ CUresult checkCapture(CUresult refused) {
   return CUDA_SUCCESS;
 }
 CUresult copySync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice) {
-  ENTER_CONTEXT();
+  ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return copyNow(call, to, from, bytes, toDevice, fromDevice);
 }
 CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice, void* stream) {
-  ENTER_CONTEXT();
+  ENTER_CONTEXT_OF(call);
   Node n;
   n.kind = Node::Memcpy;
   n.work = [=] { return copyNow(call, to, from, bytes, toDevice, fromDevice); };
@@ -107,12 +107,12 @@ CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value,
   return CUDA_SUCCESS;
 }
 CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height) {
-  ENTER_CONTEXT();
+  ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return fillNow(call, at, pitch, value, size, width, height);
 }
 CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height, void* stream) {
-  ENTER_CONTEXT();
+  ENTER_CONTEXT_OF(call);
   Node n;
   n.kind = Node::Memset;
   n.memset = {at, pitch, value, size, width, height};

@@ -34,6 +34,9 @@ size_t jtreluEmulatorReportsJson(char* buffer, size_t capacity);
 /* --- counters: an array of objects, one for each of the last 4096 launches, oldest first --- */
 size_t jtreluEmulatorCountersJson(char* buffer, size_t capacity);
 void jtreluEmulatorCountersClear(void);
+/* Calls of the driver API since the counters were cleared, an object {name: count}: those that need a context, by the name without
+ * version for copies and fills (cuMemcpyHtoDAsync) and with it for others (cuMemAlloc_v2). */
+size_t jtreluEmulatorCallsJson(char* buffer, size_t capacity);
 /* Launches since the counters were cleared. */
 uint64_t jtreluEmulatorLaunchCount(void);
 
@@ -48,6 +51,8 @@ void jtreluEmulatorSetThreads(int threads);
 void jtreluEmulatorSetStrict(int strict);
 /* Default 8.0. PTX for a newer target is refused. */
 void jtreluEmulatorSetComputeCapability(int major, int minor);
+/* The CUDA version that the driver claims to support; default 13000. */
+void jtreluEmulatorSetDriverVersion(int version);
 /* Default 8. */
 void jtreluEmulatorSetMultiprocessors(int count);
 /* Default 4 GiB. Also JTRELU_EMULATOR_MEMORY_MIB. */

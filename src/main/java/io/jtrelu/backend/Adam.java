@@ -67,7 +67,8 @@ public abstract class Adam implements Operation {
    * @param moment1 first moment, zero before the first step
    * @param moment2 second moment, zero before the first step
    * @param scalars F32, two elements on the device: learning rate, and the step number t (from 1)
-   * @param gradientScale one element, on the device
+   * @param gradientScale one element, on the device: the second of {@link GradientNorm}'s result.
+   *     Where it is NaN, nothing changes
    */
   public final void step(
       Stream stream,

@@ -39,13 +39,30 @@ public interface Backend extends AutoCloseable {
    */
   Tensor allocate(Shape shape, DataType type, Layout layout);
 
+  /**
+   * Allocates a zeroed tensor in host memory that this device copies from and to by itself (pinned
+   * memory), so that such a copy never makes the host wait. Owned by the caller. By default
+   * ordinary host memory.
+   *
+   * @throws OutOfMemoryException if the host has no room
+   */
+  default Tensor allocateOnHost(Shape shape, DataType type, Layout layout) {
+    return Tensor.allocate(shape, type, layout);
+  }
+
+  /** A new event, owned by the caller. */
+  default Event newEvent() {
+    return new DirectEvent();
+  }
+
   /** Memory in tensors of this backend. */
   MemoryStatistics memory();
 
   /**
    * Copies elements between two tensors of equal element count, each in host memory or on this
    * device; floating types are converted, rounding to nearest even. Host memory must stay alive and
-   * unchanged until the stream is synchronised.
+   * unchanged until the copy is known to have run: until the stream is synchronised, or an {@link
+   * Event} recorded after it.
    *
    * @throws OperandException if counts differ, a type is not floating while types differ, or a
    *     tensor lies on another device

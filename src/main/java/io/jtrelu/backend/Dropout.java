@@ -12,6 +12,9 @@ import io.jtrelu.tensor.Tensor;
  * forward   dst      = src * keep / (1 - rate)          dst may be src
  * backward  diff_src = [diff_src +] diff_dst * keep / (1 - rate)      diff_src may be diff_dst
  * </pre>
+ *
+ * The sequence number lies on the device, as I32 [2], low word first: a recorded pass takes another
+ * mask each time it runs.
  */
 public abstract class Dropout implements Operation {
   private final long elements;
@@ -45,22 +48,28 @@ public abstract class Dropout implements Operation {
     return rate;
   }
 
-  /** dst = src * keep / (1 - rate). */
-  public final void forward(Stream stream, Tensor src, Tensor dst, long seed, long sequence) {
+  /**
+   * dst = src * keep / (1 - rate).
+   *
+   * @param sequence I32 [2], low word first
+   */
+  public final void forward(Stream stream, Tensor src, Tensor dst, long seed, Tensor sequence) {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
+    operands.requireElements("sequence", sequence, 2, DataType.I32);
     run(stream, src, dst, seed, sequence, Write.OVERWRITE);
   }
 
   /** diff_src = [diff_src +] diff_dst * keep / (1 - rate), with the same seed and sequence. */
   public final void backward(
-      Stream stream, Tensor diffDst, Tensor diffSrc, long seed, long sequence, Write write) {
+      Stream stream, Tensor diffDst, Tensor diffSrc, long seed, Tensor sequence, Write write) {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
+    operands.requireElements("sequence", sequence, 2, DataType.I32);
     run(stream, diffDst, diffSrc, seed, sequence, write);
   }
 
   /** Implements both directions, which are the same map. */
   protected abstract void run(
-      Stream stream, Tensor from, Tensor to, long seed, long sequence, Write write);
+      Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write);
 }

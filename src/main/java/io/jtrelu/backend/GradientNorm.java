@@ -12,7 +12,10 @@ import io.jtrelu.tensor.Tensor;
  * result[1] = min(1, maxNorm / norm)       1 for a zero gradient; NaN where the norm is not finite
  * </pre>
  *
- * The result stays on the device, where the optimiser reads it.
+ * The result stays on the device, where the optimiser reads it; a factor of NaN makes it change
+ * nothing. Such a factor stays: where result[1] is NaN before, it is NaN after, whatever the
+ * gradient. So the steps that were queued behind a bad one change nothing either, and the host need
+ * not wait for one step before it queues the next. Zero the result to go on.
  */
 public abstract class GradientNorm implements Operation {
   private final long elements;
@@ -34,7 +37,7 @@ public abstract class GradientNorm implements Operation {
    *
    * @param gradient F32
    * @param maxNorm largest norm left alone; infinity clips nothing
-   * @param result F32, two elements
+   * @param result F32, two elements; the second must not be NaN before the first call
    */
   public final void run(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
     operands.requireElements("gradient", gradient, elements, DataType.F32);

@@ -5,6 +5,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** Checks of an operation's operands; package-private because operations check, backends trust. */
 final class Operands {
@@ -16,8 +17,15 @@ final class Operands {
     this.device = device;
   }
 
+  private void requirePresent(String name, @Nullable Tensor tensor) {
+    if (tensor == null) { // a caller without null checks
+      throw new OperandException(operation + ": " + name + " is null");
+    }
+  }
+
   /** Requires an exact shape, type and layout on this device. */
   void require(String name, Tensor tensor, Shape shape, DataType type, Layout layout) {
+    requirePresent(name, tensor);
     if (!tensor.shape().equals(shape)
         || tensor.type() != type
         || tensor.layout() != layout
@@ -40,6 +48,7 @@ final class Operands {
 
   /** Requires an element count and type on this device, under any shape. */
   void requireElements(String name, Tensor tensor, long elements, DataType type) {
+    requirePresent(name, tensor);
     if (tensor.shape().elements() != elements
         || tensor.type() != type
         || !tensor.device().equals(device)) {

@@ -56,7 +56,8 @@ public abstract class Sgd implements Operation {
    *
    * @param velocity momentum buffer, zero before the first step
    * @param learningRate one element, on the device
-   * @param gradientScale one element, on the device (the second of {@link GradientNorm}'s result)
+   * @param gradientScale one element, on the device: the second of {@link GradientNorm}'s result.
+   *     Where it is NaN, nothing changes
    */
   public final void step(
       Stream stream,

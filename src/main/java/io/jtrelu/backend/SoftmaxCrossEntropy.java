@@ -17,7 +17,8 @@ import io.jtrelu.tensor.Tensor;
  * </pre>
  *
  * A label of -1 marks a row of padding: its loss, gradient and hit are 0. A label outside [0,
- * classes) must not occur otherwise; such a row's loss is NaN.
+ * classes) must not occur otherwise; such a row's loss is NaN. Where a row's loss is not finite,
+ * its gradient is NaN: so the norm of the gradient tells of every loss that is not finite.
  */
 public abstract class SoftmaxCrossEntropy implements Operation {
   private final int n;

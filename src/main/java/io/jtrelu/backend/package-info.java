@@ -15,6 +15,13 @@
  * multiplies, as its last step, by the derivative of the activation that produced that source
  * ({@code srcActivation}, evaluated on the source tensor itself). Along a chain no elementwise pass
  * is left.
+ *
+ * <p><b>Steps without the host.</b> Work given to a stream can be {@linkplain
+ * io.jtrelu.backend.Backend#record recorded} and run again as one. So what differs from step to
+ * step (learning rate, step and dropout numbers) is an operand on the device, never an argument;
+ * and a value that is not finite stops the updates on the device by itself: it makes the
+ * {@linkplain io.jtrelu.backend.SoftmaxCrossEntropy gradient} NaN, hence the {@linkplain
+ * io.jtrelu.backend.GradientNorm clipping factor}, with which the optimisers change nothing.
  */
 @NullMarked
 package io.jtrelu.backend;

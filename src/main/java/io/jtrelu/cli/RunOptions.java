@@ -161,7 +161,7 @@ final class RunOptions {
 
   @Option(
       names = "--type",
-      paramLabel = "F32|BF16|F16",
+      paramLabel = "F32|BF16",
       defaultValue = "F32",
       description = "Storage of activations; parameters stay F32 (${DEFAULT-VALUE}).")
   DataType type = DataType.F32;

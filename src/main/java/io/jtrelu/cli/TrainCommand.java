@@ -162,7 +162,7 @@ final class TrainCommand implements Callable<Integer> {
             data.train().classes().size(),
             backend.name(),
             backend.lanes(),
-            trainer.executor().activationBytes() / 1e6));
+            trainer.activationBytes() / 1e6));
     if (trainer.steps() > 0) {
       console.note("resumed at step " + trainer.steps() + " of " + trainer.totalSteps());
     }
@@ -181,19 +181,23 @@ final class TrainCommand implements Callable<Integer> {
           return false;
         }
         EpochMetric before = trainer.lastEpoch();
-        StepMetric step = trainer.step();
-        loss.add(step.loss());
-        accuracy.add(step.accuracy());
-        progress.update(
-            trainer.steps(),
-            String.format(
-                Locale.ROOT,
-                "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
-                step.epoch(),
-                epochs,
-                loss.value(),
-                100 * accuracy.value(),
-                speed(step.imagesPerSecond())));
+        StepMetric shown = trainer.lastStep();
+        trainer.advance();
+        StepMetric step = trainer.lastStep(); // on a GPU that of the step before
+        if (step != null && !step.equals(shown)) {
+          loss.add(step.loss());
+          accuracy.add(step.accuracy());
+          progress.update(
+              step.step(),
+              String.format(
+                  Locale.ROOT,
+                  "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
+                  step.epoch(),
+                  epochs,
+                  loss.value(),
+                  100 * accuracy.value(),
+                  speed(step.imagesPerSecond())));
+        }
         EpochMetric epoch = trainer.lastEpoch();
         if (epoch != null && !epoch.equals(before)) {
           progress.line(
@@ -228,7 +232,7 @@ final class TrainCommand implements Callable<Integer> {
             "device",
             backend.name() + ", " + backend.lanes() + " lanes",
             "activation memory",
-            String.format(Locale.ROOT, "%.1f MB", trainer.executor().activationBytes() / 1e6));
+            String.format(Locale.ROOT, "%.1f MB", trainer.activationBytes() / 1e6));
     AtomicFile.writeString(report, RunFigures.training(trainer.model(), metrics, notes).html());
     return report;
   }

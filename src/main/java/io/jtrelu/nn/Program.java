@@ -1,5 +1,7 @@
 package io.jtrelu.nn;
 
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
@@ -23,6 +25,7 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -624,9 +627,11 @@ public final class Program implements AutoCloseable {
     private final Tensor[] values;
     private final Tensor[] gradients;
     private final Tensor[] argmax;
+    private final Tensor ownSequence;
+    private final Tensor sequenceOnHost;
+    private Tensor dropoutSequence;
     private @Nullable Parameters parameterGradients;
     private Write write = Write.OVERWRITE;
-    private long dropoutSequence;
 
     private Workspace(Program program, Stream stream) {
       this.program = program;
@@ -638,6 +643,9 @@ public final class Program implements AutoCloseable {
       this.block = backend.allocate(Shape.of(words), DataType.I32, Layout.ROW_MAJOR);
       this.losses = backend.allocate(Shape.of(program.batch), DataType.F32, Layout.ROW_MAJOR);
       this.correct = backend.allocate(Shape.of(program.batch), DataType.I32, Layout.ROW_MAJOR);
+      this.ownSequence = backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
+      this.sequenceOnHost = Tensor.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
+      this.dropoutSequence = ownSequence;
       this.values = new Tensor[count];
       this.gradients = new Tensor[count];
       this.argmax = new Tensor[count];
@@ -695,6 +703,23 @@ public final class Program implements AutoCloseable {
      * @return the logits, NHWC [batch, 1, 1, classes], valid until the next pass
      */
     public Tensor forward(Tensor images, long sequence) {
+      stream.synchronize(); // the number before it may still be on its way
+      MemorySegment number = sequenceOnHost.segment();
+      number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
+      number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
+      program.backend.copy(stream, sequenceOnHost, ownSequence);
+      return forward(images, ownSequence);
+    }
+
+    /**
+     * Runs the network with a dropout sequence number that lies on the program's device, so that
+     * the pass can be recorded.
+     *
+     * @param images as above
+     * @param sequence I32 [2], low word first; it must stay unchanged until the backward pass has
+     *     run
+     */
+    public Tensor forward(Tensor images, Tensor sequence) {
       values[0] = images;
       dropoutSequence = sequence;
       for (Step step : program.forward) {
@@ -720,9 +745,26 @@ public final class Program implements AutoCloseable {
      * @param gradientScale factor of all gradients, usually 1 / (size of the whole batch)
      */
     public void loss(Tensor labels, float gradientScale) {
+      loss(labels, gradientScale, losses, correct);
+    }
+
+    /**
+     * As {@link #loss(Tensor, float)}, with tensors of the caller for the results.
+     *
+     * @param lossResults F32 [batch] on the program's device
+     * @param correctResults I32 [batch] on the program's device
+     */
+    public void loss(
+        Tensor labels, float gradientScale, Tensor lossResults, Tensor correctResults) {
       int last = values.length - 1;
       program.loss.run(
-          stream, values[last], labels, gradientScale, gradients[last], losses, correct);
+          stream,
+          values[last],
+          labels,
+          gradientScale,
+          gradients[last],
+          lossResults,
+          correctResults);
     }
 
     /**
@@ -750,7 +792,7 @@ public final class Program implements AutoCloseable {
      * @param host copies a value's elements to the host
      * @return its name, or null where all are finite
      */
-    @Nullable String firstNonFinite(Function<Tensor, float[]> host) {
+    public @Nullable String firstNonFinite(Function<Tensor, float[]> host) {
       for (int i = 1; i < values.length; i++) {
         boolean kept = program.home[i] == i && program.heldForBackward[i];
         if (kept || i == values.length - 1) {
@@ -780,6 +822,8 @@ public final class Program implements AutoCloseable {
       block.close();
       losses.close();
       correct.close();
+      ownSequence.close();
+      sequenceOnHost.close();
     }
   }
 }

@@ -20,6 +20,9 @@ import java.util.Map;
  * Updates a network's parameters from their gradients: clipping by the global norm, then SGD or
  * Adam, with weight decay on weights only. Parameters, gradients and state stay on the device.
  *
+ * <p>A gradient whose norm is not finite updates nothing, and neither does any gradient after it
+ * until {@link #forgive}: so a step can be queued before the one before it has been looked at.
+ *
  * <p>Owns its state; used by one thread at a time.
  */
 public final class Optimizer implements AutoCloseable {
@@ -47,7 +50,7 @@ public final class Optimizer implements AutoCloseable {
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
   private interface Update {
-    void step(Tensor parameters, Tensor gradient);
+    void step(Stream on, Tensor parameters, Tensor gradient, Tensor scalars, Tensor clip);
   }
 
   /** Allocates the state for a network, zeroed. */
@@ -88,23 +91,41 @@ public final class Optimizer implements AutoCloseable {
     return own(device.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR));
   }
 
-  private Tensor scalar(Tensor of, int index) {
+  private static Tensor scalar(Tensor of, int index) {
     return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
   }
 
   private Update sgd(Tensor velocity, float momentum, float decay) {
     Sgd sgd = own(backend.sgd(velocity.shape().elements(), momentum, momentum > 0, decay));
-    Tensor rate = scalar(scalars, 0);
-    Tensor clip = scalar(normResult, 1);
-    return (parameters, gradient) -> sgd.step(stream, parameters, gradient, velocity, rate, clip);
+    return (on, parameters, gradient, given, clip) ->
+        sgd.step(on, parameters, gradient, velocity, scalar(given, 0), clip);
   }
 
   private Update adam(Tensor moment1, Tensor moment2, float beta1, float decay) {
     Adam adam =
         own(backend.adam(moment1.shape().elements(), beta1, ADAM_BETA2, ADAM_EPSILON, decay));
-    Tensor clip = scalar(normResult, 1);
-    return (parameters, gradient) ->
-        adam.step(stream, parameters, gradient, moment1, moment2, scalars, clip);
+    return (on, parameters, gradient, given, clip) ->
+        adam.step(on, parameters, gradient, moment1, moment2, given, clip);
+  }
+
+  /**
+   * Gives norm, clipping and update to a stream, to run or to be recorded; nothing is waited for
+   * and nothing is read on the host.
+   *
+   * @param given F32 [2] on the device: the learning rate, and the step's number, from 1
+   * @param result F32 [2] on the device, zero at first: the norm before clipping, and the factor
+   *     that clips; NaN from a norm that is not finite on
+   */
+  void update(Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
+    norm.run(on, gradients.arena(), clipNorm, result);
+    apply(on, parameters, gradients, given, result);
+  }
+
+  private void apply(
+      Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
+    Tensor clip = scalar(result, 1);
+    weights.step(on, parameters.weights(), gradients.weights(), given, clip);
+    biases.step(on, parameters.biases(), gradients.biases(), given, clip);
   }
 
   /**
@@ -119,15 +140,21 @@ public final class Optimizer implements AutoCloseable {
   }
 
   /**
-   * One update with the gradient that was {@linkplain #measure measured} last.
+   * One update with the gradient that was {@linkplain #measure measured} last; none if its norm was
+   * not finite.
    *
    * @param number of the step, from 1
    */
   public void step(Parameters parameters, Parameters gradients, double learningRate, long number) {
     backend.fill(stream, scalar(scalars, 0), (float) learningRate);
     backend.fill(stream, scalar(scalars, 1), (float) number);
-    weights.step(parameters.weights(), gradients.weights());
-    biases.step(parameters.biases(), gradients.biases());
+    apply(stream, parameters, gradients, scalars, normResult);
+    stream.synchronize();
+  }
+
+  /** Lets updates take effect again after a norm that was not finite. */
+  public void forgive() {
+    backend.fill(stream, normResult, 0);
     stream.synchronize();
   }
 

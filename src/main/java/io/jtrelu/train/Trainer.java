@@ -2,7 +2,6 @@ package io.jtrelu.train;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.Write;
 import io.jtrelu.data.Augmentation;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
@@ -12,6 +11,8 @@ import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -21,11 +22,13 @@ import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Trains one network, a step at a time: the caller calls {@link #step} until {@link #finished}, and
  * may stop between any two steps, {@link #save} and go on later, bitwise as if it had not stopped.
+ * {@link #advance} takes a step without waiting for its figures, which keeps a GPU busy.
  *
  * <p>With a folder, it holds config.json, metrics.jsonl (a line per step and epoch) and
  * model.safetensors (parameters, optimiser, position), written at the start, at the end of each
@@ -51,12 +54,14 @@ public final class Trainer implements AutoCloseable {
   private final Parameters parameters;
   private final Parameters gradients;
   private final Optimizer optimizer;
-  private final BatchExecutor executor;
+  private final Steps passes;
   private final BatchExecutor evaluator;
   private final BatchLoader loader;
   private final @Nullable MetricsLog log;
   private final Schedule schedule;
   private final int stepsPerEpoch;
+
+  private final Deque<Steps.Pass> underWay = new ArrayDeque<>();
 
   private long step;
   private double bestAccuracy = Double.NaN;
@@ -65,6 +70,13 @@ public final class Trainer implements AutoCloseable {
   private int epochSteps;
   private double epochSeconds;
   private double seconds;
+
+  /** When the step that is under way, or the oldest of those, began. */
+  private long mark;
+
+  private double stepLoss;
+  private int stepCorrect;
+  private @Nullable StepMetric lastStep;
   private @Nullable EpochMetric lastEpoch;
 
   /**
@@ -87,7 +99,7 @@ public final class Trainer implements AutoCloseable {
     Trainer trainer = new Trainer(model, data, backend, directory, null);
     try {
       model.initializer().fill(backend, trainer.parameters);
-      trainer.executor.load(trainer.parameters);
+      trainer.passes.load();
       if (directory != null) {
         trainer.save();
       }
@@ -140,14 +152,7 @@ public final class Trainer implements AutoCloseable {
       long steps = (long) stepsPerEpoch * config.epochs();
       long warmup = Math.min(steps - 1, Math.round(steps * config.warmup()));
       this.schedule = new Schedule.WarmupCosine(config.learningRate(), warmup, steps);
-      this.executor =
-          own(
-              new BatchExecutor(
-                  network,
-                  backend,
-                  config.batch(),
-                  BatchExecutor.microBatch(network, backend, config.type(), config.batch()),
-                  model.options(true)));
+      this.passes = own(openSteps(config));
       this.evaluator =
           own(
               new BatchExecutor(
@@ -168,12 +173,23 @@ public final class Trainer implements AutoCloseable {
         }
       }
       if (checkpoint != null) {
-        executor.load(parameters);
+        passes.load();
       }
     } catch (Throwable failure) {
       close();
       throw failure;
     }
+  }
+
+  private Steps openSteps(TrainingConfig config) {
+    Program.Options options = model.options(true);
+    int batch = config.batch();
+    int accumulate = config.accumulate();
+    return backend.device().equals(Device.CPU)
+        ? new LaneSteps(
+            network, backend, batch, accumulate, options, parameters, gradients, optimizer)
+        : new RecordedSteps(
+            network, backend, batch, accumulate, options, parameters, gradients, optimizer);
   }
 
   /** Whole steps in the training data; refuses a batch that is larger than it. */
@@ -233,14 +249,17 @@ public final class Trainer implements AutoCloseable {
     return network;
   }
 
-  /** The parameters, on the backend's device; they change with every step. */
+  /**
+   * The parameters, on the backend's device; they change with every step, and may do so until
+   * {@link #settle}.
+   */
   public Parameters parameters() {
     return parameters;
   }
 
-  /** Runs training passes; for its figures on memory. */
-  public BatchExecutor executor() {
-    return executor;
+  /** Bytes of activations that a training pass holds for its backward half. */
+  public long activationBytes() {
+    return passes.activationBytes();
   }
 
   /** Steps taken. */
@@ -263,6 +282,11 @@ public final class Trainer implements AutoCloseable {
     return step >= totalSteps();
   }
 
+  /** Figures of the last step whose figures are in, or null before the first. */
+  public @Nullable StepMetric lastStep() {
+    return lastStep;
+  }
+
   /** Figures of the last epoch that ended, or null before the first. */
   public @Nullable EpochMetric lastEpoch() {
     return lastEpoch;
@@ -274,70 +298,112 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Takes one step; after the last one of an epoch also measures test accuracy and saves.
+   * Takes one step and waits for its figures; after the last one of an epoch also measures test
+   * accuracy and saves.
    *
    * @throws NonFiniteException if loss or gradient is not finite; parameters and files are left as
    *     they were before the step
    * @throws IOException if a file cannot be written
    */
   public StepMetric step() throws IOException {
+    advance();
+    settle();
+    return Objects.requireNonNull(lastStep);
+  }
+
+  /**
+   * Takes one step as {@link #step} does, but need not wait for its figures: on a GPU they come in
+   * with the next call, so that the device finds the next step queued when it has done this one. On
+   * a CPU, and at the end of an epoch, they are in when this returns. See {@link #lastStep}.
+   *
+   * @throws NonFiniteException if loss or gradient of this step or of the one before is not finite.
+   *     Parameters and files are left as they were before that step: what was queued behind it has
+   *     changed nothing either, and {@link #steps} does not count it
+   * @throws IOException if a file cannot be written
+   */
+  public void advance() throws IOException {
     if (finished()) {
       throw new IllegalStateException("the run has finished");
     }
-    TrainingConfig config = model.training();
-    long begin = System.nanoTime();
-    int images = config.batch() * config.accumulate();
-    double loss = 0;
-    int correct = 0;
-    for (int pass = 0; pass < config.accumulate(); pass++) {
+    if (underWay.isEmpty()) {
+      mark = System.nanoTime();
+    }
+    int accumulate = model.training().accumulate();
+    for (int i = 0; i < accumulate; i++) {
+      Steps.Pass pass =
+          new Steps.Pass(
+              i == 0, i == accumulate - 1, step * accumulate + i, schedule.rate(step), step + 1);
       try (Batch batch = loader.next()) {
-        BatchExecutor.Result result =
-            executor.forwardBackward(
-                batch.src(),
-                batch.labels(),
-                gradients,
-                pass == 0 ? Write.OVERWRITE : Write.ACCUMULATE,
-                1f / images,
-                step * config.accumulate() + pass);
-        loss += result.loss() / images;
-        correct += result.correct();
-        if (!Double.isFinite(loss)) {
-          throw notFinite("loss is " + loss, executor.firstNonFiniteLayer(batch.src()));
-        }
+        passes.submit(batch.src(), batch.labels(), pass);
+        underWay.add(pass);
+        settle(passes.ahead());
       }
     }
-    float norm = optimizer.measure(gradients);
-    if (!Float.isFinite(norm)) {
-      throw notFinite("norm of the gradient is " + norm, firstNonFiniteGradient());
-    }
-    double rate = schedule.rate(step);
-    optimizer.step(parameters, gradients, rate, step + 1);
-    executor.load(parameters);
     step++;
-    double elapsed = (System.nanoTime() - begin) * 1e-9;
+    if (step % stepsPerEpoch == 0) {
+      settle();
+      endEpoch();
+      skipRemainder();
+    }
+  }
+
+  /**
+   * Waits for the figures of all steps taken: {@link #parameters} are those of {@link #steps} steps
+   * then.
+   *
+   * @throws NonFiniteException as {@link #advance}
+   * @throws IOException if they cannot be written
+   */
+  public void settle() throws IOException {
+    settle(0);
+  }
+
+  /** Takes figures until no more than so many passes are under way. */
+  private void settle(int most) throws IOException {
+    while (underWay.size() > most) {
+      Steps.Figures figures = passes.take();
+      settle(underWay.remove(), figures);
+    }
+  }
+
+  private void settle(Steps.Pass pass, Steps.Figures figures) throws IOException {
+    TrainingConfig config = model.training();
+    int images = config.batch() * config.accumulate();
+    stepLoss += figures.loss() / images;
+    stepCorrect += figures.correct();
+    if (!Double.isFinite(stepLoss)) {
+      throw notFinite(pass, "loss is " + stepLoss);
+    }
+    if (!pass.last()) {
+      return;
+    }
+    if (!Float.isFinite(figures.norm())) {
+      throw notFinite(pass, "norm of the gradient is " + figures.norm());
+    }
+    long now = System.nanoTime();
+    double elapsed = (now - mark) * 1e-9;
+    mark = now;
     seconds += elapsed;
     epochSeconds += elapsed;
     StepMetric metric =
         new StepMetric(
-            step,
-            (int) ((step - 1) / stepsPerEpoch) + 1,
-            rate,
-            loss,
-            (double) correct / images,
-            norm,
+            pass.number(),
+            (int) ((pass.number() - 1) / stepsPerEpoch) + 1,
+            pass.learningRate(),
+            stepLoss,
+            (double) stepCorrect / images,
+            figures.norm(),
             throughput(images, elapsed),
             seconds);
+    stepLoss = 0;
+    stepCorrect = 0;
+    lastStep = metric;
+    epochLoss += metric.loss();
+    epochAccuracy += metric.accuracy();
+    epochSteps++;
     if (log != null) {
       log.append(metric);
     }
-    epochLoss += loss;
-    epochAccuracy += metric.accuracy();
-    epochSteps++;
-    if (step % stepsPerEpoch == 0) {
-      endEpoch();
-      skipRemainder();
-    }
-    return metric;
   }
 
   /** Passes over batches at the end of an epoch that do not fill a step. */
@@ -381,10 +447,17 @@ public final class Trainer implements AutoCloseable {
     return backend.name().equals("emulated") ? Double.NaN : images / time;
   }
 
-  private NonFiniteException notFinite(String what, @Nullable String layer) {
+  /** Undoes the steps from this one on, which have changed nothing, and says what is wrong. */
+  private NonFiniteException notFinite(Steps.Pass pass, String what) {
+    String layer = passes.firstNonFiniteLayer();
+    passes.forgive();
+    underWay.clear();
+    stepLoss = 0;
+    stepCorrect = 0;
+    step = pass.number() - 1;
     return new NonFiniteException(
         "step "
-            + (step + 1)
+            + pass.number()
             + ": the "
             + what
             + (layer == null ? "" : "; the first layer with a value that is not finite is " + layer)
@@ -397,22 +470,6 @@ public final class Trainer implements AutoCloseable {
             + ")");
   }
 
-  private @Nullable String firstNonFiniteGradient() {
-    List<ParameterSpec> specs = network.parameters();
-    try (Stream stream = backend.newStream()) {
-      for (int p = 0; p < specs.size(); p++) {
-        try (Tensor host = onHost(stream, gradients.view(p))) {
-          for (float value : host.toFloatArray()) {
-            if (!Float.isFinite(value)) {
-              return network.layers().get(specs.get(p).layer()).name();
-            }
-          }
-        }
-      }
-    }
-    return null;
-  }
-
   private Tensor onHost(Stream stream, Tensor tensor) {
     Tensor host = Tensor.allocate(tensor.shape(), tensor.type(), tensor.layout());
     backend.copy(stream, tensor, host);
@@ -421,14 +478,17 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Saves the run as it stands, atomically; does nothing for a run without a folder.
+   * Saves the run as it stands, atomically, once its steps have {@linkplain #settle settled}; does
+   * nothing for a run without a folder.
    *
+   * @throws NonFiniteException as {@link #advance}; nothing is saved then
    * @throws IOException if it cannot be written; the checkpoint before it is then untouched
    */
   public void save() throws IOException {
     if (directory == null) {
       return;
     }
+    settle();
     TrainingConfig config = model.training();
     TrainingState state =
         new TrainingState(

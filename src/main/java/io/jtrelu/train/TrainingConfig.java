@@ -26,7 +26,7 @@ import io.jtrelu.tensor.DataType;
  * @param clipNorm gradients of a larger norm are scaled down to it; infinity for none
  * @param labelSmoothing share of the target spread over all classes, in [0, 1)
  * @param dropout rate before the logits, in [0, 1)
- * @param type storage type of activations and their gradients
+ * @param type storage type of activations and their gradients: F32 or BF16
  * @param seed of initialisation, order of the data, augmentation and dropout
  */
 public record TrainingConfig(
@@ -68,10 +68,14 @@ public record TrainingConfig(
     require(dropout >= 0 && dropout < 1, "dropout", dropout, "in [0, 1)");
     require(cropPadding >= 0, "crop padding", cropPadding, "0 or more");
     require(
-        type == DataType.F32 || type == DataType.BF16 || type == DataType.F16,
+        type == DataType.F32 || type == DataType.BF16,
         "type",
         type,
-        "f32, bf16 or f16");
+        "f32 or bf16"
+            + (type == DataType.F16
+                ? " (gradients in f16 fall below its smallest numbers unless the loss is scaled,"
+                    + " which is not there yet; bf16 takes as little memory and has the range of f32)"
+                : ""));
   }
 
   private static void require(boolean holds, String name, Object value, String allowed) {

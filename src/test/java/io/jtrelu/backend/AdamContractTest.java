@@ -120,6 +120,31 @@ class AdamContractTest extends Contract {
     }
   }
 
+  /** A scale of NaN changes nothing: the gradient was not finite. */
+  @Test
+  void aScaleOfNanChangesNothing() {
+    float[] values = Data.normals(new SplittableRandom(1), 1000, 1, DataType.F32);
+    try (Trial trial = new Trial(backend, "adam with a scale of NaN");
+        Adam adam = backend.adam(1000, 0.9f, 0.999f, 1e-8f, 0.1f)) {
+      var p = trial.input("parameters", DataType.F32, values);
+      var g = trial.input("gradient", DataType.F32, values);
+      var m = trial.input("first moment", DataType.F32, values);
+      var v = trial.input("second moment", DataType.F32, values);
+      var scalars = trial.input("scalars", DataType.F32, new float[] {1, 3});
+      var scale = trial.input("gradient scale", DataType.F32, new float[] {Float.NaN});
+      trial.run(
+          stream ->
+              adam.step(
+                  stream,
+                  p.tensor(),
+                  g.tensor(),
+                  m.tensor(),
+                  v.tensor(),
+                  scalars.tensor(),
+                  scale.tensor()));
+    }
+  }
+
   @Test
   void unsuitableOperands() {
     Refusals refusals = new Refusals(backend);

@@ -73,10 +73,11 @@ class DropoutContractTest extends Contract {
               ? trial.inout("diff_dst", type, diffDst)
               : trial.input("diff_dst", type, diffDst);
       var dx = gradientInPlace ? dy : trial.result("diff_src", type, write, old);
+      var number = number(trial, sequence);
       trial.run(
           stream -> {
-            dropout.forward(stream, x.tensor(), dst.tensor(), seed, sequence);
-            dropout.backward(stream, dy.tensor(), dx.tensor(), seed, sequence, write);
+            dropout.forward(stream, x.tensor(), dst.tensor(), seed, number.tensor());
+            dropout.backward(stream, dy.tensor(), dx.tensor(), seed, number.tensor(), write);
           });
       if (exact) {
         trial.expectExactly(dst, y, magnitude);
@@ -86,6 +87,11 @@ class DropoutContractTest extends Contract {
         trial.expectRounded(dx, gradient, gradientMagnitude);
       }
     }
+  }
+
+  /** A sequence number on the device: low word first. */
+  private static Trial.Operand number(Trial trial, long sequence) {
+    return trial.input("sequence", new int[] {(int) sequence, (int) (sequence >>> 32)});
   }
 
   private static float[] values(SplittableRandom random, int length, DataType type, boolean exact) {
@@ -105,11 +111,13 @@ class DropoutContractTest extends Contract {
       var a = trial.output("dst", DataType.F32, length);
       var b = trial.output("dst of another seed", DataType.F32, length);
       var c = trial.output("dst of another sequence", DataType.F32, length);
+      Tensor zero = number(trial, 0).tensor();
+      Tensor one = number(trial, 1).tensor();
       trial.run(
           stream -> {
-            dropout.forward(stream, x.tensor(), a.tensor(), 1, 0);
-            dropout.forward(stream, x.tensor(), b.tensor(), 2, 0);
-            dropout.forward(stream, x.tensor(), c.tensor(), 1, 1);
+            dropout.forward(stream, x.tensor(), a.tensor(), 1, zero);
+            dropout.forward(stream, x.tensor(), b.tensor(), 2, zero);
+            dropout.forward(stream, x.tensor(), c.tensor(), 1, one);
           });
       float[][] masks = {a.values(), b.values(), c.values()};
       double deviation = Math.sqrt(length * rate * (1.0 - rate));
@@ -141,12 +149,15 @@ class DropoutContractTest extends Contract {
     Refusals refusals = new Refusals(backend);
     try (Dropout dropout = backend.dropout(12, DataType.F32, 0.5f);
         var stream = backend.newStream();
-        Tensor x = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR)) {
+        Tensor x = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor n = backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR)) {
       Write write = Write.OVERWRITE;
-      refusals.requireElements("src", x, t -> dropout.forward(stream, t, x, 1, 0));
-      refusals.requireElements("dst", x, t -> dropout.forward(stream, x, t, 1, 0));
-      refusals.requireElements("diff_dst", x, t -> dropout.backward(stream, t, x, 1, 0, write));
-      refusals.requireElements("diff_src", x, t -> dropout.backward(stream, x, t, 1, 0, write));
+      refusals.requireElements("src", x, t -> dropout.forward(stream, t, x, 1, n));
+      refusals.requireElements("dst", x, t -> dropout.forward(stream, x, t, 1, n));
+      refusals.requireElements("diff_dst", x, t -> dropout.backward(stream, t, x, 1, n, write));
+      refusals.requireElements("diff_src", x, t -> dropout.backward(stream, x, t, 1, n, write));
+      refusals.requireElements("sequence", n, t -> dropout.forward(stream, x, x, 1, t));
+      refusals.requireElements("sequence", n, t -> dropout.backward(stream, x, x, 1, t, write));
       for (float rate : new float[] {1, -0.1f, Float.NaN}) {
         Refusals.requireMessage(
             IllegalArgumentException.class,
@@ -154,7 +165,7 @@ class DropoutContractTest extends Contract {
             "rate",
             Float.toString(rate));
       }
-      Refusals.requireClosing(dropout, () -> dropout.forward(stream, x, x, 1, 0));
+      Refusals.requireClosing(dropout, () -> dropout.forward(stream, x, x, 1, n));
     }
   }
 }

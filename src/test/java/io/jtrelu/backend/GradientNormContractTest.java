@@ -62,10 +62,17 @@ class GradientNormContractTest extends Contract {
   }
 
   private float[] run(float[] gradient, float maxNorm) {
+    return run(gradient, maxNorm, new float[] {Float.NaN, 0.75f});
+  }
+
+  /**
+   * @param before what the result holds before
+   */
+  private float[] run(float[] gradient, float maxNorm, float[] before) {
     try (Trial trial = new Trial(backend, "norm of " + gradient.length);
         GradientNorm norm = backend.gradientNorm(gradient.length)) {
       var g = trial.input("gradient", DataType.F32, gradient);
-      var result = trial.output("result", DataType.F32, 2);
+      var result = trial.inout("result", DataType.F32, before);
       trial.run(stream -> norm.run(stream, g.tensor(), maxNorm, result.tensor()));
       return result.values();
     }
@@ -100,6 +107,17 @@ class GradientNormContractTest extends Contract {
       expect(infinity, Float.NaN, run(new float[] {1, -infinity}, largest));
       expect(Float.NaN, Float.NaN, run(new float[] {Float.NaN, 2}, largest));
       expect(Float.NaN, Float.NaN, run(new float[] {Float.NaN, infinity}, largest));
+    }
+  }
+
+  /** After a gradient that was not finite the factor stays NaN, and the norm is the new one. */
+  @Test
+  void notFiniteBefore() {
+    for (float largest : new float[] {2.5f, Float.POSITIVE_INFINITY}) {
+      float[] good = {3, -4};
+      expect(5, Float.NaN, run(good, largest, new float[] {Float.NaN, Float.NaN}));
+      expect(5, Float.NaN, run(good, largest, new float[] {1, Float.NaN}));
+      expect(5, Math.min(1, largest / 5), run(good, largest, new float[] {Float.NaN, 1}));
     }
   }
 

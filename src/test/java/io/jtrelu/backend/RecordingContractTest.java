@@ -71,6 +71,45 @@ class RecordingContractTest extends Contract {
     }
   }
 
+  /** Another stream and the host wait for an event; host memory of the backend serves both ways. */
+  @Test
+  void eventsOrderStreams() {
+    try (Stream uploads = backend.newStream();
+        Stream stream = backend.newStream();
+        Tensor x = device();
+        Tensor y = device();
+        Tensor source = backend.allocateOnHost(x.shape(), DataType.F32, Layout.ROW_MAJOR);
+        Tensor result = backend.allocateOnHost(x.shape(), DataType.F32, Layout.ROW_MAJOR);
+        Event uploaded = backend.newEvent();
+        Event done = backend.newEvent();
+        WeightedSum sum = backend.weightedSum(LENGTH, DataType.F32, 2, 1, Rectifier.IDENTITY)) {
+      assertArrayEquals(all(0), source.toFloatArray());
+      done.synchronize(); // was never recorded
+      Recording recording = backend.record(stream, () -> sum.forward(stream, y, x, y));
+      try (recording) {
+        float expected = 0;
+        for (int value = 1; value <= 4; value++) {
+          source.set(all(value));
+          backend.copy(uploads, source, x);
+          uploaded.record(uploads);
+          uploaded.await(stream);
+          recording.replay(stream);
+          backend.copy(stream, y, result);
+          done.record(stream);
+          done.synchronize();
+          expected = 2 * expected + value;
+          assertArrayEquals(all(expected), result.toFloatArray());
+        }
+      }
+      Event closed = backend.newEvent();
+      closed.close();
+      closed.close();
+      assertThrows(IllegalStateException.class, () -> closed.record(uploads));
+      assertThrows(IllegalStateException.class, () -> closed.await(stream));
+      assertThrows(IllegalStateException.class, closed::synchronize);
+    }
+  }
+
   /** Where the work throws, the stream is as before. */
   @Test
   void survivesWorkThatFails() {

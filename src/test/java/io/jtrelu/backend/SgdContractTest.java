@@ -104,6 +104,23 @@ class SgdContractTest extends Contract {
     }
   }
 
+  /** A scale of NaN changes nothing: the gradient was not finite. */
+  @Test
+  void aScaleOfNanChangesNothing() {
+    float[] values = Data.normals(new SplittableRandom(1), 1000, 1, DataType.F32);
+    try (Trial trial = new Trial(backend, "sgd with a scale of NaN");
+        Sgd sgd = backend.sgd(1000, 0.9f, true, 0.1f)) {
+      var p = trial.input("parameters", DataType.F32, values);
+      var g = trial.input("gradient", DataType.F32, values);
+      var v = trial.input("velocity", DataType.F32, values);
+      var rate = trial.input("learning rate", DataType.F32, new float[] {1});
+      var scale = trial.input("gradient scale", DataType.F32, new float[] {Float.NaN});
+      trial.run(
+          stream ->
+              sgd.step(stream, p.tensor(), g.tensor(), v.tensor(), rate.tensor(), scale.tensor()));
+    }
+  }
+
   @Test
   void unsuitableOperands() {
     Refusals refusals = new Refusals(backend);

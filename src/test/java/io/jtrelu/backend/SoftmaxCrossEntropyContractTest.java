@@ -8,6 +8,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
@@ -213,6 +214,48 @@ class SoftmaxCrossEntropyContractTest extends Contract {
     Row wrong = row(new float[] {10_000, -10_000, 0}, 2, 0);
     assertTrue(wrong.loss == 10_000 && wrong.correct == 0, "loss is " + wrong.loss);
     assertArrayEquals(new float[] {1, 0, -1}, wrong.gradient);
+  }
+
+  /** A loss that is not finite makes the row's whole gradient NaN; other rows are as ever. */
+  @Test
+  void lossNotFinite() {
+    float infinity = Float.POSITIVE_INFINITY;
+    for (DataType type : types()) {
+      for (float[] logits :
+          new float[][] {
+            {-infinity, 1, 2}, // the label is impossible: the loss is infinite, the softmax finite
+            {infinity, 1, 2},
+            {1, infinity, 2},
+            {Float.NaN, 1, 2},
+            {1, 2, Float.NaN}
+          }) {
+        try (Trial trial = new Trial(backend, "softmax of " + Arrays.toString(logits));
+            SoftmaxCrossEntropy softmax = backend.softmaxCrossEntropy(2, 3, type, 0)) {
+          float[] rows = Arrays.copyOf(logits, 6); // and a row of zeros
+          var x = trial.inout("logits", type, Shape.of(2, 1, 1, 3), Layout.NHWC, rows);
+          var labels = trial.input("labels", DataType.I32, new float[] {0, 1});
+          var losses = trial.output("losses", DataType.F32, 2);
+          var hits = trial.output("correct", DataType.I32, 2);
+          trial.run(
+              stream ->
+                  softmax.run(
+                      stream,
+                      x.tensor(),
+                      labels.tensor(),
+                      3,
+                      x.tensor(),
+                      losses.tensor(),
+                      hits.tensor()));
+          assertTrue(!Float.isFinite(losses.values()[0]), "loss is " + losses.values()[0]);
+          float[] gradient = x.values();
+          for (int k = 0; k < 3; k++) {
+            assertTrue(Float.isNaN(gradient[k]), "gradient " + Arrays.toString(gradient));
+          }
+          float[] other = Arrays.copyOfRange(gradient, 3, 6);
+          assertArrayEquals(new float[] {1, -2, 1}, other, 0.01f);
+        }
+      }
+    }
   }
 
   /** A label that is no class gives a loss of NaN, which the training loop notices. */

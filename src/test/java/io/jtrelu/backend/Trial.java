@@ -134,6 +134,16 @@ final class Trial implements AutoCloseable {
     return input(name, type, Shape.of(values.length), Layout.ROW_MAJOR, values);
   }
 
+  /** A vector of integers of all 32 bits that must not change. */
+  Operand input(String name, int[] values) {
+    Operand operand = input(name, DataType.I32, new float[values.length]);
+    java.nio.ByteBuffer.wrap(operand.before, GUARD * 4, values.length * 4)
+        .order(java.nio.ByteOrder.nativeOrder())
+        .asIntBuffer()
+        .put(values);
+    return operand;
+  }
+
   /** A vector that is written; poisoned before. */
   Operand output(String name, DataType type, int elements) {
     return output(name, type, Shape.of(elements), Layout.ROW_MAJOR);

@@ -6,6 +6,8 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.jtrelu.backend.Availability;
+import io.jtrelu.backend.cuda.EmulatedCudaProvider;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
@@ -14,6 +16,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.SplittableRandom;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -73,6 +76,29 @@ class RunCommandsTest {
 
   private JsonNode json() throws IOException {
     return new ObjectMapper().readTree(results.toString());
+  }
+
+  @Test
+  void trainsOnTheEmulatedDeviceInBf16() throws IOException {
+    Assumptions.assumeFalse(
+        System.getProperty("jtrelu.cuda", "emulated").equals("real"),
+        "this process tests a real GPU");
+    if (new EmulatedCudaProvider().availability() instanceof Availability.Unavailable missing) {
+      Assumptions.abort(missing.reason());
+    }
+    String[] options = {"--device", "emulated", "--type", "bf16", "--out", out.toString()};
+    assertEquals(0, train(options), notes.toString());
+    assertTrue(results.toString().contains("test accuracy"), results.toString());
+    assertFalse(notes.toString().contains("images/s"), "its speed means nothing: " + notes);
+    assertEquals(12, Files.readAllLines(out.resolve("metrics.jsonl")).size() - 2);
+    assertEquals(0, run("evaluate", "--model", out.toString()), notes.toString());
+  }
+
+  @Test
+  void f16IsRefusedForTraining() {
+    assertEquals(2, train("--type", "f16", "--out", out.toString()));
+    assertTrue(notes.toString().contains("bf16"), notes.toString());
+    assertFalse(Files.exists(out), "nothing is written");
   }
 
   @Test

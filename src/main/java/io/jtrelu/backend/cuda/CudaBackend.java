@@ -9,6 +9,7 @@ import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.LocationNorm;
@@ -39,6 +40,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
+import org.jspecify.annotations.Nullable;
 
 /** One GPU: see the package page. Thread-safe. */
 final class CudaBackend implements Backend {
@@ -203,6 +205,19 @@ final class CudaBackend implements Backend {
   }
 
   @Override
+  public Tensor allocateOnHost(Shape shape, DataType type, Layout layout) {
+    lifetime.requireOpen();
+    long bytes = Tensor.byteSize(shape, type);
+    return Tensor.owning(PinnedMemory.allocate(context, bytes), shape, type, layout);
+  }
+
+  @Override
+  public Event newEvent() {
+    lifetime.requireOpen();
+    return new CudaEvent(this, context);
+  }
+
+  @Override
   public MemoryStatistics memory() {
     return pool.statistics();
   }
@@ -216,6 +231,8 @@ final class CudaBackend implements Backend {
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     CudaStream on = own(stream);
+    requirePresent("copy", "src", src);
+    requirePresent("copy", "dst", dst);
     if (src.shape().elements() != dst.shape().elements()) {
       throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
     }
@@ -240,7 +257,7 @@ final class CudaBackend implements Backend {
       }
     } else if (src.type() == dst.type()) {
       if (fromHost) {
-        on.upload(src.segment(), to, src.bytes());
+        upload(on, src, to);
       } else if (toHost) {
         on.download(from, dst.segment(), src.bytes());
       } else {
@@ -248,7 +265,7 @@ final class CudaBackend implements Backend {
       }
     } else if (fromHost) {
       long raw = on.workspace(src.bytes());
-      on.upload(src.segment(), raw, src.bytes());
+      upload(on, src, raw);
       convert(on, raw, src.type(), to, dst.type(), elements);
     } else if (toHost) {
       long converted = on.workspace(dst.bytes());
@@ -259,12 +276,22 @@ final class CudaBackend implements Backend {
     }
   }
 
+  private static void upload(CudaStream on, Tensor src, long to) {
+    on.upload(src.segment(), to, src.bytes(), src.memory() instanceof PinnedMemory);
+  }
+
   private boolean isHost(String operand, Tensor tensor) {
     if (tensor.device().equals(Device.CPU)) {
       return true;
     }
     requireHere("copy", operand, tensor);
     return false;
+  }
+
+  private static void requirePresent(String operation, String operand, @Nullable Tensor tensor) {
+    if (tensor == null) { // a caller without null checks
+      throw new OperandException(operation + ": " + operand + " is null");
+    }
   }
 
   private void requireHere(String operation, String operand, Tensor tensor) {
@@ -286,6 +313,7 @@ final class CudaBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     CudaStream on = own(stream);
+    requirePresent("fill", "dst", dst);
     requireHere("fill", "dst", dst);
     int pattern =
         switch (dst.type()) {

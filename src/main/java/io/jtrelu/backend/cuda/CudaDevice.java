@@ -82,10 +82,15 @@ record CudaDevice(
     return version[0];
   }
 
-  /** A line for people. */
-  String describe() {
+  /**
+   * A line for people.
+   *
+   * @param provider name of its provider
+   */
+  String describe(String provider) {
     return String.format(
-        "cuda:%d %s, compute capability %d.%d, %d multiprocessors, %.1f GiB",
+        "%s:%d %s, compute capability %d.%d, %d multiprocessors, %.1f GiB",
+        provider,
         index,
         name,
         capability / 10,

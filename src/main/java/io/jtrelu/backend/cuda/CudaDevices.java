@@ -32,7 +32,9 @@ final class CudaDevices {
       List<String> reasons = new ArrayList<>();
       for (CudaDevice device : devices) {
         String unfit = Kernels.unfit(device);
-        lines.add(device.describe() + (unfit == null ? "" : " - cannot be used: " + unfit));
+        lines.add(
+            device.describe(emulated ? "emulated" : "cuda")
+                + (unfit == null ? "" : " - cannot be used: " + unfit));
         if (unfit != null) {
           reasons.add(unfit);
         }
@@ -90,7 +92,7 @@ final class CudaDevices {
                 + ":"
                 + index
                 + "; devices are "
-                + String.join("; ", devices.stream().map(CudaDevice::describe).toList()));
+                + String.join("; ", devices.stream().map(d -> d.describe(name)).toList()));
       }
       CudaDevice device = devices.get(index);
       @Nullable String unfit = Kernels.unfit(device);

@@ -21,14 +21,15 @@ final class CudaDropout extends Dropout {
 
   /** struct DropoutParameters. */
   @Override
-  protected void run(Stream stream, Tensor from, Tensor to, long seed, long sequence, Write write) {
+  protected void run(
+      Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
     CudaStream on = prepared.on(stream);
     on.arguments()
         .pointer(from)
         .pointer(to)
+        .pointer(sequence)
         .i64(elements())
         .i64(seed)
-        .i64(sequence)
         .f32(rate())
         .f32((float) (1 / (1.0 - rate())))
         .flag(write == Write.ACCUMULATE);

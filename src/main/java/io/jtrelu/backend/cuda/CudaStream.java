@@ -7,6 +7,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.List;
+import jcuda.driver.CUevent;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
 import jcuda.driver.CUresult;
@@ -125,11 +126,16 @@ final class CudaStream implements Stream {
         bytes);
   }
 
-  /** Host to device, through pinned memory so that the call returns at once. */
-  void upload(MemorySegment from, long to, long bytes) {
+  /**
+   * Host to device, through pinned memory so that the call returns at once.
+   *
+   * @param pinned whether the source itself is pinned
+   */
+  void upload(MemorySegment from, long to, long bytes, boolean pinned) {
     enter();
-    if (recording) {
-      // Read again at each replay, so it cannot go through memory that changes hands.
+    // What is recorded is read again at each replay: it cannot go through memory that changes
+    // hands.
+    if (pinned || recording) {
       check(
           JCudaDriver.cuMemcpyHtoDAsync(
               Driver.device(to), Driver.host(from.address()), bytes, handle),
@@ -204,6 +210,18 @@ final class CudaStream implements Stream {
     } finally {
       check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
     }
+  }
+
+  /** Marks the work so far. */
+  void record(CUevent event) {
+    enter();
+    check(JCudaDriver.cuEventRecord(event, handle), "cuEventRecord");
+  }
+
+  /** Makes the work from now on wait. */
+  void await(CUevent event) {
+    enter();
+    check(JCudaDriver.cuStreamWaitEvent(handle, event, 0), "cuStreamWaitEvent");
   }
 
   /** Runs what was recorded. */

@@ -109,9 +109,17 @@ final class Driver {
     return new HostPointer(address);
   }
 
-  private static final class HostPointer extends Pointer {
+  /** A host address, to and from JCuda. */
+  static final class HostPointer extends Pointer {
+    /** To be filled by the driver. */
+    HostPointer() {}
+
     HostPointer(long address) {
       super(address);
+    }
+
+    long address() {
+      return getNativePointer() + getByteOffset();
     }
   }
 }

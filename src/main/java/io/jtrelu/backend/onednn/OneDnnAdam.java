@@ -27,6 +27,9 @@ final class OneDnnAdam extends Adam {
     float rate = Elements.get(scalars.address());
     double t = Elements.get(scalars.address() + 4);
     float scale = Elements.get(gradientScale.address());
+    if (Float.isNaN(scale)) {
+      return;
+    }
     float correction1 = (float) (1 / (1 - Math.pow(beta1(), t)));
     float correction2 = (float) (1 / (1 - Math.pow(beta2(), t)));
     float[] x = lane.chunk(0);

@@ -17,10 +17,13 @@ final class OneDnnDropout extends Dropout {
   }
 
   @Override
-  protected void run(Stream stream, Tensor from, Tensor to, long seed, long sequence, Write write) {
+  protected void run(
+      Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
     OneDnnStream lane = lifetime.requireOpen(stream);
     float[] x = lane.chunk(0);
     int[] words = lane.words();
+    long low = Integer.toUnsignedLong(Elements.getInt(sequence.address()));
+    long number = low | (long) Elements.getInt(sequence.address() + 4) << 32;
     float scale = (float) (1 / (1.0 - rate()));
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);
@@ -28,7 +31,7 @@ final class OneDnnDropout extends Dropout {
       Elements.load(type(), from.address() + offset, x, count);
       for (int k = 0; k < count; k++) {
         if (k % 4 == 0) { // a chunk begins with a block, as its size is a multiple of four
-          Philox.block(seed, sequence, (i + k) / 4, words);
+          Philox.block(seed, number, (i + k) / 4, words);
         }
         x[k] = Philox.uniform(words[k % 4]) >= rate() ? x[k] * scale : 0;
       }

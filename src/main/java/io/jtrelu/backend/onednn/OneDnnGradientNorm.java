@@ -36,7 +36,8 @@ final class OneDnnGradientNorm extends GradientNorm {
     double norm = Math.sqrt(sum);
     double factor = norm == 0 ? 1 : Math.min(1, maxNorm / norm);
     Elements.put(result.address(), (float) norm);
-    Elements.put(result.address() + 4, Float.isFinite((float) norm) ? (float) factor : Float.NaN);
+    boolean good = Float.isFinite((float) norm) && !Float.isNaN(Elements.get(result.address() + 4));
+    Elements.put(result.address() + 4, good ? (float) factor : Float.NaN);
   }
 
   private static void addSquares(float[] x, double[] sums, int count) {

@@ -25,6 +25,9 @@ final class OneDnnSgd extends Sgd {
     OneDnnStream lane = lifetime.requireOpen(stream);
     float rate = Elements.get(learningRate.address());
     float scale = Elements.get(gradientScale.address());
+    if (Float.isNaN(scale)) {
+      return;
+    }
     float[] x = lane.chunk(0);
     float[] g = lane.chunk(1);
     float[] v = lane.chunk(2);

@@ -92,6 +92,9 @@ final class OneDnnSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       }
       Elements.store(type(), x, diff + (long) first * size, count);
     }
+    if (!Float.isFinite((float) loss)) {
+      Elements.fill(type(), diff, classes(), Float.NaN);
+    }
     return loss;
   }
 

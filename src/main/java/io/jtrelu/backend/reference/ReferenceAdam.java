@@ -23,6 +23,9 @@ final class ReferenceAdam extends Adam {
       Tensor scalars,
       Tensor gradientScale) {
     lifetime.requireOpen(stream);
+    if (Float.isNaN(gradientScale.get(0))) {
+      return;
+    }
     float[] p = Elements.read(parameters);
     float[] gradients = Elements.read(gradient);
     float[] m = Elements.read(moment1);

@@ -17,14 +17,17 @@ final class ReferenceDropout extends Dropout {
   }
 
   @Override
-  protected void run(Stream stream, Tensor from, Tensor to, long seed, long sequence, Write write) {
+  protected void run(
+      Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
     lifetime.requireOpen(stream);
     float[] x = Elements.read(from);
     double[] y = Elements.zeros(to);
+    int[] half = Elements.readInts(sequence);
+    long number = Integer.toUnsignedLong(half[0]) | (long) half[1] << 32;
     int[] words = new int[4];
     for (int i = 0; i < y.length; i++) {
       if (i % 4 == 0) {
-        Philox.block(seed, sequence, i / 4, words);
+        Philox.block(seed, number, i / 4, words);
       }
       boolean keep = Philox.uniform(words[i % 4]) >= rate();
       y[i] = keep ? x[i] / (1.0 - rate()) : 0;

@@ -22,7 +22,8 @@ final class ReferenceGradientNorm extends GradientNorm {
     }
     float norm = (float) Math.sqrt(sum);
     double factor = norm == 0 ? 1 : Math.min(1, maxNorm / Math.sqrt(sum));
-    result.set(norm, Float.isFinite(norm) ? (float) factor : Float.NaN);
+    boolean good = Float.isFinite(norm) && !Float.isNaN(result.get(1));
+    result.set(norm, good ? (float) factor : Float.NaN);
   }
 
   @Override

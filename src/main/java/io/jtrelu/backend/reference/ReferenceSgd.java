@@ -22,6 +22,9 @@ final class ReferenceSgd extends Sgd {
       Tensor learningRate,
       Tensor gradientScale) {
     lifetime.requireOpen(stream);
+    if (Float.isNaN(gradientScale.get(0))) {
+      return;
+    }
     float[] p = Elements.read(parameters);
     float[] gradients = Elements.read(gradient);
     float[] v = Elements.read(velocity);

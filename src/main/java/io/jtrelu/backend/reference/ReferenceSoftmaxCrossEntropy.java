@@ -5,6 +5,7 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
 
 /** Row by row; exponentials relative to the largest logit. */
 final class ReferenceSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
@@ -55,6 +56,9 @@ final class ReferenceSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       }
       if (label[i] < 0 || label[i] >= classes()) {
         loss[i] = Double.NaN;
+      }
+      if (!Float.isFinite((float) loss[i])) {
+        Arrays.fill(dx, first, first + classes(), Double.NaN);
       }
       hit[i] = label[i] == largest ? 1 : 0;
     }

@@ -9,8 +9,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendUnavailableException;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
 import io.jtrelu.backend.Stream;
@@ -41,6 +43,8 @@ class CudaFailureTest {
   void close() {
     EmulatorControl.loseDevice(0);
     EmulatorControl.memory(4L << 30);
+    EmulatorControl.driverVersion(13000);
+    EmulatorControl.capability(8, 0);
     EmulatorControl.clear();
     backend.close();
     assertEquals(0, EmulatorControl.liveAllocations(), "device memory that nobody freed");
@@ -164,6 +168,113 @@ class CudaFailureTest {
         assertThrows(
             BackendUnavailableException.class, () -> new EmulatedCudaProvider().open(9).close());
     assertTrue(none.getMessage().contains("emulated:9"), none.getMessage());
+  }
+
+  private static void requireUnavailable(String... parts) {
+    EmulatedCudaProvider provider = new EmulatedCudaProvider();
+    Availability.Unavailable no =
+        assertInstanceOf(Availability.Unavailable.class, provider.availability());
+    BackendUnavailableException thrown =
+        assertThrows(BackendUnavailableException.class, () -> provider.open(0).close());
+    for (String part : parts) {
+      assertTrue(no.reason().contains(part), part + " not in: " + no.reason());
+      String message = String.valueOf(thrown.getMessage());
+      assertTrue(message.contains(part), part + " not in: " + message);
+    }
+  }
+
+  @Test
+  void aDriverThatIsTooOld() {
+    EmulatorControl.driverVersion(11080);
+    requireUnavailable("too old", "CUDA 11.8", "12.0", "driver 525");
+  }
+
+  @Test
+  void aDeviceThatNoKernelIsBuiltFor() {
+    EmulatorControl.capability(7, 5);
+    requireUnavailable("compute capability 7.5", "8.0 (Ampere)");
+  }
+
+  /** What {@code jtrelu devices} shows of one that can be used. */
+  @Test
+  void aDeviceIsDescribed() {
+    EmulatorControl.driverVersion(12040);
+    Availability.Available yes =
+        assertInstanceOf(Availability.Available.class, new EmulatedCudaProvider().availability());
+    for (String part : new String[] {"CUDA 12.4", "no GPU", "sm_80, sm_90, sm_100, sm_120"}) {
+      assertTrue(yes.version().contains(part), part + " not in: " + yes.version());
+    }
+    String device = yes.devices().getFirst();
+    for (String part : new String[] {"emulated:0 ", "no GPU", "capability 8.0", "4.0 GiB"}) {
+      assertTrue(device.contains(part), part + " not in: " + device);
+    }
+  }
+
+  @Test
+  void noOperandIsNull() {
+    try (Stream stream = backend.newStream();
+        Tensor x = allocate(4000);
+        Rectify rectify = backend.rectify(1000, DataType.F32, Rectifier.tailored(0.5))) {
+      OperandException refused =
+          assertThrows(OperandException.class, () -> rectify.forward(stream, x, null));
+      assertTrue(refused.getMessage().contains("dst is null"), refused.getMessage());
+      refused = assertThrows(OperandException.class, () -> backend.copy(stream, null, x));
+      assertTrue(refused.getMessage().contains("src is null"), refused.getMessage());
+      refused = assertThrows(OperandException.class, () -> backend.fill(stream, null, 1));
+      assertTrue(refused.getMessage().contains("dst is null"), refused.getMessage());
+      IllegalArgumentException stranger =
+          assertThrows(IllegalArgumentException.class, () -> rectify.forward(null, x, x));
+      assertTrue(stranger.getMessage().contains("its own streams"), stranger.getMessage());
+    }
+  }
+
+  /** Events and recordings stay with their backend. */
+  @Test
+  void eventsAndRecordingsOfOthersAreRefused() {
+    try (Backend other = EmulatedSubject.openPlain();
+        Stream own = backend.newStream();
+        Stream foreign = other.newStream();
+        Tensor x = allocate(4000);
+        Event event = backend.newEvent();
+        Recording recording = backend.record(own, () -> backend.fill(own, x, 1))) {
+      assertThrows(IllegalArgumentException.class, () -> event.record(foreign));
+      assertThrows(IllegalArgumentException.class, () -> event.await(foreign));
+      assertThrows(IllegalArgumentException.class, () -> recording.replay(foreign));
+      assertThrows(IllegalArgumentException.class, () -> backend.record(foreign, () -> {}));
+      event.synchronize(); // never recorded: nothing to wait for
+      recording.replay(own);
+      event.record(own);
+      event.await(own);
+      event.synchronize();
+    }
+  }
+
+  /** Pinned memory counts as host memory, is zero at first, and is refused where there is none. */
+  @Test
+  void pinnedMemory() {
+    EmulatorControl.failAllocation(1);
+    OutOfMemoryException full =
+        assertThrows(
+            OutOfMemoryException.class,
+            () ->
+                backend.allocateOnHost(Shape.of(4 << 20), DataType.F32, Layout.ROW_MAJOR).close());
+    assertTrue(full.getMessage().contains("ulimit -l"), full.getMessage());
+    try (Stream stream = backend.newStream();
+        Tensor pinned = backend.allocateOnHost(Shape.of(1000), DataType.F32, Layout.ROW_MAJOR);
+        Tensor x = allocate(4000)) {
+      assertArrayEquals(new float[1000], pinned.toFloatArray());
+      backend.fill(stream, x, 3);
+      backend.copy(stream, x, pinned);
+      stream.synchronize();
+      assertEquals(3, pinned.get(999));
+      pinned.put(999, 4);
+      backend.copy(stream, pinned, x);
+      stream.synchronize();
+      pinned.put(999, 5);
+      backend.copy(stream, x, pinned);
+      stream.synchronize();
+      assertEquals(4, pinned.get(999));
+    }
   }
 
   /** The emulated driver never passes for a GPU. */

@@ -131,6 +131,25 @@ final class EmulatorControl {
     set("CountersClear");
   }
 
+  /** Calls of the driver since {@link #clearCounters}, by name. */
+  static JsonNode calls() {
+    try {
+      return new ObjectMapper().readTree(text("CallsJson"));
+    } catch (JsonProcessingException broken) {
+      throw new AssertionError(broken);
+    }
+  }
+
+  /** The CUDA version that the driver claims. */
+  static void driverVersion(int version) {
+    set("SetDriverVersion", version);
+  }
+
+  /** Compute capability of the device. */
+  static void capability(int major, int minor) {
+    set("SetComputeCapability", major, minor);
+  }
+
   /** Counters of each launch since {@link #clearCounters}, oldest first. */
   static List<JsonNode> counters() {
     try {

@@ -1,0 +1,398 @@
+package io.jtrelu.train;
+
+import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Event;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Recording;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Steps on a GPU, where a batch passes at once: a pass (forward, loss, backward, and at the end of
+ * a step norm, clipping, update and packing of the weights) is recorded once and then costs the
+ * host one launch.
+ *
+ * <p>All that differs between passes lies in a {@link Slot} on the device: images, labels, number
+ * of the dropout masks, learning rate, number of the step. The host fills the slot's pinned twin,
+ * which one copy on a stream of its own brings over while the pass before it computes; one copy
+ * brings the figures back. There are two slots, each with recordings of its own, so the host
+ * prepares a pass while the device works on another and looks at figures one pass late: neither
+ * waits for the other but when it has nothing else to do. That is safe because a step that is not
+ * finite changes nothing and spoils those queued behind it ({@link Optimizer#update}).
+ *
+ * <p>Batches of another size are compiled and recorded anew. Nothing is allocated in a step else.
+ */
+final class RecordedSteps implements Steps {
+  private static final int SLOTS = 2;
+
+  private final Network network;
+  private final Backend backend;
+  private final int accumulate;
+  private final Program.Options options;
+  private final Parameters parameters;
+  private final Parameters gradients;
+  private final Optimizer optimizer;
+  private final Stream stream;
+  private final Stream uploads;
+  private Compiled compiled;
+  private long submitted;
+  private long taken;
+
+  /**
+   * @param batch images per pass to begin with
+   * @param accumulate passes of a step
+   * @param parameters what is trained, to be {@linkplain #load loaded}
+   * @param gradients room for their gradients
+   */
+  RecordedSteps(
+      Network network,
+      Backend backend,
+      int batch,
+      int accumulate,
+      Program.Options options,
+      Parameters parameters,
+      Parameters gradients,
+      Optimizer optimizer) {
+    this.network = network;
+    this.backend = backend;
+    this.accumulate = accumulate;
+    this.options = options;
+    this.parameters = parameters;
+    this.gradients = gradients;
+    this.optimizer = optimizer;
+    this.stream = backend.newStream();
+    this.uploads = backend.newStream();
+    try {
+      this.compiled = new Compiled(batch);
+    } catch (RuntimeException | Error failure) {
+      uploads.close();
+      stream.close();
+      throw failure;
+    }
+  }
+
+  /** What depends on the size of a batch. */
+  private final class Compiled implements AutoCloseable {
+    final int batch;
+    final Program program;
+    final Program.Workspace workspace;
+    final Slot[] slots = new Slot[SLOTS];
+
+    /** The network's input, where it is not of the type that images come in. */
+    final @Nullable Tensor converted;
+
+    final Tensor results;
+    private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+
+    Compiled(int batch) {
+      this.batch = batch;
+      try {
+        program = own(new Program(network, backend, batch, options));
+        workspace = own(program.newWorkspace(stream));
+        Layer.Extent in = network.input();
+        Shape images = Shape.of(batch, in.height(), in.width(), in.channels());
+        converted =
+            options.type() == DataType.F32
+                ? null
+                : own(backend.allocate(images, options.type(), Layout.NHWC));
+        results = own(backend.allocate(Shape.of(2 * batch + 2), DataType.I32, Layout.ROW_MAJOR));
+        for (int i = 0; i < SLOTS; i++) {
+          slots[i] = own(new Slot(images));
+        }
+      } catch (RuntimeException | Error failure) {
+        close();
+        throw failure;
+      }
+    }
+
+    private <T extends AutoCloseable> T own(T resource) {
+      owned.push(resource);
+      return resource;
+    }
+
+    private Tensor losses(Tensor of) {
+      return view(of, 0, Shape.of(batch), DataType.F32, Layout.ROW_MAJOR);
+    }
+
+    private Tensor correct(Tensor of) {
+      return view(of, batch, Shape.of(batch), DataType.I32, Layout.ROW_MAJOR);
+    }
+
+    /** Norm and clipping factor. */
+    private Tensor norm(Tensor of) {
+      return view(of, 2L * batch, Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+    }
+
+    /** Gives the forward pass over a slot's images to the stream. */
+    void forward(Slot slot) {
+      Tensor images = slot.images(slot.device);
+      if (converted != null) {
+        backend.copy(stream, images, converted);
+        images = converted;
+      }
+      workspace.forward(images, slot.sequence(slot.device));
+    }
+
+    /** Gives the rest of a pass, up to the gradients, to the stream. */
+    void backward(Slot slot, Write write) {
+      workspace.loss(
+          slot.labels(slot.device), 1f / (batch * accumulate), losses(results), correct(results));
+      workspace.backward(gradients, write);
+    }
+
+    private Recording record(Slot slot, boolean first, boolean last) {
+      return own(
+          backend.record(
+              stream,
+              () -> {
+                forward(slot);
+                backward(slot, first ? Write.OVERWRITE : Write.ACCUMULATE);
+                if (last) {
+                  optimizer.update(
+                      stream, parameters, gradients, slot.scalars(slot.device), norm(results));
+                  program.load(stream, parameters);
+                }
+              }));
+    }
+
+    @Override
+    public void close() {
+      while (!owned.isEmpty()) {
+        try {
+          owned.pop().close();
+        } catch (Exception failure) {
+          throw new IllegalStateException("closing a recorded step failed", failure);
+        }
+      }
+    }
+  }
+
+  /** What differs between passes: on the device, and the same in pinned memory. */
+  private final class Slot implements AutoCloseable {
+    private final Shape shape;
+    final Tensor host;
+    final Tensor device;
+
+    /** Where the figures come to. */
+    final Tensor results;
+
+    final Event uploaded;
+    final Event done;
+    final Map<Integer, Recording> recordings = new HashMap<>();
+
+    Slot(Shape images) {
+      shape = images;
+      Shape words = Shape.of(Math.toIntExact(scalarsAt() + 2));
+      host = backend.allocateOnHost(words, DataType.I32, Layout.ROW_MAJOR);
+      device = backend.allocate(words, DataType.I32, Layout.ROW_MAJOR);
+      results =
+          backend.allocateOnHost(Shape.of(2 * images.dim(0) + 2), DataType.I32, Layout.ROW_MAJOR);
+      uploaded = backend.newEvent();
+      done = backend.newEvent();
+    }
+
+    // In words: images, labels, sequence [2], scalars [2].
+    private long labelsAt() {
+      return shape.elements();
+    }
+
+    private long sequenceAt() {
+      return labelsAt() + shape.dim(0);
+    }
+
+    private long scalarsAt() {
+      return sequenceAt() + 2;
+    }
+
+    Tensor images(Tensor of) {
+      return view(of, 0, shape, DataType.F32, Layout.NHWC);
+    }
+
+    Tensor labels(Tensor of) {
+      return view(of, labelsAt(), Shape.of(shape.dim(0)), DataType.I32, Layout.ROW_MAJOR);
+    }
+
+    Tensor sequence(Tensor of) {
+      return view(of, sequenceAt(), Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
+    }
+
+    /** Learning rate and number of the step. */
+    Tensor scalars(Tensor of) {
+      return view(of, scalarsAt(), Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+    }
+
+    void fill(Tensor images, Tensor labels, Pass pass) {
+      images(host).segment().copyFrom(images.segment());
+      labels(host).segment().copyFrom(labels.segment());
+      MemorySegment number = sequence(host).segment();
+      number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) pass.sequence());
+      number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (pass.sequence() >>> 32));
+      scalars(host).set((float) pass.learningRate(), (float) pass.number());
+    }
+
+    @Override
+    public void close() {
+      done.close();
+      uploaded.close();
+      results.close();
+      device.close();
+      host.close();
+    }
+  }
+
+  private static Tensor view(Tensor of, long word, Shape shape, DataType type, Layout layout) {
+    return Tensor.view(of.memory(), word * 4, shape, type, layout);
+  }
+
+  @Override
+  public void load() {
+    compiled.program.load(stream, parameters);
+    stream.synchronize();
+  }
+
+  @Override
+  public int ahead() {
+    return SLOTS - 1;
+  }
+
+  @Override
+  public void submit(Tensor images, Tensor labels, Pass pass) {
+    if (submitted - taken == SLOTS) {
+      throw new IllegalStateException(SLOTS + " passes are under way; take figures first");
+    }
+    Compiled now = compiledFor(images, labels);
+    Slot slot = now.slots[(int) (submitted % SLOTS)];
+    slot.fill(images, labels, pass);
+    backend.copy(uploads, slot.host, slot.device);
+    slot.uploaded.record(uploads);
+    slot.uploaded.await(stream);
+    int kind = (pass.first() ? 1 : 0) + (pass.last() ? 2 : 0);
+    slot.recordings
+        .computeIfAbsent(kind, absent -> now.record(slot, pass.first(), pass.last()))
+        .replay(stream);
+    backend.copy(stream, now.results, slot.results);
+    slot.done.record(stream);
+    submitted++;
+  }
+
+  /** Compiles the network for another size of batches; their figures must have been taken. */
+  private Compiled compiledFor(Tensor images, Tensor labels) {
+    Layer.Extent in = network.input();
+    int batch = images.shape().dim(0);
+    Shape expected = Shape.of(batch, in.height(), in.width(), in.channels());
+    if (!images.shape().equals(expected)
+        || images.type() != DataType.F32
+        || labels.type() != DataType.I32
+        || labels.shape().elements() != batch) {
+      throw new OperandException(
+          "a batch needs F32 images "
+              + expected
+              + " and as many I32 labels, got "
+              + images
+              + " and "
+              + labels);
+    }
+    if (batch != compiled.batch) {
+      if (taken != submitted) {
+        throw new IllegalStateException(
+            "passes over batches of "
+                + compiled.batch
+                + " are under way; take their figures first");
+      }
+      stream.synchronize();
+      Compiled other = new Compiled(batch);
+      compiled.close();
+      compiled = other;
+      load();
+    }
+    return compiled;
+  }
+
+  @Override
+  public Figures take() {
+    if (taken == submitted) {
+      throw new IllegalStateException("no pass is under way");
+    }
+    Slot slot = slotTaken(taken);
+    slot.done.synchronize();
+    taken++;
+    MemorySegment losses = compiled.losses(slot.results).segment();
+    MemorySegment hits = compiled.correct(slot.results).segment();
+    double loss = 0;
+    int correct = 0;
+    for (int i = 0; i < compiled.batch; i++) {
+      loss += losses.getAtIndex(JAVA_FLOAT_UNALIGNED, i);
+      correct += hits.getAtIndex(JAVA_INT_UNALIGNED, i);
+    }
+    return new Figures(loss, correct, compiled.norm(slot.results).get(0));
+  }
+
+  private Slot slotTaken(long number) {
+    return compiled.slots[(int) (number % SLOTS)];
+  }
+
+  /**
+   * Runs the pass once more: the pass behind it may have overwritten values and gradients, but not
+   * its slot. (Of a step of several passes only the last one can be run again, so that a gradient
+   * that was not finite in an earlier one is not found.)
+   */
+  @Override
+  public @Nullable String firstNonFiniteLayer() {
+    stream.synchronize();
+    Slot slot = slotTaken(taken - 1);
+    compiled.forward(slot);
+    String layer = compiled.workspace.firstNonFinite(this::read);
+    if (layer == null) {
+      compiled.backward(slot, Write.OVERWRITE);
+      stream.synchronize();
+      layer = Steps.firstNonFiniteGradient(backend, gradients);
+    }
+    return layer;
+  }
+
+  private float[] read(Tensor value) {
+    try (Tensor host = Tensor.allocate(value.shape(), value.type(), value.layout())) {
+      backend.copy(stream, value, host);
+      stream.synchronize();
+      return host.toFloatArray();
+    }
+  }
+
+  @Override
+  public void forgive() {
+    stream.synchronize();
+    taken = submitted;
+    backend.fill(stream, compiled.norm(compiled.results), 0);
+    stream.synchronize();
+  }
+
+  @Override
+  public long activationBytes() {
+    return compiled.program.activationBytes();
+  }
+
+  @Override
+  public void close() {
+    stream.synchronize();
+    compiled.close();
+    uploads.close();
+    stream.close();
+  }
+}

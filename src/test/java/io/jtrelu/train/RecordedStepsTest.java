@@ -1,0 +1,263 @@
+package io.jtrelu.train;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.cuda.EmulatedSubject;
+import io.jtrelu.nn.Initializer;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+/**
+ * Recorded steps on the emulated device, against steps on the CPU: batches that change in size, and
+ * passes that are not finite with others queued behind them.
+ */
+class RecordedStepsTest {
+  private static final int EXTENT = 4;
+  private static final int CLASSES = 3;
+
+  private static Network network() {
+    Network.Builder b = Network.builder("small", EXTENT, EXTENT, 2);
+    int x = b.convolution("c1", b.input(), 5, 3, 1);
+    x = b.activation("a1", x);
+    x = b.convolution("c2", x, 6, 3, 2);
+    x = b.activation("a2", x);
+    x = b.globalMeanPool("pool", x);
+    x = b.dropout("drop", x, 0.2f);
+    b.linear("logits", x, CLASSES);
+    return b.build().with(TransformedActivation.rectifier(0.3, 1.2));
+  }
+
+  private static TrainingConfig config(Optimizer.Kind optimizer) {
+    return new TrainingConfig(
+        "small",
+        Networks.Block.V2,
+        0,
+        ShapingConfig.DEFAULT,
+        "none",
+        0,
+        false,
+        1,
+        6,
+        1,
+        optimizer,
+        0.05,
+        0,
+        0.9,
+        1e-3,
+        1,
+        0.1,
+        0.2,
+        DataType.F32,
+        3);
+  }
+
+  /** A network in training on a backend, with steps of one pass. */
+  private static final class Bench implements AutoCloseable {
+    final Backend backend;
+    final Network network = network();
+    final Parameters parameters;
+    final Parameters gradients;
+    final Optimizer optimizer;
+    final Steps steps;
+    private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+    private int number;
+
+    Bench(Backend backend, Optimizer.Kind kind, int batch, boolean recorded) {
+      this.backend = own(backend);
+      parameters = own(Parameters.allocate(network, backend));
+      gradients = own(Parameters.allocate(network, backend));
+      optimizer = own(new Optimizer(network, backend, config(kind)));
+      Program.Options options = new Program.Options(DataType.F32, 0.1f, true, 5);
+      steps =
+          own(
+              recorded
+                  ? new RecordedSteps(
+                      network, backend, batch, 1, options, parameters, gradients, optimizer)
+                  : new LaneSteps(
+                      network, backend, batch, 1, options, parameters, gradients, optimizer));
+      Initializer.delta(9).fill(backend, parameters);
+      steps.load();
+    }
+
+    private <T extends AutoCloseable> T own(T resource) {
+      owned.push(resource);
+      return resource;
+    }
+
+    void submit(float[] images) {
+      int batch = images.length / (EXTENT * EXTENT * 2);
+      float[] labels = new float[batch];
+      for (int i = 0; i < batch; i++) {
+        labels[i] = i % CLASSES;
+      }
+      Shape shape = Shape.of(batch, EXTENT, EXTENT, 2);
+      Tensor src = own(Tensor.allocate(shape, DataType.F32, Layout.NHWC)).set(images);
+      Tensor label = own(Tensor.allocate(Shape.of(batch), DataType.I32, Layout.ROW_MAJOR));
+      number++;
+      // A sequence number beyond 32 bits.
+      Steps.Pass pass = new Steps.Pass(true, true, (1L << 40) + number, 0.05, number);
+      steps.submit(src, label.set(labels), pass);
+    }
+
+    Steps.Figures step(float[] images) {
+      submit(images);
+      return steps.take();
+    }
+
+    float[] read(Tensor tensor) {
+      try (Stream stream = backend.newStream();
+          Tensor host = Tensor.allocate(tensor.shape(), DataType.F32, Layout.ROW_MAJOR)) {
+        backend.copy(stream, tensor, host);
+        stream.synchronize();
+        return host.toFloatArray();
+      }
+    }
+
+    @Override
+    public void close() {
+      while (!owned.isEmpty()) {
+        try {
+          owned.pop().close();
+        } catch (Exception failure) {
+          throw new AssertionError(failure);
+        }
+      }
+    }
+  }
+
+  private static float[] images(int batch, long seed) {
+    SplittableRandom random = new SplittableRandom(seed);
+    float[] images = new float[batch * EXTENT * EXTENT * 2];
+    for (int i = 0; i < images.length; i++) {
+      images[i] = (float) random.nextGaussian();
+    }
+    return images;
+  }
+
+  private static Bench emulated(Optimizer.Kind kind, int batch) {
+    return new Bench(new EmulatedSubject().open(), kind, batch, true);
+  }
+
+  /** The CPU backend takes whole batches here, so that the dropout masks are the same. */
+  private static Bench cpu(Optimizer.Kind kind, int batch) {
+    return new Bench(Backends.open("reference"), kind, batch, true);
+  }
+
+  @ParameterizedTest
+  @EnumSource(Optimizer.Kind.class)
+  void aChangedBatchIsRecordedAnew(Optimizer.Kind kind) {
+    try (Bench device = emulated(kind, 6);
+        Bench oracle = cpu(kind, 6)) {
+      int seed = 0;
+      for (int batch : new int[] {6, 6, 6, 2, 2, 2, 7, 6, 6, 6}) {
+        float[] images = images(batch, seed++);
+        Steps.Figures expected = oracle.step(images);
+        Steps.Figures actual = device.step(images);
+        assertEquals(expected.loss(), actual.loss(), 1e-4 * batch, "loss of pass " + seed);
+        assertEquals(expected.correct(), actual.correct(), "hits of pass " + seed);
+        assertEquals(expected.norm(), actual.norm(), 1e-3 * expected.norm(), "pass " + seed);
+      }
+      assertArrayEquals(
+          oracle.read(oracle.parameters.arena()), device.read(device.parameters.arena()), 1e-3f);
+    }
+  }
+
+  /** Without dropout masks in common, a first step all the same: lanes and recordings agree. */
+  @Test
+  void lanesAndRecordingsAgree() {
+    try (Bench lanes = new Bench(Backends.open("cpu"), Optimizer.Kind.SGD, 1, false);
+        Bench device = emulated(Optimizer.Kind.SGD, 1)) {
+      for (int i = 0; i < 5; i++) {
+        float[] images = images(1, i);
+        Steps.Figures expected = lanes.step(images);
+        Steps.Figures actual = device.step(images);
+        assertEquals(expected.loss(), actual.loss(), 1e-4);
+        assertEquals(expected.norm(), actual.norm(), 1e-3 * expected.norm());
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(Optimizer.Kind.class)
+  void aPassThatIsNotFiniteAndThoseBehindItChangeNothing(Optimizer.Kind kind) {
+    for (boolean recorded : new boolean[] {true, false}) {
+      try (Bench bench =
+              recorded ? emulated(kind, 6) : new Bench(Backends.open("cpu"), kind, 6, false);
+          Bench other =
+              recorded ? emulated(kind, 6) : new Bench(Backends.open("cpu"), kind, 6, false)) {
+        bench.step(images(6, 1));
+        other.step(images(6, 1));
+        for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY, 3e38f}) {
+          float[] before = bench.read(bench.parameters.arena());
+          float[] state = bench.read(bench.optimizer.state().values().iterator().next());
+          float[] images = images(6, 2);
+          images[17] = bad;
+          bench.submit(images);
+          for (int behind = 0; behind < bench.steps.ahead(); behind++) {
+            bench.submit(images(6, 3));
+          }
+          Steps.Figures figures = bench.steps.take();
+          boolean loss = Double.isFinite(figures.loss());
+          assertTrue(!(loss && Float.isFinite(figures.norm())), figures.toString());
+          String layer = bench.steps.firstNonFiniteLayer();
+          assertNotNull(layer, bad + " is found in a layer");
+          assertTrue(layer.matches("c1|a1|c2|a2"), layer);
+          bench.steps.forgive();
+          assertArrayEquals(before, bench.read(bench.parameters.arena()));
+          assertArrayEquals(state, bench.read(bench.optimizer.state().values().iterator().next()));
+        }
+        // And on as if nothing had been, in numbers and masks as well.
+        bench.number = other.number;
+        Steps.Figures next = bench.step(images(6, 4));
+        assertEquals(other.step(images(6, 4)), next);
+        assertArrayEquals(
+            other.read(other.parameters.arena()), bench.read(bench.parameters.arena()));
+        assertNull(bench.steps.firstNonFiniteLayer());
+      }
+    }
+  }
+
+  @Test
+  void wrongUse() {
+    try (Bench bench = emulated(Optimizer.Kind.SGD, 6)) {
+      assertThrows(IllegalStateException.class, bench.steps::take);
+      bench.submit(images(6, 1));
+      bench.submit(images(6, 2));
+      assertThrows(IllegalStateException.class, () -> bench.submit(images(6, 3)));
+      bench.steps.take();
+      IllegalStateException early =
+          assertThrows(IllegalStateException.class, () -> bench.submit(images(4, 3)));
+      assertTrue(early.getMessage().contains("batches of 6"), early.getMessage());
+      bench.steps.take();
+      Steps.Pass pass = new Steps.Pass(true, true, 0, 0.1, 1);
+      try (Tensor images = Tensor.allocate(Shape.of(6, 4, 4, 3), DataType.F32, Layout.NHWC);
+          Tensor labels = Tensor.allocate(Shape.of(6), DataType.I32, Layout.ROW_MAJOR)) {
+        OperandException refused =
+            assertThrows(OperandException.class, () -> bench.steps.submit(images, labels, pass));
+        assertTrue(refused.getMessage().contains("[6, 4, 4, 2]"), refused.getMessage());
+      }
+    }
+  }
+}
