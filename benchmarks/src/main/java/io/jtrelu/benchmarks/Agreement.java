@@ -1,5 +1,6 @@
 package io.jtrelu.benchmarks;
 
+import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 
@@ -7,26 +8,24 @@ import io.jtrelu.tensor.DataType;
  * The check before anything is timed: a contender's logits, loss and gradients are this library's,
  * whose own kernels the contract tests hold against an oracle.
  *
- * <p>Two correct F32 implementations of a network of 50 layers differ by the order of their sums,
- * and at values near the kink by the branch they take; hence bounds on norms per tensor, not on
- * single elements.
+ * <p>The parameters are {@link KinkFree}: no rounding can change the branch of a rectifier, so two
+ * correct implementations differ by rounding alone. With unit roundoff u, each of L layers rounds
+ * its values on the way forward and its gradients on the way back; taken as independent, these
+ * errors add up to a relative distance of some sqrt(2 L) u in a tensor's norm. A sum of n terms one
+ * after the other in F32 multiplies that by up to sqrt(n); the longest are those of a bias's
+ * gradient, over all locations of all images. Hence the bound 8 sqrt(2 L n) u, 2e-4 to 8e-4 here,
+ * with the factor 8 for the transforms of Winograd's method; measured are 2e-6 to 5e-5. In bf16
+ * storing is what rounds, and the bound is 4 sqrt(2 L) u, measured 1 sqrt(2 L) u. Any mistake (a
+ * tap, an axis, a scale) gives 1e-1 and more.
+ *
+ * <p>Parameters near the kink need a bound that catches no more than gross mistakes: with values
+ * off by a relative e, some 0.3 e of them change their branch in each layer, and the gradient moves
+ * by sqrt(0.3 e L) (1 - slope); a single change among the n values of a small layer moves it by
+ * sqrt(1 / n). At e = 1e-6 both are 1e-3 to 1e-2.
  */
 public final class Agreement {
-  /** Relative distance of logits (of Euclidean norms). Rounding through 50 layers gives 1e-6. */
-  private static final double LOGITS = 2e-5;
-
-  /**
-   * Relative distance of a parameter's gradient. With forward values off by a relative 1e-6, about
-   * that share of them lies on the other side of the kink in each layer, where the derivative
-   * changes by 1 - slope; over L layers that is a distance of up to sqrt(L * 1e-6) * (1 - slope),
-   * some 1e-3 at L = 50. Any mistake (a tap, an axis, a scale) gives 1e-1 and more.
-   */
-  private static final double GRADIENT = 1e-2;
-
-  private static final double LOSS = 2e-6;
-
-  /** Eight bits of mantissa, through 50 layers. */
-  private static final double LOSS_16_BITS = 3e-2;
+  private static final double UNIT_F32 = 0x1p-24;
+  private static final double UNIT_BF16 = 0x1p-9;
 
   private Agreement() {}
 
@@ -42,48 +41,57 @@ public final class Agreement {
   /**
    * Compares a contender with this library.
    *
+   * @param workload with {@link KinkFree} parameters
+   * @param sixteenBits whether it stores activations in bf16
    * @throws IllegalStateException if they differ by more than rounding explains
    */
-  public static Distances require(String name, Workload workload, Contender contender) {
+  public static Distances require(
+      String name, Workload workload, Contender contender, boolean sixteenBits) {
     Contender.Gradients ours;
-    float[] logits;
     try (Contender library = new JtreluContender(workload, DataType.F32)) {
       ours = library.gradients();
-      logits = library.forward();
     }
-    int classes = workload.network().classes();
-    double forward =
-        distance(centred(logits, classes), centred(contender.forward(), classes), 0, logits.length);
-    require(name, "logits", forward, LOGITS);
+    double bound = bound(workload, sixteenBits);
+    double forward = requireLogits(name, workload, contender, sixteenBits);
     Contender.Gradients theirs = contender.gradients();
     double loss = Math.abs(ours.loss() - theirs.loss()) / Math.abs(ours.loss());
-    require(name, "loss", loss, LOSS);
+    require(name, "loss", loss, bound);
     double worst = 0;
     for (ParameterSpec spec : workload.network().parameters()) {
       int from = Math.toIntExact(spec.offset());
       int count = Math.toIntExact(spec.shape().elements());
       double distance = distance(ours.values(), theirs.values(), from, count);
-      require(name, "gradient of " + spec.name(), distance, GRADIENT);
+      require(name, "gradient of " + spec.name(), distance, bound);
       worst = Math.max(worst, distance);
     }
     return new Distances(loss, forward, worst);
   }
 
-  /** Compares the logits alone, for a contender that cannot train. */
-  public static void requireLogits(String name, Workload workload, Contender contender) {
+  /** Compares the logits alone, as of a contender that cannot train; returns their distance. */
+  public static double requireLogits(
+      String name, Workload workload, Contender contender, boolean sixteenBits) {
     try (Contender library = new JtreluContender(workload, DataType.F32)) {
-      float[] logits = library.forward();
-      require(name, "logits", distance(logits, contender.forward(), 0, logits.length), LOGITS);
+      int classes = workload.network().classes();
+      float[] logits = centred(library.forward(), classes);
+      double distance = distance(logits, centred(contender.forward(), classes), 0, logits.length);
+      require(name, "logits", distance, bound(workload, sixteenBits));
+      return distance;
     }
   }
 
-  /** Compares the loss alone, for a contender that computes in 16 bits. */
-  public static void requireLoss(String name, Workload workload, Contender contender) {
-    try (Contender library = new JtreluContender(workload, DataType.F32)) {
-      float ours = library.gradients().loss();
-      float theirs = contender.gradients().loss();
-      require(name, "loss", Math.abs(ours - theirs) / Math.abs(ours), LOSS_16_BITS);
+  private static double bound(Workload workload, boolean sixteenBits) {
+    double layers = 0;
+    double terms = 0;
+    for (Layer layer : workload.network().layers()) {
+      if (layer instanceof Layer.Convolution convolution) {
+        var d = convolution.descriptor();
+        layers++;
+        terms = Math.max(terms, (double) workload.batch() * d.oh() * d.ow());
+      }
     }
+    return sixteenBits
+        ? 4 * Math.sqrt(2 * layers) * UNIT_BF16
+        : 8 * Math.sqrt(2 * layers * terms) * UNIT_F32;
   }
 
   /** Without each row's mean: what softmax sees. */

@@ -3,9 +3,11 @@ package io.jtrelu.benchmarks;
 import static java.nio.file.StandardOpenOption.APPEND;
 import static java.nio.file.StandardOpenOption.CREATE;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import java.io.IOException;
+import java.io.Writer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDate;
@@ -17,11 +19,12 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.concurrent.Callable;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.stream.Stream;
+import java.util.function.Predicate;
 import org.openjdk.jmh.results.BenchmarkResult;
 import org.openjdk.jmh.results.IterationResult;
 import org.openjdk.jmh.results.RunResult;
@@ -32,13 +35,21 @@ import org.openjdk.jmh.runner.RunnerException;
 import org.openjdk.jmh.runner.options.ChainedOptionsBuilder;
 import org.openjdk.jmh.runner.options.OptionsBuilder;
 import org.openjdk.jmh.runner.options.TimeValue;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
 
 /**
  * Runs a set in rounds. In a round every contender of every group gets one process, contenders of a
  * group right after each other, so that both sides of a ratio see the same machine; the order turns
  * by one from round to round. Ends when another round would pass the time budget.
  */
-public final class Campaign {
+@Command(
+    name = "benchmarks/run",
+    sortOptions = false,
+    description = "Measures JTReLU against its peers; results go to results/NAME.")
+public final class Campaign implements Callable<Integer> {
   private static final int CORES = Runtime.getRuntime().availableProcessors();
   private static final List<String> JVM_ARGUMENTS =
       List.of(
@@ -46,18 +57,45 @@ public final class Campaign {
           "-Xmx2g",
           "-Dai.djl.offline=true",
           "-DOPT_OUT_TRACKING=true",
-          "-Dai.djl.pytorch.num_threads=" + CORES,
           "-Dai.djl.pytorch.num_interop_threads=1",
           "-Dai.djl.pytorch.graph_optimizer=false");
 
-  private final Path directory;
-  private final List<Group> groups;
-  private final long budget;
+  @Parameters(index = "0", defaultValue = "quick", paramLabel = "SET", description = "${sys:sets}")
+  private String set;
+
+  @Parameters(
+      index = "1..*",
+      paramLabel = "TEXT",
+      description = "Only groups whose title has one of these in it, as 'training step' or n=256.")
+  private List<String> texts = List.of();
+
+  @Option(
+      names = "--name",
+      paramLabel = "NAME",
+      description = "Folder of the results; default: date and set.")
+  private String name;
+
+  @Option(
+      names = "--seconds",
+      paramLabel = "N",
+      description = "Time budget; default: 180, quick 540, gpu 1200, scaling 1800, full 7200.")
+  private long seconds;
+
+  @Option(names = "--list", description = "Print the titles of the groups and end.")
+  private boolean list;
+
+  @Option(names = "--help", usageHelp = true, description = "Show this.")
+  private boolean help;
+
+  private Path directory;
+  private List<Group> groups;
+  private long budget;
   private final long start = System.nanoTime();
   private final Map<Group, Map<String, List<Measurement>>> results = new LinkedHashMap<>();
   private final Map<Group, Map<String, String>> failures = new LinkedHashMap<>();
   private final Map<String, Double> cost = new HashMap<>();
   private final List<RunResult> jmh = new ArrayList<>();
+  private final Map<Group, JsonNode> answers = new HashMap<>();
   private final Map<String, Object> environment = Environment.read();
 
   /**
@@ -70,33 +108,66 @@ public final class Campaign {
    */
   public record Measurement(int round, double value, double[] iterations, double load) {}
 
-  private Campaign(Path directory, List<Group> groups, long seconds) {
-    this.directory = directory;
-    this.groups = groups;
-    this.budget = TimeUnit.SECONDS.toNanos(seconds);
+  private Campaign() {}
+
+  /** Runs; see {@code --help}. */
+  public static void main(String[] args) {
+    StringBuilder sets = new StringBuilder("What to measure.");
+    Plan.SETS.forEach((set, purpose) -> sets.append("%n").append(set).append(": ").append(purpose));
+    System.setProperty("sets", sets.toString());
+    System.exit(new CommandLine(new Campaign()).execute(args));
   }
 
-  /**
-   * Runs.
-   *
-   * @param args set (smoke, quick, full), name of the results' folder (default: date and set),
-   *     budget in seconds
-   */
-  public static void main(String[] args) throws IOException {
-    String set = args.length > 0 ? args[0] : "quick";
-    String name = args.length > 1 ? args[1] : LocalDate.now() + "-" + set;
-    long seconds =
-        args.length > 2
-            ? Long.parseLong(args[2])
-            : set.equals("full") ? 7200 : set.equals("quick") ? 540 : 180;
-    Path directory = Path.of("results", name);
-    Files.createDirectories(directory);
-    Campaign campaign = new Campaign(directory, Plan.of(set), seconds);
-    campaign.run();
-    System.out.println("results: " + directory.toAbsolutePath());
-    if (campaign.results.isEmpty()) {
-      System.exit(1);
+  @Override
+  public Integer call() throws IOException {
+    groups = selected(Plan.of(set));
+    String noGpu = GpuWork.whyNot();
+    if (groups.stream().anyMatch(Group::needsGpu)) {
+      System.out.println("GPU benchmarks: " + (noGpu.isEmpty() ? "on" : "skipped, " + noGpu));
     }
+    environment.put("set", set);
+    environment.put("only", texts);
+    environment.put("gpuBenchmarks", noGpu.isEmpty() ? "run where selected" : "skipped, " + noGpu);
+    if (list) {
+      groups.forEach(group -> System.out.println(group.title()));
+      return 0;
+    }
+    groups = groups.stream().filter(g -> noGpu.isEmpty() || !g.needsGpu()).toList();
+    if (groups.isEmpty()) {
+      System.out.println("nothing to measure");
+      return 0;
+    }
+    long usual =
+        switch (set) {
+          case "full" -> 7200;
+          case "quick" -> 540;
+          case "scaling" -> 1800;
+          case "gpu" -> 1200;
+          default -> 180;
+        };
+    budget = TimeUnit.SECONDS.toNanos(seconds > 0 ? seconds : usual);
+    directory = Path.of("results", name != null ? name : LocalDate.now() + "-" + set);
+    Files.createDirectories(directory);
+    run();
+    System.out.println("results: " + directory.toAbsolutePath());
+    return results.isEmpty() ? 1 : 0;
+  }
+
+  /** Groups with one of the texts in their titles; sgemm too where shares of it are reported. */
+  private List<Group> selected(List<Group> all) {
+    if (texts.isEmpty()) {
+      return all;
+    }
+    Predicate<Group> hit =
+        group -> texts.stream().anyMatch(text -> plain(group.title()).contains(plain(text)));
+    boolean shares = all.stream().filter(hit).anyMatch(group -> group.multiplyAdds() > 0);
+    return all.stream()
+        .filter(g -> hit.test(g) || (shares && g.target().equals("SgemmPeak.multiply")))
+        .toList();
+  }
+
+  private static String plain(String text) {
+    return text.toLowerCase(Locale.ROOT).replace(" ", "");
   }
 
   private void run() throws IOException {
@@ -148,9 +219,10 @@ public final class Campaign {
             .add(new Measurement(round, median, values, load));
         outcome = ratio(group, contender, round);
       } catch (RunnerException | IOException | IllegalStateException failure) {
-        String reason = reason(failure);
+        String reason = failure.getMessage();
+        reason = reason != null && reason.startsWith("skipped") ? reason : "failed: " + reason;
         failures.computeIfAbsent(group, g -> new LinkedHashMap<>()).put(contender, reason);
-        outcome = "FAILED: " + reason;
+        outcome = reason;
       }
       double seconds = (System.nanoTime() - begin) * 1e-9;
       cost.put(key(group, contender), seconds);
@@ -165,10 +237,6 @@ public final class Campaign {
           outcome);
     }
     return true;
-  }
-
-  private static String reason(Throwable failure) {
-    return failure.getMessage();
   }
 
   private static String key(Group group, String contender) {
@@ -246,7 +314,8 @@ public final class Campaign {
   private double[] measure(Group group, String contender) throws RunnerException, IOException {
     return switch (group.probe()) {
       case JMH -> fork(group, contender);
-      case PROCESS -> {
+      case GPU -> gpu(group, contender);
+      case PROCESS, PICTURE -> {
         long begin = System.nanoTime();
         child(group, contender);
         yield new double[] {(System.nanoTime() - begin) * 1e-6};
@@ -285,7 +354,7 @@ public final class Campaign {
     ChainedOptionsBuilder options =
         new OptionsBuilder()
             .include("\\Q" + Campaign.class.getPackageName() + "." + group.target() + "\\E$")
-            .param("contender", contender)
+            .param("contender", Group.name(contender))
             .forks(1)
             .warmupIterations(group.warmup())
             .warmupTime(time(group.seconds()))
@@ -293,9 +362,7 @@ public final class Campaign {
             .measurementTime(time(group.seconds()))
             .timeout(TimeValue.minutes(3))
             .shouldFailOnError(true)
-            .jvmArgs(
-                Stream.concat(JVM_ARGUMENTS.stream(), group.jvmArguments().stream())
-                    .toArray(String[]::new))
+            .jvmArgs(jvmArguments(contender).toArray(String[]::new))
             .output(log.toString());
     group.parameters().forEach((name, value) -> options.param(name, value));
     Collection<RunResult> run = new Runner(options.build()).run();
@@ -318,17 +385,57 @@ public final class Campaign {
     return TimeValue.milliseconds(Math.round(seconds * 1000));
   }
 
+  private static List<String> jvmArguments(String contender) {
+    int threads = Group.threads(contender);
+    List<String> arguments = new ArrayList<>(JVM_ARGUMENTS);
+    arguments.add("-XX:ActiveProcessorCount=" + threads);
+    arguments.add("-Dai.djl.pytorch.num_threads=" + threads);
+    return arguments;
+  }
+
+  /** This library's side in a Java process, the peer's in Python: one JSON in, one JSON out. */
+  private double[] gpu(Group group, String contender) throws IOException {
+    List<String> command =
+        contender.startsWith("pytorch")
+            ? List.of("python3", "peers/pytorch_gpu.py")
+            : List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "-cp",
+                System.getProperty("java.class.path"),
+                GpuWork.class.getName());
+    Process process =
+        new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+    ObjectMapper json = new ObjectMapper();
+    try (Writer request = process.outputWriter()) {
+      request.write(json.writeValueAsString(GpuWork.request(group, contender)));
+    }
+    List<String> lines = lines(process);
+    JsonNode answer = json.readTree(lines.isEmpty() ? "{}" : lines.getLast());
+    if (answer.has("skipped")) {
+      throw new IllegalStateException("skipped, " + answer.get("skipped").asText());
+    }
+    JsonNode first = answers.computeIfAbsent(group, g -> answer);
+    GpuWork.requireAgreement(contender, first.path("checks"), answer.path("checks"));
+    return json.convertValue(answer.get("values"), double[].class);
+  }
+
   private List<String> child(Group group, String contender) throws IOException {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-    command.addAll(JVM_ARGUMENTS);
-    command.addAll(group.jvmArguments());
+    command.addAll(jvmArguments(contender));
     command.add("-cp");
     command.add(System.getProperty("java.class.path"));
     command.add(Campaign.class.getPackageName() + "." + group.target());
-    command.add(contender);
+    command.add(Group.name(contender));
     command.addAll(group.parameters().values());
-    Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+    if (group.probe() == Group.Probe.PICTURE) {
+      command.add(directory.toString());
+    }
+    return lines(new ProcessBuilder(command).redirectErrorStream(true).start());
+  }
+
+  private static List<String> lines(Process process) {
     List<String> lines = process.inputReader().lines().toList();
     try {
       if (process.waitFor() != 0) {
@@ -360,7 +467,9 @@ public final class Campaign {
     }
     Summary summary = Summary.of(groups, results, failures);
     json.writeValue(directory.resolve("results.json").toFile(), summary.lines());
-    Files.writeString(directory.resolve("README.md"), summary.markdown(environment));
+    Files.writeString(
+        directory.resolve("README.md"),
+        summary.markdown(environment, Files.exists(directory.resolve("roofline.svg"))));
     for (Map.Entry<String, String> chart : summary.charts().entrySet()) {
       Files.writeString(directory.resolve(chart.getKey()), chart.getValue());
     }

@@ -28,8 +28,8 @@ public class ContenderState {
   @Setup(Level.Trial)
   public void open() {
     Workload workload = Workload.of(network, batch);
+    Contenders.check(contender, workload);
     running = Contenders.open(contender, workload);
-    Contenders.check(contender, workload, running);
   }
 
   /** Closes it. */

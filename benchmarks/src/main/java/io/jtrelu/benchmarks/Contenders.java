@@ -4,6 +4,7 @@ import io.jtrelu.benchmarks.peers.DjlContender;
 import io.jtrelu.benchmarks.peers.Dl4jContender;
 import io.jtrelu.benchmarks.peers.OneDnnContender;
 import io.jtrelu.benchmarks.peers.OnnxRuntimeContender;
+import io.jtrelu.benchmarks.peers.SameDiffContender;
 import io.jtrelu.tensor.DataType;
 import java.util.Locale;
 
@@ -15,7 +16,8 @@ public final class Contenders {
    * Opens one.
    *
    * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code djl-nchw-plain}, {@code
-   *     djl-nhwc-folded} and so on, {@code onednn}
+   *     djl-nhwc-folded} and so on, {@code onednn}, {@code onnxruntime}, {@code nd4j-layers},
+   *     {@code nd4j-samediff}
    */
   public static Contender open(String name, Workload workload) {
     String[] parts = name.toUpperCase(Locale.ROOT).split("-");
@@ -28,7 +30,10 @@ public final class Contenders {
               workload,
               DjlContender.Format.valueOf(parts[1]),
               DjlContender.Scale.valueOf(parts[2]));
-      case "DL4J" -> new Dl4jContender(workload);
+      case "ND4J" ->
+          parts[1].equals("SAMEDIFF")
+              ? new SameDiffContender(workload)
+              : new Dl4jContender(workload);
       case "ONNXRUNTIME" -> new OnnxRuntimeContender(workload);
       case "ONEDNN" -> new OneDnnContender(workload);
       default -> throw new IllegalArgumentException("unknown contender " + name);
@@ -36,20 +41,23 @@ public final class Contenders {
   }
 
   /**
-   * Holds a contender's results against this library's.
+   * Holds a contender's results against this library's, for the given network and batch with
+   * parameters that keep values {@linkplain KinkFree away from the kink}.
    *
    * @throws IllegalStateException if they disagree
    */
-  public static void check(String name, Workload workload, Contender contender) {
+  public static void check(String name, Workload workload) {
     if (name.equals("jtrelu")) {
       return; // itself; its kernels are held against an oracle by the contract tests
     }
-    if (name.equals("onnxruntime")) {
-      Agreement.requireLogits(name, workload, contender);
-    } else if (name.endsWith("bf16")) {
-      Agreement.requireLoss(name, workload, contender);
-    } else {
-      Agreement.require(name, workload, contender);
+    Workload smooth = KinkFree.of(workload);
+    try (Contender contender = open(name, smooth)) {
+      boolean sixteenBits = name.endsWith("bf16");
+      if (name.equals("onnxruntime")) {
+        Agreement.requireLogits(name, smooth, contender, sixteenBits);
+      } else {
+        Agreement.require(name, smooth, contender, sixteenBits);
+      }
     }
   }
 }

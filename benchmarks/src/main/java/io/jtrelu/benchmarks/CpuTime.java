@@ -28,8 +28,8 @@ public final class CpuTime {
     List<String> names = List.of(args).subList(2, args.length);
     List<Contender> contenders = new ArrayList<>();
     for (String name : names) {
+      Contenders.check(name, workload);
       Contender contender = Contenders.open(name, workload);
-      Contenders.check(name, workload, contender);
       contender.step();
       contender.step();
       contenders.add(contender);

@@ -8,16 +8,18 @@ import java.util.Map;
  *
  * @param title for people
  * @param probe how one measurement is taken
- * @param target the JMH benchmark ({@code Class.method}) or the class with a main method
+ * @param target the JMH benchmark ({@code Class.method}), the class with a main method, or the name
+ *     of the work on a GPU
  * @param parameters JMH parameters, or the arguments after the contender's name
- * @param contenders the first is this library, which ratios refer to; of the variants of one peer
- *     ({@code djl-...}) the fastest of the first round goes on
- * @param jvmArguments of every contender's process
+ * @param contenders the first is this library, which ratios refer to; {@code @2} after a name sets
+ *     the number of threads (default: all cores); of the variants of one peer ({@code djl-...}) the
+ *     fastest of the first round goes on
  * @param warmup number of warm-up iterations
  * @param iterations number of measured iterations
  * @param seconds of an iteration
  * @param multiplyAdds of one operation, 0 where that means nothing
  * @param rounds at most so many
+ * @param curve where it stands in a chart of costs; null for nowhere
  */
 public record Group(
     String title,
@@ -25,12 +27,12 @@ public record Group(
     String target,
     Map<String, String> parameters,
     List<String> contenders,
-    List<String> jvmArguments,
     int warmup,
     int iterations,
     double seconds,
     double multiplyAdds,
-    int rounds) {
+    int rounds,
+    Curve curve) {
   /** How one measurement is taken. */
   public enum Probe {
     /** A JMH fork; the figure is the median over its iterations, in milliseconds. */
@@ -38,7 +40,11 @@ public record Group(
     /** A process from start to end, in milliseconds. */
     PROCESS("ms"),
     /** What a process prints after "value". */
-    VALUE("bytes");
+    VALUE("bytes"),
+    /** A process that writes a picture into the results' folder; the figure means nothing. */
+    PICTURE("ms"),
+    /** A process for the GPU that reads its work as JSON and answers in JSON: {@link GpuWork}. */
+    GPU("ms or bytes");
 
     private final String unit;
 
@@ -52,6 +58,16 @@ public record Group(
     }
   }
 
+  /**
+   * A point of a chart of costs.
+   *
+   * @param chart groups of one name make one chart
+   * @param axis what x is
+   * @param x NaN for each contender's number of threads
+   * @param images in one operation: costs are per image
+   */
+  public record Curve(String chart, String axis, double x, int images) {}
+
   /** The same with at most so many rounds. */
   Group withRounds(int most) {
     return new Group(
@@ -60,16 +76,44 @@ public record Group(
         target,
         parameters,
         contenders,
-        jvmArguments,
         warmup,
         iterations,
         seconds,
         multiplyAdds,
-        Math.min(rounds, most));
+        Math.min(rounds, most),
+        curve);
   }
 
-  /** A peer's name without its variant. */
+  /** Whether it needs a GPU. */
+  boolean needsGpu() {
+    return probe == Probe.GPU || target.endsWith("OnGpu");
+  }
+
+  /** A contender's name without its number of threads. */
+  static String name(String contender) {
+    return contender.replaceFirst("@.*", "");
+  }
+
+  /** A contender's number of threads. */
+  static int threads(String contender) {
+    int at = contender.indexOf('@');
+    return at < 0
+        ? Runtime.getRuntime().availableProcessors()
+        : Integer.parseInt(contender.substring(at + 1));
+  }
+
+  /** Who a contender is without its variant: djl, dl4j or pytorch; its name for all others. */
+  static String peer(String contender) {
+    for (String peer : List.of("djl", "nd4j", "pytorch")) {
+      if (contender.startsWith(peer + "-")) {
+        return peer;
+      }
+    }
+    return name(contender);
+  }
+
+  /** Those of one family are variants, of which the fastest goes on. */
   static String family(String contender) {
-    return contender.startsWith("djl-") ? "djl" : contender;
+    return peer(contender) + "@" + threads(contender);
   }
 }

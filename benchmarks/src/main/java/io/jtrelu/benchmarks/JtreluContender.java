@@ -61,7 +61,7 @@ public final class JtreluContender implements Contender {
     training =
         own(new BatchExecutor(workload.network(), backend, batch, micro, options(type, true)));
     training.load(parameters);
-    optimizer = own(new Optimizer(workload.network(), backend, config(type)));
+    optimizer = own(new Optimizer(workload.network(), backend, config(workload, type)));
     inference = own(new Program(workload.network(), backend, micro, options(type, false)));
     lanes = new Program.Workspace[Math.min(backend.lanes(), batch / micro)];
     for (int lane = 0; lane < lanes.length; lane++) {
@@ -79,7 +79,8 @@ public final class JtreluContender implements Contender {
     return new Program.Options(type, Workload.LABEL_SMOOTHING, forTraining, 1);
   }
 
-  private TrainingConfig config(DataType type) {
+  /** How a workload is trained. */
+  static TrainingConfig config(Workload workload, DataType type) {
     return new TrainingConfig(
         workload.network().name(),
         Networks.Block.V2,

@@ -98,11 +98,11 @@ public class OrthogonalMatrix {
       q = new float[size * size];
       matrix.get(q);
     }
-    requireOrthogonal(q);
+    requireOrthogonal(contender, size, q);
   }
 
   /** Sixteen rows against all others. */
-  private void requireOrthogonal(float[] q) {
+  static void requireOrthogonal(String contender, int size, float[] q) {
     double worst = 0;
     for (int i = 0; i < size; i += Math.max(1, size / 16)) {
       for (int j = 0; j < size; j++) {

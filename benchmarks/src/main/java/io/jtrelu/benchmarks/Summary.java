@@ -15,6 +15,9 @@ import java.util.Map;
  */
 final class Summary {
   private final List<Line> lines;
+  private final List<Curves.Scaling> scalings;
+  private final Map<String, String> curves;
+  private final List<String> missing;
 
   /**
    * One contender of one group.
@@ -44,8 +47,15 @@ final class Summary {
       List<Double> loads,
       String failure) {}
 
-  private Summary(List<Line> lines) {
+  private Summary(
+      List<Line> lines,
+      List<Curves.Scaling> scalings,
+      Map<String, String> curves,
+      List<String> missing) {
     this.lines = lines;
+    this.scalings = scalings;
+    this.curves = curves;
+    this.missing = missing;
   }
 
   static Summary of(
@@ -54,7 +64,11 @@ final class Summary {
       Map<Group, Map<String, String>> failures) {
     Map<Integer, Double> peaks = peaks(groups, results);
     List<Line> lines = new ArrayList<>();
+    List<String> missing = new ArrayList<>();
     for (Group group : groups) {
+      if (!results.containsKey(group) && !failures.containsKey(group)) {
+        missing.add(group.title());
+      }
       Map<String, List<Measurement>> measured = results.getOrDefault(group, Map.of());
       String first = group.contenders().getFirst();
       List<Measurement> base = measured.getOrDefault(first, List.of());
@@ -69,7 +83,8 @@ final class Summary {
           }
         }
         String failure = failures.getOrDefault(group, Map.of()).getOrDefault(contender, "");
-        if (own.isEmpty() && failure.isEmpty()) {
+        boolean picture = group.probe() == Group.Probe.PICTURE && failure.isEmpty();
+        if (picture || (own.isEmpty() && failure.isEmpty())) {
           continue;
         }
         double[] sorted = ratios.stream().mapToDouble(r -> r).sorted().toArray();
@@ -83,12 +98,13 @@ final class Summary {
                 sorted.length == 0 ? Double.NaN : Campaign.median(sorted),
                 sorted.length == 0 ? Double.NaN : sorted[0],
                 sorted.length == 0 ? Double.NaN : sorted[sorted.length - 1],
-                peak(group, own, peaks),
+                peak(group, contender, own, peaks),
                 own.stream().map(Measurement::load).toList(),
                 failure));
       }
     }
-    return new Summary(lines);
+    return new Summary(
+        lines, Curves.scalings(groups, results), Curves.charts(groups, results), missing);
   }
 
   /** Best multiply-adds per millisecond of sgemm, by threads. */
@@ -116,9 +132,10 @@ final class Summary {
     return peaks;
   }
 
-  private static double peak(Group group, List<Measurement> own, Map<Integer, Double> peaks) {
+  private static double peak(
+      Group group, String contender, List<Measurement> own, Map<Integer, Double> peaks) {
     boolean oneCore = group.title().contains("on one core");
-    Double peak = peaks.get(oneCore ? 1 : Math.min(2, Runtime.getRuntime().availableProcessors()));
+    Double peak = peaks.get(oneCore ? 1 : Group.threads(contender));
     boolean sgemm = group.target().startsWith("SgemmPeak");
     if (sgemm || peak == null || own.isEmpty() || !(group.multiplyAdds() > 0)) {
       return Double.NaN;
@@ -132,9 +149,14 @@ final class Summary {
   }
 
   /** For people: ratios only; times are in results.json. */
-  String markdown(Map<String, Object> environment) {
+  String markdown(Map<String, Object> environment, boolean roofline) {
     StringBuilder out = new StringBuilder();
     out.append("# Results\n\n");
+    out.append("Set: ").append(environment.get("set"));
+    if (environment.get("only") instanceof List<?> texts && !texts.isEmpty()) {
+      out.append(", only groups named like ").append(texts);
+    }
+    out.append(".\n\n");
     out.append(
         "Ratios are time (or bytes) of the contender over that of the first of its group, in the"
             + " same round: above 1 the first is better. Median over the rounds, least to"
@@ -158,7 +180,7 @@ final class Summary {
       group = line.group();
       out.append(" | ").append(line.contender()).append(" | ");
       if (!line.failure().isEmpty()) {
-        out.append("failed: ").append(line.failure().replaceAll("[|\n]", " ")).append(" | | | |\n");
+        out.append(line.failure().replaceAll("[|\n]", " ")).append(" | | | |\n");
         continue;
       }
       out.append(
@@ -173,12 +195,26 @@ final class Summary {
       }
       out.append(" |\n");
     }
-    Object gpu = environment.get("gpu");
-    out.append("\nGPU benchmarks: ")
-        .append(
-            String.valueOf(gpu).startsWith("none")
-                ? "skipped, " + gpu
-                : "not part of this run; see the README")
+    if (!scalings.isEmpty()) {
+      out.append(
+          "\n## Threads\n\nThe serial fraction is (p / speedup - 1) / (p - 1) on p threads: Amdahl's"
+              + " law solved for it (A. Karp, H. Flatt, 1990). What the threads share, as cache,"
+              + " bandwidth and clock, counts as serial.\n\n"
+              + "| what | contender | threads | speedup | spread | serial fraction | spread |\n"
+              + "|---|---|---|---|---|---|---|\n");
+      scalings.forEach(scaling -> out.append(scaling.row()));
+    }
+    if (!missing.isEmpty()) {
+      out.append("\n## No time left for\n\n");
+      missing.forEach(title -> out.append("- ").append(title).append('\n'));
+    }
+    out.append("\n## Pictures\n\n");
+    charts().keySet().forEach(file -> out.append("![](").append(file).append(")\n\n"));
+    if (roofline) {
+      out.append("![roofline](roofline.svg)\n\n[Its figures](roofline.md)\n\n");
+    }
+    out.append("GPU benchmarks: ")
+        .append(environment.get("gpuBenchmarks"))
         .append(".\n\n## Environment\n\n");
     environment.forEach(
         (key, value) -> out.append("- ").append(key).append(": ").append(value).append('\n'));
@@ -202,6 +238,7 @@ final class Summary {
     }
     Map<String, String> charts = new LinkedHashMap<>();
     kinds.forEach((kind, bars) -> charts.put(kind + ".svg", chart(kind, bars)));
+    charts.putAll(curves);
     return charts;
   }
 

@@ -26,6 +26,11 @@ import org.nd4j.linalg.lossfunctions.LossFunctions;
  * Deeplearning4j on ND4J: its layers, workspaces on, SGD with Nesterov momentum, no clipping. The
  * scale of the rectifier is multiplied into the weights that follow it (its leaky ReLU has none).
  * Chains only.
+ *
+ * <p>Its convolutions are im2col and a matrix product: the helper that would pass them to oneDNN is
+ * off in this release, and when turned on (org.eclipse.deeplearning4j.helpers.disable=false) gives
+ * up, because it looks for a class of ND4J under the name of an earlier release. {@link
+ * SameDiffContender} is the way to oneDNN.
  */
 public final class Dl4jContender implements Contender {
   private final Workload workload;
@@ -93,13 +98,19 @@ public final class Dl4jContender implements Contender {
             .reshape(batch, in.height(), in.width(), in.channels())
             .permute(0, 3, 1, 2)
             .dup('c');
-    float[] target = new float[batch * classes];
+    targets = Nd4j.createFromArray(targets(workload)).reshape(batch, classes);
+  }
+
+  /** Smoothed one-hot rows. */
+  static float[] targets(Workload workload) {
+    int classes = workload.network().classes();
+    float[] target = new float[workload.batch() * classes];
     for (int i = 0; i < target.length; i++) {
       target[i] =
           Workload.LABEL_SMOOTHING / classes
               + (i % classes == workload.labels()[i / classes] ? 1 - Workload.LABEL_SMOOTHING : 0);
     }
-    targets = Nd4j.createFromArray(target).reshape(batch, classes);
+    return target;
   }
 
   private static boolean isLinear(Conv2dDescriptor d) {
