@@ -60,7 +60,11 @@ public final class Campaign implements Callable<Integer> {
           "-Dai.djl.pytorch.num_interop_threads=1",
           "-Dai.djl.pytorch.graph_optimizer=false");
 
-  @Parameters(index = "0", defaultValue = "quick", paramLabel = "SET", description = "${sys:sets}")
+  @Parameters(
+      index = "0",
+      defaultValue = "quick",
+      paramLabel = "SET",
+      description = "What to measure; default: quick.")
   private String set;
 
   @Parameters(
@@ -112,10 +116,11 @@ public final class Campaign implements Callable<Integer> {
 
   /** Runs; see {@code --help}. */
   public static void main(String[] args) {
-    StringBuilder sets = new StringBuilder("What to measure.");
-    Plan.SETS.forEach((set, purpose) -> sets.append("%n").append(set).append(": ").append(purpose));
-    System.setProperty("sets", sets.toString());
-    System.exit(new CommandLine(new Campaign()).execute(args));
+    CommandLine command = new CommandLine(new Campaign());
+    List<String> sets = new ArrayList<>(List.of("", "Sets:"));
+    Plan.SETS.forEach((set, purpose) -> sets.add(String.format("  %-10s%s", set, purpose)));
+    command.getCommandSpec().usageMessage().footer(sets.toArray(String[]::new));
+    System.exit(command.execute(args));
   }
 
   @Override

@@ -86,7 +86,7 @@ public record Group(
 
   /** Whether it needs a GPU. */
   boolean needsGpu() {
-    return probe == Probe.GPU || target.endsWith("OnGpu");
+    return probe == Probe.GPU || target.startsWith("CallOnGpu");
   }
 
   /** A contender's name without its number of threads. */

@@ -5,6 +5,8 @@ import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network.ParameterSpec;
+import java.io.OutputStream;
+import java.io.PrintStream;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -80,6 +82,13 @@ public final class SameDiffContender implements Contender {
             .dataSetFeatureMapping("images")
             .dataSetLabelMapping("labels")
             .build());
+    PrintStream out = System.out;
+    System.setOut(new PrintStream(OutputStream.nullOutputStream())); // it prints every operation
+    try {
+      graph.createGradFunction();
+    } finally {
+      System.setOut(out);
+    }
     images =
         Nd4j.createFromArray(workload.images())
             .reshape(batch, in.height(), in.width(), in.channels())
