@@ -25,6 +25,7 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Predicate;
+import java.util.stream.Stream;
 import org.openjdk.jmh.results.BenchmarkResult;
 import org.openjdk.jmh.results.IterationResult;
 import org.openjdk.jmh.results.RunResult;
@@ -82,7 +83,9 @@ public final class Campaign implements Callable<Integer> {
   @Option(
       names = "--seconds",
       paramLabel = "N",
-      description = "Time budget; default: 180, quick 540, gpu 1200, scaling 1800, full 7200.")
+      description =
+          "Time budget; default: 180, quick 540, roofline 900, gpu 1200, scaling 2400, full"
+              + " 7200.")
   private long seconds;
 
   @Option(names = "--list", description = "Print the titles of the groups and end.")
@@ -146,13 +149,19 @@ public final class Campaign implements Callable<Integer> {
         switch (set) {
           case "full" -> 7200;
           case "quick" -> 540;
-          case "scaling" -> 1800;
+          case "roofline" -> 900;
+          case "scaling" -> 2400;
           case "gpu" -> 1200;
           default -> 180;
         };
     budget = TimeUnit.SECONDS.toNanos(seconds > 0 ? seconds : usual);
     directory = Path.of("results", name != null ? name : LocalDate.now() + "-" + set);
     Files.createDirectories(directory);
+    try (Stream<Path> old = Files.list(directory)) {
+      for (Path file : old.filter(Files::isRegularFile).toList()) {
+        Files.delete(file); // of an earlier run of this name
+      }
+    }
     run();
     System.out.println("results: " + directory.toAbsolutePath());
     return results.isEmpty() ? 1 : 0;

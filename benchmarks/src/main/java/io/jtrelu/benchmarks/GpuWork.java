@@ -73,7 +73,7 @@ public final class GpuWork {
     for (BackendProvider provider : Backends.providers()) {
       if (provider.name().equals("cuda")) {
         return provider.availability() instanceof Availability.Unavailable unavailable
-            ? unavailable.reason()
+            ? unavailable.reason().replaceFirst(" \\(.*\\)", "") // which file was tried
             : "";
       }
     }

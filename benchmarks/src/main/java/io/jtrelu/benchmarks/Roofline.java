@@ -127,12 +127,14 @@ public final class Roofline {
           flops,
           src.bytes() + weights.bytes() + bias.bytes() + dst.bytes(),
           () -> op.forward(stream, src, packed, bias, dst));
-      measure(
-          "backward data",
-          name,
-          flops,
-          diffDst.bytes() + weights.bytes() + src.bytes() + diffSrc.bytes(),
-          () -> op.backwardData(stream, diffDst, packed, src, diffSrc, Write.OVERWRITE));
+      if (!name.endsWith("stem")) { // nobody needs the gradient of the images
+        measure(
+            "backward data",
+            name,
+            flops,
+            diffDst.bytes() + weights.bytes() + src.bytes() + diffSrc.bytes(),
+            () -> op.backwardData(stream, diffDst, packed, src, diffSrc, Write.OVERWRITE));
+      }
       measure(
           "backward weights",
           name,
@@ -266,8 +268,8 @@ public final class Roofline {
           .add(new Point(place.intensity(), place.rate()));
       least = Math.min(least, place.rate());
     }
-    series.add(roof("bandwidth of memory, then sgemm", fromMemory, left, right, Series.Style.LINE));
-    series.add(roof("bandwidth of the second cache", fromCache, left, right, Series.Style.DASHED));
+    series.add(roof("memory, then sgemm", fromMemory, left, right, Series.Style.LINE));
+    series.add(roof("second cache", fromCache, left, right, Series.Style.DASHED));
     int colour = 2;
     for (Map.Entry<String, List<Point>> kind : kinds.entrySet()) {
       String name = kind.getKey();
