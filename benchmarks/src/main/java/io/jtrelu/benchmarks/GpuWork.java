@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendProvider;
@@ -12,6 +13,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
@@ -322,11 +324,12 @@ public final class GpuWork {
 
   /** The network that both sides build, its parameters and data by the pattern. */
   private Workload workload() {
-    Workload usual =
-        Workload.of(request.get("network").asText(), 1); // for the graph: data follow below
+    Workload usual = Workload.of(request.get("network").asText(), 1);
+    Network network =
+        usual.network().with(TransformedActivation.rectifier(PHI.slope(), PHI.scale()));
     int batch = request.get("batch").asInt();
     float[] parameters = new float[usual.parameters().length];
-    for (ParameterSpec spec : usual.network().parameters()) {
+    for (ParameterSpec spec : network.parameters()) {
       if (spec.kind() == ParameterSpec.Kind.WEIGHTS) {
         long count = spec.shape().elements();
         float[] values =
@@ -336,10 +339,10 @@ public final class GpuWork {
     }
     int[] labels = new int[batch];
     for (int i = 0; i < batch; i++) {
-      labels[i] = (int) (hash(i, 5) % usual.network().classes());
+      labels[i] = (int) (hash(i, 5) % network.classes());
     }
-    float[] images = pattern(batch * usual.network().input().elements(), 1, 1);
-    return new Workload(usual.network(), batch, PHI, parameters, images, labels);
+    float[] images = pattern(batch * network.input().elements(), 1, 1);
+    return new Workload(network, batch, PHI, parameters, images, labels);
   }
 
   private Program program(Workload workload) {
@@ -348,7 +351,7 @@ public final class GpuWork {
             workload.network(),
             backend,
             workload.batch(),
-            new Program.Options(workload.activation(), type, Workload.LABEL_SMOOTHING, true, 1)));
+            new Program.Options(type, Workload.LABEL_SMOOTHING, true, 1)));
   }
 
   private void activationBytes() {

@@ -164,8 +164,7 @@ public final class Profile {
         Parameters gradients = Parameters.allocate(workload.network(), real)) {
       Backend timed = timed(real);
       parameters.arena().set(workload.parameters());
-      Program.Options options =
-          new Program.Options(type, Workload.LABEL_SMOOTHING, true, 1);
+      Program.Options options = new Program.Options(type, Workload.LABEL_SMOOTHING, true, 1);
       var in = workload.network().input();
       Shape one = Shape.of(micro, in.height(), in.width(), in.channels());
       float[] images = new float[Math.toIntExact(one.elements())];
