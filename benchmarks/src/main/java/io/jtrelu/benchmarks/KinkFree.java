@@ -32,20 +32,25 @@ final class KinkFree {
   private static final float MARGIN = 0.25f;
 
   private final Workload workload;
+  private final Backend backend;
   private final float[] parameters;
   private final float[][] values;
   private final Random signs = new Random(1);
 
-  private KinkFree(Workload workload) {
+  private KinkFree(Workload workload, Backend backend) {
     this.workload = workload;
+    this.backend = backend;
     this.parameters = workload.parameters().clone();
     this.values = new float[workload.network().layers().size()][];
   }
 
   /** The workload with other parameters; network, batch and data stay. */
   static Workload of(Workload workload) {
-    KinkFree result = new KinkFree(workload);
-    result.run();
+    KinkFree result;
+    try (Backend backend = Backends.open("cpu")) {
+      result = new KinkFree(workload, backend);
+      result.run();
+    }
     return new Workload(
         workload.network(),
         workload.batch(),
@@ -121,7 +126,11 @@ final class KinkFree {
         Math.toIntExact(spec(index, ParameterSpec.Kind.BIAS).offset()) + d.oc(),
         0);
     float[] result =
-        convolve(d, values[layer.source()], Arrays.copyOfRange(parameters, offset, offset + count));
+        convolve(
+            backend,
+            d,
+            values[layer.source()],
+            Arrays.copyOfRange(parameters, offset, offset + count));
     // Logits keep their mean: taking it away would leave little but rounding.
     boolean last = index == values.length - 1;
     float factor = (float) (1 / deviation(result, d.oc(), !last));
@@ -150,9 +159,8 @@ final class KinkFree {
   }
 
   /** Without bias and rectifier. */
-  static float[] convolve(Conv2dDescriptor d, float[] source, float[] kernel) {
-    try (Backend backend = Backends.open("cpu");
-        Stream stream = backend.newStream();
+  static float[] convolve(Backend backend, Conv2dDescriptor d, float[] source, float[] kernel) {
+    try (Stream stream = backend.newStream();
         Conv2d op = backend.conv2d(d, DataType.F32, Rectifier.IDENTITY, Rectifier.IDENTITY);
         PackedWeights packed = op.newPackedWeights();
         Tensor src = Tensor.allocate(d.src(), DataType.F32, Layout.NHWC).set(source);
@@ -218,8 +226,7 @@ final class KinkFree {
             one.stride(),
             one.padBegin(),
             one.padEnd());
-    try (Backend backend = Backends.open("cpu");
-        Stream stream = backend.newStream();
+    try (Stream stream = backend.newStream();
         var op = backend.maxPool2d(d, DataType.F32, Rectifier.IDENTITY);
         Tensor src =
             Tensor.allocate(d.src(), DataType.F32, Layout.NHWC).set(values[layer.source()]);
