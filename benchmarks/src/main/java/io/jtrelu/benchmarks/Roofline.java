@@ -43,7 +43,7 @@ import java.util.Random;
 public final class Roofline {
   private static final int ROUNDS = 7;
   private static final double NANOS = 2e7; // of one measurement, at least
-  private static final int BATCH = 4; // the library's micro-batch
+  private static final int BATCH = 4; // a micro-batch
   private static final int ELEMENTS = 4 << 20;
   private static final Rectifier PHI = Rectifier.tailored(0.4259071946);
   private static final ThreadMXBean THREADS = ManagementFactory.getThreadMXBean();
