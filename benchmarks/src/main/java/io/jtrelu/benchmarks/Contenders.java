@@ -15,16 +15,20 @@ public final class Contenders {
   /**
    * Opens one.
    *
-   * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code djl-nchw-plain}, {@code
-   *     djl-nhwc-folded} and so on, {@code onednn}, {@code onnxruntime}, {@code nd4j-layers},
-   *     {@code nd4j-samediff}
+   * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code jtrelu-winograd-bf16}, {@code
+   *     djl-nchw-plain}, {@code djl-nhwc-folded} and so on, {@code onednn}, {@code onnxruntime},
+   *     {@code nd4j-layers}, {@code nd4j-samediff}
    */
   public static Contender open(String name, Workload workload) {
     String[] parts = name.toUpperCase(Locale.ROOT).split("-");
     return switch (parts[0]) {
-      case "JTRELU" ->
-          new JtreluContender(
-              workload, parts.length > 1 ? DataType.valueOf(parts[1]) : DataType.F32);
+      case "JTRELU" -> {
+        if (name.equals("jtrelu-winograd-bf16")) {
+          System.setProperty("jtrelu.cpu.bf16-winograd", "true"); // read when a backend opens
+        }
+        yield new JtreluContender(
+            workload, parts.length > 1 ? DataType.valueOf(parts[parts.length - 1]) : DataType.F32);
+      }
       case "DJL" ->
           new DjlContender(
               workload,
