@@ -26,6 +26,14 @@ public interface Backend extends AutoCloseable {
    */
   int lanes();
 
+  /**
+   * Whether a batch is best computed on as a whole, layer by layer, as on a GPU; otherwise small
+   * parts of it should go through all layers one by one, their values in cache.
+   */
+  default boolean takesWholeBatches() {
+    return !device().equals(Device.CPU);
+  }
+
   /** Whether operations on activations of this type can be prepared. */
   boolean supports(DataType type);
 

@@ -160,12 +160,13 @@ public final class BatchExecutor implements AutoCloseable {
   }
 
   /**
-   * The micro-batch for a batch: on a GPU the whole batch; on a CPU the largest divisor for which a
-   * layer's activations stay in cache (on average) and several micro-batches remain. It depends on
-   * network, type and batch alone, so that results do not depend on the machine's cores.
+   * The micro-batch for a batch: the whole batch where the backend takes it so; else the largest
+   * divisor for which a layer's activations stay in cache (on average) and several micro-batches
+   * remain. It depends on network, type and batch alone, so that results do not depend on the
+   * machine's cores.
    */
   public static int microBatch(Network network, Backend backend, DataType type, int batch) {
-    if (!backend.device().equals(Device.CPU)) {
+    if (backend.takesWholeBatches()) {
       return batch;
     }
     double bytes =

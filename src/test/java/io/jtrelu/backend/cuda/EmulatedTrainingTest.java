@@ -175,7 +175,7 @@ class EmulatedTrainingTest {
 
   private static Run reference(TrainingConfig config, int steps) throws IOException {
     try (Backend backend = Backends.open("reference")) {
-      return run(inOneLane(backend), config, steps);
+      return run(takingWholeBatches(backend), config, steps);
     }
   }
 
@@ -195,8 +195,8 @@ class EmulatedTrainingTest {
   }
 
   /** A CPU backend that takes a batch through the network at once, as a GPU does. */
-  private static Backend inOneLane(Backend backend) {
-    return intercept(backend, "lanes", arguments -> 1);
+  private static Backend takingWholeBatches(Backend backend) {
+    return intercept(backend, "takesWholeBatches", arguments -> true);
   }
 
   private static Backend intercept(
