@@ -197,7 +197,7 @@ final class Plan {
     for (int batch : new int[] {4, 8, 16, 32, 128}) {
       step("plain50", batch, 3, 1, all(DJL_SHORT), batch(batch));
     }
-    for (int depth : new int[] {10, 25, 50, 100}) {
+    for (int depth : new int[] {15, 25, 50, 100}) {
       step(
           "chain:" + depth + ":32",
           16,
