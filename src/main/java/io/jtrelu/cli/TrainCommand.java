@@ -244,10 +244,12 @@ final class TrainCommand implements Callable<Integer> {
             ? "no epoch has ended yet"
             : String.format(
                 Locale.ROOT,
-                "test accuracy %.2f %% after epoch %d, %.0f s of training",
+                "test accuracy %.2f %% after epoch %d%s",
                 100 * epoch.testAccuracy(),
                 epoch.epoch(),
-                epoch.seconds());
+                Double.isNaN(epoch.seconds())
+                    ? ""
+                    : String.format(Locale.ROOT, ", %.0f s of training", epoch.seconds()));
     return result + "\nreport: " + report + "\nmodel:  " + directory.resolve(Trainer.CHECKPOINT);
   }
 

@@ -381,7 +381,7 @@ public final class Trainer implements AutoCloseable {
       throw notFinite(pass, "norm of the gradient is " + figures.norm());
     }
     long now = System.nanoTime();
-    double elapsed = (now - mark) * 1e-9;
+    double elapsed = seconds(now - mark);
     mark = now;
     seconds += elapsed;
     epochSeconds += elapsed;
@@ -393,7 +393,7 @@ public final class Trainer implements AutoCloseable {
             stepLoss,
             (double) stepCorrect / images,
             figures.norm(),
-            throughput(images, elapsed),
+            images / elapsed,
             seconds);
     stepLoss = 0;
     stepCorrect = 0;
@@ -427,7 +427,7 @@ public final class Trainer implements AutoCloseable {
             epochAccuracy / epochSteps,
             test.loss(),
             test.accuracy(),
-            throughput(imagesSeen, epochSeconds),
+            imagesSeen / epochSeconds,
             seconds);
     lastEpoch = metric;
     bestAccuracy =
@@ -442,9 +442,9 @@ public final class Trainer implements AutoCloseable {
     }
   }
 
-  /** Images per second; NaN on the emulated device, whose speed means nothing. */
-  private double throughput(double images, double time) {
-    return backend.name().equals("emulated") ? Double.NaN : images / time;
+  /** A duration; NaN on the emulated device, whose speed means nothing. */
+  private double seconds(long nanoseconds) {
+    return backend.name().equals("emulated") ? Double.NaN : nanoseconds * 1e-9;
   }
 
   /** Undoes the steps from this one on, which have changed nothing, and says what is wrong. */

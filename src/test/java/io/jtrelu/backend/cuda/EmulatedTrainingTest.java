@@ -232,6 +232,10 @@ class EmulatedTrainingTest {
     if (way.accumulate == 1) { // for the others see below
       emulated(config, STEPS).requireSame(first, "the same twice, bit for bit");
     }
+    for (StepMetric step : first.steps()) {
+      assertTrue(Double.isNaN(step.seconds()), "no time is told of the emulated device");
+      assertTrue(Double.isNaN(step.imagesPerSecond()));
+    }
     Run oracle = reference(config, STEPS);
     List<Double> losses = oracle.losses();
     if (way.dropout == 0) {
