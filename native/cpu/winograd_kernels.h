@@ -129,7 +129,6 @@ struct Tiling {
     inStride = placeStride(int64_t(rows) * (wide + wide % 2) * s.in);
     outStride = placeStride(int64_t(rows) * (wide + wide % 2) * s.out);
   }
-
 };
 
 // A unit: rows [first, last) of tiles. Place 3 of a column has no row where an image ends in half a tile, and likewise
