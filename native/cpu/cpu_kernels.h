@@ -1,15 +1,16 @@
 // Kernels of the CPU backend that oneDNN has not, or not as fast: the C interface that
 // io.jtrelu.backend.onednn.CpuKernels calls.
 //
-// 3x3 convolutions of stride 1 by Winograd's minimal filtering F(2x2, 3x3), forward and backward, with bias,
-// rectifier and its derivative fused; winograd_kernels.h holds the method.
+// 3x3 convolutions of stride 1 by Winograd's minimal filtering, forward and backward, with bias, rectifier and its
+// derivative fused; winograd_kernels.h holds the method.
 #pragma once
 #include <cstdint>
 
 /// Sizes of a pass that reads x [n, h, w, in] and writes y [n, outH, outW, out], both NHWC. Channels are
-/// multiples of 16. Forward: x is src; backward data: x is diff_dst and padding is 2 - padding.
+/// multiples of 16. Forward: x is src; backward data: x is diff_dst and padding is 2 - padding. `tile` is 4 for tiles
+/// of 4x4 results, of which what remains is cut into smaller ones, and 2 for 2x2: more products, but less weights.
 struct JtreluWinograd {
-  int32_t n, h, w, in, outH, outW, out, top, left;
+  int32_t n, h, w, in, outH, outW, out, top, left, tile;
 };
 
 /// Convolutions with one type of activations: float, or bfloat16 as its 16 bits. Weights, bias and their gradients are
@@ -17,11 +18,11 @@ struct JtreluWinograd {
 /// packed weights and workspace to 64 bytes.
 struct JtreluConvolutions {
   /// Bytes of one packed form for `in` and `out` channels.
-  int64_t (*packedBytes)(int32_t in, int32_t out);
+  int64_t (*packedBytes)(int32_t in, int32_t out, int32_t tile);
   /// Bytes of working memory for any pass.
   int64_t (*workspaceBytes)(const JtreluWinograd *);
   /// KRSC weights [oc, 3, 3, ic] to the form of the forward pass and to that of backward data.
-  void (*pack)(const float *weights, int32_t ic, int32_t oc, void *forward, void *backward);
+  void (*pack)(const float *weights, int32_t ic, int32_t oc, int32_t tile, void *forward, void *backward);
   /// With r the convolution of x:
   ///   forward, bias not null    y = phi(r + bias)
   ///   backward data             y = ((accumulate ? y : 0) + r) * phi'(gate), without phi' where gate is null
@@ -41,7 +42,7 @@ struct JtreluCpuKernels {
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 1;
+constexpr int32_t kJtreluCpuVersion = 2;
 
 extern "C" {
 int32_t jtreluCpuVersion();

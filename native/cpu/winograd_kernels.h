@@ -1,23 +1,31 @@
-// Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, CVPR 2016). Included once for each instruction set, with
-// LANES (floats in a vector), INSTRUCTION_SET (its name) and KERNELS (the table to define).
+// Winograd's minimal filtering (Lavin and Gray, CVPR 2016) of 3x3 convolutions at the points 0, 1, -1, i, -i and
+// infinity (Meng and Brothers, 2019, arXiv:1901.01965). Included once for each instruction set, with LANES (floats in
+// a vector), INSTRUCTION_SET (its name) and KERNELS (the table to define).
 //
-//   forward          y tile = A^T [ sum over c of (G g G^T) * (B^T d B) ] A           16 products for 4 outputs, not 36
+//   forward          y tile = A^T [ sum over c of (G g G^T) * (B^T d B) ] A
 //   backward data    the same with the kernel turned by 180 degrees and channels exchanged
 //   gradients        diff g = G^T [ sum over tiles of (A e A^T) * (B^T d B) ] G
 //
-//   B^T = | 1  0 -1  0 |   G = | 1    0    0  |   A^T = | 1  1  1  0 |
-//         | 0  1  1  0 |       | 1/2  1/2  1/2|         | 0  1 -1 -1 |
-//         | 0 -1  1  0 |       | 1/2 -1/2  1/2|
-//         | 0  1  0 -1 |       | 0    0    1  |
+// Along an axis a tile has four results (six of x) or two (four of x); values at i and -i are conjugate, so one of
+// the two is kept, as a real and an imaginary part:
 //
-// d is a 4x4 tile of x (tiles lie two apart), e and y tiles are 2x2. The sums are matrix products, one for each of
-// the 16 places (i, j) in a tile. Where the extent of the output is odd, the last tiles have one row or column: A^T
-// shows that place 3 of that axis does not count, and it is left out (7x7 outputs: 225 products, not 256).
+//            G: weights                  B^T: four results      two          A^T: four results                  two
+//     0      g0                          d0 - d4                d0 - d2      y0 = m0 + (m1 + m-1) + re          m0 + 2 (m1 + m-1)
+//     1     (g0 + g1 + g2) / 4           (d2 + d4) + (d1 + d3)  d2 + d1      y1 =      (m1 - m-1) - im          2 (m1 - m-1) + moo
+//    -1     (g0 - g1 + g2) / 4           (d2 + d4) - (d1 + d3)  d2 - d1      y2 =      (m1 + m-1) - re
+//    oo      g2                          d5 - d1                d3 - d1      y3 =      (m1 - m-1) + im + moo
+//     i     (g0 - g2) / 2 + i g1 / 2     d4 - d2 + i (d3 - d1)  -            (m = re + i im at i)
 //
-// All of a place's tiles lie in blocks of LANES channels, [channel block][tile][LANES]: transforms and products then
-// read and write whole vectors at constant distances. Work goes in units of some rows of tiles (of one or several
-// images), as many as stay in the second-level cache between transform, product and transform back. The order of sums
-// depends on the sizes alone.
+// All factors are powers of two and all points have modulus one, so small whole numbers stay exact and errors hardly
+// grow. A product of complex numbers takes three real ones; of the four pairs (+-i, +-i) two are kept. So 16 results
+// of a 4x4 tile take 16 + 2 * 4 * 3 + 2 * 3 = 46 products instead of 144; the four of a 2x2 tile take 16 instead of 36.
+// An axis is cut into tiles of four; what remains is a tile of two (1 or 2 results) or four (3). Where a tile has one
+// result less than its kind, A^T shows that infinity does not count, and it is left out: 7x7 results take 157 products.
+//
+// The sums are matrix products, one for each of the 46 places in a tile. All of a place's tiles lie in blocks of LANES
+// channels, [channel block][tile][LANES]: transforms and products then read and write whole vectors at constant
+// distances. Work goes in units of some rows of tiles (of one or several images), as many as stay in the second-level
+// cache between transform, product and transform back. The order of sums depends on the sizes alone.
 #include "cpu_kernels.h"
 
 #include <algorithm>
@@ -29,9 +37,36 @@
 
 namespace {
 
-constexpr int kPlaces = 16;
-constexpr int64_t kUnitBytes = 384 * 1024;  // of a second-level cache of 512 KiB to 2 MiB
-constexpr int64_t kUnitTiles = 96;          // at least, so that reading weights does not dominate
+constexpr int64_t kUnitBytes = 768 * 1024;  // of a second-level cache of 1 MiB or more
+
+// Values of a tile along one axis, as in the table above.
+enum Point { kZero, kOne, kMinusOne, kInfinity, kRe, kIm, kPoints };
+
+// Places: products of a tile. First those of real values, at 4 i + j; then threes of a complex value, for row i (its
+// columns complex) or column j (its rows complex); then threes at (i, i) and at (i, -i).
+constexpr int kRealPlaces = 16, kPlaces = 46;
+constexpr int complexColumns(int i) { return 16 + 3 * i; }
+constexpr int complexRows(int j) { return 28 + 3 * j; }
+constexpr int kSame = 40, kOpposite = 43;
+
+// Which tiles have a point: all; all but an odd last one; those of four results.
+enum PointClass { kAlways, kNotOdd, kFours, kPointClasses };
+constexpr PointClass classOf(int point) { return point < kInfinity ? kAlways : point == kInfinity ? kNotOdd : kFours; }
+constexpr PointClass rowClass(int place) {
+  return place < complexColumns(0) ? classOf(place / 4)
+         : place < complexRows(0)  ? classOf((place - complexColumns(0)) / 3)
+                                   : kFours;
+}
+constexpr PointClass columnClass(int place) {
+  return place < complexColumns(0) ? classOf(place % 4)
+         : place < complexRows(0)  ? kFours
+         : place < kSame           ? classOf((place - complexRows(0)) / 3)
+                                   : kFours;
+}
+
+// Points and values of x of a tile with `results` (4 or 2) along an axis.
+constexpr int pointsOf(int results) { return results == 4 ? 6 : 4; }
+constexpr int sourcesOf(int results) { return results + 2; }
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -105,61 +140,106 @@ constexpr int widest(int) { return 4; }  // channels are multiples of 16
 // that the places fall into different sets.
 constexpr int64_t placeStride(int64_t elements) { return (elements + 1023) / 1024 * 1024 + 96; }
 
+// How an axis of y is cut: tiles of four results, then tiles of two, the last of which may lack one result.
+struct Axis {
+  int fours, twos;
+  bool odd;
+
+  Axis(int extent, int tile) {
+    const int rest = extent % 4;
+    fours = tile == 4 ? extent / 4 + (rest == 3) : 0;
+    twos = tile == 4 ? (rest == 1 || rest == 2) : (extent + 1) / 2;
+    odd = extent % 2;
+  }
+  int tiles() const { return fours + twos; }
+  bool four(int k) const { return k < fours; }
+  bool lacksOne(int k) const { return odd && k == tiles() - 1; }
+  int begin(int k) const { return k < fours ? 4 * k : 4 * fours + 2 * (k - fours); }
+  int with(PointClass c) const { return c == kAlways ? tiles() : c == kNotOdd ? tiles() - odd : fours; }
+  bool has(PointClass c, int k) const { return c == kAlways || (c == kNotOdd ? !lacksOne(k) : four(k)); }
+};
+
 // How x and y are cut into tiles, and where a unit's tiles lie in memory.
 struct Tiling {
   JtreluWinograd s;
-  int high, wide;     // tiles in a column, in a row
-  int oddH, oddW;     // whether the last tiles have one row or column
+  Axis high, wide;
+  int places;
   int rows;           // rows of tiles in a unit
   int total;          // rows of tiles in all images
   int64_t inStride;   // elements from one place to the next: transformed x
   int64_t outStride;  // and y or e
 
-  explicit Tiling(const JtreluWinograd &sizes) : s(sizes) {
-    high = (s.outH + 1) / 2;
-    wide = (s.outW + 1) / 2;
-    oddH = s.outH % 2;
-    oddW = s.outW % 2;
-    total = s.n * high;
-    int64_t tile = int64_t(kPlaces) * (s.in + s.out) * sizeof(float);
-    int64_t tiles = std::max<int64_t>(kUnitBytes / tile, kUnitTiles);
-    int64_t most = std::clamp<int64_t>(tiles / wide, 1, std::max(total, 1));
-    int64_t units = (total + most - 1) / most;
+  /// For units that read (and write) `share` bytes besides tiles: those should not dominate.
+  Tiling(const JtreluWinograd &sizes, int64_t share) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
+    places = s.tile == 4 ? kPlaces : kRealPlaces;
+    total = s.n * high.tiles();
+    const int64_t bytes = int64_t(places) * (s.in + s.out) * sizeof(float);
+    const int64_t tiles = std::max(kUnitBytes, share) / bytes;
+    const int64_t most = std::clamp<int64_t>(tiles / wide.tiles(), 1, std::max(total, 1));
+    const int64_t units = (total + most - 1) / most;
     rows = units == 0 ? 1 : int((total + units - 1) / units);  // equal shares
-    inStride = placeStride(int64_t(rows) * (wide + wide % 2) * s.in);
-    outStride = placeStride(int64_t(rows) * (wide + wide % 2) * s.out);
+    const int64_t columns = wide.tiles() + wide.tiles() % 2;
+    inStride = placeStride(rows * columns * s.in);
+    outStride = placeStride(rows * columns * s.out);
   }
 };
 
-// A unit: rows [first, last) of tiles. Place 3 of a column has no row where an image ends in half a tile, and likewise
-// in a row. In groups of tiles, all rows are filled up with zeros to whole groups.
+int64_t weightBytes(const JtreluWinograd &s) {
+  return int64_t(s.tile == 4 ? kPlaces : kRealPlaces) * s.in * s.out * sizeof(float);
+}
+Tiling convolutionTiling(const JtreluWinograd &sizes) { return {sizes, weightBytes(sizes) / 2}; }
+Tiling gradientTiling(const JtreluWinograd &sizes) { return {sizes, 2 * weightBytes(sizes)}; }
+
+// A unit: rows [first, last) of tiles. In groups of tiles, all rows are filled up with zeros to whole groups.
 struct Unit {
   const Tiling &t;
   int first, last;
-  int group;
-  int whole;  // rows that place 3 has
+  int rows[kPointClasses] = {};
+  int columns[kPointClasses];
 
-  Unit(const Tiling &tiling, int from, int tilesInGroup)
-      : t(tiling), first(from), last(std::min(from + t.rows, t.total)), group(tilesInGroup) {
-    whole = 0;
-    for (int r = first; r < last; r++) whole += !half(r);
+  Unit(const Tiling &tiling, int from, int group) : t(tiling), first(from), last(std::min(from + t.rows, t.total)) {
+    for (int c = 0; c < kPointClasses; c++) {
+      for (int r = first; r < last; r++) rows[c] += t.high.has(PointClass(c), r % t.high.tiles());
+      columns[c] = (t.wide.with(PointClass(c)) + group - 1) / group * group;
+    }
   }
-  bool half(int row) const { return t.oddH && row % t.high == t.high - 1; }
-  int rows(int i) const { return i == 3 ? whole : last - first; }
-  int columns(int j) const { return group > 1 ? (t.wide + group - 1) / group * group : t.wide - (j == 3 ? t.oddW : 0); }
-  int64_t tiles(int place) const { return int64_t(rows(place / 4)) * columns(place % 4); }
+  int64_t tiles(int place) const { return int64_t(rows[rowClass(place)]) * columns[columnClass(place)]; }
 };
 
-// Vectors of a unit for one block of channels: where place (i, j) of the tile in column 0 of a row lies.
+// A walk over a unit's rows of tiles.
+struct TileRow {
+  const Unit &u;
+  int row;                          // of all images' rows
+  int slots[kPointClasses] = {};    // rows before this one that have such points
+  explicit TileRow(const Unit &unit) : u(unit), row(unit.first) {}
+
+  bool within() const { return row < u.last; }
+  int inImage() const { return row % u.t.high.tiles(); }
+  int image() const { return row / u.t.high.tiles(); }
+  int begin() const { return u.t.high.begin(inImage()); }
+  bool four() const { return u.t.high.four(inImage()); }
+  bool lacksOne() const { return u.t.high.lacksOne(inImage()); }
+  void next() {
+    for (int c = 0; c < kPointClasses; c++) slots[c] += u.t.high.has(PointClass(c), inImage());
+    row++;
+  }
+};
+
+// For one block of channels: where each place of the tile in column 0 of a row lies.
 template <class E>
 struct Places {
   E *at[kPlaces];
 
-  Places(const Unit &u, E *base, int64_t stride, int block, int row, int rowWhole) {
-    for (int p = 0; p < kPlaces; p++) {
-      int slot = p / 4 == 3 ? rowWhole : row;
-      at[p] = base + p * stride + (block * u.tiles(p) + int64_t(slot) * u.columns(p % 4)) * LANES;
+  Places(const TileRow &r, E *base, int64_t stride, int block) {
+    const Unit &u = r.u;
+    int64_t offset[kPointClasses][kPointClasses];
+    for (int i = 0; i < kPointClasses; i++) {
+      for (int j = 0; j < kPointClasses; j++) {
+        offset[i][j] = (int64_t(block) * u.rows[i] + r.slots[i]) * u.columns[j] * LANES;
+      }
     }
+#pragma GCC unroll 46
+    for (int p = 0; p < kPlaces; p++) at[p] = base + p * stride + offset[rowClass(p)][columnClass(p)];
   }
 };
 
@@ -169,92 +249,160 @@ class Row {
  public:
   using E = typename T::Element;
 
-  INLINE Row(const Unit &u, E *base, int64_t stride, int block, int row, int rowWhole, bool half)
-      : places(u, base, stride, block, row, rowWhole), rows(half ? 3 : 4), columns(u.columns(3)) {}
+  INLINE Row(const TileRow &r, E *base, int64_t stride, int block) : places(r, base, stride, block), row(r) {}
 
-  /// The values of row i of tile k.
-  INLINE void put(int i, int k, Vector a, Vector b, Vector c, Vector d) {
-    if (i >= rows) return;
-    const Vector values[4] = {a, b, c, d};
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-      const int p = 4 * i + j;
-      if constexpr (!grouped || T::kGroup == 1) {
-        if (j < 3 || k < columns) store(places.at[p] + k * LANES, values[j]);
-      } else if (k % 2 == 0) {
-        held[p][0] = values[j];
-      } else {
-        held[p][1] = values[j];
-        T::storeGroup(places.at[p] + (k - 1) * LANES, held[p]);
-      }
+  /// A value of tile k.
+  INLINE void put(int p, int k, Vector value) {
+    if constexpr (!grouped || T::kGroup == 1) {
+      store(places.at[p] + k * LANES, value);
+    } else if (k % 2 == 0) {
+      held[p][0] = value;
+    } else {
+      held[p][1] = value;
+      T::storeGroup(places.at[p] + (k - 1) * LANES, held[p]);
     }
   }
 
-  /// Fills up the last group; `wide` tiles have been put.
-  INLINE void end(int wide) {
+  /// Fills up the last groups.
+  INLINE void end() {
     if constexpr (grouped && T::kGroup > 1) {
-      if (wide % 2 == 0) return;
-      for (int i = 0; i < rows; i++) put(i, wide, Vector{}, Vector{}, Vector{}, Vector{});
+      const Tiling &t = row.u.t;
+      for (int p = 0; p < t.places; p++) {
+        const int count = t.wide.with(columnClass(p));
+        if (count % 2 == 1 && t.high.has(rowClass(p), row.inImage())) put(p, count, Vector{});
+      }
     }
   }
 
  private:
   Places<E> places;
-  int rows, columns;
-  Vector held[kPlaces][2];
+  const TileRow &row;
+  Vector held[grouped && T::kGroup > 1 ? kPlaces : 1][2];
 };
+
+// Puts all places of a tile, w [row point][column point], of which those at infinity may be left out. `three` gives the
+// three factors of a complex value, `pairs` the values at (i, i) and (i, -i).
+template <class R, int HIGH, int WIDE, class Pairs, class Three>
+INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const Vector (*w)[kPoints], Pairs pairs,
+                    Three three) {
+  auto put3 = [&](int p, Vector re, Vector im) __attribute__((always_inline)) {
+    Vector f[3];
+    three(re, im, f);
+#pragma GCC unroll 3
+    for (int q = 0; q < 3; q++) row.put(p + q, k, f[q]);
+  };
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    if (i == kInfinity && !infiniteRow) break;
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; j++) row.put(4 * i + j, k, w[i][j]);
+    if (infiniteColumn) row.put(4 * i + kInfinity, k, w[i][kInfinity]);
+    if constexpr (WIDE == 4) put3(complexColumns(i), w[i][kRe], w[i][kIm]);
+  }
+  if constexpr (HIGH == 4) {
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; j++) put3(complexRows(j), w[kRe][j], w[kIm][j]);
+    if (infiniteColumn) put3(complexRows(kInfinity), w[kRe][kInfinity], w[kIm][kInfinity]);
+    if constexpr (WIDE == 4) {
+      Vector same[2], opposite[2];
+      pairs(w[kRe][kRe], w[kRe][kIm], w[kIm][kRe], w[kIm][kIm], same, opposite);
+      put3(kSame, same[0], same[1]);
+      put3(kOpposite, opposite[0], opposite[1]);
+    }
+  }
+}
+
+// B^T d along one axis; `step` vectors from one to the next.
+template <int RESULTS>
+INLINE void sourcePoints(const Vector *d, int step, Vector *v) {
+  if constexpr (RESULTS == 4) {
+    const Vector even = d[2 * step] + d[4 * step], odd = d[step] + d[3 * step];
+    v[kZero] = d[0] - d[4 * step];
+    v[kOne] = even + odd;
+    v[kMinusOne] = even - odd;
+    v[kInfinity] = d[5 * step] - d[step];
+    v[kRe] = d[4 * step] - d[2 * step];
+    v[kIm] = d[3 * step] - d[step];
+  } else {
+    v[kZero] = d[0] - d[2 * step];
+    v[kOne] = d[2 * step] + d[step];
+    v[kMinusOne] = d[2 * step] - d[step];
+    v[kInfinity] = d[3 * step] - d[step];
+  }
+}
+
+// B^T d B of a row of tiles for one block of channels.
+template <class T, bool grouped, int HIGH>
+void transformSourceRow(const TileRow &r, const typename T::Element *x, typename T::Element *to, int block) {
+  using E = typename T::Element;
+  const Tiling &t = r.u.t;
+  const int channels = t.s.in;
+  const bool infiniteRow = !r.lacksOne();
+  alignas(64) static const E kZeros[LANES] = {};
+  const int y0 = r.begin() - t.s.top;
+  const E *line[sourcesOf(HIGH)];
+  int64_t step[sourcesOf(HIGH)];
+  for (int i = 0; i < sourcesOf(HIGH); i++) {
+    const int y = y0 + i;
+    const bool inside = y >= 0 && y < t.s.h;
+    line[i] = inside ? x + (int64_t(r.image()) * t.s.h + y) * t.s.w * channels + block * LANES : kZeros;
+    step[i] = inside ? channels : 0;
+  }
+  Row<T, grouped> row(r, to, t.inStride, block);
+  constexpr int kHigh = pointsOf(HIGH);
+  Vector v[sourcesOf(4)][kHigh];  // B^T d, by column
+  auto column = [&](int c, Vector *out) __attribute__((always_inline)) {
+    if (c < 0 || c >= t.s.w) {
+#pragma GCC unroll 6
+      for (int i = 0; i < kHigh; i++) out[i] = Vector{};
+      return;
+    }
+    Vector d[sourcesOf(HIGH)];
+    for (int i = 0; i < sourcesOf(HIGH); i++) d[i] = load(line[i] + c * step[i]);
+    sourcePoints<HIGH>(d, 1, out);
+  };
+  auto tile = [&]<int WIDE>(int k, int c) __attribute__((always_inline)) {
+    for (int j = 2; j < sourcesOf(WIDE); j++) column(c + j, v[j]);
+    Vector w[kHigh][kPoints];
+#pragma GCC unroll 6
+    for (int i = 0; i < kHigh; i++) sourcePoints<WIDE>(&v[0][i], kHigh, w[i]);
+    putTile<Row<T, grouped>, HIGH, WIDE>(
+        row, k, infiniteRow, !t.wide.lacksOne(k), w,
+        [](Vector a, Vector b, Vector c, Vector d, Vector *same, Vector *opposite) __attribute__((always_inline)) {
+          same[0] = a - d;
+          same[1] = b + c;
+          opposite[0] = a + d;
+          opposite[1] = c - b;
+        },
+        [](Vector re, Vector im, Vector *f) __attribute__((always_inline)) {
+          f[0] = re + im;
+          f[1] = re;
+          f[2] = im;
+        });
+#pragma GCC unroll 6
+    for (int i = 0; i < kHigh; i++) {
+      v[0][i] = v[WIDE][i];
+      v[1][i] = v[WIDE + 1][i];
+    }
+  };
+  column(-t.s.left, v[0]);
+  column(1 - t.s.left, v[1]);
+  int k = 0, c = -t.s.left;
+  for (; k < t.wide.fours; k++, c += 4) tile.template operator()<4>(k, c);
+  for (; k < t.wide.tiles(); k++, c += 2) tile.template operator()<2>(k, c);
+  row.end();
+}
 
 // B^T d B of a unit, for all channels.
 template <class T, bool grouped>
 void transformSource(const Unit &u, const typename T::Element *x, typename T::Element *to) {
-  const Tiling &t = u.t;
-  const int channels = t.s.in;
-  alignas(64) static const typename T::Element kZeros[LANES] = {};
-  for (int block = 0; block < channels / LANES; block++) {
-    int whole = 0;
-    for (int r = u.first; r < u.last; r++) {
-      const int image = r / t.high;
-      const int y0 = r % t.high * 2 - t.s.top;
-      const bool half = u.half(r);
-      const typename T::Element *line[4];
-      int64_t step[4];
-      for (int i = 0; i < 4; i++) {
-        const int y = y0 + i;
-        const bool inside = y >= 0 && y < t.s.h;
-        line[i] = inside ? x + (int64_t(image) * t.s.h + y) * t.s.w * channels + block * LANES : kZeros;
-        step[i] = inside ? channels : 0;
+  for (int block = 0; block < u.t.s.in / LANES; block++) {
+    for (TileRow r(u); r.within(); r.next()) {
+      if (r.four()) {
+        transformSourceRow<T, grouped, 4>(r, x, to, block);
+      } else {
+        transformSourceRow<T, grouped, 2>(r, x, to, block);
       }
-      Row<T, grouped> row(u, to, t.inStride, block, r - u.first, whole, half);
-      Vector v[4][4];  // B^T d, by column
-      auto column = [&](int c, Vector *out) __attribute__((always_inline)) {
-        if (c < 0 || c >= t.s.w) {
-          out[0] = out[1] = out[2] = out[3] = Vector{};
-          return;
-        }
-        const Vector a = load(line[0] + c * step[0]), b = load(line[1] + c * step[1]);
-        const Vector d = load(line[2] + c * step[2]), e = load(line[3] + c * step[3]);
-        out[0] = a - d;
-        out[1] = b + d;
-        out[2] = d - b;
-        out[3] = b - e;
-      };
-      column(-t.s.left, v[0]);
-      column(1 - t.s.left, v[1]);
-      for (int k = 0; k < t.wide; k++) {
-        column(2 * k + 2 - t.s.left, v[2]);
-        column(2 * k + 3 - t.s.left, v[3]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-          row.put(i, k, v[0][i] - v[2][i], v[1][i] + v[2][i], v[2][i] - v[1][i], v[1][i] - v[3][i]);
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-          v[0][i] = v[2][i];
-          v[1][i] = v[3][i];
-        }
-      }
-      row.end(t.wide);
-      whole += !half;
     }
   }
 }
@@ -296,15 +444,44 @@ constexpr auto products(std::integer_sequence<int, M...>) {
   return std::array{product<T, M + 1, NV>...};
 }
 
+// Memory of y that the transform of results will touch, fetched into the second-level cache while products run: it is
+// long out of it, or never was in it, and waiting for it costs a tenth of a pass.
+class Ahead {
+ public:
+  /// To be spread over so many calls of next().
+  Ahead(const char *gateFrom, char *yFrom, int64_t bytes, int64_t calls)
+      : gate(gateFrom), y(yFrom), left((bytes + kLine - 1) / kLine), share(left / std::max<int64_t>(calls, 1) + 1) {}
+
+  INLINE void next() {
+    for (int64_t lines = std::min(share, left); lines > 0; lines--, left--) {
+      __builtin_prefetch(y, 1, 2);
+      y += kLine;
+      if (gate == nullptr) continue;
+      __builtin_prefetch(gate, 0, 2);
+      gate += kLine;
+    }
+  }
+
+ private:
+  static constexpr int kLine = 64;
+  const char *gate;
+  char *y;
+  int64_t left, share;
+};
+
+// Tiles of one product() at most, and their number for a place.
+constexpr int mostTiles(int vectors) { return kAccumulators / vectors; }
+constexpr int64_t productCalls(int64_t tiles, int vectors) { return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors); }
+
 // c = a b of one place for all tiles and channels of y.
 template <class T, int NV>
-void multiplyBy(const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
-  constexpr int most = kAccumulators / NV;
-  static constexpr auto table = products<T, NV>(std::make_integer_sequence<int, most>());
-  const int64_t parts = (tiles + most - 1) / most;
+void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
+  static constexpr auto table = products<T, NV>(std::make_integer_sequence<int, mostTiles(NV)>());
+  const int64_t parts = productCalls(tiles, NV);
   for (int n = 0; n < out; n += NV * LANES) {
     int64_t done = 0;
     for (int64_t part = 0; part < parts; part++) {
+      ahead.next();
       const int64_t upTo = tiles * (part + 1) / parts;  // even shares
       table[upTo - done - 1](a + done * LANES, tiles * LANES, b, c + (n / LANES * tiles + done) * LANES, tiles * LANES,
                              in / LANES);
@@ -315,18 +492,18 @@ void multiplyBy(const typename T::Element *a, const typename T::Element *b, floa
 }
 
 template <class T>
-void multiply(const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
+void multiply(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
   if (tiles == 0) return;
   switch (widest(out / LANES)) {
 #if LANES != 8
-    case 4: return multiplyBy<T, 4>(a, b, c, tiles, in, out);
+    case 4: return multiplyBy<T, 4>(ahead, a, b, c, tiles, in, out);
 #endif
 #if LANES == 16
-    case 3: return multiplyBy<T, 3>(a, b, c, tiles, in, out);
+    case 3: return multiplyBy<T, 3>(ahead, a, b, c, tiles, in, out);
 #endif
 #if LANES >= 8
-    case 2: return multiplyBy<T, 2>(a, b, c, tiles, in, out);
-    default: return multiplyBy<T, 1>(a, b, c, tiles, in, out);
+    case 2: return multiplyBy<T, 2>(ahead, a, b, c, tiles, in, out);
+    default: return multiplyBy<T, 1>(ahead, a, b, c, tiles, in, out);
 #endif
   }
 }
@@ -354,66 +531,139 @@ struct Epilogue {
   bool accumulate;
 };
 
-// A^T m A of a unit, for all channels, and what follows it.
-template <Kind kind, class E>
-void transformResult(const Unit &u, float *m, E *y, const Epilogue<E> &e) {
-  const Tiling &t = u.t;
+// A^T m along one axis.
+template <int RESULTS>
+INLINE void results(const Vector *m, Vector *y, int step) {
+  const Vector sum = m[kOne] + m[kMinusOne], difference = m[kOne] - m[kMinusOne];
+  if constexpr (RESULTS == 4) {
+    y[0] = m[kZero] + sum + m[kRe];
+    y[step] = difference - m[kIm];
+    y[2 * step] = sum - m[kRe];
+    y[3 * step] = difference + m[kIm] + m[kInfinity];
+  } else {
+    y[0] = m[kZero] + 2 * sum;
+    y[step] = 2 * difference + m[kInfinity];
+  }
+}
+
+// A^T m A of a row of tiles for one block of channels, and what follows it.
+template <Kind kind, class E, int HIGH>
+void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, int block) {
+  const Tiling &t = r.u.t;
   const int channels = t.s.out;
   const Vector positive = e.scale - Vector{};
   const Vector negative = e.scale * e.slope - Vector{};
-  for (int block = 0; block < channels / LANES; block++) {
-    const Vector bias = kind == Kind::kBias ? load(e.bias + block * LANES) : Vector{};
-    int whole = 0;
-    for (int r = u.first; r < u.last; r++) {
-      const bool half = u.half(r);
-      const Places<float> places(u, m, t.outStride, block, r - u.first, whole);
-      const int64_t begin =
-          (int64_t(r / t.high) * t.s.outH + r % t.high * 2) * t.s.outW * channels + block * LANES;
-      const int64_t below = int64_t(t.s.outW) * channels;
-      for (int k = 0; k < t.wide; k++) {
-        const bool full = k < u.columns(3);
-        Vector v[2][4];
+  const Vector bias = kind == Kind::kBias ? load(e.bias + block * LANES) : Vector{};
+  const bool infiniteRow = !r.lacksOne();
+  const int high = HIGH - r.lacksOne();
+  const Places<float> places(r, m, t.outStride, block);
+  const int64_t begin = (int64_t(r.image()) * t.s.outH + r.begin()) * t.s.outW * channels + block * LANES;
+  const int64_t below = int64_t(t.s.outW) * channels;
+  auto tile = [&]<int WIDE>(int k, int64_t at) __attribute__((always_inline)) {
+    const bool infiniteColumn = !t.wide.lacksOne(k);
+    auto value = [&](int p) __attribute__((always_inline)) { return load(places.at[p] + k * LANES); };
+    auto complex = [&](int p, Vector &re, Vector &im) __attribute__((always_inline)) {
+      const Vector f = value(p);
+      re = f - value(p + 2);
+      im = f + value(p + 1);
+    };
+    Vector h[HIGH][kPoints];  // A^T m
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-          if (j == 3 && !full) {
-            v[0][3] = v[1][3] = Vector{};
-            break;
-          }
-          const Vector a = load(places.at[j] + k * LANES), b = load(places.at[4 + j] + k * LANES);
-          const Vector c = load(places.at[8 + j] + k * LANES);
-          v[0][j] = a + b + c;
-          v[1][j] = b - c - (half ? Vector{} : load(places.at[12 + j] + k * LANES));
-        }
-        const int64_t at = begin + 2 * k * channels;
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; i++) {
-          if (i == 1 && half) break;
-          const int64_t left = at + i * below, right = left + channels;
-          finish<kind>(v[i][0] + v[i][1] + v[i][2], bias, e.gate + left, y + left, positive, negative, e.accumulate);
-          if (full) {
-            finish<kind>(v[i][1] - v[i][2] - v[i][3], bias, e.gate + right, y + right, positive, negative,
-                         e.accumulate);
-          }
-        }
+    for (int j = 0; j < 4; j++) {
+      if (j == kInfinity && !infiniteColumn) {
+#pragma GCC unroll 4
+        for (int i = 0; i < HIGH; i++) h[i][kInfinity] = Vector{};
+        break;
       }
-      whole += !half;
+      Vector q[kPoints];
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; i++) q[i] = value(4 * i + j);
+      q[kInfinity] = infiniteRow ? value(4 * kInfinity + j) : Vector{};
+      if constexpr (HIGH == 4) complex(complexRows(j), q[kRe], q[kIm]);
+      results<HIGH>(q, &h[0][j], kPoints);
+    }
+    if constexpr (WIDE == 4) {
+      Vector re[kPoints], im[kPoints];
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; i++) complex(complexColumns(i), re[i], im[i]);
+      re[kInfinity] = im[kInfinity] = Vector{};
+      if (infiniteRow) complex(complexColumns(kInfinity), re[kInfinity], im[kInfinity]);
+      if constexpr (HIGH == 4) {
+        Vector a, b, c, d;
+        complex(kSame, a, b);
+        complex(kOpposite, c, d);
+        re[kRe] = a + c;
+        re[kIm] = b + d;
+        im[kRe] = b - d;
+        im[kIm] = c - a;
+      }
+      results<HIGH>(re, &h[0][kRe], kPoints);
+      results<HIGH>(im, &h[0][kIm], kPoints);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < HIGH; i++) {
+      if (i == high) break;
+      Vector line[WIDE];
+      results<WIDE>(h[i], line, 1);
+#pragma GCC unroll 4
+      for (int j = 0; j < WIDE; j++) {
+        if (j == WIDE - 1 && !infiniteColumn) break;
+        const int64_t to = at + i * below + j * channels;
+        finish<kind>(line[j], bias, e.gate + to, y + to, positive, negative, e.accumulate);
+      }
+    }
+  };
+  int k = 0;
+  int64_t at = begin;
+  for (; k < t.wide.fours; k++, at += 4 * channels) tile.template operator()<4>(k, at);
+  for (; k < t.wide.tiles(); k++, at += 2 * channels) tile.template operator()<2>(k, at);
+}
+
+// A^T m A of a unit, for all channels, and what follows it.
+template <Kind kind, class E>
+void transformResult(const Unit &u, float *m, E *y, const Epilogue<E> &e) {
+  for (int block = 0; block < u.t.s.out / LANES; block++) {
+    for (TileRow r(u); r.within(); r.next()) {
+      if (r.four()) {
+        transformResultRow<kind, E, 4>(r, m, y, e, block);
+      } else {
+        transformResultRow<kind, E, 2>(r, m, y, e, block);
+      }
     }
   }
+}
+
+// What a unit's results will touch.
+template <class E>
+Ahead aheadOf(const Unit &u, const Epilogue<E> &e, E *y) {
+  const Tiling &t = u.t;
+  const int64_t line = int64_t(t.s.outW) * t.s.out;
+  auto begin = [&](int row) {
+    const int image = row / t.high.tiles();
+    return (int64_t(image) * t.s.outH + t.high.begin(row % t.high.tiles())) * line;
+  };
+  const int vectors = widest(t.s.out / LANES);
+  int64_t calls = 0;
+  for (int p = 0; p < t.places; p++) calls += productCalls(u.tiles(p), vectors) * (t.s.out / LANES / vectors);
+  const int64_t from = begin(u.first), bytes = (begin(u.last) - from) * int64_t(sizeof(E));
+  const E *gate = e.gate == nullptr ? nullptr : e.gate + from;
+  return {reinterpret_cast<const char *>(gate), reinterpret_cast<char *>(y + from), bytes, calls};
 }
 
 template <class T>
 void convolve(const JtreluWinograd *sizes, const void *x, const void *packed, void *y, const float *bias,
               const void *gate, float slope, float scale, int32_t accumulate, void *workspace) {
   using E = typename T::Element;
-  const Tiling t(*sizes);
+  const Tiling t = convolutionTiling(*sizes);
   const Epilogue<E> e{bias, static_cast<const E *>(gate), slope, scale, accumulate != 0};
   float *out = static_cast<float *>(workspace);
-  E *in = reinterpret_cast<E *>(out + kPlaces * t.outStride);
+  E *in = reinterpret_cast<E *>(out + t.places * t.outStride);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, 1);
     transformSource<T, false>(u, static_cast<const E *>(x), in);
-    for (int p = 0; p < kPlaces; p++) {
-      multiply<T>(in + p * t.inStride, static_cast<const E *>(packed) + p * placeStride(int64_t(t.s.in) * t.s.out),
+    Ahead ahead = aheadOf(u, e, static_cast<E *>(y));
+    for (int p = 0; p < t.places; p++) {
+      multiply<T>(ahead, in + p * t.inStride, static_cast<const E *>(packed) + p * placeStride(int64_t(t.s.in) * t.s.out),
                   out + p * t.outStride, u.tiles(p), t.s.in, t.s.out);
     }
     if (bias != nullptr) {
@@ -426,34 +676,86 @@ void convolve(const JtreluWinograd *sizes, const void *x, const void *packed, vo
   }
 }
 
+// A e along one axis.
+template <int RESULTS>
+INLINE void gradientPoints(const Vector *e, int step, Vector *v) {
+  if constexpr (RESULTS == 4) {
+    const Vector even = e[0] + e[2 * step], odd = e[step] + e[3 * step];
+    v[kZero] = e[0];
+    v[kOne] = even + odd;
+    v[kMinusOne] = even - odd;
+    v[kInfinity] = e[3 * step];
+    v[kRe] = e[0] - e[2 * step];
+    v[kIm] = e[3 * step] - e[step];
+  } else {
+    v[kZero] = e[0];
+    v[kOne] = 2 * (e[0] + e[step]);
+    v[kMinusOne] = 2 * (e[0] - e[step]);
+    v[kInfinity] = e[step];
+  }
+}
+
+// A e A^T of a row of tiles for one block of channels; returns the sum of e.
+template <class T, int HIGH>
+Vector transformGradientRow(const TileRow &r, const typename T::Element *e, typename T::Element *to, int block) {
+  using E = typename T::Element;
+  const Tiling &t = r.u.t;
+  const int channels = t.s.out;
+  const int high = HIGH - r.lacksOne();
+  Row<T, true> row(r, to, t.outStride, block);
+  const E *line = e + (int64_t(r.image()) * t.s.outH + r.begin()) * t.s.outW * channels + block * LANES;
+  const int64_t below = int64_t(t.s.outW) * channels;
+  constexpr int kHigh = pointsOf(HIGH);
+  Vector sum{};
+  auto tile = [&]<int WIDE>(int k, const E *at) __attribute__((always_inline)) {
+    const int wide = WIDE - t.wide.lacksOne(k);
+    Vector v[WIDE][kHigh];  // A e, by column
+#pragma GCC unroll 4
+    for (int j = 0; j < WIDE; j++) {
+      if (j == wide) {
+#pragma GCC unroll 6
+        for (int i = 0; i < kHigh; i++) v[j][i] = Vector{};
+        break;
+      }
+      Vector d[HIGH];
+#pragma GCC unroll 3
+      for (int i = 0; i < HIGH - 1; i++) d[i] = load(at + i * below + j * channels);
+      d[HIGH - 1] = high == HIGH ? load(at + (HIGH - 1) * below + j * channels) : Vector{};
+      gradientPoints<HIGH>(d, 1, v[j]);
+      sum += HIGH == 4 ? v[j][kOne] : d[0] + d[1];  // of a row of tiles: few enough terms for a float
+    }
+    Vector w[kHigh][kPoints];
+#pragma GCC unroll 6
+    for (int i = 0; i < kHigh; i++) gradientPoints<WIDE>(&v[0][i], kHigh, w[i]);
+    putTile<Row<T, true>, HIGH, WIDE>(
+        row, k, high == HIGH, wide == WIDE, w,
+        [](Vector a, Vector b, Vector c, Vector d, Vector *same, Vector *opposite) __attribute__((always_inline)) {
+          same[0] = a - d;
+          same[1] = b + c;
+          opposite[0] = a + d;
+          opposite[1] = c - b;
+        },
+        [](Vector re, Vector im, Vector *f) __attribute__((always_inline)) {
+          f[0] = re + im;
+          f[1] = im;
+          f[2] = re;
+        });
+  };
+  int k = 0;
+  for (; k < t.wide.fours; k++, line += 4 * channels) tile.template operator()<4>(k, line);
+  for (; k < t.wide.tiles(); k++, line += 2 * channels) tile.template operator()<2>(k, line);
+  row.end();
+  return sum;
+}
+
 // A e A^T of a unit, for all channels; adds e to sums [out].
 template <class T>
 void transformGradient(const Unit &u, const typename T::Element *e, typename T::Element *to, double *sums) {
-  const Tiling &t = u.t;
-  const int channels = t.s.out;
-  for (int block = 0; block < channels / LANES; block++) {
-    int whole = 0;
-    for (int r = u.first; r < u.last; r++) {
-      const bool half = u.half(r);
-      Row<T, true> row(u, to, t.outStride, block, r - u.first, whole, half);
-      const typename T::Element *line =
-          e + (int64_t(r / t.high) * t.s.outH + r % t.high * 2) * t.s.outW * channels + block * LANES;
-      const int64_t below = int64_t(t.s.outW) * channels;
-      Vector sum{};  // of a row of tiles: few enough terms for a float
-      for (int k = 0; k < t.wide; k++) {
-        const bool full = 2 * k + 1 < t.s.outW;
-        const typename T::Element *at = line + 2 * k * channels;
-        const Vector a = load(at), b = full ? load(at + channels) : Vector{};
-        const Vector c = half ? Vector{} : load(at + below);
-        const Vector d = half || !full ? Vector{} : load(at + below + channels);
-        sum += (a + b) + (c + d);
-        const Vector v[4][2] = {{a, b}, {a + c, b + d}, {a - c, b - d}, {-c, -d}};
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) row.put(i, k, v[i][0], v[i][0] + v[i][1], v[i][0] - v[i][1], -v[i][1]);
-      }
-      row.end(t.wide);
+  for (int block = 0; block < u.t.s.out / LANES; block++) {
+    for (TileRow r(u); r.within(); r.next()) {
+      const Vector sum =
+          r.four() ? transformGradientRow<T, 4>(r, e, to, block) : transformGradientRow<T, 2>(r, e, to, block);
       for (int lane = 0; lane < LANES; lane++) sums[block * LANES + lane] += sum[lane];
-      whole += !half;
     }
   }
 }
@@ -516,77 +818,141 @@ void accumulate(const typename T::Element *e, const typename T::Element *x, floa
 #endif
 }
 
-template <class T>
-void gradients(const JtreluWinograd *sizes, const void *x, const void *e, float *diffWeights, float *diffBias,
-               int32_t add, void *workspace) {
-  using E = typename T::Element;
-  const Tiling t(*sizes);
-  const int in = t.s.in, out = t.s.out;
-  const int64_t stride = placeStride(int64_t(in) * out);
-  float *planes = static_cast<float *>(workspace);  // [16, out, in]
-  E *errors = reinterpret_cast<E *>(planes + kPlaces * stride);
-  E *sources = errors + kPlaces * t.outStride;
-  double *sums = reinterpret_cast<double *>(sources + kPlaces * t.inStride);
-  std::fill_n(sums, out, 0.0);
-  for (int first = 0; first < t.total; first += t.rows) {
-    const Unit u(t, first, T::kGroup);
-    transformSource<T, true>(u, static_cast<const E *>(x), sources);
-    transformGradient<T>(u, static_cast<const E *>(e), errors, sums);
-    for (int p = 0; p < kPlaces; p++) {
-      accumulate<T>(errors + p * t.outStride, sources + p * t.inStride, planes + p * stride, u.tiles(p), in, out,
-                    first > 0);
-    }
+// G^T q along one axis, `from` and `to` vectors apart.
+template <bool fours>
+INLINE void kernelOf(const Vector *q, int from, Vector *g, int to) {
+  const Vector sum = 0.25f * (q[kOne * from] + q[kMinusOne * from]);
+  const Vector difference = 0.25f * (q[kOne * from] - q[kMinusOne * from]);
+  if constexpr (fours) {
+    const Vector re = 0.5f * q[kRe * from];
+    g[0] = q[kZero * from] + sum + re;
+    g[to] = difference + 0.5f * q[kIm * from];
+    g[2 * to] = sum - re + q[kInfinity * from];
+  } else {
+    g[0] = q[kZero * from] + sum;
+    g[to] = difference;
+    g[2 * to] = sum + q[kInfinity * from];
   }
-  if (t.total == 0) std::fill_n(planes, kPlaces * stride, 0.0f);
+}
+
+// G^T planes G, for all kernels.
+template <bool fours>
+void transformPlanes(const float *planes, int64_t stride, int in, int out, float *diffWeights, bool add) {
+  constexpr int kAxis = fours ? kPoints : 4;
   for (int m = 0; m < out; m++) {
-    diffBias[m] = float((add ? diffBias[m] : 0) + sums[m]);
     for (int n = 0; n < in; n += LANES) {
-      Vector h[3][4];  // G^T m
+      auto value = [&](int p) __attribute__((always_inline)) {
+        return load(planes + p * stride + int64_t(m) * in + n);
+      };
+      auto complex = [&](int p, Vector &re, Vector &im) __attribute__((always_inline)) {
+        const Vector b = value(p + 1), c = value(p + 2);
+        re = value(p) - b - c;
+        im = b - c;
+      };
+      Vector h[kAxis][3];  // q G
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) {
-        Vector q[4];
+      for (int i = 0; i < 4; i++) {
+        Vector q[kPoints];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) q[i] = load(planes + (4 * i + j) * stride + int64_t(m) * in + n);
-        const Vector half = 0.5f * (q[1] + q[2]);
-        h[0][j] = q[0] + half;
-        h[1][j] = 0.5f * (q[1] - q[2]);
-        h[2][j] = half + q[3];
+        for (int j = 0; j < 4; j++) q[j] = value(4 * i + j);
+        if constexpr (fours) complex(complexColumns(i), q[kRe], q[kIm]);
+        kernelOf<fours>(q, 1, h[i], 1);
       }
+      if constexpr (fours) {
+        Vector re[kPoints], im[kPoints];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) complex(complexRows(j), re[j], im[j]);
+        Vector a, b, c, d;
+        complex(kSame, a, b);
+        complex(kOpposite, c, d);
+        re[kRe] = 0.5f * (a + c);
+        re[kIm] = 0.5f * (b - d);
+        im[kRe] = 0.5f * (b + d);
+        im[kIm] = 0.5f * (c - a);
+        kernelOf<fours>(re, 1, h[kRe], 1);
+        kernelOf<fours>(im, 1, h[kIm], 1);
+      }
+      Vector g[3][3];
 #pragma GCC unroll 3
-      for (int i = 0; i < 3; i++) {
-        const Vector half = 0.5f * (h[i][1] + h[i][2]);
-        const Vector g[3] = {h[i][0] + half, 0.5f * (h[i][1] - h[i][2]), half + h[i][3]};
-#pragma GCC unroll 3
-        for (int j = 0; j < 3; j++) {
-          float *to = diffWeights + ((int64_t(m) * 3 + i) * 3 + j) * in + n;
-          store(to, add ? load(to) + g[j] : g[j]);
-        }
+      for (int j = 0; j < 3; j++) kernelOf<fours>(&h[0][j], 3, &g[0][j], 3);
+#pragma GCC unroll 9
+      for (int k = 0; k < 9; k++) {
+        float *to = diffWeights + (int64_t(m) * 9 + k) * in + n;
+        store(to, add ? load(to) + g[k / 3][k % 3] : g[k / 3][k % 3]);
       }
     }
   }
 }
 
-// G g G^T of one kernel for a vector of source channels.
-INLINE void transformWeights(const float *krsc, int ic, bool turned, Vector *to) {
-  Vector h[4][3];  // G g
-#pragma GCC unroll 3
-  for (int j = 0; j < 3; j++) {
-    Vector g[3];
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; i++) g[i] = load(krsc + (turned ? (2 - i) * 3 + 2 - j : i * 3 + j) * int64_t(ic));
-    const Vector sum = 0.5f * (g[0] + g[2]), half = 0.5f * g[1];
-    h[0][j] = g[0];
-    h[1][j] = sum + half;
-    h[2][j] = sum - half;
-    h[3][j] = g[2];
+template <class T>
+void gradients(const JtreluWinograd *sizes, const void *x, const void *e, float *diffWeights, float *diffBias,
+               int32_t add, void *workspace) {
+  using E = typename T::Element;
+  const Tiling t = gradientTiling(*sizes);
+  const int in = t.s.in, out = t.s.out;
+  const int64_t stride = placeStride(int64_t(in) * out);
+  float *planes = static_cast<float *>(workspace);  // [place, out, in]
+  E *errors = reinterpret_cast<E *>(planes + t.places * stride);
+  E *sources = errors + t.places * t.outStride;
+  double *sums = reinterpret_cast<double *>(sources + t.places * t.inStride);
+  std::fill_n(sums, out, 0.0);
+  for (int first = 0; first < t.total; first += t.rows) {
+    const Unit u(t, first, T::kGroup);
+    transformSource<T, true>(u, static_cast<const E *>(x), sources);
+    transformGradient<T>(u, static_cast<const E *>(e), errors, sums);
+    for (int p = 0; p < t.places; p++) {
+      accumulate<T>(errors + p * t.outStride, sources + p * t.inStride, planes + p * stride, u.tiles(p), in, out,
+                    first > 0);
+    }
   }
+  if (t.total == 0) std::fill_n(planes, t.places * stride, 0.0f);
+  for (int m = 0; m < out; m++) diffBias[m] = float((add ? diffBias[m] : 0) + sums[m]);
+  if (t.s.tile == 4) {
+    transformPlanes<true>(planes, stride, in, out, diffWeights, add);
+  } else {
+    transformPlanes<false>(planes, stride, in, out, diffWeights, add);
+  }
+}
+
+// G g along one axis, `step` vectors apart.
+template <bool fours>
+INLINE void kernelPoints(const Vector *g, int step, Vector *u) {
+  const Vector ends = 0.25f * (g[0] + g[2 * step]), middle = 0.25f * g[step];
+  u[kZero] = g[0];
+  u[kOne] = ends + middle;
+  u[kMinusOne] = ends - middle;
+  u[kInfinity] = g[2 * step];
+  if constexpr (fours) {
+    u[kRe] = 0.5f * (g[0] - g[2 * step]);
+    u[kIm] = 0.5f * g[step];
+  }
+}
+
+// G g G^T of a kernel for a vector of channels, g [3 * 3]: all places.
+template <bool fours>
+INLINE void transformKernel(const Vector *g, Vector *to) {
+  constexpr int kAxis = fours ? kPoints : 4;
+  Vector h[3][kPoints], u[kAxis][kPoints];
+#pragma GCC unroll 3
+  for (int j = 0; j < 3; j++) kernelPoints<fours>(g + j, 3, h[j]);  // G g, by column
+#pragma GCC unroll 6
+  for (int i = 0; i < kAxis; i++) kernelPoints<fours>(&h[0][i], kPoints, u[i]);
+#pragma GCC unroll 16
+  for (int p = 0; p < kRealPlaces; p++) to[p] = u[p / 4][p % 4];
+  if constexpr (fours) {
+    auto put3 = [&](int p, Vector re, Vector im) __attribute__((always_inline)) {
+      to[p] = re;
+      to[p + 1] = im - re;
+      to[p + 2] = re + im;
+    };
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    const Vector sum = 0.5f * (h[i][0] + h[i][2]), half = 0.5f * h[i][1];
-    to[4 * i + 0] = h[i][0];
-    to[4 * i + 1] = sum + half;
-    to[4 * i + 2] = sum - half;
-    to[4 * i + 3] = h[i][2];
+    for (int i = 0; i < 4; i++) {
+      put3(complexColumns(i), u[i][kRe], u[i][kIm]);
+      put3(complexRows(i), u[kRe][i], u[kIm][i]);
+    }
+    const Vector a = 0.5f * u[kRe][kRe], b = 0.5f * u[kRe][kIm], c = 0.5f * u[kIm][kRe], d = 0.5f * u[kIm][kIm];
+    put3(kSame, a - d, b + c);
+    put3(kOpposite, a + d, c - b);
   }
 }
 
@@ -602,54 +968,73 @@ INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int 
   return (int64_t(toChannel) / panel * in + fromChannel) * panel + toChannel % panel * group;
 }
 
-template <class T>
-void pack(const float *weights, int32_t ic, int32_t oc, void *forward, void *backward) {
-  using E = typename T::Element;
+// Packs LANES x LANES kernels g [3 * 3][from][to]: rows of `from` in groups, vectors over `to`.
+template <class T, bool fours>
+void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int from, int to, int64_t stride,
+               typename T::Element *packed) {
   constexpr int G = T::kGroup;
+  constexpr int kCount = fours ? kPlaces : kRealPlaces;
+  for (int k = 0; k < LANES; k += G) {
+    Vector u[G][kCount];
+    for (int term = 0; term < G; term++) {
+      Vector kernel[9];
+#pragma GCC unroll 9
+      for (int i = 0; i < 9; i++) kernel[i] = load(g[turned ? 8 - i : i][k + term]);
+      transformKernel<fours>(kernel, u[term]);
+    }
+    typename T::Element *at = packed + packedIndex(in, out, from + k, to, G);
+    for (int p = 0; p < kCount; p++) {
+      Vector terms[G];
+      for (int term = 0; term < G; term++) terms[term] = u[term][p];
+      T::storeGroup(at + p * stride, terms);
+    }
+  }
+}
+
+template <class T, bool fours>
+void pack(const float *weights, int ic, int oc, typename T::Element *forward, typename T::Element *backward) {
   const int64_t stride = placeStride(int64_t(ic) * oc);
   for (int k0 = 0; k0 < oc; k0 += LANES) {
     for (int c0 = 0; c0 < ic; c0 += LANES) {
-      alignas(64) float block[kPlaces][LANES][LANES];  // [place][k][c]
-      for (int k = 0; k < LANES; k += G) {
-        Vector u[kPlaces], turned[kPlaces][G];
-        for (int g = 0; g < G; g++) {
-          const float *kernel = weights + int64_t(k0 + k + g) * 9 * ic + c0;
-          transformWeights(kernel, ic, true, u);
-          for (int p = 0; p < kPlaces; p++) turned[p][g] = u[p];
-          transformWeights(kernel, ic, false, u);
-          for (int p = 0; p < kPlaces; p++) store(block[p][k + g], u[p]);
-        }
-        E *to = static_cast<E *>(backward) + packedIndex(oc, ic, k0 + k, c0, G);
-        for (int p = 0; p < kPlaces; p++) T::storeGroup(to + p * stride, turned[p]);
+      alignas(64) float g[9][LANES][LANES];  // [place in the kernel][k][c], then [c][k]
+      for (int k = 0; k < LANES; k++) {
+        for (int i = 0; i < 9; i++) store(g[i][k], load(weights + (int64_t(k0 + k) * 9 + i) * ic + c0));
       }
-      for (int p = 0; p < kPlaces; p++) {
-        transpose(block[p]);
-        for (int c = 0; c < LANES; c += G) {
-          Vector terms[G];
-          for (int g = 0; g < G; g++) terms[g] = load(block[p][c + g]);
-          T::storeGroup(static_cast<E *>(forward) + p * stride + packedIndex(ic, oc, c0 + c, k0, G), terms);
-        }
-      }
+      packBlock<T, fours>(g, true, oc, ic, k0, c0, stride, backward);
+      for (int i = 0; i < 9; i++) transpose(g[i]);
+      packBlock<T, fours>(g, false, ic, oc, c0, k0, stride, forward);
     }
   }
 }
 
 template <class T>
-int64_t packedBytes(int32_t in, int32_t out) {
-  return kPlaces * placeStride(int64_t(in) * out) * sizeof(typename T::Element);
+void packWeights(const float *weights, int32_t ic, int32_t oc, int32_t tile, void *forward, void *backward) {
+  using E = typename T::Element;
+  if (tile == 4) {
+    pack<T, true>(weights, ic, oc, static_cast<E *>(forward), static_cast<E *>(backward));
+  } else {
+    pack<T, false>(weights, ic, oc, static_cast<E *>(forward), static_cast<E *>(backward));
+  }
+}
+
+template <class T>
+int64_t packedBytes(int32_t in, int32_t out, int32_t tile) {
+  return (tile == 4 ? kPlaces : kRealPlaces) * placeStride(int64_t(in) * out) * sizeof(typename T::Element);
 }
 
 template <class T>
 int64_t workspaceBytes(const JtreluWinograd *sizes) {
-  const Tiling t(*sizes);
-  const int64_t elements = kPlaces * (t.inStride + t.outStride);
-  const int64_t floats = kPlaces * std::max(t.outStride, placeStride(int64_t(t.s.in) * t.s.out));
-  return elements * sizeof(typename T::Element) + floats * sizeof(float) + t.s.out * sizeof(double);
+  const int64_t element = sizeof(typename T::Element);
+  const Tiling c = convolutionTiling(*sizes), g = gradientTiling(*sizes);
+  const int64_t convolution = c.places * (c.inStride * element + c.outStride * int64_t(sizeof(float)));
+  const int64_t planes = g.places * placeStride(int64_t(g.s.in) * g.s.out) * sizeof(float);
+  const int64_t gradient = planes + g.places * (g.inStride + g.outStride) * element + g.s.out * sizeof(double);
+  return std::max(convolution, gradient);
 }
 
 template <class T>
 constexpr JtreluConvolutions convolutions() {
-  return {packedBytes<T>, workspaceBytes<T>, pack<T>, convolve<T>, gradients<T>};
+  return {packedBytes<T>, workspaceBytes<T>, packWeights<T>, convolve<T>, gradients<T>};
 }
 
 }  // namespace

@@ -37,10 +37,16 @@ public final class BatchExecutor implements AutoCloseable {
 
   /**
    * Activations of a layer that a micro-batch should fill at most: with those before and after and
-   * the weights they then stay in a second-level cache. Fewer images would have the weights read
-   * more often.
+   * the weights they then stay in a second-level cache.
    */
   private static final long LAYER_BYTES = 192 * 1024;
+
+  /**
+   * Activations that a micro-batch may fill for each byte of a layer's weights: weights are read
+   * once a micro-batch (and more of them than here, as Winograd's methods transform them), which
+   * should not dominate.
+   */
+  private static final int BYTES_PER_WEIGHT_BYTE = 4;
 
   /** A micro-batch leaves at least this many, for lanes to share. */
   private static final int LEAST_MICRO_BATCHES = 4;
@@ -169,15 +175,23 @@ public final class BatchExecutor implements AutoCloseable {
     if (backend.takesWholeBatches()) {
       return batch;
     }
-    double bytes =
+    List<Layer.Convolution> layers =
         network.layers().stream()
-                .filter(layer -> layer instanceof Layer.Convolution)
-                .mapToLong(layer -> layer.extent().elements())
-                .average()
-                .orElse(1)
+            .filter(Layer.Convolution.class::isInstance)
+            .map(Layer.Convolution.class::cast)
+            .toList();
+    double bytes =
+        layers.stream().mapToLong(layer -> layer.extent().elements()).average().orElse(1)
             * type.bytes();
+    double weights =
+        layers.stream()
+                .mapToLong(layer -> layer.descriptor().weights().elements())
+                .average()
+                .orElse(0)
+            * type.bytes();
+    double most = Math.max(LAYER_BYTES, BYTES_PER_WEIGHT_BYTE * weights);
     int best = 1;
-    for (int size = 2; size * bytes <= LAYER_BYTES && batch / size >= LEAST_MICRO_BATCHES; size++) {
+    for (int size = 2; size * bytes <= most && batch / size >= LEAST_MICRO_BATCHES; size++) {
       if (batch % size == 0) {
         best = size;
       }

@@ -497,18 +497,6 @@ public final class Program implements AutoCloseable {
       forward.add(
           w -> op.forward(w.stream, w.value(source), packed, parameters().view(bias), w.value(i)));
     }
-    if (needsGradient[source]) {
-      backward.add(
-          w ->
-              op.backwardData(
-                  w.stream,
-                  w.gradient(i),
-                  packed,
-                  w.value(source),
-                  w.gradient(source),
-                  write(source, i)));
-    }
-    // Added last, hence run first: the data gradient may come last to its source's readers.
     backward.add(
         w -> {
           Parameters gradients = w.gradients();
@@ -520,6 +508,19 @@ public final class Program implements AutoCloseable {
               gradients.view(bias),
               w.write);
         });
+    // Added last, hence run first: it fetches its source ahead, which the weights' gradient reads
+    // too.
+    if (needsGradient[source]) {
+      backward.add(
+          w ->
+              op.backwardData(
+                  w.stream,
+                  w.gradient(i),
+                  packed,
+                  w.value(source),
+                  w.gradient(source),
+                  write(source, i)));
+    }
   }
 
   private int parameter(int layer, ParameterSpec.Kind kind) {

@@ -27,7 +27,7 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 1;
+  private static final int VERSION = 2;
 
   /** Fields of the table: the instruction set's name, five functions for F32 and five for BF16. */
   private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(11, ADDRESS);
@@ -36,12 +36,12 @@ final class CpuKernels implements AutoCloseable {
 
   private static final Linker LINKER = Linker.nativeLinker();
   private static final MethodHandle PACKED_BYTES =
-      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_INT, JAVA_INT));
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_INT, JAVA_INT, JAVA_INT));
   private static final MethodHandle WORKSPACE_BYTES =
       LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_LONG));
   private static final MethodHandle PACK =
       LINKER.downcallHandle(
-          FunctionDescriptor.ofVoid(JAVA_LONG, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG));
+          FunctionDescriptor.ofVoid(JAVA_LONG, JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG));
   private static final MethodHandle CONVOLVE =
       LINKER.downcallHandle(
           FunctionDescriptor.ofVoid(
@@ -99,8 +99,8 @@ final class CpuKernels implements AutoCloseable {
     }
 
     /** Bytes of one packed form of weights. */
-    long packedBytes(int in, int out) {
-      return (long) call(PACKED_BYTES, packedBytes, in, out);
+    long packedBytes(int in, int out, int tile) {
+      return (long) call(PACKED_BYTES, packedBytes, in, out, tile);
     }
 
     /** Bytes of working memory for passes of these sizes. */
@@ -109,9 +109,9 @@ final class CpuKernels implements AutoCloseable {
     }
 
     /** Transforms KRSC weights for both directions. */
-    void pack(long weights, int ic, int oc, long forward, long backward) {
+    void pack(long weights, int ic, int oc, int tile, long forward, long backward) {
       try {
-        PACK.invokeExact(pack, weights, ic, oc, forward, backward);
+        PACK.invokeExact(pack, weights, ic, oc, tile, forward, backward);
       } catch (Throwable failure) {
         throw unchecked(failure);
       }

@@ -242,7 +242,8 @@ public final class OneDnnBackend implements Backend {
     CpuKernels.Convolutions own =
         kernels != null && exactEnough ? kernels.convolutions(type) : null;
     if (own != null && WinogradConv2d.pays(descriptor)) {
-      return new WinogradConv2d(own, descriptor, type, activation, srcActivation);
+      return new WinogradConv2d(
+          own, descriptor, type, activation, srcActivation, WinogradConv2d.bestTile(descriptor));
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
   }

@@ -16,11 +16,11 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * A 3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, CVPR
- * 2016): 16 multiplications for four results instead of 36. {@code native/cpu/winograd_kernels.h}
- * holds the method.
+ * A 3x3 convolution of stride 1 by Winograd's minimal filtering (Lavin and Gray, CVPR 2016): 46
+ * multiplications for 4x4 results instead of 144 (with complex points: Meng and Brothers, 2019), or
+ * 16 for 2x2 results instead of 36. {@code native/cpu/winograd_kernels.h} holds the method.
  *
- * <p>Rounding errors come from all sixteen values of a tile: they are within c * eps * (the sum of
+ * <p>Rounding errors come from all source values of a tile: they are within c * eps * (the sum of
  * |src| |weights| over the tile), not over each result's own window. With BF16 activations,
  * transformed activations and weights are rounded to BF16 and multiplied exactly; sums are kept in
  * F32.
@@ -30,7 +30,15 @@ final class WinogradConv2d extends Conv2d {
   private static final int LEAST_EXTENT =
       6; // in smaller images sums have so few terms that a tile's errors stand out
 
+  /**
+   * Tiles of 4x4 hold 46 weights for 9, tiles of 2x2 hold 16. Where a pass has fewer results than
+   * this, reading more weights costs more than is gained: at 7x7 results, 157 n products and 8 * 46
+   * (a weight takes the time of some 8 products) are more than 225 n and 8 * 16 for n < 4.
+   */
+  private static final int LEAST_RESULTS = 200;
+
   private final CpuKernels.Convolutions kernels;
+  private final int tile;
   private final Lifetime lifetime = new Lifetime("convolution");
   private final HostMemory toDst;
   private final HostMemory toSrc;
@@ -57,22 +65,34 @@ final class WinogradConv2d extends Conv2d {
         && Math.max(d.padBottom(), d.padRight()) <= 2;
   }
 
+  /** Results of a tile along an axis for the least time. */
+  static int bestTile(Conv2dDescriptor d) {
+    return (long) d.n() * d.oh() * d.ow() >= LEAST_RESULTS ? 4 : 2;
+  }
+
+  /**
+   * @param tile results of a tile along an axis: 4 or 2
+   */
   WinogradConv2d(
       CpuKernels.Convolutions kernels,
       Conv2dDescriptor d,
       DataType type,
       Rectifier activation,
-      Rectifier srcActivation) {
+      Rectifier srcActivation,
+      int tile) {
     super(Device.CPU, d, type, activation, srcActivation);
     this.kernels = kernels;
-    this.toDst = ints(d.n(), d.h(), d.w(), d.ic(), d.oh(), d.ow(), d.oc(), d.padTop(), d.padLeft());
-    this.toSrc =
-        ints(d.n(), d.oh(), d.ow(), d.oc(), d.h(), d.w(), d.ic(), 2 - d.padTop(), 2 - d.padLeft());
+    this.tile = tile;
+    this.toDst =
+        ints(d.n(), d.h(), d.w(), d.ic(), d.oh(), d.ow(), d.oc(), d.padTop(), d.padLeft(), tile);
+    int padTop = 2 - d.padTop();
+    int padLeft = 2 - d.padLeft();
+    this.toSrc = ints(d.n(), d.oh(), d.ow(), d.oc(), d.h(), d.w(), d.ic(), padTop, padLeft, tile);
     this.workspaceBytes =
         Math.max(kernels.workspaceBytes(toDst.segment()), kernels.workspaceBytes(toSrc.segment()));
     this.format =
         new OneDnnPackedWeights.Format(
-            named("winograd " + d.ic() + " to " + d.oc()), named(kernels.toString()));
+            named("winograd " + tile + ": " + d.ic() + " to " + d.oc()), named(kernels.toString()));
   }
 
   private static HostMemory ints(int... values) {
@@ -93,7 +113,7 @@ final class WinogradConv2d extends Conv2d {
     int ic = descriptor().ic();
     int oc = descriptor().oc();
     return new OneDnnPackedWeights(
-        format, kernels.packedBytes(ic, oc), kernels.packedBytes(oc, ic));
+        format, kernels.packedBytes(ic, oc, tile), kernels.packedBytes(oc, ic, tile));
   }
 
   private OneDnnPackedWeights require(PackedWeights packed) {
@@ -104,8 +124,8 @@ final class WinogradConv2d extends Conv2d {
   protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
     lifetime.requireOpen(stream);
     OneDnnPackedWeights own = require(packed);
-    kernels.pack(
-        weights.address(), descriptor().ic(), descriptor().oc(), own.forward(), own.backward());
+    Conv2dDescriptor d = descriptor();
+    kernels.pack(weights.address(), d.ic(), d.oc(), tile, own.forward(), own.backward());
   }
 
   @Override

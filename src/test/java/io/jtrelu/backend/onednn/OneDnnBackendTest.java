@@ -208,7 +208,9 @@ class OneDnnBackendTest {
         for (DataType type : List.of(DataType.F32, DataType.BF16)) {
           CpuKernels.Convolutions convolutions = kernels.convolutions(type);
           if (convolutions != null) {
-            winogradAgreesWithTheDirectMethod(convolutions, type, new SplittableRandom(3));
+            for (int tile : new int[] {2, 4}) {
+              winogradAgreesWithTheDirectMethod(convolutions, type, tile, new SplittableRandom(3));
+            }
           }
         }
         instructionSets++;
@@ -224,7 +226,7 @@ class OneDnnBackendTest {
   }
 
   private void winogradAgreesWithTheDirectMethod(
-      CpuKernels.Convolutions convolutions, DataType type, SplittableRandom random) {
+      CpuKernels.Convolutions convolutions, DataType type, int tile, SplittableRandom random) {
     Rectifier exact = new Rectifier(0.5f, 1);
     try (Stream stream = backend.newStream()) {
       for (int i = 0; i < 60; i++) {
@@ -256,14 +258,15 @@ class OneDnnBackendTest {
                         new OneDnnConv2d(backend.library(), d, type, exact, srcActivation));
                 Layer winograd =
                     new Layer(
-                        backend, new WinogradConv2d(convolutions, d, type, exact, srcActivation))) {
+                        backend,
+                        new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile))) {
               direct.run(stream, write);
               winograd.run(stream, write);
               for (int k = 0; k < 4; k++) {
                 assertArrayEquals(
                     direct.results().get(k),
                     winograd.results().get(k),
-                    convolutions + " " + d + " " + write + " result " + k);
+                    convolutions + ", tile " + tile + " " + d + " " + write + " result " + k);
               }
             }
           }
@@ -290,7 +293,8 @@ class OneDnnBackendTest {
                   new OneDnnConv2d(backend.library(), d, DataType.BF16, Rectifier.IDENTITY, PHI));
           Layer winograd =
               new Layer(
-                  backend, new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI))) {
+                  backend,
+                  new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI, 2))) {
         for (Layer layer : List.of(direct, winograd)) {
           SplittableRandom random = new SplittableRandom(11);
           for (Tensor tensor : List.of(layer.src, layer.diffDst, layer.weights)) {
@@ -336,7 +340,7 @@ class OneDnnBackendTest {
     CpuKernels kernels = CpuKernels.load(0);
     kernels.close();
     CpuKernels.Convolutions f32 = kernels.convolutions(DataType.F32);
-    assertThrows(IllegalStateException.class, () -> f32.pack(0, 16, 16, 0, 0));
+    assertThrows(IllegalStateException.class, () -> f32.pack(0, 16, 16, 4, 0, 0));
     assertThrows(UnsupportedException.class, () -> CpuKernels.load(99).close());
   }
 
