@@ -76,23 +76,20 @@ typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_a
 INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
 INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
 
-// A type of activations, and how products of it are added up: a sum takes kGroup terms at once, which lie side by side.
-struct F32 {
-  using Element = float;
-  using Operand = Vector;
-  static constexpr int kGroup = 1;
-  static INLINE Operand operand(const Element *p) { return *reinterpret_cast<const Vector *>(p); }
-  static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
-  static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
-  static INLINE void storeGroup(Element *p, const Vector *terms) { store(p, terms[0]); }
-};
-
-#ifdef __AVX512BF16__
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
+// bfloat16: the upper half of a float, rounded to nearest, ties to even.
 INLINE Words widened(Halves bits) { return __builtin_convertvector(bits, Words); }
+#ifdef __AVX512BF16__
 INLINE Halves rounded(Vector v) { return Halves(_mm512_cvtneps_pbh(__m512(v))); }
+#else
+INLINE Halves rounded(Vector v) {
+  const Words bits = Words(v);
+  const Words nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return __builtin_convertvector(v == v ? nearest : bits >> 16 | 0x40, Halves);  // a NaN stays one
+}
+#endif
 INLINE Vector load(const uint16_t *p) {
   Halves bits;
   __builtin_memcpy(&bits, p, sizeof bits);
@@ -103,8 +100,28 @@ INLINE void store(uint16_t *p, Vector v) {
   __builtin_memcpy(p, &bits, sizeof bits);
 }
 
-// Transformed values and weights are rounded to bfloat16; products are exact, sums are kept in float.
-struct Bf16 {
+// A type of activations, that of transformed values and weights, and how products of these are added up: a sum takes
+// kGroup terms at once, which lie side by side.
+struct F32 {
+  using Activation = float;
+  using Element = float;
+  using Operand = Vector;
+  static constexpr int kGroup = 1;
+  static INLINE Operand operand(const Element *p) { return *reinterpret_cast<const Vector *>(p); }
+  static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
+  static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
+  static INLINE void storeGroup(Element *p, const Vector *terms) { store(p, terms[0]); }
+};
+
+// Only what lies in memory is rounded.
+struct Bf16 : F32 {
+  using Activation = uint16_t;
+};
+
+#ifdef __AVX512BF16__
+// Transformed values and weights are rounded too; products are exact, sums are kept in float.
+struct RoundedBf16 {
+  using Activation = uint16_t;
   using Element = uint16_t;
   using Operand = __m512bh;
   static constexpr int kGroup = 2;
@@ -333,8 +350,8 @@ INLINE void sourcePoints(const Vector *d, int step, Vector *v) {
 
 // B^T d B of a row of tiles for one block of channels.
 template <class T, bool grouped, int HIGH>
-void transformSourceRow(const TileRow &r, const typename T::Element *x, typename T::Element *to, int block) {
-  using E = typename T::Element;
+void transformSourceRow(const TileRow &r, const typename T::Activation *x, typename T::Element *to, int block) {
+  using E = typename T::Activation;
   const Tiling &t = r.u.t;
   const int channels = t.s.in;
   const bool infiniteRow = !r.lacksOne();
@@ -395,7 +412,7 @@ void transformSourceRow(const TileRow &r, const typename T::Element *x, typename
 
 // B^T d B of a unit, for all channels.
 template <class T, bool grouped>
-void transformSource(const Unit &u, const typename T::Element *x, typename T::Element *to) {
+void transformSource(const Unit &u, const typename T::Activation *x, typename T::Element *to) {
   for (int block = 0; block < u.t.s.in / LANES; block++) {
     for (TileRow r(u); r.within(); r.next()) {
       if (r.four()) {
@@ -653,17 +670,18 @@ Ahead aheadOf(const Unit &u, const Epilogue<E> &e, E *y) {
 template <class T>
 void convolve(const JtreluWinograd *sizes, const void *x, const void *packed, void *y, const float *bias,
               const void *gate, float slope, float scale, int32_t accumulate, void *workspace) {
-  using E = typename T::Element;
+  using E = typename T::Activation;
+  using Element = typename T::Element;
   const Tiling t = convolutionTiling(*sizes);
   const Epilogue<E> e{bias, static_cast<const E *>(gate), slope, scale, accumulate != 0};
   float *out = static_cast<float *>(workspace);
-  E *in = reinterpret_cast<E *>(out + t.places * t.outStride);
+  Element *in = reinterpret_cast<Element *>(out + t.places * t.outStride);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, 1);
     transformSource<T, false>(u, static_cast<const E *>(x), in);
     Ahead ahead = aheadOf(u, e, static_cast<E *>(y));
     for (int p = 0; p < t.places; p++) {
-      multiply<T>(ahead, in + p * t.inStride, static_cast<const E *>(packed) + p * placeStride(int64_t(t.s.in) * t.s.out),
+      multiply<T>(ahead, in + p * t.inStride, static_cast<const Element *>(packed) + p * placeStride(int64_t(t.s.in) * t.s.out),
                   out + p * t.outStride, u.tiles(p), t.s.in, t.s.out);
     }
     if (bias != nullptr) {
@@ -697,8 +715,8 @@ INLINE void gradientPoints(const Vector *e, int step, Vector *v) {
 
 // A e A^T of a row of tiles for one block of channels; returns the sum of e.
 template <class T, int HIGH>
-Vector transformGradientRow(const TileRow &r, const typename T::Element *e, typename T::Element *to, int block) {
-  using E = typename T::Element;
+Vector transformGradientRow(const TileRow &r, const typename T::Activation *e, typename T::Element *to, int block) {
+  using E = typename T::Activation;
   const Tiling &t = r.u.t;
   const int channels = t.s.out;
   const int high = HIGH - r.lacksOne();
@@ -750,7 +768,7 @@ Vector transformGradientRow(const TileRow &r, const typename T::Element *e, type
 
 // A e A^T of a unit, for all channels; adds e to sums [out].
 template <class T>
-void transformGradient(const Unit &u, const typename T::Element *e, typename T::Element *to, double *sums) {
+void transformGradient(const Unit &u, const typename T::Activation *e, typename T::Element *to, double *sums) {
   for (int block = 0; block < u.t.s.out / LANES; block++) {
     for (TileRow r(u); r.within(); r.next()) {
       const Vector sum =
@@ -898,8 +916,8 @@ void gradients(const JtreluWinograd *sizes, const void *x, const void *e, float 
   std::fill_n(sums, out, 0.0);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, T::kGroup);
-    transformSource<T, true>(u, static_cast<const E *>(x), sources);
-    transformGradient<T>(u, static_cast<const E *>(e), errors, sums);
+    transformSource<T, true>(u, static_cast<const typename T::Activation *>(x), sources);
+    transformGradient<T>(u, static_cast<const typename T::Activation *>(e), errors, sums);
     for (int p = 0; p < t.places; p++) {
       accumulate<T>(errors + p * t.outStride, sources + p * t.inStride, planes + p * stride, u.tiles(p), in, out,
                     first > 0);
@@ -1044,7 +1062,7 @@ const JtreluCpuKernels KERNELS = {
     INSTRUCTION_SET,
     convolutions<F32>(),
 #ifdef __AVX512BF16__
-    convolutions<Bf16>(),
+    convolutions<RoundedBf16>(),
 #else
     {},
 #endif
