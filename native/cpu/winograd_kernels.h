@@ -654,6 +654,8 @@ constexpr JtreluConvolutions convolutions() {
 
 }  // namespace
 
+#include "orthogonal_kernels.h"
+
 extern const JtreluCpuKernels KERNELS;
 const JtreluCpuKernels KERNELS = {
     INSTRUCTION_SET,
@@ -663,4 +665,5 @@ const JtreluCpuKernels KERNELS = {
 #else
     {},
 #endif
+    {orthogonal::reflectionBytes, orthogonal::panelBytes, orthogonal::draw, orthogonal::columns},
 };
