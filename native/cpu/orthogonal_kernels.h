@@ -12,8 +12,6 @@
 // time: their order does not depend on the width of vectors.
 #if LANES >= 8
 #include <immintrin.h>
-#else
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the machine's, in functions that are always inlined
 #endif
 
 #include <cmath>
@@ -46,7 +44,7 @@ struct Sizes {
 };
 
 // Random numbers: the lanes of a vector are reflections.
-constexpr int kDraw = LANES / 2 < 4 ? 4 : LANES / 2;
+constexpr int kDraw = LANES / 2;
 typedef float Singles __attribute__((vector_size(4 * kDraw)));
 typedef float UnalignedSingles __attribute__((vector_size(4 * kDraw), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * kDraw)));
@@ -177,11 +175,12 @@ void gaussian(uint64_t seed, uint64_t sequence, int count, int64_t length, int64
     group.squares = Doubles{};
     for (Singles &last : group.last) last = Singles{};
   }
-  Ints place;
-  for (int lane = 0; lane < kDraw; lane++) place[lane] = lane % 4;
+  Ints lanes;
+  for (int lane = 0; lane < kDraw; lane++) lanes[lane] = lane % 4;
   for (int64_t row = 0; row < rows; row += 4) {
     for (int g = 0; g < used; g++) {
       Group &group = groups[g];
+      const Ints place = lanes + g * kDraw % 4;  // j modulo 4
       float *to = v + row * width + g * kDraw;
       if (row + 3 < g * kDraw) {
         for (int q = 0; q < 4; q++) *reinterpret_cast<UnalignedSingles *>(to + q * width) = Singles{};
