@@ -49,6 +49,7 @@ typedef float Singles __attribute__((vector_size(4 * kDraw)));
 typedef float UnalignedSingles __attribute__((vector_size(4 * kDraw), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * kDraw)));
 typedef double Doubles __attribute__((vector_size(8 * kDraw)));
+typedef double AliasingDoubles __attribute__((vector_size(8 * kDraw), may_alias));
 typedef uint64_t Longs __attribute__((vector_size(8 * kDraw)));
 
 INLINE Doubles widened(Singles v) { return __builtin_convertvector(v, Doubles); }
@@ -285,7 +286,7 @@ INLINE void rowsOf(Left a, const float *b, int64_t bStride, float *c, int64_t cS
 void invert(const float *gram, const double *halves, int64_t width, float *t) {
   alignas(64) double inverse[kBlock][kBlock];  // -T; of the block row in hand first the sums
   alignas(64) double factors[kGroup][kBlock];
-  const auto at = [](double *p) -> Doubles & { return *reinterpret_cast<Doubles *>(p); };
+  const auto at = [](double *p) -> AliasingDoubles & { return *reinterpret_cast<AliasingDoubles *>(p); };
   for (int64_t a = width - kGroup; a >= 0; a -= kGroup) {
     const int64_t next = a + kGroup;
     for (int64_t row = 0; row < kGroup; row++) {
