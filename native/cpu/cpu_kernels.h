@@ -2,7 +2,7 @@
 // io.jtrelu.backend.onednn.CpuKernels calls.
 //
 // 3x3 convolutions of stride 1 by Winograd's minimal filtering, forward and backward, with bias, rectifier and its
-// derivative fused; winograd_kernels.h holds the method.
+// derivative fused: winograd_kernels.h. Random orthogonal matrices: orthogonal_kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -34,15 +34,30 @@ struct JtreluConvolutions {
                     int32_t accumulate, void *workspace);
 };
 
+/// Orthogonal matrices with rows of length m >= k, or columns, as io.jtrelu.backend.Orthogonal defines them: reflections in
+/// blocks of 64, through which panels of 64 columns of Q pass. Blocks are independent, and so are panels once all blocks are
+/// drawn. No function throws, allocates, keeps state or checks its operands; working memory is aligned to 64 bytes.
+struct JtreluOrthogonal {
+  /// Bytes of all blocks of reflections, and of working memory for a panel.
+  int64_t (*reflectionBytes)(int64_t m, int64_t k);
+  int64_t (*panelBytes)(int64_t m, int64_t k);
+  /// Draws a block.
+  void (*draw)(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence, float *reflections);
+  /// Writes a panel of gain * Q into dst [m, k], or [k, m] where transposed.
+  void (*panel)(int64_t m, int64_t k, int64_t index, float gain, int32_t transposed, const float *reflections, float *dst,
+                float *workspace);
+};
+
 /// The kernels for one instruction set.
 struct JtreluCpuKernels {
   const char *instructionSet;
   JtreluConvolutions f32;
   JtreluConvolutions bf16;  // null pointers where the instruction set has no products of bfloat16
+  JtreluOrthogonal orthogonal;
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 2;
+constexpr int32_t kJtreluCpuVersion = 3;
 
 extern "C" {
 int32_t jtreluCpuVersion();

@@ -1057,6 +1057,8 @@ constexpr JtreluConvolutions convolutions() {
 
 }  // namespace
 
+#include "orthogonal_kernels.h"
+
 extern const JtreluCpuKernels KERNELS;
 const JtreluCpuKernels KERNELS = {
     INSTRUCTION_SET,
@@ -1066,4 +1068,5 @@ const JtreluCpuKernels KERNELS = {
 #else
     {},
 #endif
+    {orthogonal::reflectionBytes, orthogonal::panelBytes, orthogonal::draw, orthogonal::columns},
 };

@@ -22,7 +22,7 @@ class OrthogonalContractTest extends Contract {
   private static final int[][] SIZES = {
     {1, 1}, {1, 2}, {2, 1}, {2, 2}, {3, 3}, {1, 9}, {9, 1}, {7, 4}, {4, 7}, {8, 8}, {15, 16},
     {16, 15}, {16, 16}, {17, 17}, {31, 33}, {33, 31}, {32, 32}, {64, 10}, {10, 64}, {63, 64},
-    {64, 64}, {65, 65}
+    {64, 64}, {65, 65}, {66, 3}, {3, 66}, {49, 48}, {48, 49}, {129, 66}, {66, 129}, {67, 1}, {1, 67}
   };
 
   @TestFactory
@@ -141,7 +141,10 @@ class OrthogonalContractTest extends Contract {
   @TestFactory
   Stream<DynamicTest> orthonormal() {
     List<Case> cases = new ArrayList<>();
-    for (int[] size : new int[][] {{100, 100}, {256, 256}, {300, 65}, {65, 300}, {576, 64}}) {
+    for (int[] size :
+        new int[][] {
+          {100, 100}, {128, 128}, {256, 256}, {300, 65}, {65, 300}, {576, 64}, {193, 193}
+        }) {
       int k = Math.min(size[0], size[1]);
       long work = 2L * size[0] * size[1] * k;
       if (work <= 20 * subject.largestConvolution()) {

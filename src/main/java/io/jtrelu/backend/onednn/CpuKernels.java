@@ -27,10 +27,13 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 2;
+  private static final int VERSION = 3;
 
-  /** Fields of the table: the instruction set's name, five functions for F32 and five for BF16. */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(11, ADDRESS);
+  /**
+   * Fields of the table: the instruction set's name, five functions for F32 and five for BF16, four
+   * for orthogonal matrices.
+   */
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(15, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -60,10 +63,29 @@ final class CpuKernels implements AutoCloseable {
           FunctionDescriptor.ofVoid(
               JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_INT, JAVA_LONG));
 
+  private static final MethodHandle BYTES =
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_LONG, JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle DRAW =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle PANEL =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_INT,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG));
+
   private final Arena library;
   private final String instructionSet;
   private final Convolutions f32;
   private final @Nullable Convolutions bf16;
+  private final Orthogonals orthogonals;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -71,6 +93,7 @@ final class CpuKernels implements AutoCloseable {
     this.f32 = new Convolutions(instructionSet, table, 1, library);
     boolean none = table.getAtIndex(ADDRESS, 6).address() == 0;
     this.bf16 = none ? null : new Convolutions(instructionSet + ", BF16", table, 6, library);
+    this.orthogonals = new Orthogonals(table, 11, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -171,6 +194,65 @@ final class CpuKernels implements AutoCloseable {
   }
 
   /**
+   * Random orthogonal matrices of {@code m >= k} rows and columns, or columns and rows: blocks of
+   * reflections, and panels of columns that pass through them.
+   */
+  static final class Orthogonals {
+    /** Reflections of a block, and columns of a panel. */
+    static final int BLOCK = 64;
+
+    private final MemorySegment reflectionBytes;
+    private final MemorySegment panelBytes;
+    private final MemorySegment draw;
+    private final MemorySegment panel;
+
+    /** Four functions of the table; they cannot be called after the library's close. */
+    private Orthogonals(MemorySegment table, int first, Arena library) {
+      this.reflectionBytes = table.getAtIndex(ADDRESS, first).reinterpret(library, null);
+      this.panelBytes = table.getAtIndex(ADDRESS, first + 1).reinterpret(library, null);
+      this.draw = table.getAtIndex(ADDRESS, first + 2).reinterpret(library, null);
+      this.panel = table.getAtIndex(ADDRESS, first + 3).reinterpret(library, null);
+    }
+
+    /** Bytes of all blocks of reflections. */
+    long reflectionBytes(long m, long k) {
+      return (long) call(BYTES, reflectionBytes, m, k);
+    }
+
+    /** Bytes of working memory for a panel. */
+    long panelBytes(long m, long k) {
+      return (long) call(BYTES, panelBytes, m, k);
+    }
+
+    /** Draws a block of reflections. */
+    void draw(long m, long k, long block, long seed, long sequence, long reflections) {
+      try {
+        DRAW.invokeExact(draw, m, k, block, seed, sequence, reflections);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** Writes a panel of the matrix, or of its transpose, when all blocks are drawn. */
+    void panel(
+        long m,
+        long k,
+        long index,
+        float gain,
+        boolean transposed,
+        long reflections,
+        long dst,
+        long workspace) {
+      try {
+        PANEL.invokeExact(
+            panel, m, k, index, gain, transposed ? 1 : 0, reflections, dst, workspace);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+  }
+
+  /**
    * Loads the kernels, which the caller closes.
    *
    * @param index which of the instruction sets that this machine has: 0 for the best
@@ -261,6 +343,11 @@ final class CpuKernels implements AutoCloseable {
       case BF16 -> bf16;
       default -> null;
     };
+  }
+
+  /** Random orthogonal matrices. */
+  Orthogonals orthogonals() {
+    return orthogonals;
   }
 
   /** Unloads the library; its functions then throw. */

@@ -321,7 +321,9 @@ public final class OneDnnBackend implements Backend {
   @Override
   public Orthogonal orthogonal(int rows, int cols, float gain) {
     lifetime.requireOpen();
-    return new OneDnnOrthogonal(library, rows, cols, gain);
+    return kernels == null
+        ? new OneDnnOrthogonal(library, rows, cols, gain)
+        : new NativeOrthogonal(kernels.orthogonals(), rows, cols, gain);
   }
 
   @Override

@@ -12,9 +12,9 @@ import java.lang.foreign.MemorySegment;
 import java.util.stream.IntStream;
 
 /**
- * Reflections in blocks: b of them are I - V T V^T with T^-1 = diag(v_j^T v_j / 2) + the strict
- * upper triangle of V^T V (compact WY form; Puglisi 1992 for the inverse), so that nearly all work
- * is matrix products.
+ * Where there are no {@linkplain NativeOrthogonal kernels of our own}. Reflections in blocks: b of
+ * them are I - V T V^T with T^-1 = diag(v_j^T v_j / 2) + the strict upper triangle of V^T V
+ * (compact WY form; Puglisi 1992 for the inverse), so that nearly all work is matrix products.
  *
  * <p>All blocks are drawn first, then panels of columns pass through them from the last to the
  * first. Blocks and panels are each independent, so all cores work without a barrier, and what is

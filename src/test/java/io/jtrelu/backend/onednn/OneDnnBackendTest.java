@@ -6,9 +6,11 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
@@ -25,6 +27,7 @@ import java.util.List;
 import java.util.SplittableRandom;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.Future;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
@@ -329,14 +332,123 @@ class OneDnnBackendTest {
     }
   }
 
+  /**
+   * The reference is the independent implementation. Every instruction set that this machine has,
+   * and oneDNN's products: sizes at the edges of blocks, of vectors and of what one thread does by
+   * itself, some of them too large for the contract tests.
+   */
+  @Test
+  void orthogonalMatricesAgreeWithTheReference() throws IOException {
+    int[][] sizes = {
+      {1, 1},
+      {5, 1},
+      {1, 5},
+      {33, 17},
+      {63, 64},
+      {65, 64},
+      {64, 65},
+      {95, 81},
+      {127, 128},
+      {130, 129},
+      {200, 200},
+      {5, 321},
+      {321, 70}
+    };
+    for (int[] size : sizes) {
+      float[] expected = referenceOrthogonal(size[0], size[1], 1.25f, -9, 1L << 40);
+      float[] products =
+          orthogonal(
+              new OneDnnOrthogonal(backend.library(), size[0], size[1], 1.25f), -9, 1L << 40);
+      assertArrayEquals(
+          expected, products, 2.5e-6f, "oneDNN's products " + size[0] + "x" + size[1]);
+      int instructionSets = 0;
+      while (true) {
+        try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
+          float[] actual =
+              orthogonal(
+                  new NativeOrthogonal(kernels.orthogonals(), size[0], size[1], 1.25f),
+                  -9,
+                  1L << 40);
+          String what = kernels.instructionSet() + " " + size[0] + "x" + size[1];
+          assertArrayEquals(expected, actual, 2.5e-6f, what);
+          instructionSets++;
+        } catch (UnsupportedException noMore) {
+          break;
+        }
+      }
+      assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
+    }
+  }
+
+  /**
+   * A single column is a Gaussian vector brought to unit length by one reflection: it shows each of
+   * the random numbers to its last digits, but for the first, a difference of numbers near 1.
+   */
+  @Test
+  void singleColumnsShowTheRandomNumbers() throws IOException {
+    int m = 100_003;
+    float[] expected = referenceOrthogonal(m, 1, 1000, 77, -1);
+    int instructionSets = 0;
+    while (true) {
+      try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
+        float[] actual =
+            orthogonal(new NativeOrthogonal(kernels.orthogonals(), m, 1, 1000), 77, -1);
+        assertEquals(expected[0], actual[0], 1e-3, kernels.instructionSet());
+        for (int i = 1; i < m; i++) {
+          double bound = 8 * 0x1p-24 * Math.abs(expected[i]) + 1e-9;
+          assertTrue(
+              Math.abs((double) actual[i] - expected[i]) <= bound,
+              kernels.instructionSet() + ": " + actual[i] + " for " + expected[i] + " at " + i);
+        }
+        instructionSets++;
+      } catch (UnsupportedException noMore) {
+        break;
+      }
+    }
+    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
+  }
+
+  private static float[] referenceOrthogonal(
+      int rows, int cols, float gain, long seed, long sequence) {
+    try (Backend reference = Backends.open("reference");
+        Stream stream = reference.newStream();
+        Orthogonal operation = reference.orthogonal(rows, cols, gain);
+        Tensor dst = reference.allocate(Shape.of(rows, cols), DataType.F32, Layout.ROW_MAJOR)) {
+      operation.fill(stream, dst, seed, sequence);
+      return dst.toFloatArray();
+    }
+  }
+
+  /** Fills twice, with all threads and with one, over other values: all bits must repeat. */
+  private float[] orthogonal(Orthogonal operation, long seed, long sequence) {
+    Shape shape = Shape.of(operation.rows(), operation.cols());
+    try (operation;
+        Stream stream = backend.newStream();
+        ForkJoinPool alone = new ForkJoinPool(1);
+        Tensor first = backend.allocate(shape, DataType.F32, Layout.ROW_MAJOR);
+        Tensor second = backend.allocate(shape, DataType.F32, Layout.ROW_MAJOR)) {
+      backend.fill(stream, first, Float.NaN);
+      backend.fill(stream, second, 3);
+      operation.fill(stream, first, seed, sequence);
+      alone.submit(() -> operation.fill(stream, second, seed, sequence)).join();
+      float[] values = first.toFloatArray();
+      assertArrayEquals(values, second.toFloatArray(), operation.rows() + "x" + operation.cols());
+      return values;
+    }
+  }
+
   @Test
   void withoutKernelsOneDnnDoesAll() {
     try (OneDnnBackend bare = new OneDnnBackend(OneDnnProvider.load(), null);
+        Orthogonal orthogonal = bare.orthogonal(8, 8, 1);
         Conv2d operation = bare.conv2d(WINOGRAD, DataType.F32, PHI, PHI)) {
       assertTrue(operation instanceof OneDnnConv2d);
+      assertTrue(orthogonal instanceof OneDnnOrthogonal);
     }
-    try (Conv2d operation = backend.conv2d(WINOGRAD, DataType.F32, PHI, PHI)) {
+    try (Conv2d operation = backend.conv2d(WINOGRAD, DataType.F32, PHI, PHI);
+        Orthogonal orthogonal = backend.orthogonal(8, 8, 1)) {
       assertTrue(operation instanceof WinogradConv2d);
+      assertTrue(orthogonal instanceof NativeOrthogonal);
     }
   }
 
@@ -346,6 +458,9 @@ class OneDnnBackendTest {
     kernels.close();
     CpuKernels.Convolutions f32 = kernels.convolutions(DataType.F32);
     assertThrows(IllegalStateException.class, () -> f32.pack(0, 16, 16, 4, 0, 0));
+    CpuKernels.Orthogonals orthogonals = kernels.orthogonals();
+    assertThrows(IllegalStateException.class, () -> orthogonals.draw(1, 1, 0, 0, 0, 0));
+    assertThrows(IllegalStateException.class, () -> orthogonals.panelBytes(1, 1));
     assertThrows(UnsupportedException.class, () -> CpuKernels.load(99).close());
   }
 
