@@ -2,7 +2,8 @@
 // io.jtrelu.backend.onednn.CpuKernels calls.
 //
 // 3x3 convolutions of stride 1 by Winograd's minimal filtering, forward and backward, with bias, rectifier and its
-// derivative fused: winograd_kernels.h. Random orthogonal matrices: orthogonal_kernels.h.
+// derivative fused: winograd_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
+// parameters and activations: element_kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -48,16 +49,50 @@ struct JtreluOrthogonal {
                 float *workspace);
 };
 
+/// Passes over n parameters, gradients or moments: floats, aligned to their type.
+struct JtreluParameterPasses {
+  /// to = to + parts[0] + parts[1] + ..., added in this order.
+  void (*sum)(int64_t n, int32_t count, const float *const *parts, float *to);
+  /// In binary64: element i adds to the sum i modulo 16; these are added in order.
+  double (*sumOfSquares)(int64_t n, const float *x);
+  /// io.jtrelu.backend.Sgd has the formula.
+  void (*sgd)(int64_t n, float *parameters, const float *gradient, float *velocity, float learningRate,
+              float gradientScale, float momentum, float weightDecay, int32_t nesterov);
+  /// io.jtrelu.backend.Adam has the formula; correction is 1 / (1 - beta^t).
+  void (*adam)(int64_t n, float *parameters, const float *gradient, float *moment1, float *moment2, float learningRate,
+               float gradientScale, float beta1, float beta2, float epsilon, float weightDecay, float correction1,
+               float correction2);
+};
+
+/// Passes over n activations of one type, in float; results are rounded to nearest even. With phi and phi' of slope and
+/// scale as above; operands may be results.
+struct JtreluActivationPasses {
+  /// dst = phi(weightA * a + weightB * b)
+  void (*weightedSum)(int64_t n, float weightA, const void *a, float weightB, const void *b, float slope, float scale,
+                      void *dst);
+  /// diff_src = ((accumulate ? diff_src : 0) + weight * diff_dst) * phi'(src)
+  void (*weightedSumGradient)(int64_t n, float weight, const void *diffDst, const void *src, float slope, float scale,
+                              int32_t accumulate, void *diffSrc);
+  /// dst = phi(src)
+  void (*rectify)(int64_t n, const void *src, float slope, float scale, void *dst);
+  /// diff_src = (accumulate ? diff_src : 0) + diff_dst * phi'(dst)
+  void (*rectifyGradient)(int64_t n, const void *dst, const void *diffDst, float slope, float scale,
+                          int32_t accumulate, void *diffSrc);
+};
+
 /// The kernels for one instruction set.
 struct JtreluCpuKernels {
   const char *instructionSet;
   JtreluConvolutions f32;
   JtreluConvolutions bf16;  // null pointers where the instruction set has no products of bfloat16
   JtreluOrthogonal orthogonal;
+  JtreluParameterPasses parameters;
+  JtreluActivationPasses f32Activations;
+  JtreluActivationPasses bf16Activations;
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 3;
+constexpr int32_t kJtreluCpuVersion = 4;
 
 extern "C" {
 int32_t jtreluCpuVersion();

@@ -1069,4 +1069,7 @@ const JtreluCpuKernels KERNELS = {
     {},
 #endif
     {orthogonal::reflectionBytes, orthogonal::panelBytes, orthogonal::draw, orthogonal::columns},
+    elements::parameterPasses(),
+    elements::activationPasses<float>(),
+    elements::activationPasses<uint16_t>(),
 };

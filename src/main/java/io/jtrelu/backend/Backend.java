@@ -151,6 +151,15 @@ public interface Backend extends AutoCloseable {
   /** Prepares dropout. */
   Dropout dropout(long elements, DataType type, float rate);
 
+  /**
+   * Prepares the sum of a gradient's parts.
+   *
+   * @return one weighted sum after the other, unless a backend has something better
+   */
+  default GradientSum gradientSum(long elements) {
+    return new ComposedGradientSum(this, elements);
+  }
+
   /** Prepares the norm of a gradient. */
   GradientNorm gradientNorm(long elements);
 

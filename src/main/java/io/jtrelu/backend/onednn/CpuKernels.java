@@ -1,6 +1,7 @@
 package io.jtrelu.backend.onednn;
 
 import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_DOUBLE;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
@@ -27,13 +28,14 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 3;
+  private static final int VERSION = 4;
 
   /**
-   * Fields of the table: the instruction set's name, five functions for F32 and five for BF16, four
-   * for orthogonal matrices.
+   * Fields of the table: the instruction set's name, five functions for convolutions in F32 and
+   * five in BF16, four for orthogonal matrices, four for parameters, four for activations in F32
+   * and four in BF16.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(15, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(27, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -81,11 +83,76 @@ final class CpuKernels implements AutoCloseable {
               JAVA_LONG,
               JAVA_LONG));
 
+  private static final MethodHandle SUM =
+      LINKER.downcallHandle(FunctionDescriptor.ofVoid(JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle SUM_OF_SQUARES =
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_DOUBLE, JAVA_LONG, JAVA_LONG));
+  private static final MethodHandle SGD =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_INT));
+  private static final MethodHandle ADAM =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_FLOAT));
+  private static final MethodHandle WEIGHTED_SUM =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_LONG));
+  private static final MethodHandle WEIGHTED_SUM_GRADIENT =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_LONG,
+              JAVA_LONG,
+              JAVA_FLOAT,
+              JAVA_FLOAT,
+              JAVA_INT,
+              JAVA_LONG));
+  private static final MethodHandle RECTIFY =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(JAVA_LONG, JAVA_LONG, JAVA_FLOAT, JAVA_FLOAT, JAVA_LONG));
+  private static final MethodHandle RECTIFY_GRADIENT =
+      LINKER.downcallHandle(
+          FunctionDescriptor.ofVoid(
+              JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_FLOAT, JAVA_FLOAT, JAVA_INT, JAVA_LONG));
+
   private final Arena library;
   private final String instructionSet;
   private final Convolutions f32;
   private final @Nullable Convolutions bf16;
   private final Orthogonals orthogonals;
+  private final ParameterPasses parameters;
+  private final ActivationPasses f32Activations;
+  private final ActivationPasses bf16Activations;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -94,6 +161,9 @@ final class CpuKernels implements AutoCloseable {
     boolean none = table.getAtIndex(ADDRESS, 6).address() == 0;
     this.bf16 = none ? null : new Convolutions(instructionSet + ", BF16", table, 6, library);
     this.orthogonals = new Orthogonals(table, 11, library);
+    this.parameters = new ParameterPasses(table, 15, library);
+    this.f32Activations = new ActivationPasses(table, 19, library);
+    this.bf16Activations = new ActivationPasses(table, 23, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -252,6 +322,185 @@ final class CpuKernels implements AutoCloseable {
     }
   }
 
+  /** Passes over parameters, their gradients and moments, all F32. */
+  static final class ParameterPasses {
+    private final MemorySegment sum;
+    private final MemorySegment sumOfSquares;
+    private final MemorySegment sgd;
+    private final MemorySegment adam;
+
+    /** Four functions of the table; they cannot be called after the library's close. */
+    private ParameterPasses(MemorySegment table, int first, Arena library) {
+      this.sum = table.getAtIndex(ADDRESS, first).reinterpret(library, null);
+      this.sumOfSquares = table.getAtIndex(ADDRESS, first + 1).reinterpret(library, null);
+      this.sgd = table.getAtIndex(ADDRESS, first + 2).reinterpret(library, null);
+      this.adam = table.getAtIndex(ADDRESS, first + 3).reinterpret(library, null);
+    }
+
+    /**
+     * to = to + the parts, in their order.
+     *
+     * @param parts where the parts' addresses lie
+     */
+    void sum(long n, int count, long parts, long to) {
+      try {
+        SUM.invokeExact(sum, n, count, parts, to);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** The sum of squares, in binary64. */
+    double sumOfSquares(long n, long x) {
+      try {
+        return (double) SUM_OF_SQUARES.invokeExact(sumOfSquares, n, x);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** A step of {@link io.jtrelu.backend.Sgd}. */
+    void sgd(
+        long n,
+        long parameters,
+        long gradient,
+        long velocity,
+        float learningRate,
+        float gradientScale,
+        float momentum,
+        float weightDecay,
+        boolean nesterov) {
+      try {
+        SGD.invokeExact(
+            sgd,
+            n,
+            parameters,
+            gradient,
+            velocity,
+            learningRate,
+            gradientScale,
+            momentum,
+            weightDecay,
+            nesterov ? 1 : 0);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /**
+     * A step of {@link io.jtrelu.backend.Adam}.
+     *
+     * @param correction1 1 / (1 - beta1^t)
+     * @param correction2 1 / (1 - beta2^t)
+     */
+    void adam(
+        long n,
+        long parameters,
+        long gradient,
+        long moment1,
+        long moment2,
+        float learningRate,
+        float gradientScale,
+        float beta1,
+        float beta2,
+        float epsilon,
+        float weightDecay,
+        float correction1,
+        float correction2) {
+      try {
+        ADAM.invokeExact(
+            adam,
+            n,
+            parameters,
+            gradient,
+            moment1,
+            moment2,
+            learningRate,
+            gradientScale,
+            beta1,
+            beta2,
+            epsilon,
+            weightDecay,
+            correction1,
+            correction2);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+  }
+
+  /** Passes over activations of one type. */
+  static final class ActivationPasses {
+    private final MemorySegment weightedSum;
+    private final MemorySegment weightedSumGradient;
+    private final MemorySegment rectify;
+    private final MemorySegment rectifyGradient;
+
+    /** Four functions of the table; they cannot be called after the library's close. */
+    private ActivationPasses(MemorySegment table, int first, Arena library) {
+      this.weightedSum = table.getAtIndex(ADDRESS, first).reinterpret(library, null);
+      this.weightedSumGradient = table.getAtIndex(ADDRESS, first + 1).reinterpret(library, null);
+      this.rectify = table.getAtIndex(ADDRESS, first + 2).reinterpret(library, null);
+      this.rectifyGradient = table.getAtIndex(ADDRESS, first + 3).reinterpret(library, null);
+    }
+
+    /** dst = phi(weightA * a + weightB * b). */
+    void weightedSum(
+        long n, float weightA, long a, float weightB, long b, Rectifier phi, long dst) {
+      try {
+        WEIGHTED_SUM.invokeExact(
+            weightedSum, n, weightA, a, weightB, b, phi.slope(), phi.scale(), dst);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** diff_src = ([diff_src +] weight * diff_dst) * psi'(src). */
+    void weightedSumGradient(
+        long n, float weight, long diffDst, long src, Rectifier psi, Write write, long diffSrc) {
+      try {
+        WEIGHTED_SUM_GRADIENT.invokeExact(
+            weightedSumGradient,
+            n,
+            weight,
+            diffDst,
+            src,
+            psi.slope(),
+            psi.scale(),
+            write == Write.ACCUMULATE ? 1 : 0,
+            diffSrc);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** dst = phi(src). */
+    void rectify(long n, long src, Rectifier phi, long dst) {
+      try {
+        RECTIFY.invokeExact(rectify, n, src, phi.slope(), phi.scale(), dst);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+
+    /** diff_src = [diff_src +] diff_dst * phi'(dst). */
+    void rectifyGradient(long n, long dst, long diffDst, Rectifier phi, Write write, long diffSrc) {
+      try {
+        RECTIFY_GRADIENT.invokeExact(
+            rectifyGradient,
+            n,
+            dst,
+            diffDst,
+            phi.slope(),
+            phi.scale(),
+            write == Write.ACCUMULATE ? 1 : 0,
+            diffSrc);
+      } catch (Throwable failure) {
+        throw unchecked(failure);
+      }
+    }
+  }
+
   /**
    * Loads the kernels, which the caller closes.
    *
@@ -348,6 +597,20 @@ final class CpuKernels implements AutoCloseable {
   /** Random orthogonal matrices. */
   Orthogonals orthogonals() {
     return orthogonals;
+  }
+
+  /** Passes over parameters. */
+  ParameterPasses parameters() {
+    return parameters;
+  }
+
+  /** Passes over activations of a type, or null where there are none. */
+  @Nullable ActivationPasses activations(DataType type) {
+    return switch (type) {
+      case F32 -> f32Activations;
+      case BF16 -> bf16Activations;
+      default -> null;
+    };
   }
 
   /** Unloads the library; its functions then throw. */

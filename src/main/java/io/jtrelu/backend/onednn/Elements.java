@@ -3,6 +3,7 @@ package io.jtrelu.backend.onednn;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+import static java.lang.foreign.ValueLayout.JAVA_LONG_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
 import io.jtrelu.backend.Rectifier;
@@ -85,6 +86,11 @@ final class Elements {
   /** Sets one integer. */
   static void putInt(long address, int value) {
     MEMORY.set(JAVA_INT_UNALIGNED, address, value);
+  }
+
+  /** Sets one long integer. */
+  static void putLong(long address, long value) {
+    MEMORY.set(JAVA_LONG_UNALIGNED, address, value);
   }
 
   /** Zeroes memory. */

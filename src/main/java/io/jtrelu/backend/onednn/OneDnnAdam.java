@@ -5,13 +5,22 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** A pass over the parameters. */
 final class OneDnnAdam extends Adam {
   private final Lifetime lifetime = new Lifetime("adam");
+  private final CpuKernels.@Nullable ParameterPasses kernels; // null: a loop in Java
 
-  OneDnnAdam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+  OneDnnAdam(
+      CpuKernels.@Nullable ParameterPasses kernels,
+      long elements,
+      float beta1,
+      float beta2,
+      float epsilon,
+      float weightDecay) {
     super(Device.CPU, elements, beta1, beta2, epsilon, weightDecay);
+    this.kernels = kernels;
   }
 
   @Override
@@ -32,6 +41,23 @@ final class OneDnnAdam extends Adam {
     }
     float correction1 = (float) (1 / (1 - Math.pow(beta1(), t)));
     float correction2 = (float) (1 / (1 - Math.pow(beta2(), t)));
+    if (kernels != null) {
+      kernels.adam(
+          elements(),
+          parameters.address(),
+          gradient.address(),
+          moment1.address(),
+          moment2.address(),
+          rate,
+          scale,
+          beta1(),
+          beta2(),
+          epsilon(),
+          weightDecay(),
+          correction1,
+          correction2);
+      return;
+    }
     float[] x = lane.chunk(0);
     float[] g = lane.chunk(1);
     float[] m = lane.chunk(2);

@@ -8,6 +8,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
@@ -251,7 +252,7 @@ public final class OneDnnBackend implements Backend {
   @Override
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
-    return new OneDnnRectify(elements, type, rectifier);
+    return new OneDnnRectify(activationPasses(type), elements, type, rectifier);
   }
 
   @Override
@@ -264,7 +265,8 @@ public final class OneDnnBackend implements Backend {
   public WeightedSum weightedSum(
       long elements, DataType type, float weightA, float weightB, Rectifier activation) {
     requirePreparable(type);
-    return new OneDnnWeightedSum(elements, type, weightA, weightB, activation);
+    return new OneDnnWeightedSum(
+        activationPasses(type), elements, type, weightA, weightB, activation);
   }
 
   @Override
@@ -300,22 +302,38 @@ public final class OneDnnBackend implements Backend {
     return new OneDnnDropout(elements, type, rate);
   }
 
+  private CpuKernels.@Nullable ParameterPasses parameterPasses() {
+    return kernels == null ? null : kernels.parameters();
+  }
+
+  private CpuKernels.@Nullable ActivationPasses activationPasses(DataType type) {
+    return kernels == null ? null : kernels.activations(type);
+  }
+
+  @Override
+  public GradientSum gradientSum(long elements) {
+    lifetime.requireOpen();
+    return kernels == null
+        ? Backend.super.gradientSum(elements)
+        : new OneDnnGradientSum(kernels.parameters(), elements);
+  }
+
   @Override
   public GradientNorm gradientNorm(long elements) {
     lifetime.requireOpen();
-    return new OneDnnGradientNorm(elements);
+    return new OneDnnGradientNorm(parameterPasses(), elements);
   }
 
   @Override
   public Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay) {
     lifetime.requireOpen();
-    return new OneDnnSgd(elements, momentum, nesterov, weightDecay);
+    return new OneDnnSgd(parameterPasses(), elements, momentum, nesterov, weightDecay);
   }
 
   @Override
   public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
     lifetime.requireOpen();
-    return new OneDnnAdam(elements, beta1, beta2, epsilon, weightDecay);
+    return new OneDnnAdam(parameterPasses(), elements, beta1, beta2, epsilon, weightDecay);
   }
 
   @Override

@@ -7,18 +7,29 @@ import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** A pass over the elements. */
 final class OneDnnRectify extends Rectify {
   private final Lifetime lifetime = new Lifetime("rectifier");
+  private final CpuKernels.@Nullable ActivationPasses kernels; // null: a loop in Java
 
-  OneDnnRectify(long elements, DataType type, Rectifier rectifier) {
+  OneDnnRectify(
+      CpuKernels.@Nullable ActivationPasses kernels,
+      long elements,
+      DataType type,
+      Rectifier rectifier) {
     super(Device.CPU, elements, type, rectifier);
+    this.kernels = kernels;
   }
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
     OneDnnStream lane = lifetime.requireOpen(stream);
+    if (kernels != null) {
+      kernels.rectify(elements(), src.address(), rectifier(), dst.address());
+      return;
+    }
     float[] x = lane.chunk(0);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);
@@ -33,6 +44,11 @@ final class OneDnnRectify extends Rectify {
   protected void runBackward(
       Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
     OneDnnStream lane = lifetime.requireOpen(stream);
+    if (kernels != null) {
+      kernels.rectifyGradient(
+          elements(), dst.address(), diffDst.address(), rectifier(), write, diffSrc.address());
+      return;
+    }
     float[] diff = lane.chunk(0);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);

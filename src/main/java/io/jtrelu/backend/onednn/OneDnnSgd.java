@@ -5,13 +5,21 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** A pass over the parameters. */
 final class OneDnnSgd extends Sgd {
   private final Lifetime lifetime = new Lifetime("sgd");
+  private final CpuKernels.@Nullable ParameterPasses kernels; // null: a loop in Java
 
-  OneDnnSgd(long elements, float momentum, boolean nesterov, float weightDecay) {
+  OneDnnSgd(
+      CpuKernels.@Nullable ParameterPasses kernels,
+      long elements,
+      float momentum,
+      boolean nesterov,
+      float weightDecay) {
     super(Device.CPU, elements, momentum, nesterov, weightDecay);
+    this.kernels = kernels;
   }
 
   @Override
@@ -26,6 +34,19 @@ final class OneDnnSgd extends Sgd {
     float rate = Elements.get(learningRate.address());
     float scale = Elements.get(gradientScale.address());
     if (Float.isNaN(scale)) {
+      return;
+    }
+    if (kernels != null) {
+      kernels.sgd(
+          elements(),
+          parameters.address(),
+          gradient.address(),
+          velocity.address(),
+          rate,
+          scale,
+          momentum(),
+          weightDecay(),
+          nesterov());
       return;
     }
     float[] x = lane.chunk(0);

@@ -7,19 +7,32 @@ import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /** A pass over the elements. */
 final class OneDnnWeightedSum extends WeightedSum {
   private final Lifetime lifetime = new Lifetime("weighted sum");
+  private final CpuKernels.@Nullable ActivationPasses kernels; // null: a loop in Java
 
   OneDnnWeightedSum(
-      long elements, DataType type, float weightA, float weightB, Rectifier activation) {
+      CpuKernels.@Nullable ActivationPasses kernels,
+      long elements,
+      DataType type,
+      float weightA,
+      float weightB,
+      Rectifier activation) {
     super(Device.CPU, elements, type, weightA, weightB, activation);
+    this.kernels = kernels;
   }
 
   @Override
   protected void runForward(Stream stream, Tensor a, Tensor b, Tensor dst) {
     OneDnnStream lane = lifetime.requireOpen(stream);
+    if (kernels != null) {
+      kernels.weightedSum(
+          elements(), weightA(), a.address(), weightB(), b.address(), activation(), dst.address());
+      return;
+    }
     float[] x = lane.chunk(0);
     float[] y = lane.chunk(1);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
@@ -49,6 +62,17 @@ final class OneDnnWeightedSum extends WeightedSum {
       Tensor diffSrc,
       Write write) {
     OneDnnStream lane = lifetime.requireOpen(stream);
+    if (kernels != null) {
+      kernels.weightedSumGradient(
+          elements(),
+          weight,
+          diffDst.address(),
+          src.address(),
+          srcActivation,
+          write,
+          diffSrc.address());
+      return;
+    }
     float[] diff = lane.chunk(0);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);

@@ -29,6 +29,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.Future;
+import java.util.function.DoubleSupplier;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
@@ -435,6 +436,122 @@ class OneDnnBackendTest {
       assertArrayEquals(values, second.toFloatArray(), operation.rows() + "x" + operation.cols());
       return values;
     }
+  }
+
+  /**
+   * The loops in Java, which do without the kernels, against those of every instruction set that
+   * this machine has. Data and factors are such that at most one rounding is left in each result,
+   * so that a fused product makes no difference; activations hold infinities, NaN and both zeros.
+   */
+  @Test
+  void elementPassesAgreeWithTheLoops() throws IOException {
+    int instructionSets = 0;
+    try (OneDnnBackend loops = new OneDnnBackend(OneDnnProvider.load(), null)) {
+      while (true) {
+        try (OneDnnBackend kernels =
+            new OneDnnBackend(OneDnnProvider.load(), CpuKernels.load(instructionSets))) {
+          for (int n : new int[] {0, 1, 5, 16, 31, 33, 64, 100, 129, 5000}) {
+            requireEqual(n, parameterPasses(loops, n), parameterPasses(kernels, n));
+            for (DataType type : List.of(DataType.F32, DataType.BF16)) {
+              if (loops.supports(type)) {
+                requireEqual(
+                    n, activationPasses(loops, type, n), activationPasses(kernels, type, n));
+              }
+            }
+          }
+          instructionSets++;
+        } catch (UnsupportedException noMore) {
+          break;
+        }
+      }
+    }
+    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
+  }
+
+  private static void requireEqual(int n, List<float[]> expected, List<float[]> actual) {
+    for (int i = 0; i < expected.size(); i++) {
+      assertArrayEquals(expected.get(i), actual.get(i), n + " elements, result " + i);
+    }
+  }
+
+  /** Tensors of one length, filled with what a source of values gives. */
+  private static List<Tensor> tensors(
+      OneDnnBackend backend, int count, DataType type, int n, DoubleSupplier values) {
+    List<Tensor> tensors = new ArrayList<>();
+    for (int i = 0; i < count; i++) {
+      Tensor tensor = backend.allocate(Shape.of(n), type, Layout.ROW_MAJOR);
+      for (int k = 0; k < n; k++) {
+        tensor.put(k, (float) values.getAsDouble());
+      }
+      tensors.add(tensor);
+    }
+    return tensors;
+  }
+
+  /** Sum, norm and both optimisers. */
+  private static List<float[]> parameterPasses(OneDnnBackend backend, int n) {
+    SplittableRandom random = new SplittableRandom(n);
+    List<Tensor> reals = tensors(backend, 9, DataType.F32, n, random::nextGaussian);
+    List<Tensor> whole = tensors(backend, 8, DataType.F32, n, () -> random.nextInt(1, 9));
+    double[] scalars = {1, 1, 0.5, 1};
+    int[] next = new int[1];
+    Tensor given = tensors(backend, 1, DataType.F32, 4, () -> scalars[next[0]++]).getFirst();
+    Tensor rateAndStep = given.slice(2, Shape.of(2), Layout.ROW_MAJOR);
+    Tensor rate = given.slice(2, Shape.of(1), Layout.ROW_MAJOR);
+    Tensor one = given.slice(3, Shape.of(1), Layout.ROW_MAJOR);
+    List<float[]> results = new ArrayList<>();
+    try (Stream stream = backend.newStream();
+        var sum = backend.gradientSum(n);
+        var norm = backend.gradientNorm(n);
+        var plain = backend.sgd(n, 0.5f, false, 0.25f);
+        var nesterov = backend.sgd(n, 0.5f, true, 0.25f);
+        var adam = backend.adam(n, 0.5f, 0.5f, 0.5f, 0.25f)) {
+      sum.run(stream, reals.getFirst(), reals.subList(1, 9));
+      norm.run(stream, reals.getLast(), 0.75f, given.slice(0, Shape.of(2), Layout.ROW_MAJOR));
+      plain.step(stream, whole.get(0), whole.get(1), whole.get(2), rate, one);
+      nesterov.step(stream, whole.get(0), whole.get(3), whole.get(2), rate, one);
+      adam.step(stream, whole.get(4), whole.get(5), whole.get(6), whole.get(7), rateAndStep, one);
+      for (Tensor tensor : List.of(reals.getFirst(), given)) {
+        results.add(tensor.toFloatArray());
+      }
+      whole.forEach(tensor -> results.add(tensor.toFloatArray()));
+    }
+    given.close();
+    reals.forEach(Tensor::close);
+    whole.forEach(Tensor::close);
+    return results;
+  }
+
+  /** Weighted sum and rectifier, both directions. */
+  private static List<float[]> activationPasses(OneDnnBackend backend, DataType type, int n) {
+    SplittableRandom random = new SplittableRandom(n);
+    double[] special = {0, -0.0, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY};
+    List<Tensor> values =
+        tensors(
+            backend,
+            4,
+            type,
+            n,
+            () -> random.nextInt(10) == 0 ? special[random.nextInt(5)] : random.nextGaussian());
+    List<float[]> results = new ArrayList<>();
+    for (Rectifier phi : List.of(Rectifier.IDENTITY, new Rectifier(0.5f, 2), new Rectifier(0, 1))) {
+      for (Write write : Write.values()) {
+        try (Stream stream = backend.newStream();
+            var sum = backend.weightedSum(n, type, 1, 0.5f, phi);
+            var rectify = backend.rectify(n, type, phi)) {
+          sum.forward(stream, values.get(0), values.get(1), values.get(2));
+          results.add(values.get(2).toFloatArray());
+          sum.backwardB(stream, values.get(1), phi, values.get(0), values.get(3), write);
+          results.add(values.get(3).toFloatArray());
+          rectify.forward(stream, values.get(0), values.get(2));
+          results.add(values.get(2).toFloatArray());
+          rectify.backward(stream, values.get(2), values.get(1), values.get(3), write);
+          results.add(values.get(3).toFloatArray());
+        }
+      }
+    }
+    values.forEach(Tensor::close);
+    return results;
   }
 
   @Test
