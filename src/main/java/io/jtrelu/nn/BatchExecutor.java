@@ -1,17 +1,19 @@
 package io.jtrelu.nn;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.OperandException;
-import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.List;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -27,7 +29,8 @@ import org.jspecify.annotations.Nullable;
  * so a lane takes a micro-batch through the whole network with no barrier between layers, its
  * activations in cache. A batch is cut into a fixed number of parts; each part sums the gradients
  * of its micro-batches in order, and the parts are added in order: results do not depend on the
- * number of lanes.
+ * number of lanes. What follows a batch is shared likewise: the sum of the parts and the norm of
+ * the gradient by slices of fixed size, the update and the packing by parameter.
  *
  * <p>Owns its threads, streams and programs. Used by one thread at a time.
  */
@@ -67,7 +70,7 @@ public final class BatchExecutor implements AutoCloseable {
   private final int lanes;
   private final List<Lane> laneList = new ArrayList<>();
   private final List<Parameters> partGradients = new ArrayList<>();
-  private final @Nullable GradientSum sum; // null where there is one part
+  private final @Nullable GradientSlices slices; // null without a backward pass
 
   /** One stream and workspace, used by one thread at a time. */
   private final class Lane implements AutoCloseable {
@@ -78,6 +81,7 @@ public final class BatchExecutor implements AutoCloseable {
     final @Nullable Tensor labels;
     final Tensor losses;
     final Tensor correct;
+    final Tensor norm; // of a slice of the gradient, and its clipping factor
 
     Lane(ExecutorService thread) {
       this.thread = thread;
@@ -95,6 +99,7 @@ public final class BatchExecutor implements AutoCloseable {
       labels = direct ? null : backend.allocate(one, DataType.I32, Layout.ROW_MAJOR);
       losses = Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR);
       correct = Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR);
+      norm = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
     }
 
     Tensor stage(Tensor source, @Nullable Tensor staging) {
@@ -110,7 +115,7 @@ public final class BatchExecutor implements AutoCloseable {
       thread.shutdown();
       workspace.close();
       stream.close();
-      for (Tensor tensor : new Tensor[] {images, labels, losses, correct}) {
+      for (Tensor tensor : new Tensor[] {images, labels, losses, correct, norm}) {
         if (tensor != null) {
           tensor.close();
         }
@@ -144,13 +149,13 @@ public final class BatchExecutor implements AutoCloseable {
                 Thread.ofPlatform().daemon().name("jtrelu-lane-" + lane).factory());
         laneList.add(thread.submit(() -> new Lane(thread)).get());
       }
-      if (options.training() && parts > 1) {
+      if (options.training()) {
         for (int part = 1; part < parts; part++) {
           partGradients.add(Parameters.allocate(network, backend));
         }
-        sum = new GradientSum(partGradients.getFirst().arena().shape().elements());
+        slices = new GradientSlices(network.parameters().getLast().end());
       } else {
-        sum = null;
+        slices = null;
       }
     } catch (ExecutionException failure) {
       close();
@@ -211,10 +216,31 @@ public final class BatchExecutor implements AutoCloseable {
 
   /** Packs the parameters' present values; call it again whenever they change. */
   public void load(Parameters parameters) {
-    onLanes(
-        (lane, index) -> {
-          program.load(lane.stream, parameters, index, lanes);
-          lane.stream.synchronize();
+    update(parameters, (stream, parameter) -> {});
+  }
+
+  /** Changes parameters in place. */
+  public interface Update {
+    /**
+     * Changes one parameter.
+     *
+     * @param stream to work on; other parameters may be changed on other streams meanwhile
+     * @param parameter its index in {@link Network#parameters}
+     */
+    void run(Stream stream, int parameter);
+  }
+
+  /**
+   * Updates each parameter and packs its new value.
+   *
+   * @param update called once for each parameter, by several threads at once
+   */
+  public void update(Parameters parameters, Update update) {
+    share(
+        parameters.network().parameters().size(),
+        (lane, parameter) -> {
+          update.run(lane.stream, parameter);
+          program.pack(lane.stream, parameters, parameter);
         });
   }
 
@@ -247,52 +273,103 @@ public final class BatchExecutor implements AutoCloseable {
                   destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
             },
             sequence * microBatches);
-    if (sum != null) {
-      onLanes((lane, index) -> sum.run(lane.stream, gradients.arena(), index));
-    }
+    GradientSlices all = trainingSlices();
+    share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice));
     return result;
   }
 
   /**
-   * Adds the parts' gradients to those of the first part, in slices that stay in cache; lanes share
-   * the slices.
+   * Norm of the gradients that {@link #forwardBackward} left last, from the norms of their slices,
+   * and the factor that clips it: see {@link GradientNorm}.
+   *
+   * @param maxNorm largest norm left alone; infinity clips nothing
+   * @param result F32 [2] on the device
    */
-  private final class GradientSum implements AutoCloseable {
+  public void gradientNorm(Stream stream, float maxNorm, Tensor result) {
+    GradientSlices all = trainingSlices();
+    all.norm.run(stream, all.norms, maxNorm, result);
+  }
+
+  private GradientSlices trainingSlices() {
+    if (slices == null) {
+      throw new IllegalStateException("this executor was compiled without a backward pass");
+    }
+    return slices;
+  }
+
+  /**
+   * Gradients in slices that stay in cache: a lane adds the parts' slices to that of the first part
+   * and takes the norm of the sum. A device that takes whole batches takes one slice.
+   */
+  private final class GradientSlices implements AutoCloseable {
     private static final int ELEMENTS = 1 << 14; // of a slice
 
-    private final WeightedSum add = add(ELEMENTS);
-    private final WeightedSum addRest;
-    private final long elements;
+    final int count;
+    final Tensor norms;
 
-    GradientSum(long elements) {
-      this.elements = elements;
-      this.addRest = add(elements % ELEMENTS);
-    }
+    /** Of the slices' norms. */
+    final GradientNorm norm;
 
-    private WeightedSum add(long count) {
-      return backend.weightedSum(count, DataType.F32, 1, 1, Rectifier.IDENTITY);
-    }
+    private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+    private final List<Slice> list = new ArrayList<>();
 
-    void run(Stream stream, Tensor gradients, int lane) {
-      for (long at = (long) lane * ELEMENTS; at < elements; at += (long) lanes * ELEMENTS) {
-        int count = (int) Math.min(ELEMENTS, elements - at);
-        Tensor slice = slice(gradients, at, count);
-        for (Parameters part : partGradients) {
-          (count == ELEMENTS ? add : addRest)
-              .forward(stream, slice, slice(part.arena(), at, count), slice);
+    /** Operations for slices of one size. */
+    private record Operations(GradientSum sum, GradientNorm norm) {}
+
+    private record Slice(long at, int elements, Operations operations, List<Tensor> parts) {}
+
+    GradientSlices(long elements) {
+      long most = backend.takesWholeBatches() ? elements : Math.min(ELEMENTS, elements);
+      try {
+        Operations whole = operations(most);
+        for (long at = 0; at < elements; at += most) {
+          int size = (int) Math.min(most, elements - at);
+          List<Tensor> parts = new ArrayList<>();
+          for (Parameters part : partGradients) {
+            parts.add(part.arena().slice(at, Shape.of(size), Layout.ROW_MAJOR));
+          }
+          list.add(new Slice(at, size, size == most ? whole : operations(size), parts));
         }
+        count = list.size();
+        norms = own(backend.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR));
+        norm = own(backend.gradientNorm(count));
+      } catch (RuntimeException | Error failure) {
+        close();
+        throw failure;
       }
-      stream.synchronize();
     }
 
-    private static Tensor slice(Tensor arena, long at, int count) {
-      return arena.slice(at, Shape.of(count), Layout.ROW_MAJOR);
+    private Operations operations(long elements) {
+      return new Operations(
+          own(backend.gradientSum(elements)), own(backend.gradientNorm(elements)));
+    }
+
+    private <T extends AutoCloseable> T own(T resource) {
+      owned.push(resource);
+      return resource;
+    }
+
+    void sum(Lane lane, Tensor gradients, int index) {
+      Slice slice = list.get(index);
+      Tensor gradient = gradients.slice(slice.at, Shape.of(slice.elements), Layout.ROW_MAJOR);
+      slice.operations.sum.run(lane.stream, gradient, slice.parts);
+      slice.operations.norm.run(lane.stream, gradient, Float.POSITIVE_INFINITY, lane.norm);
+      backend.copy(lane.stream, scalar(lane.norm, 0), scalar(norms, index));
+    }
+
+    private static Tensor scalar(Tensor of, int index) {
+      return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
     }
 
     @Override
     public void close() {
-      add.close();
-      addRest.close();
+      while (!owned.isEmpty()) {
+        try {
+          owned.pop().close();
+        } catch (Exception failure) {
+          throw new IllegalStateException("closing operations on gradients failed", failure);
+        }
+      }
     }
   }
 
@@ -319,9 +396,10 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public @Nullable String firstNonFiniteLayer(Tensor images) {
     String[] found = new String[1];
-    onLanes(
-        (lane, index) -> {
-          for (int i = 0; index == 0 && found[0] == null && i < microBatches; i++) {
+    share(
+        1,
+        (lane, all) -> {
+          for (int i = 0; found[0] == null && i < microBatches; i++) {
             lane.workspace.forward(lane.stage(micro(images, i), lane.images), 0);
             found[0] =
                 lane.workspace.firstNonFinite(
@@ -358,23 +436,19 @@ public final class BatchExecutor implements AutoCloseable {
     }
     double[] losses = new double[microBatches];
     int[] correct = new int[microBatches];
-    AtomicInteger nextPart = new AtomicInteger();
-    onLanes(
-        (lane, index) -> {
-          for (int part = nextPart.getAndIncrement();
-              part < parts;
-              part = nextPart.getAndIncrement()) {
-            for (int micro = part; micro < microBatches; micro += parts) {
-              Tensor source = lane.stage(micro(images, micro), lane.images);
-              lane.workspace.forward(source, sequence + micro);
-              after.run(lane, part, micro);
-              backend.copy(lane.stream, lane.workspace.losses(), lane.losses);
-              backend.copy(lane.stream, lane.workspace.correct(), lane.correct);
-              lane.stream.synchronize();
-              for (int i = 0; i < program.batch(); i++) {
-                losses[micro] += lane.losses.get(i);
-                correct[micro] += (int) lane.correct.get(i);
-              }
+    share(
+        parts,
+        (lane, part) -> {
+          for (int micro = part; micro < microBatches; micro += parts) {
+            Tensor source = lane.stage(micro(images, micro), lane.images);
+            lane.workspace.forward(source, sequence + micro);
+            after.run(lane, part, micro);
+            backend.copy(lane.stream, lane.workspace.losses(), lane.losses);
+            backend.copy(lane.stream, lane.workspace.correct(), lane.correct);
+            lane.stream.synchronize();
+            for (int i = 0; i < program.batch(); i++) {
+              losses[micro] += lane.losses.get(i);
+              correct[micro] += (int) lane.correct.get(i);
             }
           }
         });
@@ -399,13 +473,22 @@ public final class BatchExecutor implements AutoCloseable {
     void run(Lane lane, int index);
   }
 
-  /** Runs a task on every lane at once, each on a thread of the pool, and waits for all. */
-  private void onLanes(LaneTask task) {
+  /**
+   * Runs a task for each index below a count, on all lanes at once, and waits until all is done.
+   * Which lane takes which index is chance.
+   */
+  private void share(int count, LaneTask task) {
+    AtomicInteger next = new AtomicInteger();
     List<Future<?>> running = new ArrayList<>();
-    for (int i = 0; i < lanes; i++) {
-      int index = i;
-      Lane lane = laneList.get(index);
-      running.add(lane.thread.submit(() -> task.run(lane, index)));
+    for (Lane lane : laneList) {
+      running.add(
+          lane.thread.submit(
+              () -> {
+                for (int i = next.getAndIncrement(); i < count; i = next.getAndIncrement()) {
+                  task.run(lane, i);
+                }
+                lane.stream.synchronize();
+              }));
     }
     ExecutionException failure = null;
     boolean interrupted = false;
@@ -444,8 +527,8 @@ public final class BatchExecutor implements AutoCloseable {
   public void close() {
     laneList.forEach(Lane::close);
     partGradients.forEach(Parameters::close);
-    if (sum != null) {
-      sum.close();
+    if (slices != null) {
+      slices.close();
     }
     program.close();
   }

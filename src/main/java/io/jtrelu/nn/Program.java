@@ -29,7 +29,9 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
@@ -93,7 +95,10 @@ public final class Program implements AutoCloseable {
   private final List<Integer> completed = new ArrayList<>();
 
   private final List<Step> backward = new ArrayList<>();
-  private final List<LoadStep> loads = new ArrayList<>();
+
+  /** Packs a parameter, by its index; weights only. */
+  private final Map<Integer, LoadStep> loads = new HashMap<>();
+
   private final SoftmaxCrossEntropy loss;
 
   private final MemoryPlan plan = new MemoryPlan();
@@ -491,7 +496,7 @@ public final class Program implements AutoCloseable {
                 layer.descriptor().withBatch(batch), options.type(), activation, gate(source, i)));
     PackedWeights packed = op.newPackedWeights();
     owned.push(packed);
-    loads.add((stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
+    loads.put(weights, (stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
     convolutions[i] = new JoinedConvolution(op, packed, source, bias);
     if (joinedSum[i] == NONE) {
       forward.add(
@@ -577,15 +582,21 @@ public final class Program implements AutoCloseable {
    * arena must stay open while the program runs (biases are read from it).
    */
   public void load(Stream stream, Parameters parameters) {
-    load(stream, parameters, 0, 1);
+    for (int p = 0; p < network.parameters().size(); p++) {
+      pack(stream, parameters, p);
+    }
   }
 
-  /** Packs a share of the weights: every {@code shares}-th layer, from {@code share} on. */
-  void load(Stream stream, Parameters parameters, int share, int shares) {
-    for (int i = share; i < loads.size(); i += shares) {
-      loads.get(i).run(stream, parameters);
+  /**
+   * Does what {@link #load} does for one parameter, by its index in {@link Network#parameters};
+   * each must have its turn, on any streams.
+   */
+  void pack(Stream stream, Parameters parameters, int parameter) {
+    LoadStep load = loads.get(parameter);
+    if (load != null) { // biases are read where they are
+      load.run(stream, parameters);
     }
-    if (share == 0) {
+    if (parameter == 0) {
       loaded = parameters;
     }
   }

@@ -75,9 +75,7 @@ final class LaneSteps implements Steps {
             pass.sequence());
     float norm = 0;
     if (pass.last()) {
-      norm = optimizer.measure(gradients);
-      optimizer.step(parameters, gradients, pass.learningRate(), pass.number());
-      executor.load(parameters);
+      norm = optimizer.step(executor, parameters, gradients, pass.learningRate(), pass.number());
     }
     figures = new Figures(result.loss(), result.correct(), norm);
   }

@@ -5,15 +5,19 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -45,8 +49,15 @@ public final class Optimizer implements AutoCloseable {
   private final Tensor normOnHost;
   private final Tensor scalars;
   private final Map<String, Tensor> state = new LinkedHashMap<>();
+
+  /** Of all weights and all biases at once. */
   private final Update weights;
+
   private final Update biases;
+
+  /** Of each parameter by itself. */
+  private final List<Update> updates = new ArrayList<>();
+
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
   private interface Update {
@@ -70,6 +81,9 @@ public final class Optimizer implements AutoCloseable {
         state.put("velocity", first.arena());
         weights = sgd(first.weights(), momentum, decay);
         biases = sgd(first.biases(), momentum, 0);
+        for (int p = 0; p < network.parameters().size(); p++) {
+          updates.add(sgd(first.view(p), momentum, isWeights(network, p) ? decay : 0));
+        }
       }
       case ADAM -> {
         Parameters second = own(Parameters.allocate(network, backend));
@@ -77,9 +91,17 @@ public final class Optimizer implements AutoCloseable {
         state.put("moment2", second.arena());
         weights = adam(first.weights(), second.weights(), momentum, decay);
         biases = adam(first.biases(), second.biases(), momentum, 0);
+        for (int p = 0; p < network.parameters().size(); p++) {
+          float own = isWeights(network, p) ? decay : 0;
+          updates.add(adam(first.view(p), second.view(p), momentum, own));
+        }
       }
       default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
     }
+  }
+
+  private static boolean isWeights(Network network, int parameter) {
+    return network.parameters().get(parameter).kind() == ParameterSpec.Kind.WEIGHTS;
   }
 
   private <T extends AutoCloseable> T own(T resource) {
@@ -116,40 +138,38 @@ public final class Optimizer implements AutoCloseable {
    * @param result F32 [2] on the device, zero at first: the norm before clipping, and the factor
    *     that clips; NaN from a norm that is not finite on
    */
-  void update(Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
-    norm.run(on, gradients.arena(), clipNorm, result);
-    apply(on, parameters, gradients, given, result);
-  }
-
-  private void apply(
+  public void update(
       Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
+    norm.run(on, gradients.arena(), clipNorm, result);
     Tensor clip = scalar(result, 1);
     weights.step(on, parameters.weights(), gradients.weights(), given, clip);
     biases.step(on, parameters.biases(), gradients.biases(), given, clip);
   }
 
   /**
-   * The global norm of a gradient, before clipping. Call it before {@link #step}, which uses the
-   * clipping factor found here.
-   */
-  public float measure(Parameters gradients) {
-    norm.run(stream, gradients.arena(), clipNorm, normResult);
-    backend.copy(stream, normResult, normOnHost);
-    stream.synchronize();
-    return normOnHost.get(0);
-  }
-
-  /**
-   * One update with the gradient that was {@linkplain #measure measured} last; none if its norm was
-   * not finite.
+   * Norm, clipping and update, then packing of the new parameters, shared among an executor's
+   * lanes; nothing changes if the norm is not finite. The result's bits do not depend on the lanes.
    *
+   * @param executor has just computed the gradients
    * @param number of the step, from 1
+   * @return the norm before clipping
    */
-  public void step(Parameters parameters, Parameters gradients, double learningRate, long number) {
+  public float step(
+      BatchExecutor executor,
+      Parameters parameters,
+      Parameters gradients,
+      double learningRate,
+      long number) {
+    executor.gradientNorm(stream, clipNorm, normResult);
+    backend.copy(stream, normResult, normOnHost);
     backend.fill(stream, scalar(scalars, 0), (float) learningRate);
     backend.fill(stream, scalar(scalars, 1), (float) number);
-    apply(stream, parameters, gradients, scalars, normResult);
     stream.synchronize();
+    Tensor clip = scalar(normResult, 1);
+    executor.update(
+        parameters,
+        (on, p) -> updates.get(p).step(on, parameters.view(p), gradients.view(p), scalars, clip));
+    return normOnHost.get(0);
   }
 
   /** Lets updates take effect again after a norm that was not finite. */

@@ -405,13 +405,17 @@ public final class GpuWork {
     } else {
       var optimizer =
           own(new Optimizer(workload.network(), backend, JtreluContender.config(workload, type)));
+      Shape two = Shape.of(2);
+      Tensor rateAndNumber = own(backend.allocate(two, DataType.F32, Layout.ROW_MAJOR));
+      Tensor norm = own(backend.allocate(two, DataType.F32, Layout.ROW_MAJOR));
+      backend.fill(stream, rateAndNumber.slice(0, Shape.of(1), Layout.ROW_MAJOR), Workload.LEARNING_RATE);
       int[] number = new int[1];
       time(
           () -> {
             recording.replay(stream);
-            stream.synchronize(); // the optimizer has a stream of its own
-            optimizer.measure(gradients);
-            optimizer.step(parameters, gradients, Workload.LEARNING_RATE, ++number[0]);
+            backend.fill(
+                stream, rateAndNumber.slice(1, Shape.of(1), Layout.ROW_MAJOR), ++number[0]);
+            optimizer.update(stream, parameters, gradients, rateAndNumber, norm);
             program.load(stream, parameters);
           });
     }

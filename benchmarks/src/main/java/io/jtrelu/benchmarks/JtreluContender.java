@@ -107,9 +107,7 @@ public final class JtreluContender implements Contender {
   @Override
   public float step() {
     float loss = pass();
-    optimizer.measure(gradients);
-    optimizer.step(parameters, gradients, Workload.LEARNING_RATE, ++steps);
-    training.load(parameters);
+    optimizer.step(training, parameters, gradients, Workload.LEARNING_RATE, ++steps);
     return loss;
   }
 
