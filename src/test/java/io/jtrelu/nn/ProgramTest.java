@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.WithLanes;
 import io.jtrelu.backend.Write;
 import io.jtrelu.backend.reference.ReferenceProvider;
 import io.jtrelu.nn.Layer.Extent;
@@ -17,7 +18,6 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
-import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -315,24 +315,6 @@ class ProgramTest {
     assertEquals(6, sums); // the outer and the inner sum of three blocks
   }
 
-  /** The reference backend, claiming another number of lanes. */
-  private static Backend withLanes(Backend backend, int lanes) {
-    return (Backend)
-        Proxy.newProxyInstance(
-            ProgramTest.class.getClassLoader(),
-            new Class<?>[] {Backend.class},
-            (proxy, method, arguments) -> {
-              if (method.getName().equals("lanes")) {
-                return lanes;
-              }
-              try {
-                return method.invoke(backend, arguments);
-              } catch (InvocationTargetException failure) {
-                throw failure.getCause();
-              }
-            });
-  }
-
   @Test
   void resultsDoNotDependOnTheNumberOfLanes() {
     Network network = networks().get(1);
@@ -349,7 +331,7 @@ class ProgramTest {
       for (Parameters gradients : List.of(one, three)) {
         try (BatchExecutor executor =
             new BatchExecutor(
-                network, withLanes(backend, run == 0 ? 1 : 3), batch, 2, training())) {
+                network, WithLanes.of(backend, run == 0 ? 1 : 3), batch, 2, training())) {
           executor.load(parameters);
           results[run++] =
               executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1f / batch, 7);
