@@ -408,7 +408,8 @@ public final class GpuWork {
       Shape two = Shape.of(2);
       Tensor rateAndNumber = own(backend.allocate(two, DataType.F32, Layout.ROW_MAJOR));
       Tensor norm = own(backend.allocate(two, DataType.F32, Layout.ROW_MAJOR));
-      backend.fill(stream, rateAndNumber.slice(0, Shape.of(1), Layout.ROW_MAJOR), Workload.LEARNING_RATE);
+      backend.fill(
+          stream, rateAndNumber.slice(0, Shape.of(1), Layout.ROW_MAJOR), Workload.LEARNING_RATE);
       int[] number = new int[1];
       time(
           () -> {

@@ -150,7 +150,7 @@ public final class Roofline {
     Shape shape = Shape.of(ELEMENTS);
     Shape one = Shape.of(1);
     try (var rectify = backend.rectify(ELEMENTS, DataType.F32, PHI);
-        var sum = backend.weightedSum(ELEMENTS, DataType.F32, 1, 1, Rectifier.IDENTITY);
+        var sum = backend.gradientSum(ELEMENTS);
         var sgd = backend.sgd(ELEMENTS, 0.9f, true, 0);
         var norm = backend.gradientNorm(ELEMENTS);
         Scope scope = () -> owned.forEach(Tensor::close)) {
@@ -169,7 +169,8 @@ public final class Roofline {
           2 * n,
           12 * n,
           () -> rectify.backward(stream, x, y, z, Write.OVERWRITE));
-      measure(kind, "sum of gradients", n, 12 * n, () -> sum.forward(stream, x, y, z));
+      measure(
+          kind, "sum of three gradients", 2 * n, 16 * n, () -> sum.run(stream, z, List.of(x, y)));
       measure(kind, "gradient norm", 2 * n, 4 * n, () -> norm.run(stream, x, 1, result));
       measure(kind, "SGD update", 6 * n, 20 * n, () -> sgd.step(stream, x, y, z, rate, clip));
     }

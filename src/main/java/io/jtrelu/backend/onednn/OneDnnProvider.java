@@ -52,9 +52,7 @@ public final class OneDnnProvider implements BackendProvider {
       return new OneDnnBackend(library, CpuKernels.load(0));
     } catch (IOException | UnsupportedException failure) {
       System.getLogger(OneDnnProvider.class.getPackageName())
-          .log(
-              Level.INFO,
-              "3x3 convolutions are slower than they could be: " + failure.getMessage());
+          .log(Level.INFO, "training is slower than it could be: " + failure.getMessage());
       return new OneDnnBackend(library, null);
     }
   }

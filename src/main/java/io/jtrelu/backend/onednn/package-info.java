@@ -1,5 +1,6 @@
 /**
- * The CPU default: convolutions by oneDNN, everything else by plain loops.
+ * The CPU default: convolutions by oneDNN; 3x3 convolutions, sums, rectifiers and optimisers by
+ * this library's own kernels where it was built with them; everything else by plain loops.
  *
  * <p><b>Threads.</b> Each stream is a lane: a Java thread that feeds its own stream runs its own
  * micro-batch through the whole network on one core. oneDNN never starts threads of its own, so
