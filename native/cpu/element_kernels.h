@@ -1,5 +1,5 @@
-// Passes over elements: sums of tensors, rectifiers, and what an optimiser does to parameters. Included once for each
-// instruction set, with LANES (floats in a vector).
+// Passes over elements: sums of tensors, rectifiers, and what an optimiser does to parameters. Included by
+// winograd_kernels.h, once for each instruction set.
 //
 // Memory limits all of them, so each is one pass over it. A result's bits do not depend on where in a tensor it lies:
 // the elements that do not fill a vector are computed by the same code, on a copy.
@@ -11,8 +11,6 @@
 
 namespace {
 namespace elements {
-
-#define INLINE inline __attribute__((always_inline))
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));

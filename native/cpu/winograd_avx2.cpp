@@ -1,5 +1,4 @@
 #define LANES 8
 #define INSTRUCTION_SET "AVX2"
 #define KERNELS jtreluCpuAvx2
-#include "element_kernels.h"
 #include "winograd_kernels.h"

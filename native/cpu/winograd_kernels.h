@@ -1057,6 +1057,7 @@ constexpr JtreluConvolutions convolutions() {
 
 }  // namespace
 
+#include "element_kernels.h"
 #include "orthogonal_kernels.h"
 
 extern const JtreluCpuKernels KERNELS;

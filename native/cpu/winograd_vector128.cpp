@@ -1,5 +1,4 @@
 #define LANES 4
 #define INSTRUCTION_SET "128-bit vectors"
 #define KERNELS jtreluCpuVector128
-#include "element_kernels.h"
 #include "winograd_kernels.h"
