@@ -84,7 +84,8 @@ struct JtreluActivationPasses {
 struct JtreluCpuKernels {
   const char *instructionSet;
   JtreluConvolutions f32;
-  JtreluConvolutions bf16;  // null pointers where the instruction set has no products of bfloat16
+  JtreluConvolutions bf16;         // transformed values are floats
+  JtreluConvolutions roundedBf16;  // and bfloat16; null pointers where the instruction set has no products of it
   JtreluOrthogonal orthogonal;
   JtreluParameterPasses parameters;
   JtreluActivationPasses f32Activations;
@@ -92,7 +93,7 @@ struct JtreluCpuKernels {
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 4;
+constexpr int32_t kJtreluCpuVersion = 5;
 
 extern "C" {
 int32_t jtreluCpuVersion();

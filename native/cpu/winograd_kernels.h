@@ -1064,6 +1064,7 @@ extern const JtreluCpuKernels KERNELS;
 const JtreluCpuKernels KERNELS = {
     INSTRUCTION_SET,
     convolutions<F32>(),
+    convolutions<Bf16>(),
 #ifdef __AVX512BF16__
     convolutions<RoundedBf16>(),
 #else

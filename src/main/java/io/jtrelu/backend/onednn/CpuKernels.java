@@ -28,14 +28,14 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 4;
+  private static final int VERSION = 5;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32 and
    * five in BF16, four for orthogonal matrices, four for parameters, four for activations in F32
    * and four in BF16.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(27, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(32, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -148,7 +148,8 @@ final class CpuKernels implements AutoCloseable {
   private final Arena library;
   private final String instructionSet;
   private final Convolutions f32;
-  private final @Nullable Convolutions bf16;
+  private final Convolutions bf16;
+  private final @Nullable Convolutions roundedBf16;
   private final Orthogonals orthogonals;
   private final ParameterPasses parameters;
   private final ActivationPasses f32Activations;
@@ -158,12 +159,14 @@ final class CpuKernels implements AutoCloseable {
     this.library = library;
     this.instructionSet = table.getAtIndex(ADDRESS, 0).reinterpret(NAME_BYTES).getString(0);
     this.f32 = new Convolutions(instructionSet, table, 1, library);
-    boolean none = table.getAtIndex(ADDRESS, 6).address() == 0;
-    this.bf16 = none ? null : new Convolutions(instructionSet + ", BF16", table, 6, library);
-    this.orthogonals = new Orthogonals(table, 11, library);
-    this.parameters = new ParameterPasses(table, 15, library);
-    this.f32Activations = new ActivationPasses(table, 19, library);
-    this.bf16Activations = new ActivationPasses(table, 23, library);
+    this.bf16 = new Convolutions(instructionSet + ", BF16", table, 6, library);
+    boolean none = table.getAtIndex(ADDRESS, 11).address() == 0;
+    this.roundedBf16 =
+        none ? null : new Convolutions(instructionSet + ", rounded BF16", table, 11, library);
+    this.orthogonals = new Orthogonals(table, 16, library);
+    this.parameters = new ParameterPasses(table, 20, library);
+    this.f32Activations = new ActivationPasses(table, 24, library);
+    this.bf16Activations = new ActivationPasses(table, 28, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -585,13 +588,18 @@ final class CpuKernels implements AutoCloseable {
     return instructionSet;
   }
 
-  /** The convolutions for a type of activations, or null where the machine has none. */
+  /** The convolutions for a type of activations, or null where there are none. */
   @Nullable Convolutions convolutions(DataType type) {
     return switch (type) {
       case F32 -> f32;
       case BF16 -> bf16;
       default -> null;
     };
+  }
+
+  /** BF16 convolutions whose transforms are rounded too, or null where the machine has none. */
+  @Nullable Convolutions roundedConvolutions() {
+    return roundedBf16;
   }
 
   /** Random orthogonal matrices. */

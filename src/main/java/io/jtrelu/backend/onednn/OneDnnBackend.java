@@ -37,12 +37,12 @@ import org.jspecify.annotations.Nullable;
 /** The CPU through oneDNN: see the package page. Thread-safe. */
 public final class OneDnnBackend implements Backend {
   /**
-   * Set to true, BF16 convolutions that can run by Winograd's method do: faster, but transformed
-   * values are rounded to BF16 too, so that errors are some three times as large.
+   * Set to true, BF16 convolutions by Winograd's method round transformed values to BF16 too, and
+   * multiply those: faster, but errors are some three times as large.
    */
   static final String BF16_WINOGRAD_PROPERTY = "jtrelu.cpu.bf16-winograd";
 
-  private final boolean bfloat16Winograd = Boolean.getBoolean(BF16_WINOGRAD_PROPERTY);
+  private final boolean roundsTransforms = Boolean.getBoolean(BF16_WINOGRAD_PROPERTY);
   private final Dnnl library;
   private final @Nullable CpuKernels kernels;
   private final boolean bfloat16;
@@ -239,14 +239,24 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
-    boolean exactEnough = type == DataType.F32 || bfloat16Winograd;
-    CpuKernels.Convolutions own =
-        kernels != null && exactEnough ? kernels.convolutions(type) : null;
+    CpuKernels.Convolutions own = winogradConvolutions(type);
     if (own != null && WinogradConv2d.pays(descriptor)) {
       return new WinogradConv2d(
           own, descriptor, type, activation, srcActivation, WinogradConv2d.bestTile(descriptor));
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+  }
+
+  private CpuKernels.@Nullable Convolutions winogradConvolutions(DataType type) {
+    if (kernels == null) {
+      return null;
+    }
+    if (type == DataType.BF16 && roundsTransforms && kernels.roundedConvolutions() != null) {
+      return kernels.roundedConvolutions();
+    }
+    // Matrix units multiply BF16 many times faster than F32: the direct method then wins.
+    boolean matrixUnits = library.instructionSet().contains("amx");
+    return type == DataType.BF16 && matrixUnits ? null : kernels.convolutions(type);
   }
 
   @Override

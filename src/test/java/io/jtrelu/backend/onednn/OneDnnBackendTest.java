@@ -211,12 +211,14 @@ class OneDnnBackendTest {
     int instructionSets = 0;
     while (true) {
       try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
-        for (DataType type : List.of(DataType.F32, DataType.BF16)) {
-          CpuKernels.Convolutions convolutions = kernels.convolutions(type);
-          if (convolutions != null) {
-            for (int tile : new int[] {2, 4}) {
-              winogradAgreesWithTheDirectMethod(convolutions, type, tile, new SplittableRandom(3));
-            }
+        for (int tile : new int[] {2, 4}) {
+          for (DataType type : List.of(DataType.F32, DataType.BF16)) {
+            winogradAgreesWithTheDirectMethod(
+                kernels.convolutions(type), type, tile, new SplittableRandom(3));
+          }
+          if (kernels.roundedConvolutions() != null) {
+            winogradAgreesWithTheDirectMethod(
+                kernels.roundedConvolutions(), DataType.BF16, tile, new SplittableRandom(3));
           }
         }
         instructionSets++;
@@ -290,11 +292,11 @@ class OneDnnBackendTest {
    */
   @ParameterizedTest
   @CsvSource({"2, 4", "4, 28"})
-  void bf16WinogradIsWithinTheRoundingOfItsTransforms(int tile, int growth) throws IOException {
+  void roundedWinogradIsWithinTheRoundingOfItsTransforms(int tile, int growth) throws IOException {
     Conv2dDescriptor d = Conv2dDescriptor.of(2, 13, 14, 32, 48, 3, 1, 1);
     try (CpuKernels kernels = CpuKernels.load(0);
         Stream stream = backend.newStream()) {
-      CpuKernels.Convolutions bf16 = kernels.convolutions(DataType.BF16);
+      CpuKernels.Convolutions bf16 = kernels.roundedConvolutions();
       Assumptions.assumeTrue(bf16 != null, "this machine has no products of BF16");
       try (Layer direct =
               new Layer(
