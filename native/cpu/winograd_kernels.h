@@ -31,7 +31,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
-#ifdef __AVX512BF16__
+#if LANES == 16
 #include <immintrin.h>
 #endif
 
@@ -100,6 +100,20 @@ INLINE void store(uint16_t *p, Vector v) {
   __builtin_memcpy(p, &bits, sizeof bits);
 }
 
+// Past the caches where that is possible for whole lines; finished by endStream().
+INLINE void stream(void *p, Vector v) {
+#if LANES == 16
+  _mm512_stream_ps(static_cast<float *>(p), __m512(v));
+#else
+  __builtin_memcpy(p, &v, sizeof v);
+#endif
+}
+INLINE void endStream() {
+#if LANES == 16
+  _mm_sfence();
+#endif
+}
+
 // A type of activations, that of transformed values and weights, and how products of these are added up: a sum takes
 // kGroup terms at once, which lie side by side.
 struct F32 {
@@ -110,7 +124,7 @@ struct F32 {
   static INLINE Operand operand(const Element *p) { return *reinterpret_cast<const Vector *>(p); }
   static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
-  static INLINE void storeGroup(Element *p, const Vector *terms) { store(p, terms[0]); }
+  static INLINE Vector group(const Vector *terms) { return terms[0]; }
 };
 
 // Only what lies in memory is rounded.
@@ -134,9 +148,8 @@ struct RoundedBf16 {
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) {
     return Vector(_mm512_dpbf16_ps(__m512(sum), a, b));
   }
-  static INLINE void storeGroup(Element *p, const Vector *terms) {
-    const Words pairs = widened(rounded(terms[0])) | widened(rounded(terms[1])) << 16;
-    __builtin_memcpy(p, &pairs, sizeof pairs);
+  static INLINE Vector group(const Vector *terms) {
+    return Vector(widened(rounded(terms[0])) | widened(rounded(terms[1])) << 16);
   }
 };
 #endif
@@ -276,7 +289,8 @@ class Row {
       held[p][0] = value;
     } else {
       held[p][1] = value;
-      T::storeGroup(places.at[p] + (k - 1) * LANES, held[p]);
+      const Vector pairs = T::group(held[p]);
+      __builtin_memcpy(places.at[p] + (k - 1) * LANES, &pairs, sizeof pairs);
     }
   }
 
@@ -1004,7 +1018,7 @@ void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int
     for (int p = 0; p < kCount; p++) {
       Vector terms[G];
       for (int term = 0; term < G; term++) terms[term] = u[term][p];
-      T::storeGroup(at + p * stride, terms);
+      stream(at + p * stride, T::group(terms));  // they would push each other out of the caches before they are read
     }
   }
 }
@@ -1023,6 +1037,7 @@ void pack(const float *weights, int ic, int oc, typename T::Element *forward, ty
       packBlock<T, fours>(g, false, ic, oc, c0, k0, stride, forward);
     }
   }
+  endStream();
 }
 
 template <class T>
