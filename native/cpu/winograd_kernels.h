@@ -149,7 +149,11 @@ struct RoundedBf16 {
     return Vector(_mm512_dpbf16_ps(__m512(sum), a, b));
   }
   static INLINE Vector group(const Vector *terms) {
-    return Vector(widened(rounded(terms[0])) | widened(rounded(terms[1])) << 16);
+    typedef uint16_t Pairs __attribute__((vector_size(4 * LANES)));
+    constexpr Pairs kInterleaved = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i halves = __m512i(_mm512_cvtne2ps_pbh(__m512(terms[1]), __m512(terms[0])));
+    return Vector(_mm512_permutexvar_epi16(__m512i(kInterleaved), halves));
   }
 };
 #endif
@@ -286,10 +290,10 @@ class Row {
     if constexpr (!grouped || T::kGroup == 1) {
       store(places.at[p] + k * LANES, value);
     } else if (k % 2 == 0) {
-      held[p][0] = value;
+      held[p] = value;
     } else {
-      held[p][1] = value;
-      const Vector pairs = T::group(held[p]);
+      const Vector both[2] = {held[p], value};
+      const Vector pairs = T::group(both);
       __builtin_memcpy(places.at[p] + (k - 1) * LANES, &pairs, sizeof pairs);
     }
   }
@@ -308,7 +312,7 @@ class Row {
  private:
   Places<E> places;
   const TileRow &row;
-  Vector held[grouped && T::kGroup > 1 ? kPlaces : 1][2];
+  Vector held[grouped && T::kGroup > 1 ? kPlaces : 1];
 };
 
 // Puts all places of a tile, w [row point][column point], of which those at infinity may be left out. `three` gives the
