@@ -1,9 +1,8 @@
-// Passes over elements: sums of tensors, rectifiers, and what an optimiser does to parameters. Included by
-// winograd_kernels.h, once for each instruction set.
+// Passes over elements: sums of tensors, rectifiers, and what an optimiser does to parameters.
 //
 // Memory limits all of them, so each is one pass over it. A result's bits do not depend on where in a tensor it lies:
 // the elements that do not fill a vector are computed by the same code, on a copy.
-#include "cpu_kernels.h"
+#include "vectors.h"
 
 #include <cstring>
 #include <tuple>
@@ -12,27 +11,7 @@
 namespace {
 namespace elements {
 
-typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
-INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
-
-INLINE Vector load(const uint16_t *p) {
-  Halves bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return Vector(__builtin_convertvector(bits, Words) << 16);
-}
-// Rounds to nearest even; a NaN stays one.
-INLINE void store(uint16_t *p, Vector v) {
-  const Words bits = Words(v);
-  const Words rounded = bits + 0x7fff + ((bits >> 16) & 1);
-  const Halves halves = __builtin_convertvector((v == v ? rounded : bits | 0x400000) >> 16, Halves);
-  std::memcpy(p, &halves, sizeof halves);
-}
 
 // What is left of an array, filled up to a vector with zeros.
 template <class E>
@@ -59,8 +38,6 @@ INLINE void forEachVector(int64_t n, Body body, E *...arrays) {
       },
       rest);
 }
-
-INLINE Vector repeat(float value) { return value - Vector{}; }
 
 struct Rectifier {
   float slope, scale;

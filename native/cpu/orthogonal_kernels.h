@@ -1,5 +1,5 @@
 // Haar-distributed orthogonal matrices: Q = H_0 H_1 ... H_{k-1} D E of Householder reflections of Gaussian vectors, as
-// io.jtrelu.backend.Orthogonal defines it. Included by winograd_kernels.h, once for each instruction set.
+// io.jtrelu.backend.Orthogonal defines it.
 //
 // Reflections are taken in blocks of 64: I - V T V^T, with V lower trapezoidal and T^-1 = diag(v_j^T v_j / 2) + the
 // strict upper triangle of V^T V (compact WY form; Puglisi 1992 for the inverse). A panel of 64 columns of Q begins as
@@ -10,10 +10,9 @@
 // V lies by coordinates, [coordinate][reflection]: that is how random numbers come out where a vector's lanes are
 // reflections, and what both products read in sequence. Vectors hold columns of the result, sums run over rows, 64 at a
 // time: their order does not depend on the width of vectors.
-#if LANES >= 8
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace {

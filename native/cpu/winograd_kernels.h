@@ -1,6 +1,5 @@
 // Winograd's minimal filtering (Lavin and Gray, CVPR 2016) of 3x3 convolutions at the points 0, 1, -1, i, -i and
-// infinity (Meng and Brothers, 2019, arXiv:1901.01965). Included once for each instruction set, with LANES (floats in
-// a vector), INSTRUCTION_SET (its name) and KERNELS (the table to define).
+// infinity (Meng and Brothers, 2019, arXiv:1901.01965).
 //
 //   forward          y tile = A^T [ sum over c of (G g G^T) * (B^T d B) ] A
 //   backward data    the same with the kernel turned by 180 degrees and channels exchanged
@@ -26,14 +25,11 @@
 // channels, [channel block][tile][LANES]: transforms and products then read and write whole vectors at constant
 // distances. Work goes in units of some rows of tiles (of one or several images), as many as stay in the second-level
 // cache between transform, product and transform back. The order of sums depends on the sizes alone.
-#include "cpu_kernels.h"
+#include "vectors.h"
 
 #include <algorithm>
 #include <array>
 #include <utility>
-#if LANES == 16
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -68,52 +64,6 @@ constexpr PointClass columnClass(int place) {
 constexpr int pointsOf(int results) { return results == 4 ? 6 : 4; }
 constexpr int sourcesOf(int results) { return results + 2; }
 
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define INLINE inline __attribute__((always_inline))
-
-INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
-INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
-
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-
-// bfloat16: the upper half of a float, rounded to nearest, ties to even.
-INLINE Words widened(Halves bits) { return __builtin_convertvector(bits, Words); }
-#ifdef __AVX512BF16__
-INLINE Halves rounded(Vector v) { return Halves(_mm512_cvtneps_pbh(__m512(v))); }
-#else
-INLINE Halves rounded(Vector v) {
-  const Words bits = Words(v);
-  const Words nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return __builtin_convertvector(v == v ? nearest : bits >> 16 | 0x40, Halves);  // a NaN stays one
-}
-#endif
-INLINE Vector load(const uint16_t *p) {
-  Halves bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return Vector(widened(bits) << 16);
-}
-INLINE void store(uint16_t *p, Vector v) {
-  const Halves bits = rounded(v);
-  __builtin_memcpy(p, &bits, sizeof bits);
-}
-
-// Past the caches where that is possible for whole lines; finished by endStream().
-INLINE void stream(void *p, Vector v) {
-#if LANES == 16
-  _mm512_stream_ps(static_cast<float *>(p), __m512(v));
-#else
-  __builtin_memcpy(p, &v, sizeof v);
-#endif
-}
-INLINE void endStream() {
-#if LANES == 16
-  _mm_sfence();
-#endif
-}
-
 // A type of activations, that of transformed values and weights, and how products of these are added up: a sum takes
 // kGroup terms at once, which lie side by side.
 struct F32 {
@@ -121,7 +71,7 @@ struct F32 {
   using Element = float;
   using Operand = Vector;
   static constexpr int kGroup = 1;
-  static INLINE Operand operand(const Element *p) { return *reinterpret_cast<const Vector *>(p); }
+  static INLINE Operand operand(const Element *p) { return load(p); }
   static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
   static INLINE Vector group(const Vector *terms) { return terms[0]; }
@@ -315,16 +265,15 @@ class Row {
   Vector held[grouped && T::kGroup > 1 ? kPlaces : 1];
 };
 
-// Puts all places of a tile, w [row point][column point], of which those at infinity may be left out. `three` gives the
-// three factors of a complex value, `pairs` the values at (i, i) and (i, -i).
-template <class R, int HIGH, int WIDE, class Pairs, class Three>
-INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const Vector (*w)[kPoints], Pairs pairs,
-                    Three three) {
+// Puts all places of a tile, w [row point][column point], of which those at infinity may be left out. With weights
+// u (re, im - re, re + im) and f these factors of x, a complex product is f0 u0 - f2 u2 + i (f0 u0 + f1 u1); errors e are
+// multiplied by the same factors the other way round, which gives the gradients of u0, u1 and -u2.
+template <int HIGH, int WIDE, bool errors, class R>
+INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const Vector (*w)[kPoints]) {
   auto put3 = [&](int p, Vector re, Vector im) __attribute__((always_inline)) {
-    Vector f[3];
-    three(re, im, f);
-#pragma GCC unroll 3
-    for (int q = 0; q < 3; q++) row.put(p + q, k, f[q]);
+    row.put(p, k, re + im);
+    row.put(p + 1, k, errors ? im : re);
+    row.put(p + 2, k, errors ? re : im);
   };
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) {
@@ -339,10 +288,9 @@ INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const 
     for (int j = 0; j < 3; j++) put3(complexRows(j), w[kRe][j], w[kIm][j]);
     if (infiniteColumn) put3(complexRows(kInfinity), w[kRe][kInfinity], w[kIm][kInfinity]);
     if constexpr (WIDE == 4) {
-      Vector same[2], opposite[2];
-      pairs(w[kRe][kRe], w[kRe][kIm], w[kIm][kRe], w[kIm][kIm], same, opposite);
-      put3(kSame, same[0], same[1]);
-      put3(kOpposite, opposite[0], opposite[1]);
+      const Vector a = w[kRe][kRe], b = w[kRe][kIm], c = w[kIm][kRe], d = w[kIm][kIm];
+      put3(kSame, a - d, b + c);
+      put3(kOpposite, a + d, c - b);
     }
   }
 }
@@ -401,19 +349,7 @@ void transformSourceRow(const TileRow &r, const typename T::Activation *x, typen
     Vector w[kHigh][kPoints];
 #pragma GCC unroll 6
     for (int i = 0; i < kHigh; i++) sourcePoints<WIDE>(&v[0][i], kHigh, w[i]);
-    putTile<Row<T, grouped>, HIGH, WIDE>(
-        row, k, infiniteRow, !t.wide.lacksOne(k), w,
-        [](Vector a, Vector b, Vector c, Vector d, Vector *same, Vector *opposite) __attribute__((always_inline)) {
-          same[0] = a - d;
-          same[1] = b + c;
-          opposite[0] = a + d;
-          opposite[1] = c - b;
-        },
-        [](Vector re, Vector im, Vector *f) __attribute__((always_inline)) {
-          f[0] = re + im;
-          f[1] = re;
-          f[2] = im;
-        });
+    putTile<HIGH, WIDE, false>(row, k, infiniteRow, !t.wide.lacksOne(k), w);
 #pragma GCC unroll 6
     for (int i = 0; i < kHigh; i++) {
       v[0][i] = v[WIDE][i];
@@ -470,7 +406,7 @@ void product(const typename T::Element *a, int64_t aBlock, const typename T::Ele
 #pragma GCC unroll 32
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) *reinterpret_cast<Vector *>(c + v * cBlock + m * LANES) = sum[m][v];
+    for (int v = 0; v < NV; v++) store(c + v * cBlock + m * LANES, sum[m][v]);
 }
 
 // product() for 1 to kAccumulators / NV tiles.
@@ -763,19 +699,7 @@ Vector transformGradientRow(const TileRow &r, const typename T::Activation *e, t
     Vector w[kHigh][kPoints];
 #pragma GCC unroll 6
     for (int i = 0; i < kHigh; i++) gradientPoints<WIDE>(&v[0][i], kHigh, w[i]);
-    putTile<Row<T, true>, HIGH, WIDE>(
-        row, k, high == HIGH, wide == WIDE, w,
-        [](Vector a, Vector b, Vector c, Vector d, Vector *same, Vector *opposite) __attribute__((always_inline)) {
-          same[0] = a - d;
-          same[1] = b + c;
-          opposite[0] = a + d;
-          opposite[1] = c - b;
-        },
-        [](Vector re, Vector im, Vector *f) __attribute__((always_inline)) {
-          f[0] = re + im;
-          f[1] = im;
-          f[2] = re;
-        });
+    putTile<HIGH, WIDE, true>(row, k, high == HIGH, wide == WIDE, w);
   };
   int k = 0;
   for (; k < t.wide.fours; k++, line += 4 * channels) tile.template operator()<4>(k, line);
@@ -806,7 +730,7 @@ void outerProducts(const typename T::Element *e, const typename T::Element *x, i
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++)
-      sum[m][v] = add ? *reinterpret_cast<const Vector *>(c + m * cRow + v * LANES) : Vector{};
+      sum[m][v] = add ? load(c + m * cRow + v * LANES) : Vector{};
   for (int64_t k = 0; k < tiles; k += G) {
     typename T::Operand row[NV];
 #pragma GCC unroll 4
@@ -821,7 +745,7 @@ void outerProducts(const typename T::Element *e, const typename T::Element *x, i
 #pragma GCC unroll 16
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) *reinterpret_cast<Vector *>(c + m * cRow + v * LANES) = sum[m][v];
+    for (int v = 0; v < NV; v++) store(c + m * cRow + v * LANES, sum[m][v]);
 }
 
 // Gradients of one place, [out, in].
@@ -1075,22 +999,3 @@ constexpr JtreluConvolutions convolutions() {
 }
 
 }  // namespace
-
-#include "element_kernels.h"
-#include "orthogonal_kernels.h"
-
-extern const JtreluCpuKernels KERNELS;
-const JtreluCpuKernels KERNELS = {
-    INSTRUCTION_SET,
-    convolutions<F32>(),
-    convolutions<Bf16>(),
-#ifdef __AVX512BF16__
-    convolutions<RoundedBf16>(),
-#else
-    {},
-#endif
-    {orthogonal::reflectionBytes, orthogonal::panelBytes, orthogonal::draw, orthogonal::columns},
-    elements::parameterPasses(),
-    elements::activationPasses<float>(),
-    elements::activationPasses<uint16_t>(),
-};

@@ -1,4 +1,4 @@
 #define LANES 4
 #define INSTRUCTION_SET "128-bit vectors"
 #define KERNELS jtreluCpuVector128
-#include "winograd_kernels.h"
+#include "instruction_set.h"

@@ -1,4 +1,4 @@
 #define LANES 16
 #define INSTRUCTION_SET "AVX-512"
 #define KERNELS jtreluCpuAvx512
-#include "winograd_kernels.h"
+#include "instruction_set.h"

@@ -1,4 +1,4 @@
 #define LANES 8
 #define INSTRUCTION_SET "AVX2"
 #define KERNELS jtreluCpuAvx2
-#include "winograd_kernels.h"
+#include "instruction_set.h"

@@ -1,0 +1,22 @@
+// All kernels for one instruction set. Included once for each, with LANES (floats in a vector), INSTRUCTION_SET (its
+// name) and KERNELS (the table to define).
+#include "cpu_kernels.h"
+#include "element_kernels.h"
+#include "orthogonal_kernels.h"
+#include "winograd_kernels.h"
+
+extern const JtreluCpuKernels KERNELS;
+const JtreluCpuKernels KERNELS = {
+    INSTRUCTION_SET,
+    convolutions<F32>(),
+    convolutions<Bf16>(),
+#ifdef __AVX512BF16__
+    convolutions<RoundedBf16>(),
+#else
+    {},
+#endif
+    {orthogonal::reflectionBytes, orthogonal::panelBytes, orthogonal::draw, orthogonal::columns},
+    elements::parameterPasses(),
+    elements::activationPasses<float>(),
+    elements::activationPasses<uint16_t>(),
+};

@@ -1,0 +1,53 @@
+// Vectors of LANES floats, and how floats and bfloat16 are read and written by them.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if LANES >= 8
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE Vector repeat(float value) { return value - Vector{}; }
+INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
+INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
+
+// bfloat16: the upper half of a float, rounded to nearest, ties to even; a NaN stays one.
+INLINE Vector load(const uint16_t *p) {
+  Halves bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return Vector(__builtin_convertvector(bits, Words) << 16);
+}
+INLINE void store(uint16_t *p, Vector v) {
+#ifdef __AVX512BF16__
+  const Halves halves = Halves(_mm512_cvtneps_pbh(__m512(v)));
+#else
+  const Words bits = Words(v);
+  const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
+  const Halves halves = __builtin_convertvector((v == v ? nearest : bits | 0x400000) >> 16, Halves);
+#endif
+  std::memcpy(p, &halves, sizeof halves);
+}
+
+// Past the caches where that is possible for whole lines; finished by endStream().
+INLINE void stream(void *p, Vector v) {
+#if LANES == 16
+  _mm512_stream_ps(static_cast<float *>(p), __m512(v));
+#else
+  std::memcpy(p, &v, sizeof v);
+#endif
+}
+INLINE void endStream() {
+#if LANES == 16
+  _mm_sfence();
+#endif
+}
+
+}  // namespace
