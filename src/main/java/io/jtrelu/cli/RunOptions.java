@@ -95,6 +95,15 @@ final class RunOptions {
   int batch = 64;
 
   @Option(
+      names = "--micro-batch",
+      paramLabel = "N",
+      defaultValue = "0",
+      description =
+          "Images that a core takes through the network at a time, a divisor of the batch (chosen so"
+              + " that eight cores find work). More are faster on few cores, and round otherwise.")
+  int microBatch;
+
+  @Option(
       names = "--accumulate",
       paramLabel = "N",
       defaultValue = "1",
@@ -211,6 +220,7 @@ final class RunOptions {
           epochs,
           batch,
           accumulate,
+          microBatch,
           optimizer,
           learningRate,
           warmup,

@@ -51,7 +51,10 @@ public final class BatchExecutor implements AutoCloseable {
    */
   private static final int BYTES_PER_WEIGHT_BYTE = 4;
 
-  /** A micro-batch leaves at least this many, for lanes to share. */
+  /**
+   * A micro-batch leaves at least this many, for lanes to share; where only the weights ask for a
+   * larger one, as many as there are parts.
+   */
   private static final int LEAST_MICRO_BATCHES = 4;
 
   /**
@@ -194,10 +197,12 @@ public final class BatchExecutor implements AutoCloseable {
                 .average()
                 .orElse(0)
             * type.bytes();
-    double most = Math.max(LAYER_BYTES, BYTES_PER_WEIGHT_BYTE * weights);
     int best = 1;
-    for (int size = 2; size * bytes <= most && batch / size >= LEAST_MICRO_BATCHES; size++) {
-      if (batch % size == 0) {
+    for (int size = 2; batch / size >= LEAST_MICRO_BATCHES; size++) {
+      boolean cached = size * bytes <= LAYER_BYTES;
+      boolean amortizes =
+          size * bytes <= BYTES_PER_WEIGHT_BYTE * weights && batch / size >= MAX_PARTS;
+      if (batch % size == 0 && (cached || amortizes)) {
         best = size;
       }
     }

@@ -30,6 +30,7 @@ final class LaneSteps implements Steps {
       Network network,
       Backend backend,
       int batch,
+      int microBatch,
       int accumulate,
       Program.Options options,
       Parameters parameters,
@@ -45,7 +46,9 @@ final class LaneSteps implements Steps {
             network,
             backend,
             batch,
-            BatchExecutor.microBatch(network, backend, options.type(), batch),
+            microBatch > 0
+                ? microBatch
+                : BatchExecutor.microBatch(network, backend, options.type(), batch),
             options);
   }
 

@@ -184,12 +184,20 @@ public final class Trainer implements AutoCloseable {
   private Steps openSteps(TrainingConfig config) {
     Program.Options options = model.options(true);
     int batch = config.batch();
+    int micro = config.microBatch();
     int accumulate = config.accumulate();
-    return backend.device().equals(Device.CPU)
-        ? new LaneSteps(
-            network, backend, batch, accumulate, options, parameters, gradients, optimizer)
-        : new RecordedSteps(
-            network, backend, batch, accumulate, options, parameters, gradients, optimizer);
+    if (backend.device().equals(Device.CPU)) {
+      return new LaneSteps(
+          network, backend, batch, micro, accumulate, options, parameters, gradients, optimizer);
+    }
+    if (micro != 0 && micro != batch) {
+      throw new IllegalArgumentException(
+          "micro-batches are for a CPU's cores, "
+              + backend.device()
+              + " takes whole batches; leave --micro-batch out");
+    }
+    return new RecordedSteps(
+        network, backend, batch, accumulate, options, parameters, gradients, optimizer);
   }
 
   /** Whole steps in the training data; refuses a batch that is larger than it. */

@@ -18,6 +18,8 @@ import io.jtrelu.tensor.DataType;
  * @param epochs passes over the training data
  * @param batch images per pass through the network
  * @param accumulate passes whose gradients are added up for one step
+ * @param microBatch images that a core takes through the network at a time, which sets the order of
+ *     sums; 0 for {@link io.jtrelu.nn.BatchExecutor#microBatch}
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine
@@ -40,6 +42,7 @@ public record TrainingConfig(
     @JsonProperty(required = true) int epochs,
     @JsonProperty(required = true) int batch,
     @JsonProperty(required = true) int accumulate,
+    @JsonProperty int microBatch,
     @JsonProperty(required = true) Optimizer.Kind optimizer,
     @JsonProperty(required = true) double learningRate,
     @JsonProperty(required = true) double warmup,
@@ -58,6 +61,11 @@ public record TrainingConfig(
     require(epochs >= 1, "epochs", epochs, "1 or more");
     require(batch >= 1, "batch", batch, "1 or more");
     require(accumulate >= 1, "accumulate", accumulate, "1 or more");
+    require(
+        microBatch == 0 || (microBatch > 0 && batch % microBatch == 0),
+        "micro-batch",
+        microBatch,
+        "a divisor of the batch of " + batch + ", or 0 for one that is chosen");
     require(learningRate > 0 && learningRate < 1e6, "learning rate", learningRate, "positive");
     require(warmup >= 0 && warmup < 1, "warm-up", warmup, "a share of the steps in [0, 1)");
     require(momentum >= 0 && momentum < 1, "momentum", momentum, "in [0, 1)");

@@ -163,6 +163,8 @@ class RunCommandsTest {
     assertEquals(2, train("--out", out.toString(), "--activation", "tahn"));
     assertEquals(2, train("--out", out.toString(), "--shortcut-weight", "0.5"));
     assertEquals(2, train("--out", out.toString(), "--momentum", "1.5"));
+    assertEquals(2, train("--out", out.toString(), "--micro-batch", "3"));
+    assertTrue(notes.toString().contains("a divisor of the batch of 4"), notes.toString());
     assertEquals(2, train("--out", out.toString(), "--device", "gpu"));
     assertFalse(Files.exists(out));
   }

@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.WithLanes;
 import io.jtrelu.backend.Write;
 import io.jtrelu.backend.reference.ReferenceProvider;
@@ -26,6 +27,7 @@ import java.util.SplittableRandom;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 class ProgramTest {
@@ -376,6 +378,16 @@ class ProgramTest {
       }
       assertNotEquals(0, norm);
       assertArrayEquals(expected, actual, (float) (1e-5 * Math.sqrt(norm)));
+    }
+  }
+
+  /** 18.8 KB an image and layer, 92 KB of weights a layer. */
+  @ParameterizedTest
+  @CsvSource({"1, 1", "16, 4", "32, 8", "60, 10", "64, 8", "100, 10", "128, 16", "256, 16"})
+  void microBatchesLeaveWorkForLanes(int batch, int expected) {
+    Network network = Networks.build(Networks.Options.of("plain50"), new Extent(28, 28, 2), 10);
+    try (Backend cpu = Backends.open("cpu")) {
+      assertEquals(expected, BatchExecutor.microBatch(network, cpu, DataType.F32, batch));
     }
   }
 

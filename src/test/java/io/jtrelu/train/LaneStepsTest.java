@@ -62,6 +62,7 @@ class LaneStepsTest {
         1,
         BATCH,
         1,
+        0,
         optimizer,
         RATE,
         0,
@@ -91,7 +92,9 @@ class LaneStepsTest {
       optimizer = own(new Optimizer(network, backend, config(kind)));
       Program.Options options = new Program.Options(DataType.F32, 0.1f, true, 5);
       steps =
-          own(new LaneSteps(network, backend, BATCH, 1, options, parameters, gradients, optimizer));
+          own(
+              new LaneSteps(
+                  network, backend, BATCH, 0, 1, options, parameters, gradients, optimizer));
       Initializer.delta(9).fill(backend, parameters);
       steps.load();
     }

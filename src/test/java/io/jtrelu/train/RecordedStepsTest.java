@@ -61,6 +61,7 @@ class RecordedStepsTest {
         1,
         6,
         1,
+        0,
         optimizer,
         0.05,
         0,
@@ -96,7 +97,7 @@ class RecordedStepsTest {
                   ? new RecordedSteps(
                       network, backend, batch, 1, options, parameters, gradients, optimizer)
                   : new LaneSteps(
-                      network, backend, batch, 1, options, parameters, gradients, optimizer));
+                      network, backend, batch, 0, 1, options, parameters, gradients, optimizer));
       Initializer.delta(9).fill(backend, parameters);
       steps.load();
     }

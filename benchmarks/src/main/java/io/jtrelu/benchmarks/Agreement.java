@@ -48,7 +48,7 @@ public final class Agreement {
   public static Distances require(
       String name, Workload workload, Contender contender, boolean sixteenBits) {
     Contender.Gradients ours;
-    try (Contender library = new JtreluContender(workload, DataType.F32)) {
+    try (Contender library = new JtreluContender(workload, DataType.F32, 0)) {
       ours = library.gradients();
     }
     double bound = bound(workload, sixteenBits);
@@ -70,7 +70,7 @@ public final class Agreement {
   /** Compares the logits alone, as of a contender that cannot train; returns their distance. */
   public static double requireLogits(
       String name, Workload workload, Contender contender, boolean sixteenBits) {
-    try (Contender library = new JtreluContender(workload, DataType.F32)) {
+    try (Contender library = new JtreluContender(workload, DataType.F32, 0)) {
       int classes = workload.network().classes();
       float[] logits = centred(library.forward(), classes);
       double distance = distance(logits, centred(contender.forward(), classes), 0, logits.length);

@@ -16,8 +16,8 @@ public final class Contenders {
    * Opens one.
    *
    * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code jtrelu-winograd-bf16}, {@code
-   *     djl-nchw-plain}, {@code djl-nhwc-folded} and so on, {@code onednn}, {@code onnxruntime},
-   *     {@code nd4j-layers}, {@code nd4j-samediff}
+   *     jtrelu-micro-16}, {@code djl-nchw-plain}, {@code djl-nhwc-folded} and so on, {@code
+   *     onednn}, {@code onnxruntime}, {@code nd4j-layers}, {@code nd4j-samediff}
    */
   public static Contender open(String name, Workload workload) {
     String[] parts = name.toUpperCase(Locale.ROOT).split("-");
@@ -27,7 +27,9 @@ public final class Contenders {
           System.setProperty("jtrelu.cpu.bf16-winograd", "true"); // read when a backend opens
         }
         yield new JtreluContender(
-            workload, parts.length > 1 ? DataType.valueOf(parts[parts.length - 1]) : DataType.F32);
+            workload,
+            name.endsWith("bf16") ? DataType.BF16 : DataType.F32,
+            name.startsWith("jtrelu-micro-") ? Integer.parseInt(parts[2]) : 0);
       }
       case "DJL" ->
           new DjlContender(

@@ -37,8 +37,12 @@ public final class JtreluContender implements Contender {
   private final Tensor labels;
   private long steps;
 
-  /** Compiles the workload for training in a storage type. */
-  public JtreluContender(Workload workload, DataType type) {
+  /**
+   * Compiles the workload for training in a storage type.
+   *
+   * @param microBatch 0 for the one that the library chooses
+   */
+  public JtreluContender(Workload workload, DataType type, int microBatch) {
     this.workload = workload;
     backend = own(Backends.open("cpu"));
     int batch = workload.batch();
@@ -57,7 +61,10 @@ public final class JtreluContender implements Contender {
     for (int i = 0; i < batch; i++) {
       labels.put(i, workload.labels()[i]);
     }
-    int micro = BatchExecutor.microBatch(workload.network(), backend, type, batch);
+    int micro =
+        microBatch > 0
+            ? microBatch
+            : BatchExecutor.microBatch(workload.network(), backend, type, batch);
     training =
         own(new BatchExecutor(workload.network(), backend, batch, micro, options(type, true)));
     training.load(parameters);
@@ -92,6 +99,7 @@ public final class JtreluContender implements Contender {
         1,
         workload.batch(),
         1,
+        0,
         Optimizer.Kind.SGD,
         Workload.LEARNING_RATE,
         0,

@@ -91,7 +91,8 @@ final class Plan {
   private void quick() {
     sgemm(3, 0.5);
     List<String> first = new ArrayList<>(all(DJL));
-    first.add(1, "onednn");
+    first.add(1, "jtrelu-micro-16");
+    first.add(2, "onednn");
     network("training step", "TrainingStep.step", 3, "plain50", 64, 4, 1, first);
     network("training step", "TrainingStep.step", 3, "chain:20:32", 32, 3, 1, all(DJL_SHORT));
     network("training step", "TrainingStep.step", 3, "chain:20:128", 8, 3, 1, all(DJL_SHORT));

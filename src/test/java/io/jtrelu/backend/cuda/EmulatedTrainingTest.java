@@ -97,6 +97,7 @@ class EmulatedTrainingTest {
         50,
         batch,
         accumulate,
+        0,
         optimizer,
         rate,
         0.02,
