@@ -27,7 +27,8 @@ struct JtreluConvolutions {
   /// With r the convolution of x:
   ///   forward, bias not null    y = phi(r + bias)
   ///   backward data             y = ((accumulate ? y : 0) + r) * phi'(gate), without phi' where gate is null
-  /// phi(v) = scale * (max(v, 0) + slope * min(v, 0)); phi' at 0 is that of negative values.
+  /// phi(v) = scale * (max(v, 0) + slope * min(v, 0)); phi' at 0 is that of negative values, and at a NaN.
+  /// A NaN stays one, and infinity times a slope of 0 becomes one.
   void (*convolve)(const JtreluWinograd *, const void *x, const void *packed, void *y, const float *bias,
                    const void *gate, float slope, float scale, int32_t accumulate, void *workspace);
   /// diff_weights [oc, 3, 3, ic] and diff_bias [oc] of x = src and e = diff_dst; sizes as in forward.

@@ -1,7 +1,7 @@
 // Passes over elements: sums of tensors, rectifiers, and what an optimiser does to parameters.
 //
 // Memory limits all of them, so each is one pass over it. A result's bits do not depend on where in a tensor it lies:
-// the elements that do not fill a vector are computed by the same code, on a copy.
+// the elements that do not fill a vector are computed by the same code, on a copy, or one by one where only sums are taken.
 #include "vectors.h"
 
 #include <cstring>
@@ -83,6 +83,7 @@ double sumOfSquares(int64_t n, const float *x) {
 }
 
 void sum(int64_t n, int32_t count, const float *const *parts, float *to) {
+  if (count == 0) return;
   constexpr int kVectors = 4;  // a block of sums is kept in registers
   constexpr int64_t kBlock = kVectors * LANES;
   int64_t i = 0;

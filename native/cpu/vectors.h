@@ -19,7 +19,8 @@ INLINE Vector repeat(float value) { return value - Vector{}; }
 INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
 INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
 
-// bfloat16: the upper half of a float, rounded to nearest, ties to even; a NaN stays one.
+// bfloat16: the upper half of a float, rounded to nearest, ties to even; a NaN stays one. AVX512_BF16's instruction
+// takes subnormal numbers for zero.
 INLINE Vector load(const uint16_t *p) {
   Halves bits;
   std::memcpy(&bits, p, sizeof bits);

@@ -153,7 +153,7 @@ struct Tiling {
   int64_t inStride;   // elements from one place to the next: transformed x
   int64_t outStride;  // and y or e
 
-  /// For units that read (and write) `share` bytes besides tiles: those should not dominate.
+  /// For units of at least `share` bytes: what they read and write besides tiles should not dominate.
   Tiling(const JtreluWinograd &sizes, int64_t share) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
     places = s.tile == 4 ? kPlaces : kRealPlaces;
     total = s.n * high.tiles();
@@ -580,7 +580,7 @@ void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, 
       for (int j = 0; j < WIDE; j++) {
         if (j == WIDE - 1 && !infiniteColumn) break;
         const int64_t to = at + i * below + j * channels;
-        finish<kind>(line[j], bias, e.gate + to, y + to, positive, negative, e.accumulate);
+        finish<kind>(line[j], bias, kind == Kind::kGate ? e.gate + to : nullptr, y + to, positive, negative, e.accumulate);
       }
     }
   };

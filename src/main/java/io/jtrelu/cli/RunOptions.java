@@ -99,8 +99,9 @@ final class RunOptions {
       paramLabel = "N",
       defaultValue = "0",
       description =
-          "Images that a core takes through the network at a time, a divisor of the batch (chosen so"
-              + " that eight cores find work). More are faster on few cores, and round otherwise.")
+          "Images that a CPU's core takes through the network at a time, a divisor of the batch"
+              + " (chosen so that four to eight cores find work). More are faster on few cores, and"
+              + " sums round otherwise. A GPU takes whole batches.")
   int microBatch;
 
   @Option(

@@ -513,8 +513,8 @@ public final class Program implements AutoCloseable {
               gradients.view(bias),
               w.write);
         });
-    // Added last, hence run first: it fetches its source ahead, which the weights' gradient reads
-    // too.
+    // Added last, hence run first: on a CPU its source is in the cache then for the gradient of the
+    // weights.
     if (needsGradient[source]) {
       backward.add(
           w ->

@@ -190,12 +190,6 @@ public final class Trainer implements AutoCloseable {
       return new LaneSteps(
           network, backend, batch, micro, accumulate, options, parameters, gradients, optimizer);
     }
-    if (micro != 0 && micro != batch) {
-      throw new IllegalArgumentException(
-          "micro-batches are for a CPU's cores, "
-              + backend.device()
-              + " takes whole batches; leave --micro-batch out");
-    }
     return new RecordedSteps(
         network, backend, batch, accumulate, options, parameters, gradients, optimizer);
   }

@@ -19,7 +19,8 @@ import io.jtrelu.tensor.DataType;
  * @param batch images per pass through the network
  * @param accumulate passes whose gradients are added up for one step
  * @param microBatch images that a core takes through the network at a time, which sets the order of
- *     sums; 0 for {@link io.jtrelu.nn.BatchExecutor#microBatch}
+ *     sums; 0 for {@link io.jtrelu.nn.BatchExecutor#microBatch}. A GPU takes whole batches whatever
+ *     it says, so that a run can go on there
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine

@@ -31,8 +31,8 @@ final class CpuKernels implements AutoCloseable {
   private static final int VERSION = 5;
 
   /**
-   * Fields of the table: the instruction set's name, five functions for convolutions in F32 and
-   * five in BF16, four for orthogonal matrices, four for parameters, four for activations in F32
+   * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
+   * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for activations in F32
    * and four in BF16.
    */
   private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(32, ADDRESS);

@@ -59,9 +59,9 @@ public final class OneDnnProvider implements BackendProvider {
 
   private static String describeKernels() {
     try (CpuKernels kernels = CpuKernels.load(0)) {
-      return "Winograd kernels for " + kernels.instructionSet();
+      return "own kernels for " + kernels.instructionSet();
     } catch (IOException | UnsupportedException failure) {
-      return "no Winograd kernels: " + failure.getMessage();
+      return "no kernels of its own: " + failure.getMessage();
     }
   }
 
