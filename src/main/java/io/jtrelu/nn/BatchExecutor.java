@@ -176,8 +176,8 @@ public final class BatchExecutor implements AutoCloseable {
   /**
    * The micro-batch for a batch: the whole batch where the backend takes it so; else the largest
    * divisor for which a layer's activations stay in cache (on average) and four micro-batches
-   * remain, or are few against its weights and eight remain. It depends on network, type and batch alone, so that results do not depend on the
-   * machine's cores.
+   * remain, or are few against its weights and eight remain. It depends on network, type and batch
+   * alone, so that results do not depend on the machine's cores.
    */
   public static int microBatch(Network network, Backend backend, DataType type, int batch) {
     if (backend.takesWholeBatches()) {

@@ -32,8 +32,8 @@ final class CpuKernels implements AutoCloseable {
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
-   * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for activations in F32
-   * and four in BF16.
+   * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
+   * activations in F32 and four in BF16.
    */
   private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(32, ADDRESS);
 
