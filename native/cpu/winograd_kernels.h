@@ -33,7 +33,8 @@
 
 namespace {
 
-constexpr int64_t kUnitBytes = 768 * 1024;  // of a second-level cache of 1 MiB or more
+// Transformed values of a unit, of a second-level cache of 1 MiB: there is also room for what units read and write.
+constexpr int64_t kConvolutionBytes = 384 * 1024, kGradientBytes = 768 * 1024;
 
 // Values of a tile along one axis, as in the table above.
 enum Point { kZero, kOne, kMinusOne, kInfinity, kRe, kIm, kPoints };
@@ -153,12 +154,12 @@ struct Tiling {
   int64_t inStride;   // elements from one place to the next: transformed x
   int64_t outStride;  // and y or e
 
-  /// For units of at least `share` bytes: what they read and write besides tiles should not dominate.
-  Tiling(const JtreluWinograd &sizes, int64_t share) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
+  /// For units of about `unitBytes`.
+  Tiling(const JtreluWinograd &sizes, int64_t unitBytes) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
     places = s.tile == 4 ? kPlaces : kRealPlaces;
     total = s.n * high.tiles();
     const int64_t bytes = int64_t(places) * (s.in + s.out) * sizeof(float);
-    const int64_t tiles = std::max(kUnitBytes, share) / bytes;
+    const int64_t tiles = unitBytes / bytes;
     const int64_t most = std::clamp<int64_t>(tiles / wide.tiles(), 1, std::max(total, 1));
     const int64_t units = (total + most - 1) / most;
     rows = units == 0 ? 1 : int((total + units - 1) / units);  // equal shares
@@ -171,8 +172,9 @@ struct Tiling {
 int64_t weightBytes(const JtreluWinograd &s) {
   return int64_t(s.tile == 4 ? kPlaces : kRealPlaces) * s.in * s.out * sizeof(float);
 }
-Tiling convolutionTiling(const JtreluWinograd &sizes) { return {sizes, weightBytes(sizes) / 2}; }
-Tiling gradientTiling(const JtreluWinograd &sizes) { return {sizes, 2 * weightBytes(sizes)}; }
+// Weights, and planes of their gradients, pass by once for each unit and should not dominate.
+Tiling convolutionTiling(const JtreluWinograd &sizes) { return {sizes, std::max(kConvolutionBytes, weightBytes(sizes))}; }
+Tiling gradientTiling(const JtreluWinograd &sizes) { return {sizes, std::max(kGradientBytes, 2 * weightBytes(sizes))}; }
 
 // A unit: rows [first, last) of tiles. In groups of tiles, all rows are filled up with zeros to whole groups.
 struct Unit {
@@ -378,11 +380,15 @@ void transformSource(const Unit &u, const typename T::Activation *x, typename T:
   }
 }
 
-// c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group].
+constexpr int kLine = 64;  // bytes
+
+// c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group]. Fetches as
+// much as b from `next` into the second-level cache, unless that is null.
 template <class T, int MR, int NV>
 void product(const typename T::Element *a, int64_t aBlock, const typename T::Element *b, float *c, int64_t cBlock,
-             int blocks) {
+             int blocks, const typename T::Element *next) {
   constexpr int G = T::kGroup;
+  constexpr int kRow = NV * G * LANES;
   Vector sum[MR][NV];
 #pragma GCC unroll 32
   for (int m = 0; m < MR; m++)
@@ -399,7 +405,12 @@ void product(const typename T::Element *a, int64_t aBlock, const typename T::Ele
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sum[m][v] = T::multiplyAdd(sum[m][v], s, row[v]);
       }
-      b += NV * G * LANES;
+      b += kRow;
+      if (next != nullptr) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kRow; i += kLine / int(sizeof *next)) __builtin_prefetch(next + i, 0, 2);
+        next += kRow;
+      }
     }
     a += aBlock;
   }
@@ -434,7 +445,6 @@ class Ahead {
   }
 
  private:
-  static constexpr int kLine = 64;
   const char *gate;
   char *y;
   int64_t left, share;
@@ -444,37 +454,42 @@ class Ahead {
 constexpr int mostTiles(int vectors) { return kAccumulators / vectors; }
 constexpr int64_t productCalls(int64_t tiles, int vectors) { return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors); }
 
-// c = a b of one place for all tiles and channels of y.
+// c = a b of one place for all tiles and channels of y. b comes from beyond the second-level cache, where it waits for
+// its turn in the third level or in memory: each panel is fetched during the last product of the one before. `next` is the
+// place's after this one.
 template <class T, int NV>
-void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
+void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, const typename T::Element *next,
+                float *c, int64_t tiles, int in, int out) {
   static constexpr auto table = products<T, NV>(std::make_integer_sequence<int, mostTiles(NV)>());
   const int64_t parts = productCalls(tiles, NV);
-  for (int n = 0; n < out; n += NV * LANES) {
+  const int64_t panel = int64_t(in) * NV * LANES;
+  for (int n = 0; n < out; n += NV * LANES, b += panel) {
+    const typename T::Element *following = n + NV * LANES < out ? b + panel : next;
     int64_t done = 0;
     for (int64_t part = 0; part < parts; part++) {
       ahead.next();
       const int64_t upTo = tiles * (part + 1) / parts;  // even shares
       table[upTo - done - 1](a + done * LANES, tiles * LANES, b, c + (n / LANES * tiles + done) * LANES, tiles * LANES,
-                             in / LANES);
+                             in / LANES, part == parts - 1 ? following : nullptr);
       done = upTo;
     }
-    b += int64_t(in) * NV * LANES;
   }
 }
 
 template <class T>
-void multiply(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, float *c, int64_t tiles, int in, int out) {
+void multiply(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, const typename T::Element *next,
+              float *c, int64_t tiles, int in, int out) {
   if (tiles == 0) return;
   switch (widest(out / LANES)) {
 #if LANES != 8
-    case 4: return multiplyBy<T, 4>(ahead, a, b, c, tiles, in, out);
+    case 4: return multiplyBy<T, 4>(ahead, a, b, next, c, tiles, in, out);
 #endif
 #if LANES == 16
-    case 3: return multiplyBy<T, 3>(ahead, a, b, c, tiles, in, out);
+    case 3: return multiplyBy<T, 3>(ahead, a, b, next, c, tiles, in, out);
 #endif
 #if LANES >= 8
-    case 2: return multiplyBy<T, 2>(ahead, a, b, c, tiles, in, out);
-    default: return multiplyBy<T, 1>(ahead, a, b, c, tiles, in, out);
+    case 2: return multiplyBy<T, 2>(ahead, a, b, next, c, tiles, in, out);
+    default: return multiplyBy<T, 1>(ahead, a, b, next, c, tiles, in, out);
 #endif
   }
 }
@@ -630,13 +645,15 @@ void convolve(const JtreluWinograd *sizes, const void *x, const void *packed, vo
   const Epilogue<E> e{bias, static_cast<const E *>(gate), slope, scale, accumulate != 0};
   float *out = static_cast<float *>(workspace);
   Element *in = reinterpret_cast<Element *>(out + t.places * t.outStride);
+  const Element *weights = static_cast<const Element *>(packed);
+  const int64_t stride = placeStride(int64_t(t.s.in) * t.s.out);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, 1);
     transformSource<T, false>(u, static_cast<const E *>(x), in);
     Ahead ahead = aheadOf(u, e, static_cast<E *>(y));
     for (int p = 0; p < t.places; p++) {
-      multiply<T>(ahead, in + p * t.inStride, static_cast<const Element *>(packed) + p * placeStride(int64_t(t.s.in) * t.s.out),
-                  out + p * t.outStride, u.tiles(p), t.s.in, t.s.out);
+      const Element *next = p + 1 < t.places ? weights + (p + 1) * stride : nullptr;
+      multiply<T>(ahead, in + p * t.inStride, weights + p * stride, next, out + p * t.outStride, u.tiles(p), t.s.in, t.s.out);
     }
     if (bias != nullptr) {
       transformResult<Kind::kBias>(u, out, static_cast<E *>(y), e);
@@ -838,6 +855,7 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
 #pragma GCC unroll 9
       for (int k = 0; k < 9; k++) {
         float *to = diffWeights + (int64_t(m) * 9 + k) * in + n;
+        __builtin_prefetch(to + 9 * in, 1);  // the next row: all of them are out of the caches
         store(to, add ? load(to) + g[k / 3][k % 3] : g[k / 3][k % 3]);
       }
     }
