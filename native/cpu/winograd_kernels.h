@@ -426,8 +426,9 @@ constexpr auto products(std::integer_sequence<int, M...>) {
   return std::array{product<T, M + 1, NV>...};
 }
 
-// Memory of y that the transform of results will touch, fetched into the second-level cache while products run: it is
-// long out of it, or never was in it, and waiting for it costs a tenth of a pass.
+// Memory of y that the transform of results will touch, fetched while products run: it is long out of the caches, or
+// never was in them, and waiting for it costs a tenth of a pass. Asking for the first level, which it soon overflows, is
+// faster than asking for the second by another twentieth.
 class Ahead {
  public:
   /// To be spread over so many calls of next().
@@ -436,10 +437,10 @@ class Ahead {
 
   INLINE void next() {
     for (int64_t lines = std::min(share, left); lines > 0; lines--, left--) {
-      __builtin_prefetch(y, 1, 2);
+      __builtin_prefetch(y, 1, 3);
       y += kLine;
       if (gate == nullptr) continue;
-      __builtin_prefetch(gate, 0, 2);
+      __builtin_prefetch(gate, 0, 3);
       gate += kLine;
     }
   }
@@ -812,9 +813,11 @@ INLINE void kernelOf(const Vector *q, int from, Vector *g, int to) {
   }
 }
 
-// G^T planes G, for all kernels.
+// G^T planes G, for all kernels. Nobody reads them soon, and parts of a batch have each their own: what is not added to
+// goes past the caches.
 template <bool fours>
 void transformPlanes(const float *planes, int64_t stride, int in, int out, float *diffWeights, bool add) {
+  const bool past = !add && reinterpret_cast<uintptr_t>(diffWeights) % kLine == 0;
   constexpr int kAxis = fours ? kPoints : 4;
   for (int m = 0; m < out; m++) {
     for (int n = 0; n < in; n += LANES) {
@@ -855,11 +858,17 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
 #pragma GCC unroll 9
       for (int k = 0; k < 9; k++) {
         float *to = diffWeights + (int64_t(m) * 9 + k) * in + n;
-        __builtin_prefetch(to + 9 * in, 1);  // the next row: all of them are out of the caches
-        store(to, add ? load(to) + g[k / 3][k % 3] : g[k / 3][k % 3]);
+        const Vector value = g[k / 3][k % 3];
+        if (past) {
+          stream(to, value);
+        } else {
+          __builtin_prefetch(to + 9 * in, 1);  // the next row: all of them are out of the caches
+          store(to, add ? load(to) + value : value);
+        }
       }
     }
   }
+  endStream();
 }
 
 template <class T>
