@@ -75,6 +75,7 @@ struct F32 {
   static INLINE Operand operand(const Element *p) { return load(p); }
   static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
+  using Held = Vector;
   static INLINE Vector group(const Vector *terms) { return terms[0]; }
 };
 
@@ -99,13 +100,17 @@ struct RoundedBf16 {
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) {
     return Vector(_mm512_dpbf16_ps(__m512(sum), a, b));
   }
-  static INLINE Vector group(const Vector *terms) {
+  /// The first of two terms, rounded, until the second is there.
+  using Held = __m256i;
+  static INLINE Held hold(Vector first) { return Held(_mm512_cvtneps_pbh(__m512(first))); }
+  static INLINE Vector pair(Held first, Vector second) {
     typedef uint16_t Pairs __attribute__((vector_size(4 * LANES)));
-    constexpr Pairs kInterleaved = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i halves = __m512i(_mm512_cvtne2ps_pbh(__m512(terms[1]), __m512(terms[0])));
-    return Vector(_mm512_permutexvar_epi16(__m512i(kInterleaved), halves));
+    constexpr Pairs kInterleaved = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                    8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    return Vector(_mm512_permutex2var_epi16(_mm512_castsi256_si512(first), __m512i(kInterleaved),
+                                            _mm512_castsi256_si512(hold(second))));
   }
+  static INLINE Vector group(const Vector *terms) { return pair(hold(terms[0]), terms[1]); }
 };
 #endif
 
@@ -242,10 +247,9 @@ class Row {
     if constexpr (!grouped || T::kGroup == 1) {
       store(places.at[p] + k * LANES, value);
     } else if (k % 2 == 0) {
-      held[p] = value;
+      held[p] = T::hold(value);
     } else {
-      const Vector both[2] = {held[p], value};
-      const Vector pairs = T::group(both);
+      const Vector pairs = T::pair(held[p], value);
       __builtin_memcpy(places.at[p] + (k - 1) * LANES, &pairs, sizeof pairs);
     }
   }
@@ -264,7 +268,7 @@ class Row {
  private:
   Places<E> places;
   const TileRow &row;
-  Vector held[grouped && T::kGroup > 1 ? kPlaces : 1];
+  typename T::Held held[grouped && T::kGroup > 1 ? kPlaces : 1];
 };
 
 // Puts all places of a tile, w [row point][column point], of which those at infinity may be left out. With weights
