@@ -8,11 +8,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.cuda.EmulatedSubject;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -72,6 +75,33 @@ class TrainerTest {
         7);
   }
 
+  /** Without dropout and augmentation. */
+  private static TrainingConfig withoutChance(int microBatch) {
+    TrainingConfig c = config(Optimizer.Kind.SGD, 0.02, 1);
+    return new TrainingConfig(
+        c.network(),
+        c.block(),
+        0,
+        c.shaping(),
+        c.data(),
+        0,
+        false,
+        4,
+        4,
+        1,
+        microBatch,
+        c.optimizer(),
+        0.02,
+        0.1,
+        0.9,
+        0,
+        1,
+        0.1,
+        0,
+        DataType.F32,
+        7);
+  }
+
   private static float[] parameters(Trainer trainer) {
     return trainer.parameters().arena().toFloatArray();
   }
@@ -122,36 +152,47 @@ class TrainerTest {
     }
   }
 
+  /** A micro-batch is for CPUs: a device that takes whole batches goes on without it. */
+  @Test
+  void runWithMicroBatchesGoesOnOnADeviceThatTakesWholeBatches() throws IOException {
+    Datasets data = data(60, 9);
+    Model model = Model.of(withoutChance(2), data);
+    float[] whole;
+    try (Backend backend = Backends.open("cpu");
+        Trainer trainer = Trainer.start(model, data, backend, null)) {
+      while (!trainer.finished()) {
+        trainer.step();
+      }
+      whole = parameters(trainer);
+    }
+    Path run = folder.resolve("run");
+    try (Backend backend = Backends.open("cpu");
+        Trainer trainer = Trainer.start(model, data, backend, run)) {
+      trainer.step();
+      trainer.save();
+    }
+    try (Backend backend = new EmulatedSubject().open();
+        Trainer trainer = Trainer.resume(Model.read(run), data, backend, run)) {
+      assertEquals(1, trainer.steps());
+      while (!trainer.finished()) {
+        trainer.step();
+      }
+      Tensor arena = trainer.parameters().arena();
+      try (Stream stream = backend.newStream();
+          Tensor host = Tensor.allocate(arena.shape(), arena.type(), arena.layout())) {
+        backend.copy(stream, arena, host);
+        stream.synchronize();
+        assertArrayEquals(whole, host.toFloatArray(), 1e-3f); // sums in another order
+      }
+    }
+  }
+
   @ParameterizedTest
   @ValueSource(strings = {"reference", "cpu"})
   void learnsToTellThreeBarsApart(String device) throws IOException {
     Datasets data = data(60, 30);
-    TrainingConfig c = config(Optimizer.Kind.SGD, 0.02, 1);
-    TrainingConfig plain =
-        new TrainingConfig(
-            c.network(),
-            c.block(),
-            0,
-            c.shaping(),
-            c.data(),
-            0,
-            false,
-            4,
-            4,
-            1,
-            0,
-            c.optimizer(),
-            0.02,
-            0.1,
-            0.9,
-            0,
-            1,
-            0.1,
-            0,
-            DataType.F32,
-            7);
     try (Backend backend = Backends.open(device);
-        Trainer trainer = Trainer.start(Model.of(plain, data), data, backend, null)) {
+        Trainer trainer = Trainer.start(Model.of(withoutChance(0), data), data, backend, null)) {
       while (!trainer.finished()) {
         trainer.step();
       }
