@@ -33,7 +33,8 @@
 
 namespace {
 
-// Transformed values of a unit, of a second-level cache of 1 MiB: there is also room for what units read and write.
+// Transformed values of a unit, counted as floats, of a second-level cache of 1 MiB: what they read and write needs room
+// too.
 constexpr int64_t kConvolutionBytes = 384 * 1024, kGradientBytes = 768 * 1024;
 
 // Values of a tile along one axis, as in the table above.
@@ -384,10 +385,10 @@ void transformSource(const Unit &u, const typename T::Activation *x, typename T:
   }
 }
 
-constexpr int kLine = 64;  // bytes
+constexpr int kLine = 64;  // bytes of a cache line
 
 // c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group]. Fetches as
-// much as b from `next` into the second-level cache, unless that is null.
+// much from `next` as it reads of b, into the second-level cache, unless that is null.
 template <class T, int MR, int NV>
 void product(const typename T::Element *a, int64_t aBlock, const typename T::Element *b, float *c, int64_t cBlock,
              int blocks, const typename T::Element *next) {
@@ -460,8 +461,8 @@ constexpr int mostTiles(int vectors) { return kAccumulators / vectors; }
 constexpr int64_t productCalls(int64_t tiles, int vectors) { return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors); }
 
 // c = a b of one place for all tiles and channels of y. b comes from beyond the second-level cache, where it waits for
-// its turn in the third level or in memory: each panel is fetched during the last product of the one before. `next` is the
-// place's after this one.
+// its turn in the third level or in memory: each panel is fetched during the last product of the one before. `next` is b of
+// the next place, or null.
 template <class T, int NV>
 void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, const typename T::Element *next,
                 float *c, int64_t tiles, int in, int out) {
@@ -817,11 +818,11 @@ INLINE void kernelOf(const Vector *q, int from, Vector *g, int to) {
   }
 }
 
-// G^T planes G, for all kernels. Nobody reads them soon, and parts of a batch have each their own: what is not added to
-// goes past the caches.
+// G^T planes G, for all kernels. The gradients of a network push each other out of the caches before they are read, so
+// what is not added to goes past them, where vectors are whole lines.
 template <bool fours>
 void transformPlanes(const float *planes, int64_t stride, int in, int out, float *diffWeights, bool add) {
-  const bool past = !add && reinterpret_cast<uintptr_t>(diffWeights) % kLine == 0;
+  const bool wholeLines = sizeof(Vector) == kLine && reinterpret_cast<uintptr_t>(diffWeights) % kLine == 0;
   constexpr int kAxis = fours ? kPoints : 4;
   for (int m = 0; m < out; m++) {
     for (int n = 0; n < in; n += LANES) {
@@ -862,12 +863,12 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
 #pragma GCC unroll 9
       for (int k = 0; k < 9; k++) {
         float *to = diffWeights + (int64_t(m) * 9 + k) * in + n;
-        const Vector value = g[k / 3][k % 3];
-        if (past) {
-          stream(to, value);
+        const Vector gradient = g[k / 3][k % 3];
+        if (!add && wholeLines) {
+          stream(to, gradient);
         } else {
           __builtin_prefetch(to + 9 * in, 1);  // the next row: all of them are out of the caches
-          store(to, add ? load(to) + value : value);
+          store(to, add ? load(to) + gradient : gradient);
         }
       }
     }

@@ -78,6 +78,13 @@ class OneDnnBackendTest {
     private final Tensor diffBias;
 
     Layer(Backend backend, Conv2d operation) {
+      this(backend, operation, 0);
+    }
+
+    /**
+     * @param offset floats before the gradients of the weights: 1 to have them unaligned
+     */
+    Layer(Backend backend, Conv2d operation, int offset) {
       this.backend = backend;
       this.operation = operation;
       Conv2dDescriptor d = operation.descriptor();
@@ -90,7 +97,10 @@ class OneDnnBackendTest {
       this.dst = tensor(random, d.dst(), type, Layout.NHWC);
       this.diffDst = tensor(random, d.dst(), type, Layout.NHWC);
       this.diffSrc = tensor(random, d.src(), type, Layout.NHWC);
-      this.diffWeights = tensor(random, d.weights(), DataType.F32, Layout.KRSC);
+      Shape gradients = Shape.of(Math.toIntExact(offset + d.weights().elements()));
+      this.diffWeights =
+          tensor(random, gradients, DataType.F32, Layout.ROW_MAJOR)
+              .slice(offset, d.weights(), Layout.KRSC);
       this.diffBias = tensor(random, d.bias(), DataType.F32, Layout.ROW_MAJOR);
     }
 
@@ -204,7 +214,7 @@ class OneDnnBackendTest {
   /**
    * oneDNN's direct convolution is the independent implementation; integers make both exact. Every
    * instruction set that this machine has, every width of register tiles, odd and even extents, all
-   * paddings, units that begin and end within an image.
+   * paddings, units that begin and end within an image, gradients of weights on cache lines or not.
    */
   @Test
   void winogradAgreesWithTheDirectMethod() throws IOException {
@@ -263,11 +273,13 @@ class OneDnnBackendTest {
             try (Layer direct =
                     new Layer(
                         backend,
-                        new OneDnnConv2d(backend.library(), d, type, exact, srcActivation));
+                        new OneDnnConv2d(backend.library(), d, type, exact, srcActivation),
+                        i % 2);
                 Layer winograd =
                     new Layer(
                         backend,
-                        new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile))) {
+                        new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile),
+                        i % 2)) {
               direct.run(stream, write);
               winograd.run(stream, write);
               for (int k = 0; k < 4; k++) {
