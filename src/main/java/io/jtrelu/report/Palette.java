@@ -7,10 +7,10 @@ package io.jtrelu.report;
  */
 final class Palette {
   private static final String[] LIGHT = {
-    "#0072b2", "#d55e00", "#008f68", "#aa3377", "#a67c00", "#5f6b7a"
+    "#0072b2", "#d55e00", "#008f68", "#aa3377", "#a67c00", "#5f6b7a", "#2b2f36", "#4a96cc"
   };
   private static final String[] DARK = {
-    "#5ab4f0", "#ff9557", "#35c99a", "#e58bc6", "#f0c04a", "#aab4c0"
+    "#5ab4f0", "#ff9557", "#35c99a", "#e58bc6", "#f0c04a", "#aab4c0", "#e8edf3", "#9ad4ff"
   };
 
   static final String INK = "#1c2430";
