@@ -76,7 +76,7 @@ struct F32 {
   static INLINE Operand operand(const Element *p) { return load(p); }
   static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
-  using Held = Vector;
+  using Held = Vector;  // groups of one wait for nothing
   static INLINE Vector group(const Vector *terms) { return terms[0]; }
 };
 
