@@ -1,0 +1,53 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import java.util.List;
+import java.util.ServiceLoader;
+import java.util.stream.Stream;
+
+/**
+ * A backend as the contract tests see it. To hold a new backend to the contract, implement this and
+ * name the class in {@code test/resources/META-INF/services/io.jtrelu.backend.Subject}.
+ */
+public interface Subject {
+  /** Name of the backend, the value of {@code -Djtrelu.backend}. */
+  String name();
+
+  /**
+   * Opens the backend; the caller closes it. Where it cannot be used here, aborts the test with the
+   * reason (JUnit's {@code Assumptions}).
+   */
+  Backend open();
+
+  /** Random convolutions in an ordinary run; other operations take a share of it. */
+  default int randomCases() {
+    return 300;
+  }
+
+  /** Multiply-adds of the largest convolution that is run; a slow device makes this smaller. */
+  default long largestConvolution() {
+    return 2_000_000;
+  }
+
+  /** Elements of the largest tensor of the elementwise operations. */
+  default int largestVector() {
+    return 70_000;
+  }
+
+  /**
+   * Whether the backend declines a convolution. It must then throw {@link UnsupportedException},
+   * and the case checks that instead.
+   */
+  default boolean declines(Conv2dDescriptor descriptor, DataType type) {
+    return false;
+  }
+
+  /** All backends, or those that {@code -Djtrelu.backend} names, with commas between. */
+  static Stream<Subject> all() {
+    String chosen = System.getProperty("jtrelu.backend", "");
+    List<String> names = List.of(chosen.split(","));
+    return ServiceLoader.load(Subject.class).stream()
+        .map(ServiceLoader.Provider::get)
+        .filter(subject -> chosen.isEmpty() || names.contains(subject.name()));
+  }
+}
