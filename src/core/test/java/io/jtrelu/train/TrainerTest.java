@@ -8,13 +8,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
-import io.jtrelu.backend.Stream;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.tensor.DataType;
-import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
