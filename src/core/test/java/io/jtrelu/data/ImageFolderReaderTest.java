@@ -237,7 +237,7 @@ class ImageFolderReaderTest {
     fails(DataException.Malformed.class, "2.png", "empty");
     byte[] png = encode(gray(40, 40, 3, 1, 4, 1, 5, 9, 2, 6), "png");
     Files.write(bad, Arrays.copyOf(png, png.length / 2));
-    fails(DataException.Malformed.class, "2.png", "decoded");
+    fails(DataException.Malformed.class, "2.png", "cut off");
   }
 
   /** A PNG whose header chunk says another size, with a right checksum. */
