@@ -1,5 +1,6 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;

@@ -1,5 +1,6 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.random.OrthogonalMatrix;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -7,19 +8,8 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 
 /**
- * A Haar-distributed (semi-)orthogonal matrix times a gain: G. W. Stewart, <i>The efficient
- * generation of random orthogonal matrices with an application to condition estimators</i>, SIAM J.
- * Numer. Anal. 17 (1980): a product of independent Householder reflections of Gaussian vectors.
- *
- * <p>With rows &gt;= cols the columns of dst / gain are orthonormal, otherwise its rows are. With m
- * = max(rows, cols), k = min(rows, cols), draw for j = 0 .. k-1 a Gaussian vector x_j of length m -
- * j: its element i is normal number i of the {@link Philox} stream (seed, sequence + j), normals
- * taken in pairs from consecutive words. With s_j = (x_j[0] &gt;= 0 ? 1 : -1), reflection H_j = I -
- * 2 v v^T / (v^T v) acts on coordinates j .. m-1 with v = x_j + s_j |x_j| e_0, so that H_j x_j =
- * -s_j |x_j| e_0. Then Q = H_0 H_1 ... H_{k-1} D E, with E the first k columns of the m x m
- * identity and D = diag(-s_0, .., -s_{k-1}, 1, .., 1); dst = gain * Q, or gain * Q^T where rows
- * &lt; cols. This Q is the orthogonal factor of the QR factorisation with positive diagonal of a
- * Gaussian matrix, hence Haar (Mezzadri, Notices AMS 54, 2007).
+ * A Haar-distributed (semi-)orthogonal matrix times a gain: the matrix that {@link
+ * OrthogonalMatrix#of} defines, dst = gain * Q, or gain * Q^T where rows &lt; cols.
  *
  * <p>Every backend yields the same matrix from the same seed, within rounding: max |Q^T Q - I|
  * &lt;= 6e-7 in F32.

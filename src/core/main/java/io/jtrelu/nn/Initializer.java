@@ -3,9 +3,10 @@ package io.jtrelu.nn;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Orthogonal;
-import io.jtrelu.backend.Philox;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.random.OrthogonalMatrix;
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
@@ -114,7 +115,7 @@ public record Initializer(long seed, boolean delta) {
     int groupIn = d.ic() / d.groups();
     int rows = d.oc() / d.groups();
     int cols = groupIn * taps;
-    float gain = (float) (scale * Math.max(Math.sqrt((double) rows / cols), 1));
+    float gain = (float) (scale * OrthogonalMatrix.scaleCorrection(rows, cols));
     Shape matrix = Shape.of(rows, cols);
     boolean direct = taps == d.kh() * d.kw();
     try (Orthogonal orthogonal = backend.orthogonal(rows, cols, gain)) {

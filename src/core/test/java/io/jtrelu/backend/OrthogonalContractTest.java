@@ -2,6 +2,7 @@ package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;

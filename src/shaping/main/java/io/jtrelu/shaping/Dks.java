@@ -31,13 +31,13 @@ public record Dks(double zeta, double qSlope) implements ShapingMethod {
   public Dks {
     if (!(zeta > 1 && zeta < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
-          "zeta, the target for the slope C'(1) of the network, must be above 1, as every nonlinear"
-              + " C map with C(0) = 0 has a slope above 1, but is "
+          "zeta, the target for the slope C'(1) of the network, must be finite and above 1, as every"
+              + " nonlinear C map with C(0) = 0 has a slope above 1, but is "
               + zeta);
     }
     if (!(qSlope > 0 && qSlope < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
-          "the target for the local Q'(1) must be positive and finite, but is " + qSlope);
+          "qSlope, the target for the local Q'(1), must be positive and finite, but is " + qSlope);
     }
   }
 

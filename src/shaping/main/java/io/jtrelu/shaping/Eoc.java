@@ -35,7 +35,7 @@ public record Eoc(double sigmaB2) implements ShapingMethod {
   public Eoc {
     if (!(sigmaB2 >= 0 && sigmaB2 < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
-          "sigma_b^2, the variance of the biases, must be finite and not negative, but is "
+          "sigmaB2, the variance of the biases, must be finite and not negative, but is "
               + sigmaB2);
     }
   }

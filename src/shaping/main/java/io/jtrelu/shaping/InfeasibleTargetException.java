@@ -27,7 +27,10 @@ public final class InfeasibleTargetException extends ShapingException {
     return attainable;
   }
 
-  /** For a plain chain, the least number of activations that reaches the target; else empty. */
+  /**
+   * For a plain chain, the least number of activations that reaches the target; empty for other
+   * networks, and where a million do not reach it.
+   */
   public OptionalInt leastDepth() {
     return leastDepth > 0 ? OptionalInt.of(leastDepth) : OptionalInt.empty();
   }

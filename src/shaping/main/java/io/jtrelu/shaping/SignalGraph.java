@@ -9,6 +9,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 import java.util.function.DoubleUnaryOperator;
 import org.jspecify.annotations.Nullable;
@@ -235,12 +236,20 @@ public final class SignalGraph {
       return add(new SignalNode(SignalNode.Kind.INPUT, NO_INPUTS, NO_WEIGHTS, ""));
     }
 
-    /** An affine layer, convolution, pooling: anything that keeps c. */
+    /**
+     * An affine layer, convolution, pooling: anything that keeps c.
+     *
+     * @throws IllegalArgumentException if there is no node src
+     */
     public int affine(int src) {
       return add(new SignalNode(SignalNode.Kind.AFFINE, inputs(src), NO_WEIGHTS, ""));
     }
 
-    /** An activation with the key {@link SignalGraph#DEFAULT_KEY}. */
+    /**
+     * An activation with the key {@link SignalGraph#DEFAULT_KEY}.
+     *
+     * @throws IllegalArgumentException if there is no node src
+     */
     public int activation(int src) {
       return activation(src, DEFAULT_KEY);
     }
@@ -250,8 +259,10 @@ public final class SignalGraph {
      *
      * @param src the node it is applied to
      * @param key which of the network's activation functions it is
+     * @throws IllegalArgumentException if there is no node src
      */
     public int activation(int src, String key) {
+      Objects.requireNonNull(key, "key");
       return add(new SignalNode(SignalNode.Kind.ACTIVATION, inputs(src), NO_WEIGHTS, key));
     }
 
@@ -260,7 +271,8 @@ public final class SignalGraph {
      *
      * @param weights one for each source, squares adding up to 1
      * @param srcs the nodes added up
-     * @throws IllegalArgumentException if the counts differ, or the squares do not add up to 1
+     * @throws IllegalArgumentException if the counts differ, a weight is not finite, or the squares
+     *     do not add up to 1, or there is no such node
      */
     public int sum(double[] weights, int... srcs) {
       if (weights.length != srcs.length || srcs.length == 0) {
@@ -272,8 +284,12 @@ public final class SignalGraph {
                 + " sources");
       }
       double total = 0;
-      for (double w : weights) {
-        total += w * w;
+      for (int i = 0; i < weights.length; i++) {
+        if (!Double.isFinite(weights[i])) {
+          throw new IllegalArgumentException(
+              "weights[" + i + "] of a sum must be finite, but is " + weights[i]);
+        }
+        total += weights[i] * weights[i];
       }
       if (!(Math.abs(total - 1) <= NORMALISATION_TOLERANCE)) {
         throw new IllegalArgumentException(
@@ -281,8 +297,9 @@ public final class SignalGraph {
                 + Arrays.toString(weights)
                 + " add up to "
                 + total
-                + "; divide every weight by "
-                + Math.sqrt(total));
+                + (total > 0 && total < Double.POSITIVE_INFINITY
+                    ? "; divide every weight by " + Math.sqrt(total)
+                    : ""));
       }
       double[] squared = new double[weights.length];
       for (int i = 0; i < squared.length; i++) {
@@ -295,8 +312,10 @@ public final class SignalGraph {
      * Names a node for {@link SignalGraph#regions()}.
      *
      * @return the node
+     * @throws IllegalArgumentException if there is no such node
      */
     public int label(int node, String label) {
+      Objects.requireNonNull(label, "label");
       inputs(node);
       labels.put(node, label);
       return node;
@@ -305,7 +324,8 @@ public final class SignalGraph {
     /**
      * The graph that ends at the given node.
      *
-     * @throws IllegalArgumentException if some other node is not used by any
+     * @throws IllegalArgumentException if there is no such node, another uses it, or some other
+     *     node is not used by any
      */
     public SignalGraph build(int output) {
       inputs(output);

@@ -31,6 +31,9 @@ public record Tat(double eta, double tau) implements ShapingMethod {
 
   private static final int MAX_EVALUATIONS = 200;
 
+  /** Depth up to which a chain that reaches the target is looked for. */
+  private static final int DEEPEST = 1_000_000;
+
   /**
    * @throws IllegalArgumentException if eta is not in (0, 1) or tau is not positive and finite
    */
@@ -176,7 +179,7 @@ public record Tat(double eta, double tau) implements ShapingMethod {
     String found =
         String.format(
             Locale.ROOT,
-            "TAT cannot reach M(0) = %.10g: with the negative slope at 0, the most that leaky_relu"
+            "TAT cannot reach M(0) = %s: with the negative slope at 0, the most that leaky_relu"
                 + " can bend, this network of %d activations has M(0) = %.10g. ",
             eta,
             graph.activations(),
@@ -189,8 +192,22 @@ public record Tat(double eta, double tau) implements ShapingMethod {
           0);
     }
     int depth = 0;
-    for (double e = 1; 1 - e < eta; depth++) {
+    double e = 1;
+    while (1 - e < eta && depth < DEEPEST) {
       e = TailoredRectifier.e(1 / Math.PI, e);
+      depth++;
+    }
+    if (1 - e < eta) {
+      return new InfeasibleTargetException(
+          found
+              + String.format(
+                  Locale.ROOT,
+                  "A plain chain of %d activations has M(0) = %.16g at most. Ask for less.",
+                  DEEPEST,
+                  1 - e),
+          eta,
+          attainable,
+          0);
     }
     return new InfeasibleTargetException(
         found + "A plain chain reaches it from " + depth + " activations on. Or ask for less.",

@@ -1,6 +1,7 @@
 package io.jtrelu.shaping;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -138,7 +139,13 @@ class SignalGraphTest {
     var e = assertThrows(IllegalArgumentException.class, () -> b.sum(new double[] {1, 1}, x, y));
     assertTrue(e.getMessage().contains("add up to 2.0"), e.getMessage());
     assertThrows(IllegalArgumentException.class, () -> b.sum(new double[] {1}, x, y));
-    assertThrows(IllegalArgumentException.class, () -> b.sum(new double[] {Double.NaN, 1}, x, y));
+    for (double bad : new double[] {Double.NaN, Double.POSITIVE_INFINITY}) {
+      e = assertThrows(IllegalArgumentException.class, () -> b.sum(new double[] {1, bad}, x, y));
+      assertTrue(e.getMessage().contains("weights[1]"), e.getMessage());
+      assertTrue(e.getMessage().contains("is " + bad), e.getMessage());
+    }
+    e = assertThrows(IllegalArgumentException.class, () -> b.sum(new double[] {0, 0}, x, y));
+    assertFalse(e.getMessage().contains("divide"), e.getMessage());
   }
 
   @Test

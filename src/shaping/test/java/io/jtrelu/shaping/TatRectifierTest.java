@@ -64,4 +64,54 @@ class TatRectifierTest {
     assertEquals(0.8879, e.attainable(), 5e-5);
     assertTrue(e.leastDepth().isEmpty());
   }
+
+  /** 1 - M(0) of n rectifiers falls as 9 pi^2 / (2 n^2). */
+  @Test
+  void aFarTargetNamesAFarDepth() {
+    var e =
+        assertThrows(
+            InfeasibleTargetException.class,
+            () -> Tat.eta(1 - 1e-9).solve(SignalGraph.chain(49), Activation.LEAKY_RELU));
+    double expected = 3 * Math.PI / Math.sqrt(2 * 1e-9);
+    assertEquals(expected, e.leastDepth().orElseThrow(), 1e-3 * expected);
+  }
+
+  /** Some 600 million activations would be needed; nobody waits for the count. */
+  @Test
+  void aTargetBeyondAnyChainNamesWhatCanBeReached() {
+    var e =
+        assertThrows(
+            InfeasibleTargetException.class,
+            () -> Tat.eta(0.9999999999999999).solve(SignalGraph.chain(49), Activation.LEAKY_RELU));
+    assertTrue(e.leastDepth().isEmpty());
+    assertEquals(0.98744, e.attainable(), 5e-5);
+    assertTrue(e.getMessage().contains("0.9999999999999999"), e.getMessage());
+    assertTrue(e.getMessage().contains("chain of 1000000 activations has M(0) = 0.99999999995"));
+  }
+
+  @Test
+  void argumentsOutOfRangeAreRefusedByName() {
+    double[] never = {
+      Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY, -1, -Double.MIN_VALUE
+    };
+    for (double x : never) {
+      refused("eta", () -> Tat.eta(x));
+      refused("tau", () -> Tat.tau(x));
+      refused("zeta", () -> new Dks(x));
+      refused("qSlope", () -> new Dks(1.5, x));
+      refused("sigmaB2", () -> new Eoc(x));
+      refused("negative slope", () -> new TailoredRectifier(x));
+    }
+    refused("eta", () -> Tat.eta(0));
+    refused("eta", () -> Tat.eta(1));
+    refused("tau", () -> Tat.tau(0));
+    refused("zeta", () -> new Dks(1));
+    refused("qSlope", () -> new Dks(1.5, 0));
+    refused("negative slope", () -> new TailoredRectifier(1 + 1e-15));
+  }
+
+  private static void refused(String name, Runnable call) {
+    String message = assertThrows(IllegalArgumentException.class, call::run).getMessage();
+    assertTrue(message.contains(name) && message.contains(" but is "), message);
+  }
 }

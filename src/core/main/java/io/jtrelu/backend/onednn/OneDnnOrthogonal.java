@@ -3,8 +3,8 @@ package io.jtrelu.backend.onednn;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
 
 import io.jtrelu.backend.Orthogonal;
-import io.jtrelu.backend.Philox;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.Arena;

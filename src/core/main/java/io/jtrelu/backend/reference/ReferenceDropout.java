@@ -1,9 +1,9 @@
 package io.jtrelu.backend.reference;
 
 import io.jtrelu.backend.Dropout;
-import io.jtrelu.backend.Philox;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;

@@ -1,4 +1,4 @@
-package io.jtrelu.backend;
+package io.jtrelu.random;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;

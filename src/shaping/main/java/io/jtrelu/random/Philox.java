@@ -1,4 +1,4 @@
-package io.jtrelu.backend;
+package io.jtrelu.random;
 
 /**
  * Philox4x32-10 (Salmon et al., <i>Parallel random numbers: as easy as 1, 2, 3</i>, SC 2011): a
