@@ -5,7 +5,6 @@ import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.BatchExecutor;
-import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
@@ -13,7 +12,6 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Optimizer;
-import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.TrainingConfig;
 import java.util.ArrayDeque;
 import java.util.Arrays;
@@ -88,28 +86,14 @@ public final class JtreluContender implements Contender {
 
   /** How a workload is trained. */
   static TrainingConfig config(Workload workload, DataType type) {
-    return new TrainingConfig(
-        workload.network().name(),
-        Networks.Block.V2,
-        0,
-        ShapingConfig.DEFAULT,
-        "none",
-        0,
-        false,
-        1,
-        workload.batch(),
-        1,
-        0,
-        Optimizer.Kind.SGD,
-        Workload.LEARNING_RATE,
-        0,
-        Workload.MOMENTUM,
-        0,
-        1,
-        Workload.LABEL_SMOOTHING,
-        0,
-        type,
-        1);
+    return TrainingConfig.builder()
+        .batch(workload.batch())
+        .learningRate(Workload.LEARNING_RATE)
+        .warmup(0)
+        .momentum(Workload.MOMENTUM)
+        .labelSmoothing(Workload.LABEL_SMOOTHING)
+        .type(type)
+        .build();
   }
 
   @Override

@@ -8,8 +8,8 @@ import io.jtrelu.data.Datasets;
 import io.jtrelu.train.AtomicFile;
 import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
-import io.jtrelu.train.Model;
 import io.jtrelu.train.NonFiniteException;
+import io.jtrelu.train.Run;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
 import java.io.IOException;
@@ -34,7 +34,7 @@ import picocli.CommandLine.ParentCommand;
     footer = {"", "Each method's run is in a folder of its own; report.html shows all of them."})
 final class CompareCommand implements Callable<Integer> {
   @ParentCommand private Main main;
-  @Mixin private RunOptions run = new RunOptions();
+  @Mixin private RunOptions options = new RunOptions();
 
   @Option(
       names = "--methods",
@@ -109,35 +109,35 @@ final class CompareCommand implements Callable<Integer> {
   @Override
   public Integer call() throws IOException {
     Console console = main.console();
-    Map<String, Model> models = new LinkedHashMap<>();
-    Datasets data = RunOptions.open(run.data, console);
+    Map<String, Run> runs = new LinkedHashMap<>();
+    Datasets data = RunOptions.open(options.data, console);
     for (String text : methods) {
       String[] parts = text.strip().split(":", 2);
       String method = parts[0];
       String activation =
           parts.length == 2 ? parts[1] : method.equals("he") ? "relu" : "leaky_relu";
-      if (models.put(text.strip(), Model.of(run.config(method, activation, epochs), data))
-          != null) {
+      Run one = options.run(options.shaping(method, activation), options.training(epochs), data);
+      if (runs.put(text.strip(), one) != null) {
         throw new UsageException("--methods names '" + text.strip() + "' twice");
       }
     }
-    String network = models.values().iterator().next().network().name();
+    String network = runs.values().iterator().next().model().network().name();
     Path directory = out != null ? out : TrainCommand.freeFolder("runs", "compare-" + network);
     if (Files.exists(directory.resolve(TrainCommand.REPORT))) {
       throw new IOException(directory + " already holds a comparison; choose another --out");
     }
     List<Contender> contenders = new ArrayList<>();
     try (Interrupt interrupt = new Interrupt();
-        Backend backend = RunOptions.openDevice(run.device)) {
+        Backend backend = RunOptions.openDevice(options.device)) {
       try {
-        for (Map.Entry<String, Model> entry : models.entrySet()) {
+        for (Map.Entry<String, Run> entry : runs.entrySet()) {
           Path folder = directory.resolve(entry.getKey().replace(':', '-'));
           contenders.add(
               new Contender(
                   entry.getKey(), Trainer.start(entry.getValue(), data, backend, folder)));
         }
         boolean finished = train(console, contenders, interrupt);
-        Path report = writeReport(directory, models, backend);
+        Path report = writeReport(directory, runs, backend);
         if (!finished) {
           console.note(
               "stopped and saved; each run can go on with: jtrelu train --resume "
@@ -156,7 +156,7 @@ final class CompareCommand implements Callable<Integer> {
   private static boolean train(Console console, List<Contender> contenders, Interrupt interrupt)
       throws IOException {
     Trainer first = contenders.getFirst().trainer;
-    try (Progress progress = console.progress("compare", first.totalSteps())) {
+    try (Progress progress = console.progress("compare", first.steps(), first.totalSteps())) {
       progress.line(header(contenders));
       while (contenders.stream().anyMatch(Contender::active)) {
         if (interrupt.requested()) {
@@ -222,17 +222,17 @@ final class CompareCommand implements Callable<Integer> {
     return line.toString();
   }
 
-  private static Path writeReport(Path directory, Map<String, Model> models, Backend backend)
+  private static Path writeReport(Path directory, Map<String, Run> runs, Backend backend)
       throws IOException {
     Map<String, Metrics> metrics = new LinkedHashMap<>();
-    for (String name : models.keySet()) {
+    for (String name : runs.keySet()) {
       Path folder = directory.resolve(name.replace(':', '-'));
       metrics.put(name, Metrics.read(folder.resolve(Trainer.METRICS)));
     }
     Path report = directory.resolve(TrainCommand.REPORT);
     Map<String, String> notes =
         Map.of("device", backend.name() + ", " + backend.lanes() + " lanes");
-    AtomicFile.writeString(report, RunFigures.comparison(models, metrics, notes).html());
+    AtomicFile.writeString(report, RunFigures.comparison(runs, metrics, notes).html());
     return report;
   }
 

@@ -1,9 +1,6 @@
 package io.jtrelu.cli;
 
 import java.io.PrintWriter;
-import java.lang.foreign.FunctionDescriptor;
-import java.lang.foreign.Linker;
-import java.lang.foreign.ValueLayout;
 
 /**
  * Where a command writes: results to standard output, everything else to standard error.
@@ -13,11 +10,9 @@ import java.lang.foreign.ValueLayout;
  * @param terminal whether err is shown on a terminal, so that a line can be redrawn
  */
 public record Console(PrintWriter out, PrintWriter err, boolean terminal) {
-  private static final int STANDARD_ERROR = 2;
-
   /** A console on the given writers, which are the process's own. */
   static Console of(PrintWriter out, PrintWriter err) {
-    return new Console(out, err, isTerminal(STANDARD_ERROR));
+    return new Console(out, err, Terminal.isShown());
   }
 
   /** A line of the result. */
@@ -36,39 +31,12 @@ public record Console(PrintWriter out, PrintWriter err, boolean terminal) {
    * Shows how far a task has come: a bar that is redrawn on a terminal, else a line now and then.
    *
    * @param task a word or two
+   * @param done steps that were done before
    * @param steps steps in all
    */
-  public Progress progress(String task, long steps) {
+  public Progress progress(String task, long done, long steps) {
     return terminal
-        ? new ProgressOnTerminal(this, task, steps)
-        : new ProgressInLines(this, task, steps);
-  }
-
-  /** Asks the C library: System.console() knows about standard input and output only. */
-  private static boolean isTerminal(int descriptor) {
-    try {
-      Linker linker = Linker.nativeLinker();
-      return linker
-          .defaultLookup()
-          .find("isatty")
-          .or(() -> linker.defaultLookup().find("_isatty"))
-          .map(
-              isatty -> {
-                try {
-                  return (int)
-                          linker
-                              .downcallHandle(
-                                  isatty,
-                                  FunctionDescriptor.of(ValueLayout.JAVA_INT, ValueLayout.JAVA_INT))
-                              .invokeExact(descriptor)
-                      != 0;
-                } catch (Throwable unknown) {
-                  return false;
-                }
-              })
-          .orElse(false);
-    } catch (UnsupportedOperationException | IllegalCallerException unknown) {
-      return false;
-    }
+        ? new ProgressOnTerminal(this, task, done, steps)
+        : new ProgressInLines(this, task, done, steps);
   }
 }

@@ -1,15 +1,15 @@
 package io.jtrelu.cli;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
-import io.jtrelu.data.Datasets;
-import io.jtrelu.nn.BatchExecutor;
-import io.jtrelu.nn.Network;
-import io.jtrelu.nn.Parameters;
-import io.jtrelu.train.Checkpoint;
-import io.jtrelu.train.Evaluation;
-import io.jtrelu.train.Model;
-import io.jtrelu.train.Trainer;
+import io.jtrelu.data.ImageDataset;
+import io.jtrelu.inference.Classification;
+import io.jtrelu.inference.Predictor;
+import io.jtrelu.report.EvaluationReport;
+import io.jtrelu.train.AtomicFile;
+import io.jtrelu.train.Run;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.Locale;
@@ -19,24 +19,32 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParentCommand;
 
-/** {@code jtrelu evaluate}: measures a trained network on test images. */
-@Command(name = "evaluate", description = "Measure a trained network on test images.")
+/** {@code jtrelu evaluate}: measures a trained network on labelled images. */
+@Command(
+    name = "evaluate",
+    description = "Measure a trained network on test images.",
+    footer = {
+      "",
+      "Classes are matched by name, and images are brought to the size and colour that the network"
+          + " was trained on. The cross-entropy is that of the labels as they are; the loss of the"
+          + " training, with its label smoothing, is told beside it."
+    })
 final class EvaluateCommand implements Callable<Integer> {
-  private static final int BATCH = 64;
-
   @ParentCommand private Main main;
 
   @Option(
       names = "--model",
-      paramLabel = "DIR",
+      paramLabel = "RUN",
       required = true,
-      description = "Folder of a training run.")
-  private Path directory;
+      description = "Folder of a training run, or a file of it such as best.safetensors.")
+  private Path trained;
 
   @Option(
       names = "--data",
       paramLabel = "DATA",
-      description = "Data whose test images are used; by default that of the run.")
+      description =
+          "Data whose test images are used, or a folder of images by class without training images,"
+              + " of which all are; by default the data of the run.")
   private @Nullable String data;
 
   @Option(
@@ -46,57 +54,125 @@ final class EvaluateCommand implements Callable<Integer> {
       description = "auto, cpu, reference, cuda[:n] or emulated (${DEFAULT-VALUE}).")
   private String device = "auto";
 
+  @Option(
+      names = "--report",
+      paramLabel = "FILE.html",
+      description = "Write a page with the confusion matrix and the most confident mistakes.")
+  private @Nullable Path report;
+
   @Option(names = "--json", description = "Print the result as JSON.")
   private boolean json;
 
   @Override
   public Integer call() throws IOException {
     Console console = main.console();
-    Model model = Model.read(directory);
-    String name = data != null ? data : model.training().data();
-    Datasets datasets = RunOptions.open(name, console);
-    model.requireFits(datasets.test());
-    Network network = model.network();
-    Evaluation result;
+    Run run = TrainCommand.earlier(trained);
+    String name = data != null ? data : run.data();
+    ImageDataset images = RunOptions.openTest(name, run.model(), console);
+    Classification result;
     try (Backend backend = RunOptions.openDevice(device);
-        Parameters parameters = Parameters.allocate(network, backend);
-        Checkpoint checkpoint = Checkpoint.open(directory.resolve(Trainer.CHECKPOINT));
-        BatchExecutor executor =
-            new BatchExecutor(
-                network,
-                backend,
-                BATCH,
-                BatchExecutor.microBatch(network, backend, model.training().type(), BATCH),
-                model.options(false))) {
-      model.requireOwn(checkpoint);
-      Trainer.restoreParameters(checkpoint, backend, parameters);
-      executor.load(parameters);
-      result = Evaluation.run(executor, model, datasets.test(), BATCH);
+        Predictor predictor = Predictor.open(trained, backend)) {
+      if (predictor.type() != run.training().type()) {
+        console.note(
+            "the network was trained in "
+                + run.training().type()
+                + ", which "
+                + backend.name()
+                + " has not here; measured in "
+                + predictor.type());
+      }
+      result = predictor.evaluate(images);
     }
-    if (json) {
-      ObjectMapper mapper = new ObjectMapper();
-      console.print(
-          mapper
-              .writerWithDefaultPrettyPrinter()
-              .writeValueAsString(
-                  mapper
-                      .createObjectNode()
-                      .put("model", directory.toString())
-                      .put("data", name)
-                      .put("images", result.images())
-                      .put("test_loss", result.loss())
-                      .put("test_accuracy", result.accuracy())));
-    } else {
-      console.print(
-          String.format(
-              Locale.ROOT,
-              "%s on %,d test images of %s: accuracy %.2f %%, loss %.4f",
-              network.name(),
-              result.images(),
-              datasets.test().name(),
-              100 * result.accuracy(),
-              result.loss()));
+    double smoothing = run.training().labelSmoothing();
+    String network = run.model().network().name();
+    if (report != null) {
+      EvaluationReport page =
+          new EvaluationReport(
+              network + " on " + images.name(), "", result, images, RunFigures.environment());
+      AtomicFile.writeString(report, page.html());
+    }
+    console.print(json ? json(name, result, smoothing) : text(network, images, result, smoothing));
+    if (report != null && !json) {
+      console.print("report: " + report);
     }
     return 0;
+  }
+
+  private static String text(
+      String network, ImageDataset data, Classification result, double smoothing) {
+    StringBuilder text = new StringBuilder();
+    text.append(
+        String.format(
+            Locale.ROOT,
+            "%s on %,d images of %s: accuracy %.2f %%, cross-entropy %.4f%s%n",
+            network,
+            result.images(),
+            data.name(),
+            100 * result.accuracy(),
+            result.loss(),
+            smoothing == 0
+                ? ""
+                : String.format(
+                    Locale.ROOT,
+                    ", loss of the training (smoothing %s) %.4f",
+                    smoothing,
+                    result.smoothedLoss(smoothing))));
+    int width = result.classes().stream().mapToInt(String::length).max().orElse(0);
+    for (int i = 0; i < result.classes().size(); i++) {
+      int images = result.imagesOf(i);
+      if (images == 0) {
+        continue;
+      }
+      text.append(
+          String.format(
+              Locale.ROOT,
+              "  %-" + width + "s %6.2f %% of %,d%s%n",
+              result.classes().get(i),
+              100 * result.accuracyOf(i),
+              images,
+              confusedWith(result, i)));
+    }
+    return text.toString().stripTrailing();
+  }
+
+  /** The class that one is most often taken for, after a comma; nothing where it never is. */
+  private static String confusedWith(Classification result, int label) {
+    int most = 0;
+    int other = -1;
+    for (int i = 0; i < result.classes().size(); i++) {
+      int count = result.confusion().get(label).get(i);
+      if (i != label && count > most) {
+        most = count;
+        other = i;
+      }
+    }
+    return other < 0 ? "" : "; " + most + " taken for " + result.classes().get(other);
+  }
+
+  private String json(String name, Classification result, double smoothing) throws IOException {
+    ObjectMapper mapper = new ObjectMapper();
+    ObjectNode node =
+        mapper
+            .createObjectNode()
+            .put("model", trained.toString())
+            .put("data", name)
+            .put("images", result.images())
+            .put("test_accuracy", result.accuracy())
+            .put("cross_entropy", result.loss())
+            .put("test_loss", result.smoothedLoss(smoothing))
+            .put("label_smoothing", smoothing);
+    ArrayNode classes = node.putArray("classes");
+    for (int i = 0; i < result.classes().size(); i++) {
+      ObjectNode one =
+          classes
+              .addObject()
+              .put("name", result.classes().get(i))
+              .put("images", result.imagesOf(i));
+      if (result.imagesOf(i) > 0) {
+        one.put("accuracy", result.accuracyOf(i));
+      }
+      result.confusion().get(i).forEach(one.withArray("taken_for")::add);
+    }
+    return mapper.writerWithDefaultPrettyPrinter().writeValueAsString(node);
   }
 }

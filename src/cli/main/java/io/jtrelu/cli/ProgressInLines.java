@@ -9,13 +9,15 @@ final class ProgressInLines implements Progress {
 
   private final Console console;
   private final String task;
+  private final long done;
   private final long steps;
   private final long begin = System.nanoTime();
   private long last = begin;
 
-  ProgressInLines(Console console, String task, long steps) {
+  ProgressInLines(Console console, String task, long done, long steps) {
     this.console = console;
     this.task = task;
+    this.done = done;
     this.steps = steps;
   }
 
@@ -31,8 +33,8 @@ final class ProgressInLines implements Progress {
   /** {@code train 120/624, 1:05 left, FIGURES}, the rest taken to go on at the mean pace. */
   String status(long step, String figures, double seconds) {
     String left = "";
-    if (step > 0 && step <= steps) {
-      long rest = Math.round(seconds * (steps - step) / step);
+    if (step > done && step <= steps) {
+      long rest = Math.round(seconds * (steps - step) / (step - done));
       left = String.format(Locale.ROOT, ", %d:%02d left", rest / 60, rest % 60);
     }
     return task + " " + step + "/" + steps + left + ", " + figures;

@@ -2,7 +2,7 @@ package io.jtrelu.cli;
 
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.ObjectMapper;
-import io.jtrelu.activation.Activation;
+import io.jtrelu.activation.ActivationFunction;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
@@ -20,13 +20,15 @@ import io.jtrelu.shaping.KernelMap;
 import io.jtrelu.shaping.SignalGraph;
 import io.jtrelu.train.Metrics;
 import io.jtrelu.train.Model;
-import io.jtrelu.train.TrainingConfig;
+import io.jtrelu.train.Run;
+import io.jtrelu.train.ShapingConfig;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.function.DoubleUnaryOperator;
 
 /** What the reports of runs show, gathered from a model and its metrics. */
 final class RunFigures {
@@ -43,29 +45,30 @@ final class RunFigures {
    *
    * @param notes figures for the list of settings, such as the device's name
    */
-  static TrainingReport training(Model model, Metrics metrics, Map<String, String> notes) {
-    Network network = model.network();
-    TrainingConfig config = model.training();
-    TransformedActivation shaped = model.activation().transformed();
+  static TrainingReport training(Run run, Metrics metrics, Map<String, String> notes) {
+    Network network = run.model().network();
     SignalGraph graph = network.signalGraph();
     List<Series> maps = new ArrayList<>();
     List<Series> depth = new ArrayList<>();
-    kernel(name(config), map(model), graph, 0, maps, depth);
-    kernel("unshaped ReLU", map(he()), graph, 1, maps, depth);
+    kernel(name(run.model()), maps(network), graph, 0, maps, depth);
+    kernel("unshaped ReLU", everywhere(network, KernelMap.of(he())), graph, 1, maps, depth);
     List<Series> activations = new ArrayList<>();
-    activations.add(curve(name(config), shaped::value, -3, 3));
+    functions(network)
+        .forEach((name, function) -> activations.add(curve(name, function::value, -3, 3)));
     activations.add(curve("ReLU, He", he()::value, -3, 3).with(Series.Style.DASHED));
     return new TrainingReport(
-        network.name() + " on " + config.data(),
+        network.name() + " on " + run.data(),
         String.format(
             Locale.ROOT,
             "%d layers with weights, no normalisation%s; %,d parameters.",
             network.layers().stream().filter(l -> l instanceof Layer.Convolution).count(),
-            config.shortcutWeight() == 0 ? ", no shortcuts" : "",
+            network.layers().stream().anyMatch(l -> l instanceof Layer.NormalizedSum)
+                ? ""
+                : ", no shortcuts",
             network.parameterCount()),
-        settings(model, notes),
+        settings(run, notes),
         metrics,
-        layers(model),
+        layers(network),
         maps,
         depth,
         activations,
@@ -74,24 +77,24 @@ final class RunFigures {
 
   /** The report of several runs of one network. */
   static ComparisonReport comparison(
-      Map<String, Model> models, Map<String, Metrics> metrics, Map<String, String> notes) {
-    Model any = models.values().iterator().next();
-    SignalGraph graph = any.network().signalGraph();
-    List<ComparisonReport.Run> runs = new ArrayList<>();
+      Map<String, Run> runs, Map<String, Metrics> metrics, Map<String, String> notes) {
+    Run any = runs.values().iterator().next();
+    List<ComparisonReport.Run> shown = new ArrayList<>();
     List<Series> maps = new ArrayList<>();
     List<Series> depth = new ArrayList<>();
     int colour = 0;
-    for (Map.Entry<String, Model> entry : models.entrySet()) {
+    for (Map.Entry<String, Run> entry : runs.entrySet()) {
       String name = entry.getKey();
-      Model model = entry.getValue();
-      runs.add(new ComparisonReport.Run(name, settings(model, notes), metrics.get(name)));
-      kernel(name, map(model), graph, colour++, maps, depth);
+      Run run = entry.getValue();
+      Network network = run.model().network();
+      shown.add(new ComparisonReport.Run(name, settings(run, notes), metrics.get(name)));
+      kernel(name, maps(network), network.signalGraph(), colour++, maps, depth);
     }
     return new ComparisonReport(
-        any.network().name() + " on " + any.training().data(),
+        any.model().network().name() + " on " + any.data(),
         "The same network, data, seed and schedule; only the activations differ.",
-        runs,
-        layers(any),
+        shown,
+        layers(any.model().network()),
         maps,
         depth,
         environment());
@@ -101,35 +104,81 @@ final class RunFigures {
     return TransformedActivation.rectifier(0, Math.sqrt(2));
   }
 
-  private static KernelMap map(TransformedActivation activation) {
-    return KernelMap.of(activation);
-  }
-
-  private static KernelMap map(Model model) {
-    Model.ShapedActivation a = model.activation();
-    if (a.weightScale() == 1 && a.biasDeviation() == 0) {
-      return KernelMap.of(a.transformed());
+  /** The functions of a network's activations by name, with the parameters of their first use. */
+  private static Map<String, TransformedActivation> functions(Network network) {
+    Map<String, TransformedActivation> functions = new LinkedHashMap<>();
+    for (Layer layer : network.layers()) {
+      if (layer instanceof Layer.Activation activation) {
+        TransformedActivation function = activation.function();
+        functions.putIfAbsent(function.function().activationName(), function);
+      }
     }
-    Activation function = Activation.named(a.function());
-    double sigmaW2 = a.weightScale() * a.weightScale();
-    double sigmaB2 = a.biasDeviation() * a.biasDeviation();
-    return KernelMap.of(function, EdgeOfChaos.at(function, sigmaW2, sigmaB2));
+    return functions;
   }
 
-  private static String name(TrainingConfig config) {
-    return config.shaping().method() + ", " + config.shaping().activation();
+  /** What each function of a network does to cosines. */
+  private static Map<String, DoubleUnaryOperator> maps(Network network) {
+    double sigmaW2 = network.weightScale() * network.weightScale();
+    double sigmaB2 = network.biasDeviation() * network.biasDeviation();
+    Map<String, DoubleUnaryOperator> maps = new LinkedHashMap<>();
+    functions(network)
+        .forEach(
+            (name, function) -> {
+              ActivationFunction phi = function.function();
+              KernelMap map =
+                  sigmaW2 == 1 && sigmaB2 == 0
+                      ? KernelMap.of(function)
+                      : KernelMap.of(phi, EdgeOfChaos.at(phi, sigmaW2, sigmaB2));
+              maps.put(name, map::c);
+            });
+    return maps;
+  }
+
+  private static Map<String, DoubleUnaryOperator> everywhere(Network network, KernelMap map) {
+    Map<String, DoubleUnaryOperator> maps = new LinkedHashMap<>();
+    functions(network).keySet().forEach(name -> maps.put(name, map::c));
+    return maps;
+  }
+
+  private static String name(Model model) {
+    ShapingConfig shaping = model.shaping();
+    return shaping != null
+        ? shaping.method() + ", " + shaping.activation()
+        : String.join(", ", functions(model.network()).keySet());
+  }
+
+  /** How a network's activations were shaped, in a few words. */
+  static String shaping(Model model) {
+    StringBuilder text = new StringBuilder(name(model));
+    TransformedActivation rectifier = functions(model.network()).get("leaky_relu");
+    if (rectifier != null) {
+      text.append(String.format(Locale.ROOT, " (negative slope %.4f)", rectifier.negativeSlope()));
+    }
+    return text.toString();
   }
 
   private static void kernel(
       String name,
-      KernelMap map,
+      Map<String, DoubleUnaryOperator> map,
       SignalGraph graph,
       int colour,
       List<Series> maps,
       List<Series> depth) {
-    maps.add(curve(name, c -> graph.output(map::c, c), 0, 1).coloured(colour));
+    if (map.isEmpty()) {
+      return; // without activations, cosines stay
+    }
+    maps.add(
+        curve(
+                name,
+                c -> {
+                  double[] through = graph.throughDepth(map, c);
+                  return through[through.length - 1];
+                },
+                0,
+                1)
+            .coloured(colour));
     for (double start : STARTS) {
-      double[] values = graph.throughDepth(map::c, start);
+      double[] values = graph.throughDepth(map, start);
       double[] layer = new double[values.length];
       for (int i = 0; i < layer.length; i++) {
         layer[i] = i;
@@ -139,8 +188,7 @@ final class RunFigures {
     }
   }
 
-  private static Series curve(
-      String name, java.util.function.DoubleUnaryOperator f, double from, double to) {
+  private static Series curve(String name, DoubleUnaryOperator f, double from, double to) {
     double[] x = new double[POINTS];
     double[] y = new double[POINTS];
     for (int i = 0; i < POINTS; i++) {
@@ -150,12 +198,8 @@ final class RunFigures {
     return Series.of(name, x, y);
   }
 
-  private static List<LayerRow> layers(Model model) {
-    Network network = model.network();
+  private static List<LayerRow> layers(Network network) {
     List<Layer> layers = network.layers();
-    String phi = phi(model);
-    Model.ShapedActivation a = model.activation();
-    double slope = a.function().equals("leaky_relu") ? a.negativeSlope() : Double.NaN;
     Map<Integer, Long> parameters = new TreeMap<>();
     network.parameters().forEach(p -> parameters.merge(p.layer(), p.shape().elements(), Long::sum));
     List<LayerRow> rows = new ArrayList<>();
@@ -209,29 +253,38 @@ final class RunFigures {
     return "conv " + d.kh() + "\u00d7" + d.kw() + stride;
   }
 
-  private static String phi(Model model) {
-    Model.ShapedActivation a = model.activation();
-    if (!a.function().equals("leaky_relu")) {
-      return a.function();
+  private static String phi(TransformedActivation function) {
+    String name = function.function().activationName();
+    if (!name.equals("leaky_relu")) {
+      return name;
     }
-    return a.negativeSlope() == 0 ? "ReLU" : "TReLU";
+    return function.negativeSlope() == 0 ? "ReLU" : "TReLU";
   }
 
-  private static Map<String, String> settings(Model model, Map<String, String> notes) {
+  private static Map<String, String> settings(Run run, Map<String, String> notes) {
     Map<String, String> settings = new LinkedHashMap<>();
-    new ObjectMapper()
-        .convertValue(model.training(), new TypeReference<LinkedHashMap<String, Object>>() {})
+    settings.put("network", run.model().network().name());
+    settings.put("data", run.data());
+    ObjectMapper mapper = new ObjectMapper();
+    List<Object> parts = new ArrayList<>();
+    if (run.model().shaping() != null) {
+      parts.add(run.model().shaping());
+    }
+    parts.add(run.training());
+    for (Object part : parts) {
+      mapper
+          .convertValue(part, new TypeReference<LinkedHashMap<String, Object>>() {})
+          .forEach((key, value) -> settings.put(words(key), String.valueOf(value)));
+    }
+    functions(run.model().network())
         .forEach(
-            (key, value) -> {
-              if (value instanceof Map<?, ?> nested) {
-                nested.forEach((k, v) -> settings.put(words(String.valueOf(k)), String.valueOf(v)));
-              } else {
-                settings.put(words(key), String.valueOf(value));
+            (name, f) -> {
+              if (name.equals("leaky_relu")) {
+                settings.put(
+                    "negative slope", String.format(Locale.ROOT, "%.10f", f.negativeSlope()));
+                settings.put("output scale", String.format(Locale.ROOT, "%.10f", f.outputScale()));
               }
             });
-    Model.ShapedActivation a = model.activation();
-    settings.put("negative slope", String.format(Locale.ROOT, "%.10f", a.negativeSlope()));
-    settings.put("output scale", String.format(Locale.ROOT, "%.10f", a.outputScale()));
     settings.putAll(notes);
     return settings;
   }
@@ -241,7 +294,7 @@ final class RunFigures {
     return camelCase.replaceAll("(?<=[a-z])([A-Z])", " $1").toLowerCase(Locale.ROOT);
   }
 
-  private static Map<String, String> environment() {
+  static Map<String, String> environment() {
     Map<String, String> environment = new LinkedHashMap<>(Environment.describe());
     for (BackendProvider provider : Backends.providers()) {
       if (provider.availability() instanceof Availability.Available available) {

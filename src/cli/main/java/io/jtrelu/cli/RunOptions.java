@@ -9,11 +9,13 @@ import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.train.Optimizer;
+import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.TrainingConfig;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
+import java.util.function.Predicate;
 import picocli.CommandLine.Option;
 
 /** What is trained on what and how: the options that {@code train} and {@code compare} share. */
@@ -191,8 +193,8 @@ final class RunOptions {
           "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices" + " (${DEFAULT-VALUE}).")
   String device = "auto";
 
-  /** The configuration of a run with a shaping method. */
-  TrainingConfig config(String method, String activation, int epochs) {
+  /** The network that is named. */
+  Networks.Options network() {
     NetworkNames.requireKnown(network);
     if (!(shortcutWeight >= 0 && shortcutWeight < 1)) {
       throw new UsageException("--shortcut-weight must lie in [0, 1), got " + shortcutWeight);
@@ -201,6 +203,14 @@ final class RunOptions {
       throw new UsageException(
           "--shortcut-weight is for ResNets; " + network + " is a plain chain");
     }
+    if (!(dropout >= 0 && dropout < 1)) {
+      throw new UsageException("--dropout must lie in [0, 1), got " + dropout);
+    }
+    return new Networks.Options(network, block, shortcutWeight, (float) dropout);
+  }
+
+  /** How its activations get their parameters. */
+  ShapingConfig shaping(String method, String activation) {
     if (!ShapingConfig.methods().contains(method)) {
       throw NearestName.unknown("method", method, ShapingConfig.methods());
     }
@@ -210,35 +220,59 @@ final class RunOptions {
     try {
       ShapingConfig shaping = new ShapingConfig(method, activation, eta, tau, zeta, sigmaB2);
       shaping.shapingMethod(); // checks the targets
-      return new TrainingConfig(
-          network.strip().toLowerCase(Locale.ROOT),
-          block,
-          shortcutWeight,
-          shaping,
-          lasting(data),
-          cropPadding,
-          flip,
-          epochs,
-          batch,
-          accumulate,
-          microBatch,
-          optimizer,
-          learningRate,
-          warmup,
-          momentum,
-          weightDecay,
-          clipNorm,
-          labelSmoothing,
-          dropout,
-          type,
-          seed);
+      return shaping;
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
     }
   }
 
+  /** How it is trained, by these options alone. */
+  TrainingConfig training(int epochs) {
+    return training(TrainingConfig.builder(), epochs, option -> true);
+  }
+
+  /**
+   * How it is trained.
+   *
+   * @param config changed where an option says so
+   * @param given whether an option, by its name, is to be followed
+   */
+  TrainingConfig training(TrainingConfig.Builder config, int epochs, Predicate<String> given) {
+    follow(given, "--epochs", () -> config.epochs(epochs));
+    follow(given, "--batch", () -> config.batch(batch));
+    follow(given, "--accumulate", () -> config.accumulate(accumulate));
+    follow(given, "--micro-batch", () -> config.microBatch(microBatch));
+    follow(given, "--optimizer", () -> config.optimizer(optimizer));
+    follow(given, "--learning-rate", () -> config.learningRate(learningRate));
+    follow(given, "--warmup", () -> config.warmup(warmup));
+    follow(given, "--momentum", () -> config.momentum(momentum));
+    follow(given, "--weight-decay", () -> config.weightDecay(weightDecay));
+    follow(given, "--clip-norm", () -> config.clipNorm(clipNorm));
+    follow(given, "--label-smoothing", () -> config.labelSmoothing(labelSmoothing));
+    follow(given, "--random-crop", () -> config.cropPadding(cropPadding));
+    follow(given, "--flip", () -> config.flip(flip));
+    follow(given, "--type", () -> config.type(type));
+    follow(given, "--seed", () -> config.seed(seed));
+    try {
+      return config.build();
+    } catch (IllegalArgumentException outOfRange) {
+      throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
+    }
+  }
+
+  private static void follow(Predicate<String> given, String option, Runnable change) {
+    if (given.test(option)) {
+      change.run();
+    }
+  }
+
+  /** A run of the network that is named. */
+  Run run(ShapingConfig shaping, TrainingConfig training, Datasets datasets) {
+    return Run.of(network(), shaping, training, datasets, lasting(data));
+  }
+
   /** A folder by its absolute path, so that the run can be resumed from elsewhere. */
-  private static String lasting(String data) {
+  static String lasting(String data) {
     return Files.isDirectory(Path.of(data)) ? Path.of(data).toAbsolutePath().toString() : data;
   }
 

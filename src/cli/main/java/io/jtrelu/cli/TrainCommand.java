@@ -6,11 +6,15 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.nn.Network;
 import io.jtrelu.train.AtomicFile;
+import io.jtrelu.train.Checkpoint;
+import io.jtrelu.train.EarlyStopping;
 import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
-import io.jtrelu.train.Model;
+import io.jtrelu.train.Run;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
+import io.jtrelu.train.TrainingConfig;
+import io.jtrelu.train.TrainingListener;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -18,6 +22,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -34,7 +39,8 @@ import picocli.CommandLine.Spec;
     footer = {
       "",
       "Ctrl-C stops at the end of a step and saves; --resume DIR goes on from there.",
-      "The folder holds config.json, metrics.jsonl, model.safetensors and report.html."
+      "The folder holds config.json, metrics.jsonl, model.safetensors, best.safetensors (the epoch of best"
+          + " test accuracy) and report.html."
     })
 final class TrainCommand implements Callable<Integer> {
   /** Name of the report in a run's folder. */
@@ -42,11 +48,25 @@ final class TrainCommand implements Callable<Integer> {
 
   /** Options that a resumed run may be given. */
   private static final Set<String> WITH_RESUME =
-      Set.of("--resume", "--device", "--json", "--verbose");
+      Set.of("--resume", "--device", "--json", "--verbose", "--patience");
+
+  /** Options that say what a network is. */
+  private static final Set<String> OF_THE_NETWORK =
+      Set.of(
+          "--network",
+          "--block",
+          "--shortcut-weight",
+          "--dropout",
+          "--method",
+          "--activation",
+          "--eta",
+          "--tau",
+          "--zeta",
+          "--sigma-b2");
 
   @ParentCommand private Main main;
   @Spec private CommandSpec spec;
-  @Mixin private RunOptions run = new RunOptions();
+  @Mixin private RunOptions options = new RunOptions();
 
   @Option(
       names = "--method",
@@ -84,37 +104,75 @@ final class TrainCommand implements Callable<Integer> {
   @Option(names = "--json", description = "Print the result as JSON.")
   private boolean json;
 
+  @Option(
+      names = "--from",
+      paramLabel = "RUN",
+      description =
+          "Begin a new run with network and parameters of an earlier one (its folder, or a file of"
+              + " it such as best.safetensors); what is not given, data and settings, is as there.")
+  private @Nullable Path from;
+
+  @Option(
+      names = "--patience",
+      paramLabel = "N",
+      description = "Stop when test accuracy has not risen for N epochs.")
+  private @Nullable Integer patience;
+
   @Override
   public Integer call() throws IOException {
+    if (patience != null && patience < 1) {
+      throw new UsageException("--patience must be 1 epoch or more, got " + patience);
+    }
     if (resume != null) {
-      refuseOptionsWithoutEffect();
+      refuse(
+          option -> !WITH_RESUME.contains(option),
+          "--resume: a resumed run keeps its folder and" + " configuration");
+    } else if (from != null) {
+      refuse(OF_THE_NETWORK::contains, "--from: the network is that of the earlier run");
     }
     Console console = main.console();
-    Model model;
+    Run what;
     Datasets data;
-    Path directory;
     if (resume != null) {
-      directory = resume;
-      model = Model.read(directory);
-      data = RunOptions.open(model.training().data(), console);
+      what = Run.read(resume);
+      data = RunOptions.open(what.data(), console);
+    } else if (from != null) {
+      Run earlier = earlier(from);
+      String name = given("--data") ? RunOptions.lasting(options.data) : earlier.data();
+      data = RunOptions.open(name, console);
+      TrainingConfig training =
+          options.training(earlier.training().toBuilder(), epochs, this::given);
+      what = new Run(earlier.model(), training, name);
     } else {
-      var config = run.config(method, activation, epochs);
-      data = RunOptions.open(run.data, console);
-      model = Model.of(config, data);
-      directory = out != null ? out : freeFolder("runs", model.network().name());
+      data = RunOptions.open(options.data, console);
+      what = options.run(options.shaping(method, activation), options.training(epochs), data);
     }
+    Path directory =
+        resume != null
+            ? resume
+            : out != null ? out : freeFolder("runs", what.model().network().name());
     try (Interrupt interrupt = new Interrupt();
-        Backend backend = RunOptions.openDevice(run.device);
+        Backend backend = RunOptions.openDevice(options.device);
         Trainer trainer =
             resume != null
-                ? Trainer.resume(model, data, backend, directory)
-                : Trainer.start(model, data, backend, directory)) {
+                ? Trainer.resume(resume, data, backend)
+                : Trainer.start(what, data, backend, directory, from)) {
       describe(console, trainer, data, backend);
-      boolean finished = train(console, trainer, interrupt);
+      boolean finished;
+      try (Shown shown = new Shown(console, trainer, interrupt)) {
+        trainer.add(shown);
+        if (patience != null) {
+          trainer.add(new EarlyStopping(patience));
+        }
+        finished = trainer.train();
+      }
       Path report = writeReport(trainer, directory, backend);
       if (!finished) {
         console.note(
-            "stopped after step "
+            (interrupt.requested()
+                    ? "stopped"
+                    : "test accuracy has not risen for " + patience + " epochs: stopped")
+                + " after step "
                 + trainer.steps()
                 + " of "
                 + trainer.totalSteps()
@@ -126,31 +184,39 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
-  /** A resumed run keeps its configuration; an option that would change it is a mistake. */
-  private void refuseOptionsWithoutEffect() {
+  /** The run that a folder or a checkpoint is of. */
+  static Run earlier(Path from) throws IOException {
+    if (Files.isDirectory(from)) {
+      return Run.read(from);
+    }
+    try (Checkpoint checkpoint = Checkpoint.open(from)) {
+      return checkpoint.run();
+    }
+  }
+
+  private boolean given(String option) {
+    return spec.commandLine().getParseResult().hasMatchedOption(option);
+  }
+
+  /** An option that would be without effect is a mistake. */
+  private void refuse(Predicate<String> without, String reason) {
     for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
-      if (!WITH_RESUME.contains(option.longestName())) {
-        throw new UsageException(
-            option.longestName()
-                + " has no effect with --resume: a resumed run keeps its folder"
-                + " and configuration");
+      if (without.test(option.longestName())) {
+        throw new UsageException(option.longestName() + " has no effect with " + reason);
       }
     }
   }
 
   private static void describe(Console console, Trainer trainer, Datasets data, Backend backend) {
     Network network = trainer.network();
-    Model model = trainer.model();
     console.note(
         String.format(
             Locale.ROOT,
-            "%s: %d activations deep, %,d parameters, %s %s (negative slope %.4f)",
+            "%s: %d activations deep, %,d parameters, %s",
             network.name(),
             network.depth(),
             network.parameterCount(),
-            model.training().shaping().method(),
-            model.activation().function(),
-            model.activation().negativeSlope()));
+            RunFigures.shaping(trainer.model())));
     console.note(
         String.format(
             Locale.ROOT,
@@ -166,54 +232,62 @@ final class TrainCommand implements Callable<Integer> {
     if (trainer.steps() > 0) {
       console.note("resumed at step " + trainer.steps() + " of " + trainer.totalSteps());
     }
+    if (!trainer.newParameters().isEmpty()) {
+      console.note("begun anew: " + String.join(", ", trainer.newParameters()));
+    }
   }
 
-  /** Takes steps until the end or until the user wants to stop; true at the end. */
-  private static boolean train(Console console, Trainer trainer, Interrupt interrupt)
-      throws IOException {
-    int epochs = trainer.model().training().epochs();
-    try (Progress progress = console.progress("train", trainer.totalSteps())) {
-      RunningMean loss = new RunningMean();
-      RunningMean accuracy = new RunningMean();
-      while (!trainer.finished()) {
-        if (interrupt.requested()) {
-          trainer.save();
-          return false;
-        }
-        EpochMetric before = trainer.lastEpoch();
-        StepMetric shown = trainer.lastStep();
-        trainer.advance();
-        StepMetric step = trainer.lastStep(); // on a GPU that of the step before
-        if (step != null && !step.equals(shown)) {
-          loss.add(step.loss());
-          accuracy.add(step.accuracy());
-          progress.update(
-              step.step(),
-              String.format(
-                  Locale.ROOT,
-                  "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
-                  step.epoch(),
-                  epochs,
-                  loss.value(),
-                  100 * accuracy.value(),
-                  speed(step.imagesPerSecond())));
-        }
-        EpochMetric epoch = trainer.lastEpoch();
-        if (epoch != null && !epoch.equals(before)) {
-          progress.line(
-              String.format(
-                  Locale.ROOT,
-                  "epoch %d/%d: training loss %.4f, test loss %.4f, test accuracy %.2f %%%s",
-                  epoch.epoch(),
-                  epochs,
-                  epoch.trainLoss(),
-                  epoch.testLoss(),
-                  100 * epoch.testAccuracy(),
-                  speed(epoch.imagesPerSecond())));
-        }
+  /** Shows steps and epochs, and passes on the user's wish to stop. */
+  private static final class Shown implements TrainingListener, AutoCloseable {
+    private final Interrupt interrupt;
+    private final Progress progress;
+    private final int epochs;
+    private final RunningMean loss = new RunningMean();
+    private final RunningMean accuracy = new RunningMean();
+
+    Shown(Console console, Trainer trainer, Interrupt interrupt) {
+      this.interrupt = interrupt;
+      this.progress = console.progress("train", trainer.steps(), trainer.totalSteps());
+      this.epochs = trainer.run().training().epochs();
+    }
+
+    @Override
+    public void step(Trainer trainer, StepMetric step) {
+      loss.add(step.loss());
+      accuracy.add(step.accuracy());
+      progress.update(
+          step.step(),
+          String.format(
+              Locale.ROOT,
+              "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
+              step.epoch(),
+              epochs,
+              loss.value(),
+              100 * accuracy.value(),
+              speed(step.imagesPerSecond())));
+      if (interrupt.requested()) {
+        trainer.stop();
       }
     }
-    return true;
+
+    @Override
+    public void epoch(Trainer trainer, EpochMetric epoch) {
+      progress.line(
+          String.format(
+              Locale.ROOT,
+              "epoch %d/%d: training loss %.4f, test loss %.4f, test accuracy %.2f %%%s",
+              epoch.epoch(),
+              epochs,
+              epoch.trainLoss(),
+              epoch.testLoss(),
+              100 * epoch.testAccuracy(),
+              speed(epoch.imagesPerSecond())));
+    }
+
+    @Override
+    public void close() {
+      progress.close();
+    }
   }
 
   /** Throughput after a comma; nothing where it means nothing. */
@@ -233,7 +307,7 @@ final class TrainCommand implements Callable<Integer> {
             backend.name() + ", " + backend.lanes() + " lanes",
             "activation memory",
             String.format(Locale.ROOT, "%.1f MB", trainer.activationBytes() / 1e6));
-    AtomicFile.writeString(report, RunFigures.training(trainer.model(), metrics, notes).html());
+    AtomicFile.writeString(report, RunFigures.training(trainer.run(), metrics, notes).html());
     return report;
   }
 

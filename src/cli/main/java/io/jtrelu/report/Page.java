@@ -4,6 +4,7 @@ import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
 import io.jtrelu.train.StepMetric;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 
@@ -45,6 +46,10 @@ final class Page {
       td.k{color:var(--muted);width:38%}
       td.v{overflow-wrap:anywhere}
       td.times{font-weight:650;color:var(--accent);white-space:nowrap}
+      td.hit{font-weight:650;color:var(--accent)}
+      img.sample{width:100%;max-width:128px;image-rendering:pixelated;display:block;\
+      border-radius:6px;margin-bottom:8px}
+      .tile .name{color:var(--ink);font-weight:600}
       tr.same td{border-bottom-color:transparent}
       footer{margin-top:48px;color:var(--muted);font-size:13px}
       @media print{body{background:#fff;font-size:12px}main{max-width:none;padding:0}\
@@ -139,6 +144,53 @@ final class Page {
       for (int i = 0; i < row.size(); i++) {
         html.append(i >= row.size() - numeric ? "<td class=\"n\">" : "<td>")
             .append(Markup.escape(row.get(i)))
+            .append("</td>");
+      }
+      html.append("</tr>");
+    }
+    html.append("</tbody></table></div>\n");
+    return this;
+  }
+
+  /**
+   * A picture and what there is to say of it.
+   *
+   * @param png the picture as a PNG file
+   */
+  @SuppressWarnings("ArrayRecordComponent") // written out, never compared
+  record Picture(byte[] png, String title, String text) {}
+
+  /** Pictures side by side, small ones enlarged without smoothing. */
+  Page pictures(List<Picture> pictures) {
+    html.append("<div class=\"tiles\">");
+    for (Picture picture : pictures) {
+      html.append("<div class=\"tile\"><img class=\"sample\" alt=\"\" src=\"data:image/png;base64,")
+          .append(Base64.getEncoder().encodeToString(picture.png()))
+          .append("\"/><span class=\"name\">")
+          .append(Markup.escape(picture.title()))
+          .append("</span><br/><span>")
+          .append(Markup.escape(picture.text()))
+          .append("</span></div>");
+    }
+    html.append("</div>\n");
+    return this;
+  }
+
+  /** A square table of counts: rows and columns have the same names, the diagonal stands out. */
+  Page matrix(String corner, List<String> names, List<List<Integer>> counts) {
+    html.append("<div class=\"card scroll\"><table><thead><tr><th>")
+        .append(Markup.escape(corner))
+        .append("</th>");
+    for (String name : names) {
+      html.append("<th class=\"n\">").append(Markup.escape(name)).append("</th>");
+    }
+    html.append("</tr></thead><tbody>");
+    for (int i = 0; i < names.size(); i++) {
+      html.append("<tr><th>").append(Markup.escape(names.get(i))).append("</th>");
+      for (int j = 0; j < names.size(); j++) {
+        int count = counts.get(i).get(j);
+        html.append(i == j ? "<td class=\"n hit\">" : "<td class=\"n\">")
+            .append(count == 0 ? "\u2013" : Markup.count(count))
             .append("</td>");
       }
       html.append("</tr>");

@@ -139,11 +139,11 @@ class MainTest {
   void progressInLinesGivesTheTimeLeft() {
     StringWriter err = new StringWriter();
     Console console = new Console(new PrintWriter(err), new PrintWriter(err), false);
-    ProgressInLines progress = new ProgressInLines(console, "train", 400);
+    ProgressInLines progress = new ProgressInLines(console, "train", 0, 400);
     // 100 of 400 steps took 30 s, so 300 more take 90 s.
     assertEquals("train 100/400, 1:30 left, loss 0.8", progress.status(100, "loss 0.8", 30));
     assertEquals("train 0/400, loss 2.3", progress.status(0, "loss 2.3", 0));
-    try (Progress shown = console.progress("train", 400)) {
+    try (Progress shown = console.progress("train", 0, 400)) {
       shown.update(1, "loss 2.3"); // too soon for a line
       shown.line("epoch 1: 80 %");
     }

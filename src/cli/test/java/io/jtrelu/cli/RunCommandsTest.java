@@ -38,12 +38,17 @@ class RunCommandsTest {
   void writeData() throws IOException {
     data = Files.createDirectory(folder.resolve("data"));
     out = folder.resolve("run");
-    idx("train", 24, 1);
-    idx("t10k", 9, 2);
+    writeData(data);
+  }
+
+  /** 24 training and 9 test images of two classes. */
+  static void writeData(Path data) throws IOException {
+    idx(data, "train", 24, 1);
+    idx(data, "t10k", 9, 2);
   }
 
   /** Images that are bright in the upper or the lower half, in the format's own bytes. */
-  private void idx(String prefix, int count, long seed) throws IOException {
+  private static void idx(Path data, String prefix, int count, long seed) throws IOException {
     SplittableRandom random = new SplittableRandom(seed);
     ByteBuffer images = ByteBuffer.allocate(16 + count * EXTENT * EXTENT);
     images.putInt(0x803).putInt(count).putInt(EXTENT).putInt(EXTENT);
@@ -121,7 +126,10 @@ class RunCommandsTest {
     assertEquals(0, run("evaluate", "--model", out.toString(), "--json"), notes.toString());
     JsonNode evaluated = json();
     assertEquals(9, evaluated.get("images").asInt());
-    assertEquals(trained.get("test_loss").asDouble(), evaluated.get("test_loss").asDouble());
+    // The loss of the training, here from logits in double; and without its smoothing.
+    assertEquals(trained.get("test_loss").asDouble(), evaluated.get("test_loss").asDouble(), 1e-5);
+    assertTrue(evaluated.get("cross_entropy").asDouble() > 0);
+    assertEquals(2, evaluated.get("classes").size());
     assertEquals(
         trained.get("test_accuracy").asDouble(), evaluated.get("test_accuracy").asDouble());
     assertEquals(0, run("train", "--resume", out.toString(), "--device", "cpu"), notes.toString());

@@ -11,17 +11,28 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Locale;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
 /**
  * Writes files that are either complete or untouched.
  *
- * <p>The content goes to the sibling {@code NAME.tmp}, which is synced and then renamed over the
- * file, and the folder is synced. Whenever the process or the machine stops, a reader finds the
- * last complete version; a {@code .tmp} left by a killed process is replaced by the next write. One
- * writer per file at a time.
+ * <p>The content goes to a sibling of the writer's own, {@code NAME.PROCESS-NUMBER.tmp}, which is
+ * synced and then renamed over the file, and the folder is synced. Whenever the process or the
+ * machine stops, a reader finds the last complete version; what a killed process left behind is
+ * removed by the next write. Of several writers at once the last one wins, with a whole file.
  */
 public final class AtomicFile {
+  private static final Pattern TEMPORARY = Pattern.compile("(?:([0-9]{1,18})-[0-9a-f]+\\.)?tmp");
+
+  /** Tells the temporary files of one process apart; nothing else depends on it. */
+  private static final AtomicLong NUMBER = new AtomicLong();
+
   private AtomicFile() {}
 
   /** What is to be written. */
@@ -40,8 +51,16 @@ public final class AtomicFile {
    */
   public static void write(Path file, Content content) throws IOException {
     Path target = file.toAbsolutePath();
-    Path temporary = target.resolveSibling(target.getFileName() + ".tmp");
+    Path temporary =
+        target.resolveSibling(
+            target.getFileName()
+                + "."
+                + ProcessHandle.current().pid()
+                + "-"
+                + Long.toHexString(NUMBER.getAndIncrement())
+                + ".tmp");
     try {
+      removeLeftovers(target);
       try (FileChannel channel =
           FileChannel.open(
               temporary,
@@ -81,6 +100,30 @@ public final class AtomicFile {
             channel.write(buffer);
           }
         });
+  }
+
+  /** Removes temporary files of processes that are no more. */
+  private static void removeLeftovers(Path target) throws IOException {
+    String begin = target.getFileName() + ".";
+    List<Path> leftovers = new ArrayList<>();
+    try (Stream<Path> siblings = Files.list(target.resolveSibling("."))) {
+      siblings
+          .filter(path -> path.getFileName().toString().startsWith(begin))
+          .filter(path -> isLeftover(path.getFileName().toString().substring(begin.length())))
+          .forEach(leftovers::add);
+    }
+    for (Path leftover : leftovers) {
+      Files.deleteIfExists(leftover);
+    }
+  }
+
+  private static boolean isLeftover(String suffix) {
+    Matcher matcher = TEMPORARY.matcher(suffix);
+    return matcher.matches()
+        && (matcher.group(1) == null // of the first version, which had one name for all
+            || ProcessHandle.of(Long.parseLong(matcher.group(1)))
+                .filter(ProcessHandle::isAlive)
+                .isEmpty());
   }
 
   /** Makes the rename itself durable. */

@@ -70,6 +70,19 @@ public final class Checkpoint implements AutoCloseable {
     }
   }
 
+  /**
+   * What was saved.
+   *
+   * @throws CheckpointException if the configuration in it cannot be read
+   */
+  public Run run() {
+    try {
+      return Run.parse(state.config(), tensors.file() + ": the configuration in it");
+    } catch (IOException malformed) {
+      throw new CheckpointException(String.valueOf(malformed.getMessage()), malformed);
+    }
+  }
+
   /** Where the run stood. */
   public TrainingState state() {
     return state;
@@ -99,6 +112,24 @@ public final class Checkpoint implements AutoCloseable {
   public void restore(Map<String, Tensor> parameters, Map<String, Tensor> optimizer)
       throws IOException {
     restore(combined(parameters, optimizer), true);
+  }
+
+  /**
+   * Copies one parameter into a tensor of the caller, if the file has it in that type and shape.
+   *
+   * @param destination a host tensor
+   * @return whether it has
+   * @throws IOException if the file cannot be read
+   */
+  public boolean read(String parameter, Tensor destination) throws IOException {
+    SafeTensors.Entry entry = tensors.entries().get(parameter);
+    if (entry == null
+        || entry.type() != destination.type()
+        || !entry.shape().equals(destination.shape())) {
+      return false;
+    }
+    tensors.read(parameter, destination);
+    return true;
   }
 
   private void restore(Map<String, Tensor> destinations, boolean withOptimizer) throws IOException {

@@ -55,6 +55,11 @@ public record Metrics(List<StepMetric> steps, List<EpochMetric> epochs) {
     /** The line as it stands in the file. */
     String text();
 
+    /** Whether it is of an epoch and not of a step. */
+    default boolean isEpoch() {
+      return this instanceof EpochLine;
+    }
+
     /** Steps taken when it was written. */
     long step();
   }
@@ -74,25 +79,40 @@ public record Metrics(List<StepMetric> steps, List<EpochMetric> epochs) {
   }
 
   /** The complete lines of a file. */
-  static List<Line> lines(Path file) throws IOException {
+  private static List<Line> lines(Path file) throws IOException {
+    List<Line> lines = new ArrayList<>();
+    List<String> damaged = readable(file, lines);
+    if (!damaged.isEmpty()) {
+      throw new IOException(file + ": " + damaged.getFirst());
+    }
+    return lines;
+  }
+
+  /**
+   * The lines of a file that are metrics.
+   *
+   * @param lines receives them
+   * @return what is wrong with the others but the last, which may be torn by a kill
+   */
+  static List<String> readable(Path file, List<Line> lines) throws IOException {
     // Decoding leniently: a torn line may end within a character.
     String text = new String(Files.readAllBytes(file), StandardCharsets.UTF_8);
-    List<Line> lines = new ArrayList<>();
+    List<String> damaged = new ArrayList<>();
     int begin = 0;
+    int number = 0;
     for (int end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n', begin)) {
       String line = text.substring(begin, end);
       begin = end + 1;
+      number++;
       try {
         lines.add(parse(line));
-      } catch (JsonProcessingException | IllegalArgumentException damaged) {
-        if (begin == text.length()) {
-          break; // the last line, torn by a crash of the machine
+      } catch (JsonProcessingException | IllegalArgumentException failure) {
+        if (begin < text.length()) {
+          damaged.add("line " + number + " is no metric: " + reason(failure));
         }
-        throw new IOException(
-            file + ": line " + (lines.size() + 1) + " is no metric: " + reason(damaged), damaged);
       }
     }
-    return lines;
+    return damaged;
   }
 
   private static Line parse(String text) throws JsonProcessingException {

@@ -2,7 +2,6 @@ package io.jtrelu.train;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.data.Augmentation;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.Datasets;
@@ -18,6 +17,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -26,13 +26,25 @@ import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Trains one network, a step at a time: the caller calls {@link #step} until {@link #finished}, and
- * may stop between any two steps, {@link #save} and go on later, bitwise as if it had not stopped.
- * {@link #advance} takes a step without waiting for its figures, which keeps a GPU busy.
+ * Trains a model on images that lie in memory:
  *
- * <p>With a folder, it holds config.json, metrics.jsonl (a line per step and epoch) and
+ * <pre>{@code
+ * try (Backend backend = Backends.open("auto");
+ *     Trainer trainer = Trainer.start(model, config, data, backend, folder)) {
+ *   trainer.add(new EarlyStopping(5));
+ *   trainer.train();
+ * }
+ * }</pre>
+ *
+ * <p>{@link #train} takes all steps; who wants the loop himself calls {@link #step} until {@link
+ * #finished}. A run may stop between any two steps, {@link #save} and go on later, bitwise as if it
+ * had not stopped. {@link #advance} takes a step without waiting for its figures, which keeps a GPU
+ * busy.
+ *
+ * <p>With a folder, it holds config.json, metrics.jsonl (a line per step and epoch),
  * model.safetensors (parameters, optimiser, position), written at the start, at the end of each
- * epoch and by {@link #save}; files are replaced atomically.
+ * epoch and by {@link #save}, and best.safetensors (parameters at the end of the epoch with the
+ * best test accuracy so far); files are replaced atomically.
  *
  * <p>Owns all it allocates but the backend. Used by one thread at a time.
  */
@@ -40,11 +52,15 @@ public final class Trainer implements AutoCloseable {
   /** Name of the checkpoint in a run's folder. */
   public static final String CHECKPOINT = "model.safetensors";
 
+  /** Name of the parameters of the best epoch in a run's folder. */
+  public static final String BEST = "best.safetensors";
+
   /** Name of the metrics in a run's folder. */
   public static final String METRICS = "metrics.jsonl";
 
   private static final int EVALUATION_BATCH = 64;
 
+  private final Run run;
   private final Model model;
   private final Network network;
   private final Datasets data;
@@ -58,6 +74,8 @@ public final class Trainer implements AutoCloseable {
   private final BatchExecutor evaluator;
   private final BatchLoader loader;
   private final @Nullable MetricsLog log;
+  private final List<TrainingListener> listeners = new ArrayList<>();
+  private final List<String> notes = new ArrayList<>();
   private final Schedule schedule;
   private final int stepsPerEpoch;
 
@@ -65,10 +83,15 @@ public final class Trainer implements AutoCloseable {
 
   private long step;
   private double bestAccuracy = Double.NaN;
+  private int epochsSinceBest;
   private double epochLoss;
   private double epochAccuracy;
   private int epochSteps;
   private double epochSeconds;
+
+  /** Images of the epoch that were seen since the run was resumed: those that the time is of. */
+  private long epochImages;
+
   private double seconds;
 
   /** When the step that is under way, or the oldest of those, began. */
@@ -78,62 +101,131 @@ public final class Trainer implements AutoCloseable {
   private int stepCorrect;
   private @Nullable StepMetric lastStep;
   private @Nullable EpochMetric lastEpoch;
+  private List<String> newParameters = List.of();
+  private volatile boolean stopRequested;
+
+  /**
+   * Begins a run of a model.
+   *
+   * @param data the same images as those that the model was made for
+   * @param directory as in {@link #start(Run, Datasets, Backend, Path)}
+   * @throws IOException likewise
+   */
+  public static Trainer start(
+      Model model,
+      TrainingConfig training,
+      Datasets data,
+      Backend backend,
+      @Nullable Path directory)
+      throws IOException {
+    return start(Run.of(model, training, data), data, backend, directory);
+  }
 
   /**
    * Begins a run.
    *
    * @param directory where its files go, created if it is missing; null for a run that leaves none
-   * @throws IOException if the folder already holds a run, or cannot be written
+   * @throws IOException if the folder already holds a run, another process writes in it, or it
+   *     cannot be written
    */
-  public static Trainer start(Model model, Datasets data, Backend backend, @Nullable Path directory)
+  public static Trainer start(Run run, Datasets data, Backend backend, @Nullable Path directory)
       throws IOException {
-    stepsPerEpoch(model.training(), data.train()); // refused before anything is written
+    return start(run, data, backend, directory, null);
+  }
+
+  /**
+   * Begins a run with the parameters of an earlier one, where names and shapes agree; others begin
+   * anew, see {@link #newParameters}. Optimiser and position begin anew as well.
+   *
+   * @param directory as in {@link #start(Run, Datasets, Backend, Path)}
+   * @param earlier a checkpoint, or a run's folder for its last one; null for none
+   * @throws CheckpointException if it shares no parameter with the network
+   * @throws IOException if it cannot be read, or as above
+   */
+  public static Trainer start(
+      Run run, Datasets data, Backend backend, @Nullable Path directory, @Nullable Path earlier)
+      throws IOException {
+    run.model().requireFits(data.train());
+    stepsPerEpoch(run.training(), data.train()); // refused before anything is written
+    RunLock lock = null;
     if (directory != null) {
       Files.createDirectories(directory);
-      if (Files.exists(directory.resolve(CHECKPOINT))) {
-        throw new IOException(
-            directory + " already holds a run; resume that one or choose another folder");
-      }
-      model.write(directory);
+      lock = RunLock.take(directory);
     }
-    Trainer trainer = new Trainer(model, data, backend, directory, null);
+    Trainer trainer = null;
     try {
-      model.initializer().fill(backend, trainer.parameters);
-      trainer.passes.load();
       if (directory != null) {
+        if (Files.exists(directory.resolve(CHECKPOINT))) {
+          throw new IOException(
+              directory + " already holds a run; resume that one or choose another folder");
+        }
+        run.write(directory);
+      }
+      trainer = new Trainer(run, data, backend, directory, null);
+      run.initializer().fill(backend, trainer.parameters);
+      if (earlier != null) {
+        trainer.takeParameters(Files.isDirectory(earlier) ? earlier.resolve(CHECKPOINT) : earlier);
+      }
+      trainer.passes.load();
+      if (lock != null) {
+        trainer.owned.addLast(lock); // given back last
         trainer.save();
       }
       return trainer;
     } catch (Throwable failure) {
-      trainer.close();
+      close(trainer, failure);
+      if (lock != null && !Files.exists(directory.resolve(CHECKPOINT))) {
+        for (String file : List.of(METRICS, Run.FILE)) {
+          Files.deleteIfExists(directory.resolve(file)); // of a run that never was
+        }
+      }
+      close(lock, failure);
       throw failure;
+    }
+  }
+
+  private static void close(@Nullable AutoCloseable resource, Throwable failure) {
+    if (resource != null) {
+      try {
+        resource.close();
+      } catch (Exception also) {
+        failure.addSuppressed(also);
+      }
     }
   }
 
   /**
    * Continues a run from its folder.
    *
+   * @param data the same images as before
    * @throws IOException if its files cannot be read
-   * @throws CheckpointException if the checkpoint is of another network
+   * @throws CheckpointException if the checkpoint is of another run
    */
-  public static Trainer resume(Model model, Datasets data, Backend backend, Path directory)
-      throws IOException {
-    model.requireFits(data.train());
+  public static Trainer resume(Path directory, Datasets data, Backend backend) throws IOException {
+    Run run = Run.read(directory);
+    run.model().requireFits(data.train());
+    RunLock lock = RunLock.take(directory);
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
-      model.requireOwn(checkpoint);
-      return new Trainer(model, data, backend, directory, checkpoint);
+      run.requireOwn(checkpoint);
+      Trainer trainer = new Trainer(run, data, backend, directory, checkpoint);
+      trainer.owned.addLast(lock);
+      return trainer;
+    } catch (Throwable failure) {
+      close(lock, failure);
+      throw failure;
     }
   }
 
   private Trainer(
-      Model model,
+      Run run,
       Datasets data,
       Backend backend,
       @Nullable Path directory,
       @Nullable Checkpoint checkpoint)
       throws IOException {
-    TrainingConfig config = model.training();
-    this.model = model;
+    TrainingConfig config = run.training();
+    this.run = run;
+    this.model = run.model();
     this.data = data;
     this.backend = backend;
     this.directory = directory;
@@ -160,14 +252,18 @@ public final class Trainer implements AutoCloseable {
                   backend,
                   EVALUATION_BATCH,
                   BatchExecutor.microBatch(network, backend, config.type(), EVALUATION_BATCH),
-                  model.options(false)));
+                  run.options(false)));
       this.loader = own(openLoader(train, config));
       if (directory == null) {
         this.log = null;
       } else {
         Path metrics = directory.resolve(METRICS);
         this.log =
-            own(checkpoint == null ? MetricsLog.create(metrics) : MetricsLog.resume(metrics, step));
+            own(
+                checkpoint == null
+                    ? MetricsLog.create(metrics)
+                    : MetricsLog.resume(metrics, step, notes));
+        add(log);
         if (checkpoint != null) {
           resumeSums(Metrics.read(metrics));
         }
@@ -182,7 +278,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   private Steps openSteps(TrainingConfig config) {
-    Program.Options options = model.options(true);
+    Program.Options options = run.options(true);
     int batch = config.batch();
     int micro = config.microBatch();
     int accumulate = config.accumulate();
@@ -214,7 +310,7 @@ public final class Trainer implements AutoCloseable {
     return BatchLoader.over(train, model.normalization())
         .batch(config.batch())
         .shuffle(config.seed())
-        .augment(new Augmentation(config.cropPadding(), config.flip()), config.seed())
+        .augment(config.augmentation(), config.seed())
         .dropLast()
         .prefetch(3)
         .startAt(step / stepsPerEpoch, Math.toIntExact(step % stepsPerEpoch) * config.accumulate())
@@ -236,9 +332,22 @@ public final class Trainer implements AutoCloseable {
         epochSteps++;
       }
     }
-    if (!metrics.epochs().isEmpty()) {
-      lastEpoch = metrics.epochs().getLast();
+    double best = Double.NEGATIVE_INFINITY;
+    for (EpochMetric metric : metrics.epochs()) {
+      lastEpoch = metric;
+      epochsSinceBest = metric.testAccuracy() > best ? 0 : epochsSinceBest + 1;
+      best = Math.max(best, metric.testAccuracy());
     }
+  }
+
+  /** Tells a listener of steps and epochs from now on, after those that were added before it. */
+  public void add(TrainingListener listener) {
+    listeners.add(listener);
+  }
+
+  /** What is trained, and how. */
+  public Run run() {
+    return run;
   }
 
   /** What is trained. */
@@ -271,7 +380,7 @@ public final class Trainer implements AutoCloseable {
 
   /** Steps of the whole run. */
   public long totalSteps() {
-    return (long) stepsPerEpoch * model.training().epochs();
+    return (long) stepsPerEpoch * run.training().epochs();
   }
 
   /** Steps of an epoch. */
@@ -297,6 +406,45 @@ public final class Trainer implements AutoCloseable {
   /** Best test accuracy at the end of an epoch; NaN before the first. */
   public double bestAccuracy() {
     return bestAccuracy;
+  }
+
+  /** Epochs that have ended since the one with the best test accuracy. */
+  public int epochsSinceBest() {
+    return epochsSinceBest;
+  }
+
+  /** What the user should know about how the run was resumed, a sentence each; often empty. */
+  public List<String> notes() {
+    return List.copyOf(notes);
+  }
+
+  /** For a run with the parameters of an earlier one: those that it did not have. */
+  public List<String> newParameters() {
+    return newParameters;
+  }
+
+  /**
+   * Takes all steps that are left, or until {@link #stop}; then saves.
+   *
+   * @return whether all are taken
+   * @throws NonFiniteException as {@link #advance}
+   * @throws IOException if a file cannot be written
+   */
+  public boolean train() throws IOException {
+    while (!finished()) {
+      if (stopRequested) {
+        stopRequested = false;
+        save();
+        return false;
+      }
+      advance();
+    }
+    return true;
+  }
+
+  /** Makes {@link #train} return after the step that is under way. For any thread. */
+  public void stop() {
+    stopRequested = true;
   }
 
   /**
@@ -330,7 +478,7 @@ public final class Trainer implements AutoCloseable {
     if (underWay.isEmpty()) {
       mark = System.nanoTime();
     }
-    int accumulate = model.training().accumulate();
+    int accumulate = run.training().accumulate();
     for (int i = 0; i < accumulate; i++) {
       Steps.Pass pass =
           new Steps.Pass(
@@ -369,7 +517,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void settle(Steps.Pass pass, Steps.Figures figures) throws IOException {
-    TrainingConfig config = model.training();
+    TrainingConfig config = run.training();
     int images = config.batch() * config.accumulate();
     stepLoss += figures.loss() / images;
     stepCorrect += figures.correct();
@@ -387,6 +535,7 @@ public final class Trainer implements AutoCloseable {
     mark = now;
     seconds += elapsed;
     epochSeconds += elapsed;
+    epochImages += images;
     StepMetric metric =
         new StepMetric(
             pass.number(),
@@ -403,14 +552,14 @@ public final class Trainer implements AutoCloseable {
     epochLoss += metric.loss();
     epochAccuracy += metric.accuracy();
     epochSteps++;
-    if (log != null) {
-      log.append(metric);
+    for (TrainingListener listener : listeners) {
+      listener.step(this, metric);
     }
   }
 
   /** Passes over batches at the end of an epoch that do not fill a step. */
   private void skipRemainder() {
-    int used = stepsPerEpoch * model.training().accumulate();
+    int used = stepsPerEpoch * run.training().accumulate();
     for (int i = used; i < loader.stepsPerEpoch(); i++) {
       loader.next().close();
     }
@@ -419,8 +568,6 @@ public final class Trainer implements AutoCloseable {
   private void endEpoch() throws IOException {
     evaluator.load(parameters);
     Evaluation test = Evaluation.run(evaluator, model, data.test(), EVALUATION_BATCH);
-    double imagesSeen =
-        (double) epochSteps * model.training().batch() * model.training().accumulate();
     EpochMetric metric =
         new EpochMetric(
             (int) (step / stepsPerEpoch),
@@ -429,18 +576,26 @@ public final class Trainer implements AutoCloseable {
             epochAccuracy / epochSteps,
             test.loss(),
             test.accuracy(),
-            imagesSeen / epochSeconds,
+            epochImages / epochSeconds,
             seconds);
     lastEpoch = metric;
-    bestAccuracy =
-        Double.isNaN(bestAccuracy) ? test.accuracy() : Math.max(bestAccuracy, test.accuracy());
+    boolean best = !(test.accuracy() <= bestAccuracy);
+    if (best) {
+      bestAccuracy = test.accuracy();
+    }
+    epochsSinceBest = best ? 0 : epochsSinceBest + 1;
     epochLoss = 0;
     epochAccuracy = 0;
     epochSteps = 0;
     epochSeconds = 0;
-    if (log != null) {
-      log.append(metric);
-      save();
+    epochImages = 0;
+    // Metrics first: a run that is resumed from the checkpoint finds them.
+    for (TrainingListener listener : listeners) {
+      listener.epoch(this, metric);
+    }
+    save();
+    if (best && directory != null) {
+      save(directory.resolve(BEST), false);
     }
   }
 
@@ -466,9 +621,9 @@ public final class Trainer implements AutoCloseable {
             + ". Nothing was updated with it"
             + (directory == null ? "" : "; the last checkpoint in " + directory + " is good")
             + ". Lower --learning-rate (now "
-            + model.training().learningRate()
+            + run.training().learningRate()
             + ") or --clip-norm (now "
-            + model.training().clipNorm()
+            + run.training().clipNorm()
             + ")");
   }
 
@@ -491,14 +646,21 @@ public final class Trainer implements AutoCloseable {
       return;
     }
     settle();
-    TrainingConfig config = model.training();
+    if (log != null) {
+      log.sync(); // so that the checkpoint is never ahead of its metrics
+    }
+    save(directory.resolve(CHECKPOINT), true);
+  }
+
+  private void save(Path file, boolean withOptimizer) throws IOException {
+    TrainingConfig config = run.training();
     TrainingState state =
         new TrainingState(
             step,
             (int) (step / stepsPerEpoch),
             step % stepsPerEpoch * config.batch() * config.accumulate(),
             Map.of("run", config.seed()),
-            model.toJson(),
+            run.toJson(),
             bestAccuracy);
     Map<String, Tensor> host = new LinkedHashMap<>();
     Map<String, Tensor> optimizerState = new LinkedHashMap<>();
@@ -506,14 +668,41 @@ public final class Trainer implements AutoCloseable {
       for (int p = 0; p < network.parameters().size(); p++) {
         host.put(network.parameters().get(p).name(), onHost(stream, parameters.view(p)));
       }
-      for (Map.Entry<String, Tensor> entry : optimizer.state().entrySet()) {
-        optimizerState.put(entry.getKey(), onHost(stream, entry.getValue()));
+      if (withOptimizer) {
+        for (Map.Entry<String, Tensor> entry : optimizer.state().entrySet()) {
+          optimizerState.put(entry.getKey(), onHost(stream, entry.getValue()));
+        }
       }
-      Checkpoint.save(directory.resolve(CHECKPOINT), state, host, optimizerState);
+      Checkpoint.save(file, state, host, optimizerState);
     } finally {
       host.values().forEach(Tensor::close);
       optimizerState.values().forEach(Tensor::close);
     }
+  }
+
+  /** Takes over what an earlier run's checkpoint and this network share. */
+  private void takeParameters(Path file) throws IOException {
+    List<ParameterSpec> specs = network.parameters();
+    List<String> missing = new ArrayList<>();
+    try (Checkpoint checkpoint = Checkpoint.open(file);
+        Stream stream = backend.newStream()) {
+      for (int p = 0; p < specs.size(); p++) {
+        Tensor view = parameters.view(p);
+        try (Tensor host = Tensor.allocate(view.shape(), view.type(), view.layout())) {
+          if (checkpoint.read(specs.get(p).name(), host)) {
+            backend.copy(stream, host, view);
+            stream.synchronize();
+          } else {
+            missing.add(specs.get(p).name());
+          }
+        }
+      }
+    }
+    if (missing.size() == specs.size()) {
+      throw new CheckpointException(
+          file + " has no parameter of the names and shapes of " + network + "'s");
+    }
+    newParameters = List.copyOf(missing);
   }
 
   private void restore(Checkpoint checkpoint) throws IOException {

@@ -1,20 +1,18 @@
 package io.jtrelu.train;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
-import io.jtrelu.nn.Networks;
+import io.jtrelu.data.Augmentation;
 import io.jtrelu.tensor.DataType;
 
 /**
- * Everything that determines a run but the data's bytes and the machine. Two runs with the same
- * configuration on the same backend give the same parameters, bit for bit.
+ * How a network is trained: everything that determines a run but the network, the data and the
+ * machine. Two runs of one {@link Run} with the same data on the same backend give the same
+ * parameters, bit for bit.
  *
- * @param network name as {@link Networks#build} takes it
- * @param block residual block of ResNets
- * @param shortcutWeight weight of shortcuts in ResNets, in [0, 1)
- * @param shaping how activations get their parameters
- * @param data {@code embedded}, {@code fashion-mnist} or a folder
- * @param cropPadding pixels of padding before a random crop; 0 for no crop
- * @param flip whether images are mirrored at random
+ * <pre>{@code
+ * TrainingConfig config = TrainingConfig.builder().epochs(20).batch(128).learningRate(0.05).build();
+ * }</pre>
+ *
  * @param epochs passes over the training data
  * @param batch images per pass through the network
  * @param accumulate passes whose gradients are added up for one step
@@ -28,18 +26,12 @@ import io.jtrelu.tensor.DataType;
  * @param weightDecay on weights, not on biases
  * @param clipNorm gradients of a larger norm are scaled down to it; infinity for none
  * @param labelSmoothing share of the target spread over all classes, in [0, 1)
- * @param dropout rate before the logits, in [0, 1)
+ * @param cropPadding pixels of padding before a random crop; 0 for no crop
+ * @param flip whether images are mirrored at random
  * @param type storage type of activations and their gradients: F32 or BF16
  * @param seed of initialisation, order of the data, augmentation and dropout
  */
 public record TrainingConfig(
-    @JsonProperty(required = true) String network,
-    @JsonProperty(required = true) Networks.Block block,
-    @JsonProperty(required = true) double shortcutWeight,
-    @JsonProperty(required = true) ShapingConfig shaping,
-    @JsonProperty(required = true) String data,
-    @JsonProperty(required = true) int cropPadding,
-    @JsonProperty(required = true) boolean flip,
     @JsonProperty(required = true) int epochs,
     @JsonProperty(required = true) int batch,
     @JsonProperty(required = true) int accumulate,
@@ -51,7 +43,8 @@ public record TrainingConfig(
     @JsonProperty(required = true) double weightDecay,
     @JsonProperty(required = true) double clipNorm,
     @JsonProperty(required = true) double labelSmoothing,
-    @JsonProperty(required = true) double dropout,
+    @JsonProperty(required = true) int cropPadding,
+    @JsonProperty(required = true) boolean flip,
     @JsonProperty(required = true) DataType type,
     @JsonProperty(required = true) long seed) {
 
@@ -67,14 +60,21 @@ public record TrainingConfig(
         "micro-batch",
         microBatch,
         "a divisor of the batch of " + batch + ", or 0 for one that is chosen");
-    require(learningRate > 0 && learningRate < 1e6, "learning rate", learningRate, "positive");
+    require(
+        learningRate > 0 && learningRate < 1e6,
+        "learning rate",
+        learningRate,
+        "above 0 and below 1e6");
     require(warmup >= 0 && warmup < 1, "warm-up", warmup, "a share of the steps in [0, 1)");
     require(momentum >= 0 && momentum < 1, "momentum", momentum, "in [0, 1)");
-    require(weightDecay >= 0 && weightDecay < 1e6, "weight decay", weightDecay, "0 or more");
+    require(
+        weightDecay >= 0 && weightDecay < 1e6,
+        "weight decay",
+        weightDecay,
+        "0 or more and below 1e6");
     require(clipNorm > 0, "clipping norm", clipNorm, "positive; infinity for none");
     require(
         labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing", labelSmoothing, "in [0, 1)");
-    require(dropout >= 0 && dropout < 1, "dropout", dropout, "in [0, 1)");
     require(cropPadding >= 0, "crop padding", cropPadding, "0 or more");
     require(
         type == DataType.F32 || type == DataType.BF16,
@@ -90,6 +90,171 @@ public record TrainingConfig(
   private static void require(boolean holds, String name, Object value, String allowed) {
     if (!holds) {
       throw new IllegalArgumentException(name + " must be " + allowed + ", got " + value);
+    }
+  }
+
+  /** What happens to images before they are seen. */
+  Augmentation augmentation() {
+    return new Augmentation(cropPadding, flip);
+  }
+
+  /** The defaults, to be changed: those of {@code jtrelu train}. */
+  public static Builder builder() {
+    return new Builder();
+  }
+
+  /** This configuration, to be changed. */
+  public Builder toBuilder() {
+    return new Builder()
+        .epochs(epochs)
+        .batch(batch)
+        .accumulate(accumulate)
+        .microBatch(microBatch)
+        .optimizer(optimizer)
+        .learningRate(learningRate)
+        .warmup(warmup)
+        .momentum(momentum)
+        .weightDecay(weightDecay)
+        .clipNorm(clipNorm)
+        .labelSmoothing(labelSmoothing)
+        .cropPadding(cropPadding)
+        .flip(flip)
+        .type(type)
+        .seed(seed);
+  }
+
+  /** Values by name; those that are not set have defaults. Not thread-safe. */
+  public static final class Builder {
+    private int epochs = 6;
+    private int batch = 64;
+    private int accumulate = 1;
+    private int microBatch;
+    private Optimizer.Kind optimizer = Optimizer.Kind.SGD;
+    private double learningRate = 0.02;
+    private double warmup = 0.1;
+    private double momentum = 0.9;
+    private double weightDecay;
+    private double clipNorm = 1;
+    private double labelSmoothing = 0.1;
+    private int cropPadding;
+    private boolean flip;
+    private DataType type = DataType.F32;
+    private long seed = 1;
+
+    private Builder() {}
+
+    /** See {@link TrainingConfig#epochs}; 6 unless set. */
+    public Builder epochs(int value) {
+      epochs = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#batch}; 64 unless set. */
+    public Builder batch(int value) {
+      batch = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#accumulate}; 1 unless set. */
+    public Builder accumulate(int value) {
+      accumulate = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#microBatch}; 0 unless set. */
+    public Builder microBatch(int value) {
+      microBatch = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#optimizer}; SGD unless set. */
+    public Builder optimizer(Optimizer.Kind value) {
+      optimizer = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#learningRate}; 02 unless set. */
+    public Builder learningRate(double value) {
+      learningRate = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#warmup}; 1 unless set. */
+    public Builder warmup(double value) {
+      warmup = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#momentum}; 9 unless set. */
+    public Builder momentum(double value) {
+      momentum = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#weightDecay}; 0 unless set. */
+    public Builder weightDecay(double value) {
+      weightDecay = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#clipNorm}; 1 unless set. */
+    public Builder clipNorm(double value) {
+      clipNorm = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#labelSmoothing}; 1 unless set. */
+    public Builder labelSmoothing(double value) {
+      labelSmoothing = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#cropPadding}; 0 unless set. */
+    public Builder cropPadding(int value) {
+      cropPadding = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#flip}; false unless set. */
+    public Builder flip(boolean value) {
+      flip = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#type}; F32 unless set. */
+    public Builder type(DataType value) {
+      type = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#seed}; 1 unless set. */
+    public Builder seed(long value) {
+      seed = value;
+      return this;
+    }
+
+    /**
+     * The configuration.
+     *
+     * @throws IllegalArgumentException naming the value that is out of range and what is allowed
+     */
+    public TrainingConfig build() {
+      return new TrainingConfig(
+          epochs,
+          batch,
+          accumulate,
+          microBatch,
+          optimizer,
+          learningRate,
+          warmup,
+          momentum,
+          weightDecay,
+          clipNorm,
+          labelSmoothing,
+          cropPadding,
+          flip,
+          type,
+          seed);
     }
   }
 }

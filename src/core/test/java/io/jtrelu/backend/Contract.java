@@ -55,7 +55,7 @@ abstract class Contract {
     String wanted = System.getProperty("jtrelu.case");
     return cases
         .filter(test -> wanted == null || wanted.equals(test.id))
-        .map(test -> DynamicTest.dynamicTest(test.id, () -> run(test)));
+        .map(test -> DynamicTest.dynamicTest(test.id + " on " + subject.name(), () -> run(test)));
   }
 
   private void run(Case test) throws Throwable {

@@ -49,6 +49,21 @@ class AtomicFileTest {
     assertEquals(List.of("model"), names());
   }
 
+  /** A writer that lives keeps its temporary file, however many write. */
+  @Test
+  void severalWritersAtOnceLeaveAWholeFile() throws Exception {
+    Path file = folder.resolve("model");
+    AtomicFile.write(
+        file,
+        channel -> {
+          channel.write(StandardCharsets.UTF_8.encode("first, "));
+          AtomicFile.writeString(file, "second");
+          channel.write(StandardCharsets.UTF_8.encode("but renamed last"));
+        });
+    assertEquals("first, but renamed last", Files.readString(file));
+    assertEquals(List.of("model"), names());
+  }
+
   /** A channel that has room for some bytes only, as on a full disk. */
   private record Full(WritableByteChannel channel, int room) implements WritableByteChannel {
     @Override
@@ -172,7 +187,9 @@ class AtomicFileTest {
     byte[] expected = new byte[Writer.BYTES];
     Arrays.fill(expected, (byte) 1);
     assertArrayEquals(expected, Files.readAllBytes(file));
-    assertEquals(List.of("model", "model.tmp"), names()); // the next write replaces it
+    assertEquals(2, names().size(), names().toString());
+    AtomicFile.writeString(file, "new");
+    assertEquals(List.of("model"), names(), "the next write removes what is left behind");
   }
 
   @Test

@@ -12,7 +12,6 @@ import io.jtrelu.backend.WithLanes;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
-import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
@@ -51,28 +50,14 @@ class LaneStepsTest {
   }
 
   private static TrainingConfig config(Optimizer.Kind optimizer) {
-    return new TrainingConfig(
-        "lanes",
-        Networks.Block.V2,
-        0,
-        ShapingConfig.DEFAULT,
-        "none",
-        0,
-        false,
-        1,
-        BATCH,
-        1,
-        0,
-        optimizer,
-        RATE,
-        0,
-        MOMENTUM,
-        DECAY,
-        CLIP,
-        0.1,
-        0,
-        DataType.F32,
-        3);
+    return TrainingConfig.builder()
+        .batch(BATCH)
+        .optimizer(optimizer)
+        .learningRate(RATE)
+        .momentum(MOMENTUM)
+        .weightDecay(DECAY)
+        .clipNorm(CLIP)
+        .build();
   }
 
   /** A network in training, with steps of one pass. */

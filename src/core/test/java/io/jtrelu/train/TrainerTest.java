@@ -12,7 +12,6 @@ import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
 import io.jtrelu.nn.Networks;
-import io.jtrelu.tensor.DataType;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -48,55 +47,35 @@ class TrainerTest {
   }
 
   private static TrainingConfig config(Optimizer.Kind optimizer, double rate, int accumulate) {
-    return new TrainingConfig(
-        "plain:14:6",
-        Networks.Block.V2,
-        0,
-        ShapingConfig.DEFAULT,
-        "bars",
-        1,
-        true,
-        3,
-        4,
-        accumulate,
-        0,
-        optimizer,
-        rate,
-        0.1,
-        0.9,
-        1e-4,
-        1,
-        0.1,
-        0.2,
-        DataType.F32,
-        7);
+    return TrainingConfig.builder()
+        .epochs(3)
+        .batch(4)
+        .accumulate(accumulate)
+        .optimizer(optimizer)
+        .learningRate(rate)
+        .weightDecay(1e-4)
+        .cropPadding(1)
+        .flip(true)
+        .seed(7)
+        .build();
+  }
+
+  /** A plain chain over the bars, with dropout. */
+  private static Run run(TrainingConfig config, Datasets data) {
+    return run(ShapingConfig.DEFAULT, 0.2f, config, data);
+  }
+
+  private static Run run(
+      ShapingConfig shaping, float dropout, TrainingConfig config, Datasets data) {
+    Networks.Options network = new Networks.Options("plain:14:6", Networks.Block.V2, 0, dropout);
+    return Run.of(network, shaping, config, data, "bars");
   }
 
   /** Without dropout and augmentation. */
-  static TrainingConfig withoutChance(int microBatch) {
-    TrainingConfig c = config(Optimizer.Kind.SGD, 0.02, 1);
-    return new TrainingConfig(
-        c.network(),
-        c.block(),
-        0,
-        c.shaping(),
-        c.data(),
-        0,
-        false,
-        4,
-        4,
-        1,
-        microBatch,
-        c.optimizer(),
-        0.02,
-        0.1,
-        0.9,
-        0,
-        1,
-        0.1,
-        0,
-        DataType.F32,
-        7);
+  static Run withoutChance(int microBatch, Datasets data) {
+    TrainingConfig config =
+        TrainingConfig.builder().epochs(4).batch(4).microBatch(microBatch).seed(7).build();
+    return run(ShapingConfig.DEFAULT, 0, config, data);
   }
 
   static float[] parameters(Trainer trainer) {
@@ -107,11 +86,11 @@ class TrainerTest {
   @EnumSource(Optimizer.Kind.class)
   void resumedRunEqualsOneThatNeverStoppedBitForBit(Optimizer.Kind optimizer) throws IOException {
     Datasets data = data(37, 9);
-    Model model = Model.of(config(optimizer, 0.01, 2), data);
+    Run run = run(config(optimizer, 0.01, 2), data);
     float[] whole;
     Metrics expected;
     try (Backend backend = Backends.open("cpu");
-        Trainer trainer = Trainer.start(model, data, backend, folder.resolve("whole"))) {
+        Trainer trainer = Trainer.start(run, data, backend, folder.resolve("whole"))) {
       assertEquals(4, trainer.stepsPerEpoch()); // 37 images in steps of 2 * 4; 5 are passed over
       while (!trainer.finished()) {
         trainer.step();
@@ -126,8 +105,8 @@ class TrainerTest {
       try (Backend backend = Backends.open("cpu");
           Trainer trainer =
               Files.exists(parts)
-                  ? Trainer.resume(Model.read(parts), data, backend, parts)
-                  : Trainer.start(model, data, backend, parts)) {
+                  ? Trainer.resume(parts, data, backend)
+                  : Trainer.start(run, data, backend, parts)) {
         while (trainer.steps() < stop) {
           trainer.step();
         }
@@ -154,7 +133,7 @@ class TrainerTest {
   void learnsToTellThreeBarsApart(String device) throws IOException {
     Datasets data = data(60, 30);
     try (Backend backend = Backends.open(device);
-        Trainer trainer = Trainer.start(Model.of(withoutChance(0), data), data, backend, null)) {
+        Trainer trainer = Trainer.start(withoutChance(0, data), data, backend, null)) {
       while (!trainer.finished()) {
         trainer.step();
       }
@@ -165,32 +144,18 @@ class TrainerTest {
   @Test
   void stopsAtANonFiniteLossAndLeavesTheLastCheckpoint() throws IOException {
     Datasets data = data(40, 9);
-    TrainingConfig c = config(Optimizer.Kind.SGD, 1e5, 1);
     TrainingConfig wild =
-        new TrainingConfig(
-            c.network(),
-            c.block(),
-            0,
-            c.shaping(),
-            c.data(),
-            0,
-            false,
-            50,
-            4,
-            1,
-            0,
-            c.optimizer(),
-            1e5,
-            0,
-            0.9,
-            0,
-            Double.POSITIVE_INFINITY,
-            0,
-            0,
-            DataType.F32,
-            7);
+        TrainingConfig.builder()
+            .epochs(50)
+            .batch(4)
+            .learningRate(1e5)
+            .warmup(0)
+            .clipNorm(Double.POSITIVE_INFINITY)
+            .labelSmoothing(0)
+            .build();
     try (Backend backend = Backends.open("cpu");
-        Trainer trainer = Trainer.start(Model.of(wild, data), data, backend, folder)) {
+        Trainer trainer =
+            Trainer.start(run(ShapingConfig.DEFAULT, 0, wild, data), data, backend, folder)) {
       NonFiniteException error =
           assertThrows(
               NonFiniteException.class,
@@ -216,11 +181,11 @@ class TrainerTest {
   @Test
   void refusesToOverwriteARun() throws IOException {
     Datasets data = data(20, 9);
-    Model model = Model.of(config(Optimizer.Kind.SGD, 0.01, 1), data);
+    Run run = run(config(Optimizer.Kind.SGD, 0.01, 1), data);
     try (Backend backend = Backends.open("cpu")) {
-      Trainer.start(model, data, backend, folder).close();
+      Trainer.start(run, data, backend, folder).close();
       IOException error =
-          assertThrows(IOException.class, () -> Trainer.start(model, data, backend, folder));
+          assertThrows(IOException.class, () -> Trainer.start(run, data, backend, folder));
       assertTrue(error.getMessage().contains("already holds a run"), error.getMessage());
     }
   }
@@ -228,40 +193,16 @@ class TrainerTest {
   @Test
   void refusesTheCheckpointOfARunThatDiffersInItsActivationOnly() throws IOException {
     Datasets data = data(20, 9);
-    TrainingConfig c = config(Optimizer.Kind.SGD, 0.01, 1);
-    TrainingConfig he =
-        new TrainingConfig(
-            c.network(),
-            c.block(),
-            0,
-            ShapingConfig.HE,
-            c.data(),
-            1,
-            true,
-            3,
-            4,
-            1,
-            0,
-            c.optimizer(),
-            0.01,
-            0.1,
-            0.9,
-            1e-4,
-            1,
-            0.1,
-            0.2,
-            DataType.F32,
-            7);
+    TrainingConfig config = config(Optimizer.Kind.SGD, 0.01, 1);
     Path one = folder.resolve("tat");
     Path other = folder.resolve("he");
     try (Backend backend = Backends.open("cpu")) {
-      Trainer.start(Model.of(c, data), data, backend, one).close();
-      Trainer.start(Model.of(he, data), data, backend, other).close();
+      Trainer.start(run(config, data), data, backend, one).close();
+      Trainer.start(run(ShapingConfig.HE, 0.2f, config, data), data, backend, other).close();
       Files.delete(one.resolve(Trainer.CHECKPOINT));
       Files.copy(other.resolve(Trainer.CHECKPOINT), one.resolve(Trainer.CHECKPOINT));
-      Model model = Model.read(one);
       CheckpointException error =
-          assertThrows(CheckpointException.class, () -> Trainer.resume(model, data, backend, one));
+          assertThrows(CheckpointException.class, () -> Trainer.resume(one, data, backend));
       assertTrue(error.getMessage().contains("another run"), error.getMessage());
     }
   }
@@ -269,11 +210,11 @@ class TrainerTest {
   @Test
   void refusesABatchLargerThanTheData() throws IOException {
     Datasets data = data(3, 9);
-    Model model = Model.of(config(Optimizer.Kind.SGD, 0.01, 1), data);
+    Run run = run(config(Optimizer.Kind.SGD, 0.01, 1), data);
     try (Backend backend = Backends.open("cpu")) {
       IllegalArgumentException error =
           assertThrows(
-              IllegalArgumentException.class, () -> Trainer.start(model, data, backend, null));
+              IllegalArgumentException.class, () -> Trainer.start(run, data, backend, null));
       assertTrue(error.getMessage().contains("3 training images"), error.getMessage());
     }
   }
@@ -282,8 +223,8 @@ class TrainerTest {
   void closesAllItsMemory() throws IOException {
     Datasets data = data(20, 9);
     try (Backend backend = Backends.open("cpu")) {
-      Model model = Model.of(config(Optimizer.Kind.ADAM, 0.01, 1), data);
-      try (Trainer trainer = Trainer.start(model, data, backend, null)) {
+      Run run = run(config(Optimizer.Kind.ADAM, 0.01, 1), data);
+      try (Trainer trainer = Trainer.start(run, data, backend, null)) {
         trainer.step();
         assertNotEquals(0, backend.memory().inUse());
       }

@@ -22,10 +22,10 @@ class ChangeOfDeviceTest {
   @Test
   void runWithMicroBatchesGoesOnOnADeviceThatTakesWholeBatches() throws IOException {
     Datasets data = TrainerTest.data(60, 9);
-    Model model = Model.of(TrainerTest.withoutChance(2), data);
+    Run start = TrainerTest.withoutChance(2, data);
     float[] whole;
     try (Backend backend = Backends.open("cpu");
-        Trainer trainer = Trainer.start(model, data, backend, null)) {
+        Trainer trainer = Trainer.start(start, data, backend, null)) {
       while (!trainer.finished()) {
         trainer.step();
       }
@@ -33,12 +33,12 @@ class ChangeOfDeviceTest {
     }
     Path run = folder.resolve("run");
     try (Backend backend = Backends.open("cpu");
-        Trainer trainer = Trainer.start(model, data, backend, run)) {
+        Trainer trainer = Trainer.start(start, data, backend, run)) {
       trainer.step();
       trainer.save();
     }
     try (Backend backend = new EmulatedSubject().open();
-        Trainer trainer = Trainer.resume(Model.read(run), data, backend, run)) {
+        Trainer trainer = Trainer.resume(run, data, backend)) {
       assertEquals(1, trainer.steps());
       while (!trainer.finished()) {
         trainer.step();

@@ -15,7 +15,6 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.cuda.EmulatedSubject;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Network;
-import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
@@ -50,28 +49,12 @@ class RecordedStepsTest {
   }
 
   private static TrainingConfig config(Optimizer.Kind optimizer) {
-    return new TrainingConfig(
-        "small",
-        Networks.Block.V2,
-        0,
-        ShapingConfig.DEFAULT,
-        "none",
-        0,
-        false,
-        1,
-        6,
-        1,
-        0,
-        optimizer,
-        0.05,
-        0,
-        0.9,
-        1e-3,
-        1,
-        0.1,
-        0.2,
-        DataType.F32,
-        3);
+    return TrainingConfig.builder()
+        .batch(6)
+        .optimizer(optimizer)
+        .learningRate(0.05)
+        .weightDecay(1e-3)
+        .build();
   }
 
   /** A network in training on a backend, with steps of one pass. */

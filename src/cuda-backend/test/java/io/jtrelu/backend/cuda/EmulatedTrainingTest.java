@@ -21,9 +21,9 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.Metrics;
-import io.jtrelu.train.Model;
 import io.jtrelu.train.NonFiniteException;
 import io.jtrelu.train.Optimizer;
+import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
@@ -73,12 +73,20 @@ class EmulatedTrainingTest {
     }
 
     /** Batches of four, which pass at once on every backend: the dropout masks are the same. */
-    TrainingConfig config(DataType type) {
+    Setup config(DataType type) {
       return EmulatedTrainingTest.config(optimizer, rate, 4, accumulate, dropout, type, 1);
     }
   }
 
-  private static TrainingConfig config(
+  /** A run over the bars but for its data. */
+  private record Setup(TrainingConfig training, double dropout) {
+    Run run(Datasets data) {
+      var network = new Networks.Options("plain:14:6", Networks.Block.V2, 0, (float) dropout);
+      return Run.of(network, ShapingConfig.DEFAULT, training, data, "bars");
+    }
+  }
+
+  private static Setup config(
       Optimizer.Kind optimizer,
       double rate,
       int batch,
@@ -86,28 +94,20 @@ class EmulatedTrainingTest {
       double dropout,
       DataType type,
       double clipNorm) {
-    return new TrainingConfig(
-        "plain:14:6",
-        Networks.Block.V2,
-        0,
-        ShapingConfig.DEFAULT,
-        "bars",
-        0,
-        false,
-        50,
-        batch,
-        accumulate,
-        0,
-        optimizer,
-        rate,
-        0.02,
-        0.9,
-        1e-4,
-        clipNorm,
-        0.1,
-        dropout,
-        type,
-        7);
+    TrainingConfig training =
+        TrainingConfig.builder()
+            .epochs(50)
+            .batch(batch)
+            .accumulate(accumulate)
+            .optimizer(optimizer)
+            .learningRate(rate)
+            .warmup(0.02)
+            .weightDecay(1e-4)
+            .clipNorm(clipNorm)
+            .type(type)
+            .seed(7)
+            .build();
+    return new Setup(training, dropout);
   }
 
   private static Datasets data(int images) {
@@ -130,12 +130,12 @@ class EmulatedTrainingTest {
 
   /** What a run leaves. */
   @SuppressWarnings("ArrayRecordComponent") // compared element by element
-  private record Run(List<StepMetric> steps, float[] parameters) {
+  private record Outcome(List<StepMetric> steps, float[] parameters) {
     List<Double> losses() {
       return steps.stream().map(StepMetric::loss).toList();
     }
 
-    void requireSame(Run other, String what) {
+    void requireSame(Outcome other, String what) {
       assertEquals(steps.size(), other.steps.size(), what);
       for (int i = 0; i < steps.size(); i++) {
         assertEquals(steps.get(i).loss(), other.steps.get(i).loss(), what + ", step " + i);
@@ -157,24 +157,24 @@ class EmulatedTrainingTest {
     }
   }
 
-  private static Run run(Backend backend, TrainingConfig config, int steps) throws IOException {
-    Datasets data = data(4 * config.batch() * config.accumulate() + 1);
+  private static Outcome run(Backend backend, Setup config, int steps) throws IOException {
+    Datasets data = data(4 * config.training().batch() * config.training().accumulate() + 1);
     List<StepMetric> metrics = new ArrayList<>();
-    try (Trainer trainer = Trainer.start(Model.of(config, data), data, backend, null)) {
+    try (Trainer trainer = Trainer.start(config.run(data), data, backend, null)) {
       while (metrics.size() < steps) {
         metrics.add(trainer.step());
       }
-      return new Run(metrics, parameters(backend, trainer));
+      return new Outcome(metrics, parameters(backend, trainer));
     }
   }
 
-  private static Run emulated(TrainingConfig config, int steps) throws IOException {
+  private static Outcome emulated(Setup config, int steps) throws IOException {
     try (Backend backend = new EmulatedSubject().open()) {
       return run(backend, config, steps);
     }
   }
 
-  private static Run reference(TrainingConfig config, int steps) throws IOException {
+  private static Outcome reference(Setup config, int steps) throws IOException {
     try (Backend backend = Backends.open("reference")) {
       return run(takingWholeBatches(backend), config, steps);
     }
@@ -228,8 +228,8 @@ class EmulatedTrainingTest {
   @ParameterizedTest
   @EnumSource(Way.class)
   void sameLossesAsTheCpuAndTheSameBitsTwice(Way way) throws IOException {
-    TrainingConfig config = way.config(DataType.F32);
-    Run first = emulated(config, STEPS);
+    Setup config = way.config(DataType.F32);
+    Outcome first = emulated(config, STEPS);
     if (way.accumulate == 1) { // for the others see below
       emulated(config, STEPS).requireSame(first, "the same twice, bit for bit");
     }
@@ -237,7 +237,7 @@ class EmulatedTrainingTest {
       assertTrue(Double.isNaN(step.seconds()), "no time is told of the emulated device");
       assertTrue(Double.isNaN(step.imagesPerSecond()));
     }
-    Run oracle = reference(config, STEPS);
+    Outcome oracle = reference(config, STEPS);
     List<Double> losses = oracle.losses();
     if (way.dropout == 0) {
       assertTrue(mean(losses, 15, 20) < 0.95 * mean(losses, 0, 5), "it learns: " + losses);
@@ -255,9 +255,9 @@ class EmulatedTrainingTest {
   @EnumSource(Way.class)
   void replayedStepsEqualThoseThatAreGivenAnew(Way way) throws IOException {
     for (DataType type : List.of(DataType.F32, DataType.BF16)) {
-      TrainingConfig config = way.config(type);
+      Setup config = way.config(type);
       try (Backend backend = new EmulatedSubject().open()) {
-        Run direct = run(withoutRecordings(backend), config, 5);
+        Outcome direct = run(withoutRecordings(backend), config, 5);
         run(backend, config, 5).requireSame(direct, way + " " + type);
       }
     }
@@ -271,10 +271,10 @@ class EmulatedTrainingTest {
   @Test
   void bf16FollowsF32() throws IOException {
     double rate = 5e-4;
-    TrainingConfig half = config(Optimizer.Kind.SGD, rate, 4, 1, 0, DataType.BF16, 1);
-    TrainingConfig single = config(Optimizer.Kind.SGD, rate, 4, 1, 0, DataType.F32, 1);
-    Run actual = emulated(half, STEPS);
-    Run oracle = reference(single, STEPS);
+    Setup half = config(Optimizer.Kind.SGD, rate, 4, 1, 0, DataType.BF16, 1);
+    Setup single = config(Optimizer.Kind.SGD, rate, 4, 1, 0, DataType.F32, 1);
+    Outcome actual = emulated(half, STEPS);
+    Outcome oracle = reference(single, STEPS);
     float[] start = reference(single, 0).parameters();
     for (int step = 0; step < STEPS; step++) {
       // Two roundings to 2^-9 in each of 14 layers, adding up like a random walk.
@@ -303,12 +303,12 @@ class EmulatedTrainingTest {
   @ParameterizedTest
   @ValueSource(ints = {1, 3})
   void stepsAheadEqualStepsOneByOne(int accumulate) throws IOException {
-    TrainingConfig config = config(Optimizer.Kind.ADAM, 0.003, 4, accumulate, 0.2, DataType.F32, 1);
-    Run oneByOne = emulated(config, 10); // an epoch has 4 steps
+    Setup config = config(Optimizer.Kind.ADAM, 0.003, 4, accumulate, 0.2, DataType.F32, 1);
+    Outcome oneByOne = emulated(config, 10); // an epoch has 4 steps
     Datasets data = data(16 * accumulate + 1);
     Path ahead = folder.resolve("ahead");
     try (Backend backend = new EmulatedSubject().open();
-        Trainer trainer = Trainer.start(Model.of(config, data), data, backend, ahead)) {
+        Trainer trainer = Trainer.start(config.run(data), data, backend, ahead)) {
       for (int step = 1; step <= 6; step++) {
         trainer.advance();
         assertEquals(step, trainer.steps());
@@ -320,13 +320,13 @@ class EmulatedTrainingTest {
       assertEquals(6, Metrics.read(ahead.resolve(Trainer.METRICS)).steps().size());
     }
     try (Backend backend = new EmulatedSubject().open();
-        Trainer trainer = Trainer.resume(Model.read(ahead), data, backend, ahead)) {
+        Trainer trainer = Trainer.resume(ahead, data, backend)) {
       while (trainer.steps() < 10) {
         trainer.advance();
       }
       trainer.settle();
       List<StepMetric> steps = Metrics.read(ahead.resolve(Trainer.METRICS)).steps();
-      new Run(steps, parameters(backend, trainer)).requireSame(oneByOne, "stopped and resumed");
+      new Outcome(steps, parameters(backend, trainer)).requireSame(oneByOne, "stopped and resumed");
     }
   }
 
@@ -335,10 +335,10 @@ class EmulatedTrainingTest {
   @ValueSource(ints = {1, 2})
   void aStepCostsTheHostOneLaunch(int accumulate) throws IOException {
     for (DataType type : List.of(DataType.F32, DataType.BF16)) {
-      TrainingConfig config = config(Optimizer.Kind.ADAM, 0.003, 2, accumulate, 0.2, type, 1);
+      Setup config = config(Optimizer.Kind.ADAM, 0.003, 2, accumulate, 0.2, type, 1);
       Datasets data = data(50 * accumulate);
       try (Backend backend = EmulatedSubject.openPlain();
-          Trainer trainer = Trainer.start(Model.of(config, data), data, backend, null)) {
+          Trainer trainer = Trainer.start(config.run(data), data, backend, null)) {
         for (int i = 0; i < 3; i++) {
           trainer.advance(); // records
         }
@@ -381,13 +381,12 @@ class EmulatedTrainingTest {
   void aStepThatIsNotFiniteChangesNothing() throws IOException {
     for (Optimizer.Kind optimizer : List.of(Optimizer.Kind.SGD, Optimizer.Kind.ADAM)) {
       double rate = optimizer == Optimizer.Kind.SGD ? 1e5 : 9e5;
-      TrainingConfig wild =
-          config(optimizer, rate, 4, 1, 0, DataType.F32, Double.POSITIVE_INFINITY);
+      Setup wild = config(optimizer, rate, 4, 1, 0, DataType.F32, Double.POSITIVE_INFINITY);
       Datasets data = data(400);
-      Model model = Model.of(wild, data);
+      Run run = wild.run(data);
       Path files = folder.resolve("wild-" + optimizer);
       try (Backend backend = new EmulatedSubject().open();
-          Trainer trainer = Trainer.start(model, data, backend, files)) {
+          Trainer trainer = Trainer.start(run, data, backend, files)) {
         NonFiniteException bad =
             assertThrows(
                 NonFiniteException.class,
@@ -403,7 +402,7 @@ class EmulatedTrainingTest {
         }
         assertEquals(good, Metrics.read(files.resolve(Trainer.METRICS)).steps().size());
         float[] left = parameters(backend, trainer);
-        try (Trainer again = Trainer.start(model, data, backend, null)) {
+        try (Trainer again = Trainer.start(run, data, backend, null)) {
           while (again.steps() < good) {
             again.step();
           }
@@ -426,22 +425,21 @@ class EmulatedTrainingTest {
   /** A network that does not fit is refused with the sizes, and the process goes on. */
   @Test
   void aDeviceThatIsTooSmall() throws IOException {
-    TrainingConfig config = Way.SGD.config(DataType.F32);
+    Setup config = Way.SGD.config(DataType.F32);
     Datasets data = data(17);
-    Model model = Model.of(config, data);
+    Run run = config.run(data);
     try (Backend backend = EmulatedSubject.openPlain()) {
       EmulatorControl.memory(1 << 16);
       try {
         OutOfMemoryException full =
             assertThrows(
-                OutOfMemoryException.class,
-                () -> Trainer.start(model, data, backend, null).close());
+                OutOfMemoryException.class, () -> Trainer.start(run, data, backend, null).close());
         assertTrue(full.getMessage().contains("smaller batch"), full.getMessage());
         assertEquals(0, backend.memory().inUse(), "all was given back");
       } finally {
         EmulatorControl.memory(4L << 30);
       }
-      try (Trainer trainer = Trainer.start(model, data, backend, null)) {
+      try (Trainer trainer = Trainer.start(run, data, backend, null)) {
         assertNotNull(trainer.step());
       }
       assertEquals(0, backend.memory().inUse());
@@ -451,12 +449,12 @@ class EmulatedTrainingTest {
   /** The device is lost in mid-run: the error says so, and what was saved is good. */
   @Test
   void aDeviceThatIsLost() throws IOException {
-    TrainingConfig config = Way.SGD.config(DataType.F32);
+    Setup config = Way.SGD.config(DataType.F32);
     Datasets data = data(17);
-    Model model = Model.of(config, data);
+    Run run = config.run(data);
     try (Backend backend = EmulatedSubject.openPlain()) {
       EmulatorControl.clear();
-      try (Trainer trainer = Trainer.start(model, data, backend, folder)) {
+      try (Trainer trainer = Trainer.start(run, data, backend, folder)) {
         for (int i = 0; i < 5; i++) {
           trainer.advance(); // an epoch of 4 steps, and one
         }
@@ -472,7 +470,7 @@ class EmulatedTrainingTest {
         EmulatorControl.clear(); // only so that all can be closed
       }
       try (Checkpoint checkpoint = Checkpoint.open(folder.resolve(Trainer.CHECKPOINT));
-          Trainer resumed = Trainer.resume(Model.read(folder), data, backend, folder)) {
+          Trainer resumed = Trainer.resume(folder, data, backend)) {
         assertEquals(4, checkpoint.state().step());
         assertEquals(5, resumed.step().step());
       }

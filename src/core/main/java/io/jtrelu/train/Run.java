@@ -1,0 +1,198 @@
+package io.jtrelu.train;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.data.Datasets;
+import io.jtrelu.data.ImageDataset;
+import io.jtrelu.data.PerLocationNormalization;
+import io.jtrelu.nn.Initializer;
+import io.jtrelu.nn.Layer.Extent;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.Program;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * What is trained and how: the contents of a run's config.json, and, beside the parameters, of its
+ * checkpoint. Immutable.
+ *
+ * @param model what is trained
+ * @param training how
+ * @param data on what: {@code embedded}, {@code fashion-mnist}, a folder, or any name for images
+ *     that the caller has in memory
+ */
+public record Run(Model model, TrainingConfig training, String data) {
+  /** Name of its file in a run's folder. */
+  public static final String FILE = "config.json";
+
+  private static final String FORMAT = "jtrelu-run-2";
+
+  /** A run of a model, with the name that its training data have. */
+  public static Run of(Model model, TrainingConfig training, Datasets data) {
+    model.requireFits(data.train());
+    return new Run(model, training, data.train().name());
+  }
+
+  /**
+   * A run of a network that comes with the library.
+   *
+   * @param name where the data can be opened again, as {@link Datasets#open(String)} takes it
+   * @throws io.jtrelu.shaping.ShapingException if the network cannot reach the shaping target
+   * @throws IllegalArgumentException if something named is unknown
+   */
+  public static Run of(
+      Networks.Options network,
+      ShapingConfig shaping,
+      TrainingConfig training,
+      Datasets data,
+      String name) {
+    ImageDataset train = data.train();
+    Network plain = Networks.build(network, Model.input(train), train.classes().size());
+    return new Run(Model.of(shaping.shape(plain), train, shaping), training, name);
+  }
+
+  /** Fills parameters as the configuration asks for. */
+  Initializer initializer() {
+    return Initializer.delta(training.seed());
+  }
+
+  /** What programs are compiled with. */
+  Program.Options options(boolean forTraining) {
+    return new Program.Options(
+        training.type(), (float) training.labelSmoothing(), forTraining, training.seed());
+  }
+
+  /** As JSON, for people and programs. */
+  public String toJson() {
+    ObjectNode node = Json.MAPPER.createObjectNode().put("format", FORMAT);
+    node.put("data", data);
+    node.set("training", Json.MAPPER.valueToTree(training));
+    node.set("model", model.json());
+    try {
+      return Json.MAPPER.writeValueAsString(node) + "\n";
+    } catch (JsonProcessingException impossible) {
+      throw new IllegalStateException(impossible);
+    }
+  }
+
+  /**
+   * Reads a configuration, of this version or the one before it.
+   *
+   * @param where the file's name, for messages
+   * @throws IOException naming the file and what is wrong
+   */
+  public static Run parse(String json, String where) throws IOException {
+    try {
+      JsonNode node = Json.MAPPER.readTree(json);
+      if (node == null || !node.isObject()) {
+        throw new IllegalArgumentException("expected a JSON object");
+      }
+      if (!node.has("format")) {
+        return firstVersion(node);
+      }
+      Json.requireFormat(node, "the file", FORMAT);
+      return new Run(
+          Model.of(Json.required(node, "the file", "model")),
+          Json.MAPPER.treeToValue(
+              Json.required(node, "the file", "training"), TrainingConfig.class),
+          Json.required(node, "the file", "data").asText());
+    } catch (JsonProcessingException malformed) {
+      throw new IOException(
+          where + " is not a configuration of this version: " + malformed.getOriginalMessage(),
+          malformed);
+    } catch (IllegalArgumentException malformed) {
+      throw new IOException(
+          where + " is not a configuration of this version: " + malformed.getMessage(), malformed);
+    }
+  }
+
+  /** Configurations without a format: the network is one by name, its activations are all alike. */
+  private static Run firstVersion(JsonNode node) throws JsonProcessingException {
+    ObjectNode training = Json.required(node, "the file", "training").deepCopy();
+    JsonNode a = Json.required(node, "the file", "activation");
+    int channels = Json.integer(node, "the file", "channels");
+    ShapingConfig shaping =
+        Json.MAPPER.treeToValue(
+            Json.required(training, "training", "shaping"), ShapingConfig.class);
+    Networks.Options options =
+        new Networks.Options(
+            Json.required(training, "training", "network").asText(),
+            Networks.Block.valueOf(
+                Json.required(training, "training", "block").asText().toUpperCase(Locale.ROOT)),
+            Json.number(training, "training", "shortcutWeight"),
+            (float) Json.number(training, "training", "dropout"));
+    String data = Json.required(training, "training", "data").asText();
+    training.remove(List.of("network", "block", "shortcutWeight", "shaping", "data", "dropout"));
+    List<String> classes = Json.strings(Json.required(node, "the file", "classes"), "classes");
+    int height = Json.integer(node, "the file", "height");
+    int width = Json.integer(node, "the file", "width");
+    TransformedActivation function =
+        new TransformedActivation(
+            ShapingConfig.of("none", Json.required(a, "activation", "function").asText())
+                .function(),
+            Json.number(a, "activation", "inputScale"),
+            Json.number(a, "activation", "inputShift"),
+            Json.number(a, "activation", "outputScale"),
+            Json.number(a, "activation", "outputShift"),
+            Json.number(a, "activation", "negativeSlope"));
+    Network network =
+        Networks.build(options, new Extent(height, width, channels + 1), classes.size())
+            .with(
+                function,
+                Json.number(a, "activation", "weightScale"),
+                Json.number(a, "activation", "biasDeviation"));
+    PerLocationNormalization normalization =
+        new PerLocationNormalization(
+            Json.numbers(Json.required(node, "the file", "mean"), "mean"),
+            Json.numbers(Json.required(node, "the file", "std"), "std"),
+            Json.MAPPER.treeToValue(
+                Json.required(node, "the file", "homogeneous"),
+                PerLocationNormalization.Homogeneous.class));
+    return new Run(
+        new Model(network, classes, height, width, channels, normalization, shaping),
+        Json.MAPPER.treeToValue(training, TrainingConfig.class),
+        data);
+  }
+
+  /**
+   * Checks that a checkpoint was saved by this very run: parameters of another activation or seed
+   * would fit too, and mean nothing.
+   *
+   * @throws CheckpointException if its configuration is another one
+   */
+  void requireOwn(Checkpoint checkpoint) {
+    if (!toJson().equals(checkpoint.run().toJson())) {
+      throw new CheckpointException(
+          "the checkpoint belongs to another run: the configuration it was saved with differs from "
+              + FILE
+              + " beside it");
+    }
+  }
+
+  /**
+   * Reads a run's config.json.
+   *
+   * @throws IOException naming the file and what is wrong with it
+   */
+  public static Run read(Path folder) throws IOException {
+    Path file = folder.resolve(FILE);
+    try {
+      return parse(Files.readString(file), file.toString());
+    } catch (NoSuchFileException missing) {
+      throw new IOException(
+          file + " does not exist: " + folder + " is no folder of a training run", missing);
+    }
+  }
+
+  /** Saves it in a run's folder, atomically. */
+  void write(Path folder) throws IOException {
+    AtomicFile.writeString(folder.resolve(FILE), toJson());
+  }
+}

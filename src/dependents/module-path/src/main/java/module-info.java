@@ -1,0 +1,5 @@
+/** A user's module. */
+module dependent {
+  requires io.jtrelu;
+  requires io.jtrelu.shaping;
+}
