@@ -66,7 +66,8 @@ class ArchitectureTest {
               "io.jtrelu.tensor",
               "io.jtrelu.activation",
               "io.jtrelu.backend",
-              "io.jtrelu.shaping.."),
+              "io.jtrelu.shaping..",
+              "com.fasterxml.jackson.."),
           Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"));
 
   @TestFactory

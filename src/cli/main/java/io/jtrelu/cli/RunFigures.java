@@ -8,8 +8,15 @@ import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.DropoutLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.InputLayer;
 import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.NormalizedSumLayer;
 import io.jtrelu.report.ComparisonReport;
 import io.jtrelu.report.Environment;
 import io.jtrelu.report.LayerRow;
@@ -60,7 +67,7 @@ final class RunFigures {
         String.format(
             Locale.ROOT,
             "%d layers with weights, no normalisation%s; %,d parameters.",
-            network.layers().stream().filter(l -> l instanceof Layer.Convolution).count(),
+            network.layers().stream().filter(l -> l instanceof ConvolutionLayer).count(),
             config.shortcutWeight() == 0 ? ", no shortcuts" : "",
             network.parameterCount()),
         settings(model, notes),
@@ -163,28 +170,29 @@ final class RunFigures {
       Layer layer = layers.get(i);
       boolean activated =
           i + 1 < layers.size()
-              && layers.get(i + 1) instanceof Layer.Activation next
+              && layers.get(i + 1) instanceof ActivationLayer next
               && next.source() == i;
       String suffix = activated ? " + " + phi : "";
       String operation =
           switch (layer) {
-            case Layer.Input input -> "input, normalised per location";
-            case Layer.Convolution c -> convolution(c.descriptor()) + suffix;
-            case Layer.Activation activation -> phi;
-            case Layer.NormalizedSum sum ->
+            case InputLayer input -> "input, normalised per location";
+            case ConvolutionLayer c -> convolution(c.descriptor()) + suffix;
+            case ActivationLayer activation -> phi;
+            case NormalizedSumLayer sum ->
                 String.format(
                     Locale.ROOT,
                     "%.3g shortcut + %.3g branch%s",
                     sum.shortcutWeight(),
                     sum.branchWeight(),
                     suffix);
-            case Layer.MaxPooling pool -> "max-pool " + pool.descriptor().kernel();
-            case Layer.GlobalMeanPooling mean -> "mean over locations";
-            case Layer.DropoutLayer dropout -> "dropout " + dropout.rate();
+            case MaxPoolingLayer pool -> "max-pool " + pool.descriptor().kernel();
+            case GlobalMeanPoolingLayer mean -> "mean over locations";
+            case DropoutLayer dropout -> "dropout " + dropout.rate();
+            default -> layer.kind() + suffix;
           };
       boolean part =
-          layer instanceof Layer.Activation
-              && !(layers.get(i - 1) instanceof Layer.MaxPooling)
+          layer instanceof ActivationLayer
+              && !(layers.get(i - 1) instanceof MaxPoolingLayer)
               && layer.sources().getFirst() == i - 1;
       if (!part) { // shown with the layer before it
         rows.add(
@@ -195,7 +203,7 @@ final class RunFigures {
                 layer.extent().width(),
                 layer.extent().channels(),
                 parameters.getOrDefault(i, 0L),
-                activated || layer instanceof Layer.Activation ? slope : Double.NaN));
+                activated || layer instanceof ActivationLayer ? slope : Double.NaN));
       }
     }
     return rows;

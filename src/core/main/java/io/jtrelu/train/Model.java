@@ -9,8 +9,8 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.nn.Initializer;
-import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
@@ -76,8 +76,8 @@ public record Model(
     private static ShapedActivation of(Network network) {
       TransformedActivation f =
           network.layers().stream()
-              .filter(Layer.Activation.class::isInstance)
-              .map(layer -> ((Layer.Activation) layer).function())
+              .filter(ActivationLayer.class::isInstance)
+              .map(layer -> ((ActivationLayer) layer).function())
               .findFirst()
               .orElseThrow();
       return new ShapedActivation(
