@@ -72,7 +72,8 @@ class ArchitectureTest {
               "io.jtrelu.activation",
               "io.jtrelu.random",
               "io.jtrelu.backend",
-              "io.jtrelu.shaping.."),
+              "io.jtrelu.shaping..",
+              "com.fasterxml.jackson.."),
           Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"));
 
   @TestFactory

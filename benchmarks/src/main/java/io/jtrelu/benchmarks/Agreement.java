@@ -1,5 +1,6 @@
 package io.jtrelu.benchmarks;
 
+import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
@@ -83,7 +84,7 @@ public final class Agreement {
     double layers = 0;
     double terms = 0;
     for (Layer layer : workload.network().layers()) {
-      if (layer instanceof Layer.Convolution convolution) {
+      if (layer instanceof ConvolutionLayer convolution) {
         var d = convolution.descriptor();
         layers++;
         terms = Math.max(terms, (double) workload.batch() * d.oh() * d.ow());

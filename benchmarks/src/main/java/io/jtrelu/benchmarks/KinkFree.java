@@ -1,5 +1,10 @@
 package io.jtrelu.benchmarks;
 
+import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.MaxPoolingLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
@@ -97,11 +102,11 @@ final class KinkFree {
       Layer layer = layers.get(i);
       values[i] =
           switch (layer) {
-            case Layer.Convolution convolution -> convolution(i, convolution);
-            case Layer.Activation activation -> activation(activation);
-            case Layer.NormalizedSum sum -> sum(sum);
-            case Layer.MaxPooling pool -> maxPooling(pool);
-            case Layer.GlobalMeanPooling pool ->
+            case ConvolutionLayer convolution -> convolution(i, convolution);
+            case ActivationLayer activation -> activation(activation);
+            case NormalizedSumLayer sum -> sum(sum);
+            case MaxPoolingLayer pool -> maxPooling(pool);
+            case GlobalMeanPoolingLayer pool ->
                 meanPooling(values[pool.source()], layers.get(pool.source()).extent());
             default -> throw new IllegalArgumentException("no counterpart of " + layer);
           };
@@ -115,7 +120,7 @@ final class KinkFree {
         .orElseThrow();
   }
 
-  private float[] convolution(int index, Layer.Convolution layer) {
+  private float[] convolution(int index, ConvolutionLayer layer) {
     Conv2dDescriptor d = layer.descriptor().withBatch(workload.batch());
     ParameterSpec spec = spec(index, ParameterSpec.Kind.WEIGHTS);
     int offset = Math.toIntExact(spec.offset());
@@ -175,18 +180,18 @@ final class KinkFree {
   }
 
   /** Moves its argument away from the kink first, by the bias of the convolution behind it. */
-  private float[] activation(Layer.Activation layer) {
+  private float[] activation(ActivationLayer layer) {
     int channels = layer.extent().channels();
     List<Layer> layers = workload.network().layers();
     int at = layer.source();
     float coefficient = 1;
-    while (!(layers.get(at) instanceof Layer.Convolution)) {
+    while (!(layers.get(at) instanceof ConvolutionLayer)) {
       switch (layers.get(at)) {
-        case Layer.NormalizedSum sum -> {
+        case NormalizedSumLayer sum -> {
           coefficient *= (float) sum.branchWeight();
           at = sum.branch();
         }
-        case Layer.MaxPooling pool -> at = pool.source();
+        case MaxPoolingLayer pool -> at = pool.source();
         default -> throw new IllegalArgumentException("no convolution behind " + layer);
       }
     }
@@ -204,7 +209,7 @@ final class KinkFree {
     return result;
   }
 
-  private float[] sum(Layer.NormalizedSum layer) {
+  private float[] sum(NormalizedSumLayer layer) {
     float[] shortcut = values[layer.shortcut()];
     float[] branch = values[layer.branch()];
     float[] result = new float[branch.length];
@@ -214,7 +219,7 @@ final class KinkFree {
     return result;
   }
 
-  private float[] maxPooling(Layer.MaxPooling layer) {
+  private float[] maxPooling(MaxPoolingLayer layer) {
     MaxPool2dDescriptor one = layer.descriptor();
     MaxPool2dDescriptor d =
         new MaxPool2dDescriptor(

@@ -8,8 +8,15 @@ import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.DropoutLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.InputLayer;
 import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.NormalizedSumLayer;
 import io.jtrelu.report.ComparisonReport;
 import io.jtrelu.report.Environment;
 import io.jtrelu.report.LayerRow;
@@ -29,6 +36,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.function.DoubleUnaryOperator;
+import org.jspecify.annotations.Nullable;
 
 /** What the reports of runs show, gathered from a model and its metrics. */
 final class RunFigures {
@@ -61,8 +69,8 @@ final class RunFigures {
         String.format(
             Locale.ROOT,
             "%d layers with weights, no normalisation%s; %,d parameters.",
-            network.layers().stream().filter(l -> l instanceof Layer.Convolution).count(),
-            network.layers().stream().anyMatch(l -> l instanceof Layer.NormalizedSum)
+            network.layers().stream().filter(l -> l instanceof ConvolutionLayer).count(),
+            network.layers().stream().anyMatch(l -> l instanceof NormalizedSumLayer)
                 ? ""
                 : ", no shortcuts",
             network.parameterCount()),
@@ -108,7 +116,7 @@ final class RunFigures {
   private static Map<String, TransformedActivation> functions(Network network) {
     Map<String, TransformedActivation> functions = new LinkedHashMap<>();
     for (Layer layer : network.layers()) {
-      if (layer instanceof Layer.Activation activation) {
+      if (layer instanceof ActivationLayer activation) {
         TransformedActivation function = activation.function();
         functions.putIfAbsent(function.function().activationName(), function);
       }
@@ -205,30 +213,35 @@ final class RunFigures {
     List<LayerRow> rows = new ArrayList<>();
     for (int i = 0; i < layers.size(); i++) {
       Layer layer = layers.get(i);
-      boolean activated =
-          i + 1 < layers.size()
-              && layers.get(i + 1) instanceof Layer.Activation next
-              && next.source() == i;
-      String suffix = activated ? " + " + phi : "";
+      TransformedActivation function = null;
+      if (layer instanceof ActivationLayer activation) {
+        function = activation.function();
+      } else if (i + 1 < layers.size()
+          && layers.get(i + 1) instanceof ActivationLayer next
+          && next.source() == i) {
+        function = next.function();
+      }
+      String suffix = function == null ? "" : " + " + phi(function);
       String operation =
           switch (layer) {
-            case Layer.Input input -> "input, normalised per location";
-            case Layer.Convolution c -> convolution(c.descriptor()) + suffix;
-            case Layer.Activation activation -> phi;
-            case Layer.NormalizedSum sum ->
+            case InputLayer input -> "input, normalised per location";
+            case ConvolutionLayer c -> convolution(c.descriptor()) + suffix;
+            case ActivationLayer activation -> phi(activation.function());
+            case NormalizedSumLayer sum ->
                 String.format(
                     Locale.ROOT,
                     "%.3g shortcut + %.3g branch%s",
                     sum.shortcutWeight(),
                     sum.branchWeight(),
                     suffix);
-            case Layer.MaxPooling pool -> "max-pool " + pool.descriptor().kernel();
-            case Layer.GlobalMeanPooling mean -> "mean over locations";
-            case Layer.DropoutLayer dropout -> "dropout " + dropout.rate();
+            case MaxPoolingLayer pool -> "max-pool " + pool.descriptor().kernel();
+            case GlobalMeanPoolingLayer mean -> "mean over locations";
+            case DropoutLayer dropout -> "dropout " + dropout.rate();
+            default -> layer.kind() + suffix;
           };
       boolean part =
-          layer instanceof Layer.Activation
-              && !(layers.get(i - 1) instanceof Layer.MaxPooling)
+          layer instanceof ActivationLayer
+              && !(layers.get(i - 1) instanceof MaxPoolingLayer)
               && layer.sources().getFirst() == i - 1;
       if (!part) { // shown with the layer before it
         rows.add(
@@ -239,10 +252,16 @@ final class RunFigures {
                 layer.extent().width(),
                 layer.extent().channels(),
                 parameters.getOrDefault(i, 0L),
-                activated || layer instanceof Layer.Activation ? slope : Double.NaN));
+                slope(function)));
       }
     }
     return rows;
+  }
+
+  private static double slope(@Nullable TransformedActivation function) {
+    return function != null && function.function().activationName().equals("leaky_relu")
+        ? function.negativeSlope()
+        : Double.NaN;
   }
 
   private static String convolution(Conv2dDescriptor d) {

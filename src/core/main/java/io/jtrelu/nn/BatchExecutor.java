@@ -6,6 +6,7 @@ import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -132,9 +133,13 @@ public final class BatchExecutor implements AutoCloseable {
    * @param batch images per call
    * @param microBatch images that pass through the network together; must divide batch. See {@link
    *     #microBatch}
+   * @throws IllegalStateException if the network is no {@linkplain Network#isClassifier classifier}
    */
   public BatchExecutor(
       Network network, Backend backend, int batch, int microBatch, Program.Options options) {
+    if (!network.isClassifier()) {
+      throw network.noClassifier("the loss that a batch executor computes");
+    }
     if (batch < 1 || microBatch < 1 || batch % microBatch != 0) {
       throw new IllegalArgumentException(
           "a batch of " + batch + " does not divide into micro-batches of " + microBatch);
@@ -183,17 +188,15 @@ public final class BatchExecutor implements AutoCloseable {
     if (backend.takesWholeBatches()) {
       return batch;
     }
-    List<Layer.Convolution> layers =
-        network.layers().stream()
-            .filter(Layer.Convolution.class::isInstance)
-            .map(Layer.Convolution.class::cast)
-            .toList();
+    List<Layer> layers =
+        network.layers().stream().filter(layer -> !layer.parameters().isEmpty()).toList();
     double bytes =
         layers.stream().mapToLong(layer -> layer.extent().elements()).average().orElse(1)
             * type.bytes();
     double weights =
-        layers.stream()
-                .mapToLong(layer -> layer.descriptor().weights().elements())
+        network.parameters().stream()
+                .filter(spec -> spec.kind() == ParameterSpec.Kind.WEIGHTS)
+                .mapToLong(spec -> spec.shape().elements())
                 .average()
                 .orElse(0)
             * type.bytes();

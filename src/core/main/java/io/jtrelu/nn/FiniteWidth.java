@@ -1,6 +1,5 @@
 package io.jtrelu.nn;
 
-import io.jtrelu.activation.TransformedActivation;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.random.RandomGenerator;
@@ -27,8 +26,7 @@ final class FiniteWidth {
     this.network = network;
     this.widening = widening;
     for (Layer layer : network.layers()) {
-      boolean grouped = layer instanceof Layer.Convolution c && c.descriptor().groups() > 1;
-      if (grouped || layer instanceof Layer.MaxPooling) {
+      if (!layer.keepsCosines()) {
         throw new IllegalArgumentException(
             "layer "
                 + layer.name()
@@ -56,47 +54,12 @@ final class FiniteWidth {
     values[0] = inputs;
     for (int i = 1; i < layers.size(); i++) {
       Layer layer = layers.get(i);
-      int source = layer.sources().getFirst();
-      values[i] =
-          switch (layer) {
-            case Layer.Input input -> inputs;
-            case Layer.Convolution convolution ->
-                affine(values[source], widening * convolution.extent().channels(), random);
-            case Layer.Activation activated -> activated(activated.function(), values[source]);
-            case Layer.NormalizedSum sum ->
-                sum(
-                    sum.shortcutWeight(),
-                    values[sum.shortcut()],
-                    sum.branchWeight(),
-                    values[sum.branch()]);
-            case Layer.MaxPooling pooling -> values[source];
-            case Layer.GlobalMeanPooling pooling -> values[source];
-            case Layer.DropoutLayer dropout -> values[source];
-          };
-      if (layer instanceof Layer.Activation) {
+      List<double[][]> sources = layer.sources().stream().map(source -> values[source]).toList();
+      values[i] = layer.draw(sources, (x, channels) -> affine(x, widening * channels, random));
+      if (layer instanceof ActivationLayer) {
         observer.value(i, values[i]);
       }
     }
-  }
-
-  private static double[][] activated(TransformedActivation activation, double[][] x) {
-    double[][] y = new double[x.length][x[0].length];
-    for (int k = 0; k < x.length; k++) {
-      for (int i = 0; i < y[k].length; i++) {
-        y[k][i] = activation.value(x[k][i]);
-      }
-    }
-    return y;
-  }
-
-  private static double[][] sum(double wa, double[][] a, double wb, double[][] b) {
-    double[][] y = new double[a.length][a[0].length];
-    for (int k = 0; k < y.length; k++) {
-      for (int i = 0; i < y[k].length; i++) {
-        y[k][i] = wa * a[k][i] + wb * b[k][i];
-      }
-    }
-    return y;
   }
 
   private double[][] affine(double[][] x, int out, RandomGenerator random) {

@@ -56,18 +56,24 @@ public record Initializer(long seed, boolean delta) {
               network.biasDeviation(),
               i * STREAMS_PER_PARAMETER);
         } else {
-          Layer.Convolution layer = (Layer.Convolution) network.layers().get(spec.layer());
-          fillWeights(
-              backend,
-              stream,
-              layer,
-              parameters.view(i),
-              network.weightScale(),
-              i * STREAMS_PER_PARAMETER);
+          Weights initial =
+              new Weights(this, backend, stream, network.weightScale(), i * STREAMS_PER_PARAMETER);
+          Layer layer = network.layers().get(spec.layer());
+          layer.initialize(initial, layerIndex(layer, spec), parameters.view(i));
         }
       }
       stream.synchronize();
     }
+  }
+
+  private static int layerIndex(Layer layer, ParameterSpec spec) {
+    List<Layer.Parameter> own = layer.parameters();
+    for (int k = 0; k < own.size(); k++) {
+      if (ParameterSpec.name(layer, own.get(k)).equals(spec.name())) {
+        return k;
+      }
+    }
+    throw new IllegalStateException("layer " + layer.name() + " has no " + spec.name());
   }
 
   private void fillBias(
@@ -93,19 +99,43 @@ public record Initializer(long seed, boolean delta) {
     }
   }
 
+  /**
+   * What a layer sets its weights with; see {@link Layer#initialize}.
+   *
+   * @param initializer seed and kind of initialisation
+   * @param backend where the weights lie
+   * @param stream to work on
+   * @param scale factor of the weights: {@link Network#weightScale}
+   * @param sequence first of 2^32 streams of the generator that are this parameter's own
+   */
+  public record Weights(
+      Initializer initializer, Backend backend, Stream stream, double scale, long sequence) {
+    /**
+     * Fills the weights of a convolution; each group is a matrix of its own.
+     *
+     * @param layer name for messages
+     * @param weights F32 KRSC
+     * @throws IllegalArgumentException for Delta initialisation of a kernel of even size, which has
+     *     no centre
+     */
+    public void orthogonal(String layer, Conv2dDescriptor descriptor, Tensor weights) {
+      initializer.fillWeights(backend, stream, layer, descriptor, weights, scale, sequence);
+    }
+  }
+
   private void fillWeights(
       Backend backend,
       Stream stream,
-      Layer.Convolution layer,
+      String layer,
+      Conv2dDescriptor d,
       Tensor weights,
       double scale,
       long sequence) {
-    Conv2dDescriptor d = layer.descriptor();
     boolean single = d.kh() == 1 && d.kw() == 1;
     if (delta && !single && (d.kh() % 2 == 0 || d.kw() % 2 == 0)) {
       throw new IllegalArgumentException(
           "layer "
-              + layer.name()
+              + layer
               + ": Delta initialisation needs a kernel of odd size, got "
               + d.kh()
               + "x"

@@ -1,23 +1,167 @@
 package io.jtrelu.nn;
 
-import io.jtrelu.activation.TransformedActivation;
-import io.jtrelu.backend.Conv2dDescriptor;
-import io.jtrelu.backend.MaxPool2dDescriptor;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.shaping.SignalGraph;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
 import java.util.List;
+import java.util.function.IntUnaryOperator;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One node of a network's graph. Its sources are indices of earlier nodes. Sizes are those of a
  * single image; a program puts in the batch.
+ *
+ * <p>An implementation says all there is to know of a kind of layer; nothing else distinguishes
+ * kinds. The defaults are those of a layer without parameters that maps every location linearly,
+ * keeps cosines, and takes no part in the fusion of rectifiers; so the least that a new kind needs
+ * is its name, sources, extent, and {@link #lower}. {@link Network.Builder#add} takes it. (For
+ * {@link NetworkJson} to read it, a line in its list of kinds.)
+ *
+ * <p>Implementations are immutable.
  */
-public sealed interface Layer {
+public interface Layer {
+  /** Name of its kind, the same for all layers of a class; for files and people. */
+  String kind();
+
   /** Unique name, stable across runs: the prefix of its parameters in checkpoints. */
   String name();
 
-  /** Indices of the nodes it reads. */
+  /** Indices of the nodes it reads, all different. */
   List<Integer> sources();
 
   /** Height, width and channels of its result. */
   Extent extent();
+
+  /**
+   * Checks what it reads when it is added to a network.
+   *
+   * @param extents sizes of its sources
+   * @throws IllegalArgumentException if they do not fit, naming the layer
+   */
+  default void check(List<Extent> extents) {}
+
+  /** Adds what {@link NetworkJson} has to know beside name, kind and sources. */
+  default void describe(ObjectNode attributes) {}
+
+  /** Its parameters, weights before biases. */
+  default List<Parameter> parameters() {
+    return List.of();
+  }
+
+  /**
+   * Sets initial weights. (Biases are the {@link Initializer}'s.)
+   *
+   * @param parameter index in {@link #parameters} of one that holds weights
+   * @param weights to be set
+   * @throws IllegalArgumentException if the initialisation asked for does not suit the layer
+   */
+  default void initialize(Initializer.Weights initial, int parameter, Tensor weights) {
+    throw new IllegalStateException("layer " + name() + " does not say how its weights begin");
+  }
+
+  /** Multiply-adds of the forward pass of one image. */
+  default long multiplyAdds() {
+    return 0;
+  }
+
+  /**
+   * Adds what the layer does to the kernel.
+   *
+   * @param node the graph's node of a source, by the source's index
+   * @return the graph's node of this layer
+   */
+  default int signal(SignalGraph.Builder graph, IntUnaryOperator node) {
+    return graph.affine(node.applyAsInt(sources().getFirst()));
+  }
+
+  /** Whether {@link #draw} says what it does at finite width; see {@link SignalCheck}. */
+  default boolean keepsCosines() {
+    return true;
+  }
+
+  /**
+   * What the layer of a random network does to a few inputs at one location.
+   *
+   * @param sources for each source its values, one row for each input
+   * @param affine draws weights
+   * @return one row for each input; a source's rows themselves where nothing happens to them
+   */
+  default double[][] draw(List<double[][]> sources, AffineDraw affine) {
+    return sources.getFirst();
+  }
+
+  /**
+   * Whether its forward pass can end with a rectifier ({@link Lowering#activation}), and its
+   * backward pass reads nothing of its result, so that an activation may overwrite it.
+   */
+  default boolean fusesRectifier() {
+    return false;
+  }
+
+  /** The rectifier that this layer is; null for anything else. */
+  default @Nullable Rectifier rectifier() {
+    return null;
+  }
+
+  /**
+   * Whether its backward pass can multiply a source's gradient by the derivative of the rectifier
+   * that produced the source ({@link Lowering#gate}), which it takes from the source's value.
+   */
+  default boolean gates() {
+    return false;
+  }
+
+  /** Whether its backward pass reads the values of its sources (apart from {@link #gates}). */
+  default boolean backwardReadsSources() {
+    return false;
+  }
+
+  /** Whether its backward pass reads its own result. */
+  default boolean backwardReadsResult() {
+    return false;
+  }
+
+  /** Whether its result may lie where its only source lies. */
+  default boolean overwritesSource() {
+    return false;
+  }
+
+  /**
+   * Whether it computes a source along with itself, so that the source's value never exists. The
+   * source's own {@link #lower} prepares what is needed and {@linkplain Lowering#handOver hands it
+   * over}.
+   *
+   * @param source index of a source that nothing else reads
+   * @param layer that source
+   */
+  default boolean absorbs(int source, Layer layer) {
+    return false;
+  }
+
+  /** Whether it is the identity outside of training. */
+  default boolean onlyTrains() {
+    return false;
+  }
+
+  /**
+   * Type of values that the forward pass leaves for the backward pass beside the result, one for
+   * each of the result's (such as the argmax of a pooling); null for none.
+   */
+  default @Nullable DataType reserve() {
+    return null;
+  }
+
+  /**
+   * Prepares the layer's operations and adds its steps. Called once per program; not for a
+   * rectifier that was fused into its source, nor outside of training where {@link #onlyTrains}.
+   *
+   * @throws io.jtrelu.backend.UnsupportedException if the backend cannot run the layer
+   */
+  void lower(Lowering lowering);
 
   /**
    * Size of one image or activation.
@@ -32,122 +176,44 @@ public sealed interface Layer {
       return (long) height * width * channels;
     }
 
+    /** For layers whose result has the size of every source. */
+    void requireSame(String layer, List<Extent> sources) {
+      for (Extent source : sources) {
+        if (!source.equals(this)) {
+          throw new IllegalArgumentException(
+              "layer " + layer + ": its result of " + this + " does not fit a source of " + source);
+        }
+      }
+    }
+
+    /** The shape of a batch of them, NHWC. */
+    public Shape batch(int images) {
+      return Shape.of(images, height, width, channels);
+    }
+
     @Override
     public String toString() {
       return height + "x" + width + "x" + channels;
     }
   }
 
-  /** The network's entry. */
-  record Input(String name, Extent extent) implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of();
-    }
-  }
-
   /**
-   * Convolution + bias; a fully connected layer is one of 1x1 images.
+   * A parameter of a layer.
    *
-   * @param name unique name
-   * @param source index of the node it reads
-   * @param descriptor sizes, with a batch of one
+   * @param name appended to the layer's name, after a dot
+   * @param kind what it is
+   * @param shape KRSC for the weights of a convolution
    */
-  record Convolution(String name, int source, Conv2dDescriptor descriptor) implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(source);
-    }
+  record Parameter(String name, ParameterSpec.Kind kind, Shape shape) {}
 
-    @Override
-    public Extent extent() {
-      return new Extent(descriptor.oh(), descriptor.ow(), descriptor.oc());
-    }
-  }
-
-  /**
-   * A nonlinearity.
-   *
-   * @param name unique name
-   * @param source index of the node it reads
-   * @param function what is applied to every value; see {@link Network#shape}
-   * @param extent size of source and result
-   */
-  record Activation(String name, int source, TransformedActivation function, Extent extent)
-      implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(source);
-    }
-  }
-
-  /**
-   * shortcutWeight * shortcut + sqrt(1 - shortcutWeight^2) * branch: a normalised sum.
-   *
-   * @param name unique name
-   * @param shortcut index of the first node it reads
-   * @param branch index of the second node it reads
-   * @param shortcutWeight in (0, 1)
-   * @param extent size of sources and result
-   */
-  record NormalizedSum(String name, int shortcut, int branch, double shortcutWeight, Extent extent)
-      implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(shortcut, branch);
-    }
-
-    /** Weight of the branch: the squares of both weights sum to one. */
-    public double branchWeight() {
-      return Math.sqrt(1 - shortcutWeight * shortcutWeight);
-    }
-  }
-
-  /**
-   * Max-pooling.
-   *
-   * @param name unique name
-   * @param source index of the node it reads
-   * @param descriptor sizes, with a batch of one
-   */
-  record MaxPooling(String name, int source, MaxPool2dDescriptor descriptor) implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(source);
-    }
-
-    @Override
-    public Extent extent() {
-      return new Extent(descriptor.oh(), descriptor.ow(), descriptor.c());
-    }
-  }
-
-  /**
-   * Mean over all locations.
-   *
-   * @param name unique name
-   * @param source index of the node it reads
-   * @param extent 1 x 1 x channels
-   */
-  record GlobalMeanPooling(String name, int source, Extent extent) implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(source);
-    }
-  }
-
-  /**
-   * Dropout while training; the identity otherwise.
-   *
-   * @param name unique name
-   * @param source index of the node it reads
-   * @param rate probability of dropping a value, in [0, 1)
-   * @param extent size of source and result
-   */
-  record DropoutLayer(String name, int source, float rate, Extent extent) implements Layer {
-    @Override
-    public List<Integer> sources() {
-      return List.of(source);
-    }
+  /** Draws the weights and biases of a layer without making them. */
+  interface AffineDraw {
+    /**
+     * A random orthogonal map, scaled as the {@link Initializer} does, plus biases.
+     *
+     * @param x one row for each input
+     * @param channels of the layer's result, before widening
+     */
+    double[][] affine(double[][] x, int channels);
   }
 }

@@ -10,18 +10,23 @@ import io.jtrelu.shaping.EdgeOfChaos;
 import io.jtrelu.shaping.Shaping;
 import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
+import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.UnaryOperator;
 
 /**
- * A network as a graph of layers in topological order, with one input and one output (the logits).
+ * A network as a graph of layers in topological order, with one input and one or more outputs. A
+ * network with one output of 1x1 is a {@linkplain #isClassifier classifier}: its output is the
+ * logits, and the built-in loss applies to it.
  *
  * <p>Activation layers carry their function. A new network has functions as they are; {@link
  * #shape} gives each the parameters that suit the network:
@@ -37,11 +42,17 @@ import java.util.function.UnaryOperator;
 public final class Network {
   private final String name;
   private final List<Layer> layers;
+  private final List<Integer> outputs;
   private final List<ParameterSpec> parameters;
   private final double weightScale;
   private final double biasDeviation;
 
-  private Network(String name, List<Layer> layers, double weightScale, double biasDeviation) {
+  private Network(
+      String name,
+      List<Layer> layers,
+      List<Integer> outputs,
+      double weightScale,
+      double biasDeviation) {
     if (!(weightScale > 0 && weightScale < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
           "the scale of the weights must be positive and finite, got " + weightScale);
@@ -52,6 +63,7 @@ public final class Network {
     }
     this.name = name;
     this.layers = List.copyOf(layers);
+    this.outputs = List.copyOf(outputs);
     this.parameters = ParameterSpec.of(this.layers);
     this.weightScale = weightScale;
     this.biasDeviation = biasDeviation;
@@ -62,9 +74,20 @@ public final class Network {
     return name;
   }
 
-  /** All nodes, each after its sources; the first is the input, the last gives the logits. */
+  /** All nodes, each after its sources; the first is the input. */
   public List<Layer> layers() {
     return layers;
+  }
+
+  /** Indices of the nodes that are results, in the order in which they were asked for. */
+  public List<Integer> outputs() {
+    return outputs;
+  }
+
+  /** Whether it has one output, of 1x1: the logits. */
+  public boolean isClassifier() {
+    Extent first = layers.get(outputs.getFirst()).extent();
+    return outputs.size() == 1 && first.height() == 1 && first.width() == 1;
   }
 
   /** Size of an input image. */
@@ -72,9 +95,29 @@ public final class Network {
     return layers.getFirst().extent();
   }
 
-  /** Number of logits. */
+  /**
+   * Number of logits.
+   *
+   * @throws IllegalStateException if it is no {@linkplain #isClassifier classifier}
+   */
   public int classes() {
-    return layers.getLast().extent().channels();
+    if (!isClassifier()) {
+      throw noClassifier("the number of classes");
+    }
+    return layers.get(outputs.getFirst()).extent().channels();
+  }
+
+  IllegalStateException noClassifier(String what) {
+    List<String> results =
+        outputs.stream().map(i -> layers.get(i).name() + " " + layers.get(i).extent()).toList();
+    return new IllegalStateException(
+        "network "
+            + name
+            + ": "
+            + what
+            + " is for a network with one output of 1x1, its logits; this one's outputs are "
+            + String.join(", ", results)
+            + ". Give the gradients of the outputs yourself, as NetworkFunction does");
   }
 
   /** Weights and biases with their places in the arena: all weights first, then all biases. */
@@ -89,13 +132,7 @@ public final class Network {
 
   /** Multiply-adds of the forward pass of one image. */
   public long multiplyAdds() {
-    long sum = 0;
-    for (Layer layer : layers) {
-      if (layer instanceof Layer.Convolution convolution) {
-        sum += convolution.descriptor().multiplyAdds();
-      }
-    }
-    return sum;
+    return layers.stream().mapToLong(Layer::multiplyAdds).sum();
   }
 
   /** Factor of the initial weights: sigma_w at the edge of chaos, else 1. */
@@ -112,7 +149,7 @@ public final class Network {
   public Map<String, ActivationFunction> functions() {
     Map<String, ActivationFunction> functions = new LinkedHashMap<>();
     for (Layer layer : layers) {
-      if (layer instanceof Layer.Activation activation) {
+      if (layer instanceof ActivationLayer activation) {
         ActivationFunction function = activation.function().function();
         functions.put(function.activationName(), function);
       }
@@ -175,54 +212,49 @@ public final class Network {
   Network with(UnaryOperator<TransformedActivation> change, double weights, double biases) {
     List<Layer> changed = new ArrayList<>();
     for (Layer layer : layers) {
-      changed.add(
-          layer instanceof Layer.Activation a
-              ? new Layer.Activation(a.name(), a.source(), change.apply(a.function()), a.extent())
-              : layer);
+      changed.add(layer instanceof ActivationLayer a ? a.with(change.apply(a.function())) : layer);
     }
-    return new Network(name, changed, weights, biases);
+    return new Network(name, changed, outputs, weights, biases);
   }
 
-  /** Number of activations on the longest path from input to output. */
+  /** Number of activations on the longest path from the input to an output. */
   public int depth() {
+    int depth = 0;
     int[] longest = new int[layers.size()];
     for (int i = 0; i < longest.length; i++) {
       for (int source : layers.get(i).sources()) {
         longest[i] = Math.max(longest[i], longest[source]);
       }
-      if (layers.get(i) instanceof Layer.Activation) {
+      if (layers.get(i) instanceof ActivationLayer) {
         longest[i]++;
       }
+      depth = Math.max(depth, longest[i]);
     }
-    return longest[longest.length - 1];
+    return depth;
   }
 
   /**
-   * What the network does to the kernel, for the shaping solver: activations and normalised sums;
-   * everything else keeps cosines. Derived from the layers, for any network; the keys of
-   * activations are the names of their functions.
+   * What the network does to the kernel, for the shaping solver. Derived from the layers, for any
+   * network; the keys of activations are the names of their functions. Outputs that no layer reads,
+   * where there are several, count as joined by a normalised sum of equal weights.
    */
   public SignalGraph signalGraph() {
     SignalGraph.Builder graph = SignalGraph.builder();
     int[] node = new int[layers.size()];
+    Set<Integer> read = new HashSet<>();
     for (int i = 0; i < node.length; i++) {
       Layer layer = layers.get(i);
-      node[i] =
-          switch (layer) {
-            case Layer.Input input -> graph.input();
-            case Layer.Activation activation ->
-                graph.activation(
-                    node[activation.source()], activation.function().function().activationName());
-            case Layer.NormalizedSum sum ->
-                graph.sum(
-                    new double[] {sum.shortcutWeight(), sum.branchWeight()},
-                    node[sum.shortcut()],
-                    node[sum.branch()]);
-            default -> graph.affine(node[layer.sources().getFirst()]);
-          };
+      node[i] = layer.signal(graph, source -> node[source]);
       graph.label(node[i], layer.name());
+      read.addAll(layer.sources());
     }
-    return graph.build(node[node.length - 1]);
+    int[] ends = outputs.stream().filter(i -> !read.contains(i)).mapToInt(i -> node[i]).toArray();
+    if (ends.length == 1) {
+      return graph.build(ends[0]);
+    }
+    double[] weights = new double[ends.length];
+    Arrays.fill(weights, Math.sqrt(1.0 / ends.length));
+    return graph.build(graph.label(graph.sum(weights, ends), "outputs"));
   }
 
   @Override
@@ -238,7 +270,7 @@ public final class Network {
    * @param channels channels of an input image, a homogeneous one included
    */
   public static Builder builder(String name, int height, int width, int channels) {
-    return new Builder(name, new Extent(height, width, channels));
+    return new Builder(name, new InputLayer("input", new Extent(height, width, channels)));
   }
 
   /**
@@ -251,9 +283,9 @@ public final class Network {
     private final Set<String> names = new HashSet<>();
     private final Map<String, ActivationFunction> functions = new LinkedHashMap<>();
 
-    private Builder(String name, Extent input) {
+    Builder(String name, InputLayer input) {
       this.name = name;
-      add(new Layer.Input("input", input));
+      append(input);
     }
 
     /** The input node. */
@@ -264,6 +296,69 @@ public final class Network {
     /** Size of a node's result. */
     public Extent extent(int node) {
       return layers.get(node).extent();
+    }
+
+    /**
+     * Any layer; the other methods make the usual ones.
+     *
+     * @param layer reads nodes of this builder
+     * @return the node's index
+     * @throws IllegalArgumentException if its name is taken, it has no source, a source does not
+     *     exist or is named twice, or sources do not fit
+     */
+    public int add(Layer layer) {
+      String where = "layer " + layer.name() + ": ";
+      if (layer.sources().isEmpty()) {
+        throw new IllegalArgumentException(where + "it reads nothing; a network has one input");
+      }
+      List<Extent> extents = new ArrayList<>();
+      Set<Integer> sources = new HashSet<>();
+      for (int source : layer.sources()) {
+        if (source < 0 || source >= layers.size()) {
+          throw new IllegalArgumentException(where + "there is no node " + source);
+        }
+        if (!sources.add(source)) {
+          throw new IllegalArgumentException(
+              where
+                  + "it reads node "
+                  + layers.get(source).name()
+                  + " twice; its sources must be different");
+        }
+        extents.add(extent(source));
+      }
+      layer.check(extents);
+      if (layer instanceof ActivationLayer activation) {
+        ActivationFunction function = activation.function().function();
+        String functionName = function.activationName();
+        ActivationFunction other = functions.putIfAbsent(functionName, function);
+        if (other != null && !other.equals(function)) {
+          throw new IllegalArgumentException(
+              where
+                  + "the network has another function named "
+                  + functionName
+                  + "; give this one a name of its own");
+        }
+      }
+      return append(layer);
+    }
+
+    private int append(Layer layer) {
+      Extent extent = layer.extent();
+      if (extent.height() < 1 || extent.width() < 1 || extent.channels() < 1) {
+        throw new IllegalArgumentException(
+            "layer " + layer.name() + ": its result of " + extent + " is empty");
+      }
+      try {
+        extent.batch(1);
+      } catch (IllegalArgumentException tooLarge) {
+        throw new IllegalArgumentException(
+            "layer " + layer.name() + ": " + tooLarge.getMessage(), tooLarge);
+      }
+      if (!names.add(layer.name())) {
+        throw new IllegalArgumentException("two layers are named " + layer.name());
+      }
+      layers.add(layer);
+      return layers.size() - 1;
     }
 
     /** A square convolution with SAME padding. */
@@ -278,19 +373,7 @@ public final class Network {
 
     /** Any convolution of a node's result. */
     public int convolution(String layerName, int source, Conv2dDescriptor descriptor) {
-      Extent in = extent(source);
-      if (descriptor.h() != in.height()
-          || descriptor.w() != in.width()
-          || descriptor.ic() != in.channels()) {
-        throw new IllegalArgumentException(
-            "layer "
-                + layerName
-                + ": convolution "
-                + descriptor
-                + " does not fit a source of "
-                + in);
-      }
-      return add(new Layer.Convolution(layerName, source, descriptor.withBatch(1)));
+      return add(new ConvolutionLayer(layerName, source, descriptor.withBatch(1)));
     }
 
     /** A fully connected layer over 1x1 images. */
@@ -305,7 +388,7 @@ public final class Network {
                 + "; pool first");
       }
       return add(
-          new Layer.Convolution(
+          new ConvolutionLayer(
               layerName, source, Conv2dDescriptor.linear(1, in.channels(), outputs)));
     }
 
@@ -325,17 +408,7 @@ public final class Network {
      * @throws IllegalArgumentException if the network has another function of that name
      */
     public int activation(String layerName, int source, TransformedActivation function) {
-      String functionName = function.function().activationName();
-      ActivationFunction other = functions.putIfAbsent(functionName, function.function());
-      if (other != null && !other.equals(function.function())) {
-        throw new IllegalArgumentException(
-            "layer "
-                + layerName
-                + ": the network has another function named "
-                + functionName
-                + "; give this one a name of its own");
-      }
-      return add(new Layer.Activation(layerName, source, function, extent(source)));
+      return add(new ActivationLayer(layerName, source, function, extent(source)));
     }
 
     /**
@@ -344,36 +417,14 @@ public final class Network {
      * @param w shortcut weight in (0, 1)
      */
     public int normalizedSum(String layerName, int shortcut, int branch, double w) {
-      if (!(w > 0 && w < 1)) {
-        throw new IllegalArgumentException(
-            "layer "
-                + layerName
-                + ": the shortcut weight must lie in (0, 1), got "
-                + w
-                + "; for 0 leave the sum out");
-      }
-      if (shortcut == branch) {
-        throw new IllegalArgumentException(
-            "layer " + layerName + ": a sum needs two different sources");
-      }
-      if (!extent(shortcut).equals(extent(branch))) {
-        throw new IllegalArgumentException(
-            "layer "
-                + layerName
-                + ": shortcut "
-                + extent(shortcut)
-                + " and branch "
-                + extent(branch)
-                + " differ in size");
-      }
-      return add(new Layer.NormalizedSum(layerName, shortcut, branch, w, extent(branch)));
+      return add(new NormalizedSumLayer(layerName, shortcut, branch, w, extent(branch)));
     }
 
     /** Max-pooling with SAME padding. */
     public int maxPool(String layerName, int source, int kernel, int stride) {
       Extent in = extent(source);
       return add(
-          new Layer.MaxPooling(
+          new MaxPoolingLayer(
               layerName,
               source,
               MaxPool2dDescriptor.same(1, in.height(), in.width(), in.channels(), kernel, stride)));
@@ -382,66 +433,72 @@ public final class Network {
     /** Mean over all locations. */
     public int globalMeanPool(String layerName, int source) {
       return add(
-          new Layer.GlobalMeanPooling(
+          new GlobalMeanPoolingLayer(
               layerName, source, new Extent(1, 1, extent(source).channels())));
     }
 
     /** Dropout while training. */
     public int dropout(String layerName, int source, float rate) {
-      return add(new Layer.DropoutLayer(layerName, source, rate, extent(source)));
+      return add(new DropoutLayer(layerName, source, rate, extent(source)));
     }
 
     /**
-     * Ends with the last node added, which gives the logits.
+     * Ends with the last node added as the output.
      *
-     * @throws IllegalStateException if it is not 1x1, or a node is read by nothing
+     * @throws IllegalStateException if another node is read by nothing
      */
     public Network build() {
-      Extent out = layers.getLast().extent();
-      if (out.height() != 1 || out.width() != 1) {
-        throw new IllegalStateException("the logits must be 1x1 images, got " + out);
+      return build(layers.size() - 1);
+    }
+
+    /**
+     * Ends with any nodes as outputs; other layers may read them too.
+     *
+     * @throws IllegalArgumentException if there is no output, a node does not exist or is named
+     *     twice
+     * @throws IllegalStateException if a node is neither an output nor read by any layer
+     */
+    public Network build(int... outputs) {
+      Set<Integer> wanted = new LinkedHashSet<>();
+      for (int node : outputs) {
+        if (node < 0 || node >= layers.size()) {
+          throw new IllegalArgumentException("output " + node + ": there is no such node");
+        }
+        if (!wanted.add(node)) {
+          throw new IllegalArgumentException(
+              "layer " + layers.get(node).name() + " is named twice as an output");
+        }
       }
-      Set<Integer> read = new HashSet<>();
+      if (wanted.isEmpty()) {
+        throw new IllegalArgumentException("a network needs an output");
+      }
+      Set<Integer> read = new HashSet<>(wanted);
       layers.forEach(layer -> read.addAll(layer.sources()));
-      for (int i = 0; i < layers.size() - 1; i++) {
+      for (int i = 0; i < layers.size(); i++) {
         if (!read.contains(i)) {
           throw new IllegalStateException(
               "nothing reads layer " + layers.get(i).name() + "; leave it out");
         }
       }
-      return new Network(name, layers, 1, 0);
-    }
-
-    private int add(Layer layer) {
-      for (int source : layer.sources()) {
-        if (source < 0 || source >= layers.size()) {
-          throw new IllegalArgumentException(
-              "layer " + layer.name() + ": there is no node " + source);
-        }
-      }
-      if (!names.add(layer.name())) {
-        throw new IllegalArgumentException("two layers are named " + layer.name());
-      }
-      layers.add(layer);
-      return layers.size() - 1;
+      return new Network(name, layers, List.copyOf(wanted), 1, 0);
     }
   }
 
   /**
    * A weight or bias tensor and its place in the arena.
    *
-   * @param name layer name and {@code .weights} or {@code .bias}
+   * @param name layer name and, after a dot, the parameter's own: {@code .weights}, {@code .bias}
    * @param layer index of the layer it belongs to
    * @param kind what it is
-   * @param shape KRSC for weights, [oc] for a bias
+   * @param shape KRSC for the weights of a convolution, [oc] for a bias
    * @param offset index of its first element in the arena
    */
   public record ParameterSpec(String name, int layer, Kind kind, Shape shape, long offset) {
     /** What a parameter is. */
     public enum Kind {
-      /** Convolution weights, KRSC. */
+      /** Multiplies values; weight decay applies to it. A convolution's are KRSC. */
       WEIGHTS,
-      /** One value per output channel. */
+      /** Added to values, one per output channel. */
       BIAS
     }
 
@@ -453,15 +510,27 @@ public final class Network {
       long offset = 0;
       for (Kind kind : Kind.values()) {
         for (int i = 0; i < layers.size(); i++) {
-          if (layers.get(i) instanceof Layer.Convolution c) {
-            Shape shape = kind == Kind.WEIGHTS ? c.descriptor().weights() : c.descriptor().bias();
-            String suffix = kind == Kind.WEIGHTS ? ".weights" : ".bias";
-            specs.add(new ParameterSpec(c.name() + suffix, i, kind, shape, offset));
-            offset += Math.ceilDiv(shape.elements(), ALIGNMENT) * ALIGNMENT;
+          Layer layer = layers.get(i);
+          for (Layer.Parameter parameter : layer.parameters()) {
+            if (parameter.kind() == kind) {
+              Shape shape = parameter.shape();
+              specs.add(new ParameterSpec(name(layer, parameter), i, kind, shape, offset));
+              offset = specs.getLast().end();
+            }
           }
         }
       }
       return List.copyOf(specs);
+    }
+
+    /** What a parameter of a layer is called in the network. */
+    static String name(Layer layer, Layer.Parameter parameter) {
+      return layer.name() + "." + parameter.name();
+    }
+
+    /** Meaning of the axes of the shape. */
+    Layout layout() {
+      return kind == Kind.WEIGHTS && shape.rank() == 4 ? Layout.KRSC : Layout.ROW_MAJOR;
     }
 
     /** First element after this parameter and its padding. */

@@ -27,8 +27,7 @@ public final class Parameters implements AutoCloseable {
     this.weightElements = weightElements;
     this.views = new ArrayList<>();
     for (ParameterSpec spec : network.parameters()) {
-      Layout layout = spec.kind() == ParameterSpec.Kind.WEIGHTS ? Layout.KRSC : Layout.ROW_MAJOR;
-      views.add(arena.slice(spec.offset(), spec.shape(), layout));
+      views.add(arena.slice(spec.offset(), spec.shape(), spec.layout()));
     }
   }
 
@@ -42,8 +41,19 @@ public final class Parameters implements AutoCloseable {
         weights = spec.end();
       }
     }
-    Tensor arena = backend.allocate(Shape.of(Math.toIntExact(all)), DataType.F32, Layout.ROW_MAJOR);
+    Tensor arena = backend.allocate(flat(all), DataType.F32, Layout.ROW_MAJOR);
     return new Parameters(network, arena, weights);
+  }
+
+  /**
+   * The shape of a block of any number of elements: one axis, or two where an int is too small.
+   *
+   * @param elements a multiple of 16 where there are 2^31 or more
+   */
+  static Shape flat(long elements) {
+    return elements <= Integer.MAX_VALUE
+        ? Shape.of((int) elements)
+        : Shape.of(Math.toIntExact(elements / 16), 16);
   }
 
   /** The network whose parameters these are. */
@@ -63,13 +73,13 @@ public final class Parameters implements AutoCloseable {
 
   /** The part of the arena that holds weights. */
   public Tensor weights() {
-    return arena.slice(0, Shape.of(Math.toIntExact(weightElements)), Layout.ROW_MAJOR);
+    return arena.slice(0, flat(weightElements), Layout.ROW_MAJOR);
   }
 
   /** The part of the arena that holds biases. */
   public Tensor biases() {
     long rest = arena.shape().elements() - weightElements;
-    return arena.slice(weightElements, Shape.of(Math.toIntExact(rest)), Layout.ROW_MAJOR);
+    return arena.slice(weightElements, flat(rest), Layout.ROW_MAJOR);
   }
 
   /** A view of one parameter, by its index in {@link Network#parameters}. */

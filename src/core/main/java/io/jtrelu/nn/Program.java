@@ -1,37 +1,19 @@
 package io.jtrelu.nn;
 
+import static io.jtrelu.nn.Fusion.NONE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
-import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
-import io.jtrelu.backend.Conv2d;
-import io.jtrelu.backend.Conv2dSum;
-import io.jtrelu.backend.Dropout;
-import io.jtrelu.backend.GlobalMeanPool;
-import io.jtrelu.backend.MaxPool2d;
-import io.jtrelu.backend.MaxPool2dDescriptor;
-import io.jtrelu.backend.Operation;
-import io.jtrelu.backend.PackedWeights;
-import io.jtrelu.backend.Pointwise;
-import io.jtrelu.backend.Rectifier;
-import io.jtrelu.backend.Rectify;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.backend.Write;
-import io.jtrelu.nn.Layer.Extent;
-import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
-import java.util.ArrayDeque;
 import java.util.ArrayList;
-import java.util.Deque;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
@@ -39,12 +21,13 @@ import org.jspecify.annotations.Nullable;
  * A network compiled for one backend and batch size: prepared operations, packed weights and a
  * memory plan.
  *
- * <p>An activation is fused into the convolution or sum before it where nothing else reads that
- * value; then only the activation's output exists. In the backward pass its derivative is applied
- * by the reader that contributes last to its gradient, so a chain has no elementwise pass in either
- * direction. (Activations other than rectifiers are passes of their own, in place where the
- * derivative follows from the output.) Values live in one block per {@link Workspace}, placed by
- * their lifetimes; nothing is allocated in a step.
+ * <p>Compiling decides which layers are fused ({@link Fusion}: a rectifier with the convolution or
+ * sum before it, where nothing else reads that value; then only the rectifier's output exists, and
+ * in the backward pass its derivative is applied by the reader that contributes last to its
+ * gradient, so that a chain has no elementwise pass in either direction), places values and
+ * gradients in one block by their lifetimes ({@link Placement}), and lets each layer prepare its
+ * operations and steps ({@link Lowering}). Running is going through the steps with the tensors of a
+ * {@link Workspace}; nothing is allocated in a pass.
  *
  * <p>Thread-safe while nobody calls {@link #load}: each thread uses a workspace of its own.
  */
@@ -53,500 +36,88 @@ public final class Program implements AutoCloseable {
    * What a program is compiled for.
    *
    * @param type storage type of activations and their gradients
-   * @param labelSmoothing of the loss, in [0, 1)
+   * @param labelSmoothing of the built-in loss, in [0, 1)
    * @param training whether there is a backward pass; without one, dropout is the identity and
    *     memory is reused sooner
    * @param seed key of the dropout masks
+   * @param inputGradient whether the backward pass goes on to the input: {@link
+   *     Workspace#inputGradient}
    */
-  public record Options(DataType type, float labelSmoothing, boolean training, long seed) {}
+  public record Options(
+      DataType type, float labelSmoothing, boolean training, long seed, boolean inputGradient) {
+    /**
+     * @throws IllegalArgumentException for a gradient of the input without a backward pass
+     */
+    public Options {
+      if (inputGradient && !training) {
+        throw new IllegalArgumentException(
+            "a gradient of the input needs a backward pass: compile for training");
+      }
+    }
 
-  private static final int NONE = -1;
+    /** Without a gradient of the input. */
+    public Options(DataType type, float labelSmoothing, boolean training, long seed) {
+      this(type, labelSmoothing, training, seed, false);
+    }
+  }
 
   private final Network network;
   private final Backend backend;
   private final int batch;
   private final Options options;
+  private final Fusion fusion;
+  private final Placement placement;
+  private final Lowering.Result lowered;
+  private final List<ForwardStep> forward = new ArrayList<>();
+  private final List<Lowering.Step> backward = new ArrayList<>();
 
-  /** For an activation that is a rectifier, and so can be fused: which one; else null. */
-  private final @Nullable Rectifier[] rectifiers;
+  /** Null for a network that is no classifier. */
+  private final @Nullable SoftmaxCrossEntropy loss;
 
-  private final List<Layer> layers;
-  private final List<List<Integer>> readers;
-
-  /** The layer whose memory holds a layer's value: itself, or the one it is fused with. */
-  private final int[] home;
-
-  /** For a convolution or sum: the activation fused into it, or NONE. */
-  private final int[] fusedActivation;
-
-  /** For a convolution: the sum that computes it along with itself, or NONE. */
-  private final int[] joinedSum;
-
-  /** For each convolution its operation and how a sum runs it; null for other layers. */
-  private final @Nullable JoinedConvolution[] convolutions;
-
-  private final boolean[] fused;
-  private final boolean[] needsGradient;
-  private final boolean[] heldForBackward;
-  private final Deque<AutoCloseable> owned = new ArrayDeque<>();
-  private final List<Step> forward = new ArrayList<>();
-
-  /** For each forward step the layer whose value it completes. */
-  private final List<Integer> completed = new ArrayList<>();
-
-  private final List<Step> backward = new ArrayList<>();
-
-  /** Packs a parameter, by its index; weights only. */
-  private final Map<Integer, LoadStep> loads = new HashMap<>();
-
-  private final SoftmaxCrossEntropy loss;
-
-  private final MemoryPlan plan = new MemoryPlan();
-  private final int[] valueSlot;
-  private final int[] gradientSlot;
-  private final int[] argmaxSlot;
-  private final long heldBytes;
   private @Nullable Parameters loaded;
 
-  private interface Step {
-    void run(Workspace workspace);
-  }
-
-  /** A convolution that a sum runs. */
-  private record JoinedConvolution(Conv2d op, PackedWeights packed, int source, int bias) {}
-
-  private interface LoadStep {
-    void run(Stream stream, Parameters parameters);
-  }
+  /**
+   * @param completes the layer whose value is complete after the step, or NONE
+   */
+  private record ForwardStep(Lowering.Step step, int completes) {}
 
   /**
    * Compiles a network. The caller closes the result before the backend.
    *
    * @param batch images per pass
+   * @throws io.jtrelu.backend.UnsupportedException if the backend cannot run a layer
    */
   public Program(Network network, Backend backend, int batch, Options options) {
     this.network = network;
     this.backend = backend;
     this.batch = batch;
     this.options = options;
-    this.layers = network.layers();
-    int count = layers.size();
-    this.rectifiers = rectifiers(layers);
-    this.readers = readers(layers);
-    this.home = new int[count];
-    this.fusedActivation = new int[count];
-    this.joinedSum = new int[count];
-    this.convolutions = new JoinedConvolution[count];
-    this.fused = new boolean[count];
-    this.needsGradient = new boolean[count];
-    this.heldForBackward = new boolean[count];
-    this.valueSlot = new int[count];
-    this.gradientSlot = new int[count];
-    this.argmaxSlot = new int[count];
-    fuse();
-    this.heldBytes = planMemory();
+    this.fusion = new Fusion(network, options.training(), options.inputGradient());
+    this.placement = new Placement(fusion, batch, options.type(), network.isClassifier());
+    this.lowered = new Lowering.Result(network, backend, batch, options, fusion);
     try {
       this.loss =
-          own(
-              backend.softmaxCrossEntropy(
-                  batch, network.classes(), options.type(), options.labelSmoothing()));
-      for (int i = 0; i < count; i++) {
-        int steps = forward.size();
-        compile(i);
-        if (forward.size() > steps) {
-          completed.add(fusedActivation[i] == NONE ? i : fusedActivation[i]);
-        }
-      }
+          network.isClassifier()
+              ? lowered.own(
+                  backend.softmaxCrossEntropy(
+                      batch, network.classes(), options.type(), options.labelSmoothing()))
+              : null;
+      lowered.lower();
     } catch (RuntimeException | Error failure) {
-      close();
+      lowered.close();
       throw failure;
     }
-  }
-
-  private static @Nullable Rectifier[] rectifiers(List<Layer> layers) {
-    @Nullable Rectifier[] rectifiers = new Rectifier[layers.size()];
-    for (int i = 0; i < rectifiers.length; i++) {
-      if (layers.get(i) instanceof Layer.Activation activation) {
-        TransformedActivation f = activation.function();
-        if (f.isScaledRectifier()) {
-          rectifiers[i] = new Rectifier((float) f.negativeSlope(), (float) f.outputScale());
-        }
+    int count = network.layers().size();
+    for (int i = 0; i < count; i++) {
+      List<Lowering.Step> steps = lowered.forward.get(i);
+      int completed = fusion.activation(i) == NONE ? i : fusion.activation(i);
+      for (int s = 0; s < steps.size(); s++) {
+        forward.add(new ForwardStep(steps.get(s), s == steps.size() - 1 ? completed : NONE));
       }
     }
-    return rectifiers;
-  }
-
-  private static List<List<Integer>> readers(List<Layer> layers) {
-    List<List<Integer>> readers = new ArrayList<>();
-    for (int i = 0; i < layers.size(); i++) {
-      readers.add(new ArrayList<>());
-      for (int source : layers.get(i).sources()) {
-        readers.get(source).add(i);
-      }
+    for (int i = count - 1; i >= 0; i--) {
+      backward.addAll(lowered.backward.get(i));
     }
-    return readers;
-  }
-
-  /** Decides which activations are fused into their producers. */
-  private void fuse() {
-    for (int i = 0; i < layers.size(); i++) {
-      home[i] = i;
-      fusedActivation[i] = NONE;
-      joinedSum[i] = NONE;
-      Layer layer = layers.get(i);
-      needsGradient[i] = layer instanceof Layer.Convolution;
-      for (int source : layer.sources()) {
-        needsGradient[i] |= needsGradient[source];
-      }
-    }
-    for (int i = 0; i < layers.size(); i++) {
-      switch (layers.get(i)) {
-        case Layer.Activation activation -> {
-          int producer = activation.source();
-          Layer layer = layers.get(producer);
-          boolean fusible =
-              layer instanceof Layer.Convolution || layer instanceof Layer.NormalizedSum;
-          boolean sole = readers.get(producer).size() == 1;
-          if (rectifiers[i] != null && fusible && sole && gatedByReader(i)) {
-            fusedActivation[producer] = i;
-            fused[i] = true;
-            home[i] = producer;
-          } else if (fusible && sole && savesOutput(i)) {
-            home[i] = producer; // in place
-          }
-        }
-        case Layer.NormalizedSum sum -> {
-          int branch = sum.branch();
-          if (layers.get(branch) instanceof Layer.Convolution && readers.get(branch).size() == 1) {
-            joinedSum[branch] = i;
-            home[branch] = i; // its own value never exists
-          }
-        }
-        case Layer.DropoutLayer dropout -> {
-          if (!options.training()) {
-            home[i] = home[dropout.source()];
-          }
-        }
-        default -> {}
-      }
-    }
-  }
-
-  /** Whether an activation's backward pass reads its output, so that it can overwrite its input. */
-  private boolean savesOutput(int activation) {
-    return rectifiers[activation] != null || function(activation).derivativeFollowsFromValue();
-  }
-
-  private TransformedActivation function(int activation) {
-    return ((Layer.Activation) layers.get(activation)).function();
-  }
-
-  /**
-   * Whether the reader that contributes last to an activation's gradient applies its derivative.
-   */
-  private boolean gatedByReader(int activation) {
-    if (!options.training()) {
-      return true;
-    }
-    Layer last = layers.get(readers.get(activation).getFirst());
-    return !(last instanceof Layer.Activation) && !(last instanceof Layer.DropoutLayer);
-  }
-
-  /** Steps of time: forward passes 0..n-1, the loss at n, backward passes from n+1 on. */
-  private int backwardTime(int layer) {
-    return 2 * layers.size() - layer;
-  }
-
-  private long planMemory() {
-    int lossTime = layers.size();
-    int last = layers.size() - 1;
-    int[] lastUse = new int[layers.size()];
-    for (int i = 0; i < layers.size(); i++) {
-      int at = home[i];
-      lastUse[at] = Math.max(lastUse[at], i);
-      for (int reader : readers.get(i)) {
-        lastUse[at] = Math.max(lastUse[at], Math.max(reader, joinedSum[reader]));
-        if (options.training() && readInBackward(i, reader)) {
-          lastUse[at] = Math.max(lastUse[at], backwardTime(reader));
-        }
-      }
-      if (options.training() && layers.get(i) instanceof Layer.Activation && !fused[i]) {
-        int saved = home[savesOutput(i) ? i : layers.get(i).sources().getFirst()];
-        lastUse[saved] = Math.max(lastUse[saved], backwardTime(i));
-      }
-    }
-    lastUse[home[last]] = Math.max(lastUse[home[last]], lossTime);
-    long held = 0;
-    for (int i = 0; i < layers.size(); i++) {
-      valueSlot[i] = NONE;
-      gradientSlot[i] = NONE;
-      argmaxSlot[i] = NONE;
-      long bytes = batch * layers.get(i).extent().elements() * options.type().bytes();
-      if (home[i] == i && i > 0) {
-        valueSlot[i] = plan.add(bytes, i, lastUse[i]);
-        heldForBackward[i] = lastUse[i] > lossTime;
-        held += heldForBackward[i] ? bytes : 0;
-      }
-      if (layers.get(i) instanceof Layer.MaxPooling) {
-        long positions = batch * layers.get(i).extent().elements();
-        argmaxSlot[i] = plan.add(positions, i, options.training() ? backwardTime(i) : i);
-        held += options.training() ? positions : 0;
-      }
-      boolean ownGradient = !fused[i] && needsGradient[i] && i > 0;
-      if (ownGradient && (options.training() || i == last)) {
-        // A fused pair shares one gradient: that of the activation, once it is gated.
-        int read = fusedActivation[i] == NONE ? i : fusedActivation[i];
-        int from = i == last ? lossTime : backwardTime(readers.get(read).getLast());
-        gradientSlot[i] = plan.add(bytes, from, options.training() ? backwardTime(i) : lossTime);
-      }
-    }
-    plan.solve();
-    return held;
-  }
-
-  private boolean readInBackward(int source, int reader) {
-    return switch (layers.get(reader)) {
-      case Layer.Convolution c -> true;
-      case Layer.NormalizedSum s -> !gate(source, reader).isIdentity();
-      case Layer.MaxPooling p -> !gate(source, reader).isIdentity();
-      case Layer.GlobalMeanPooling p -> !gate(source, reader).isIdentity();
-      default -> false;
-    };
-  }
-
-  /** The derivative that a reader applies to its source's gradient. */
-  private Rectifier gate(int source, int reader) {
-    boolean gates = fused[source] && readers.get(source).getFirst() == reader;
-    return gates ? rectifier(source) : Rectifier.IDENTITY;
-  }
-
-  /** Of an activation that is one; the identity for NONE. */
-  private Rectifier rectifier(int activation) {
-    Rectifier rectifier = activation == NONE ? null : rectifiers[activation];
-    return rectifier == null ? Rectifier.IDENTITY : rectifier;
-  }
-
-  /** Whether a reader starts its source's gradient or adds to it. */
-  private Write write(int source, int reader) {
-    return readers.get(source).getLast() == reader ? Write.OVERWRITE : Write.ACCUMULATE;
-  }
-
-  private <T extends Operation> T own(T operation) {
-    owned.push(operation);
-    return operation;
-  }
-
-  /** Prepares one layer's operations and adds its forward and backward steps. */
-  private void compile(int i) {
-    DataType type = options.type();
-    Rectifier activation = rectifier(fusedActivation[i]);
-    long elements = batch * layers.get(i).extent().elements();
-    switch (layers.get(i)) {
-      case Layer.Input input -> {}
-      case Layer.Convolution layer -> compileConvolution(i, layer, activation);
-      case Layer.Activation layer -> {
-        if (!fused[i]) {
-          compileActivation(i, layer.source(), elements);
-        }
-      }
-      case Layer.NormalizedSum layer -> {
-        int a = layer.shortcut();
-        int b = layer.branch();
-        WeightedSum op =
-            own(
-                backend.weightedSum(
-                    elements,
-                    type,
-                    (float) layer.shortcutWeight(),
-                    (float) layer.branchWeight(),
-                    activation));
-        JoinedConvolution joined = convolutions[b];
-        if (joined != null && joinedSum[b] == i) {
-          Conv2dSum both =
-              own(backend.conv2dSum(joined.op(), op.weightA(), op.weightB(), activation));
-          forward.add(
-              w ->
-                  both.forward(
-                      w.stream,
-                      w.value(joined.source()),
-                      joined.packed(),
-                      parameters().view(joined.bias()),
-                      w.value(a),
-                      w.value(i)));
-        } else {
-          forward.add(w -> op.forward(w.stream, w.value(a), w.value(b), w.value(i)));
-        }
-        if (needsGradient[b]) {
-          backward.add(
-              w ->
-                  op.backwardB(
-                      w.stream, w.gradient(i), gate(b, i), w.value(b), w.gradient(b), write(b, i)));
-        }
-        if (needsGradient[a]) {
-          backward.add(
-              w ->
-                  op.backwardA(
-                      w.stream, w.gradient(i), gate(a, i), w.value(a), w.gradient(a), write(a, i)));
-        }
-      }
-      case Layer.MaxPooling layer -> {
-        int source = layer.source();
-        MaxPool2dDescriptor d = layer.descriptor();
-        MaxPool2d op =
-            own(
-                backend.maxPool2d(
-                    new MaxPool2dDescriptor(
-                        batch,
-                        d.h(),
-                        d.w(),
-                        d.c(),
-                        d.kernel(),
-                        d.stride(),
-                        d.padBegin(),
-                        d.padEnd()),
-                    type,
-                    gate(source, i)));
-        forward.add(w -> op.forward(w.stream, w.value(source), w.value(i), w.argmax(i)));
-        if (needsGradient[source]) {
-          backward.add(
-              w ->
-                  op.backward(
-                      w.stream,
-                      w.gradient(i),
-                      w.argmax(i),
-                      w.value(source),
-                      w.gradient(source),
-                      write(source, i)));
-        }
-      }
-      case Layer.GlobalMeanPooling layer -> {
-        int source = layer.source();
-        GlobalMeanPool op =
-            own(
-                backend.globalMeanPool(
-                    batched(layers.get(source).extent()), type, gate(source, i)));
-        forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
-        if (needsGradient[source]) {
-          backward.add(
-              w ->
-                  op.backward(
-                      w.stream,
-                      w.gradient(i),
-                      w.value(source),
-                      w.gradient(source),
-                      write(source, i)));
-        }
-      }
-      case Layer.DropoutLayer layer -> {
-        if (options.training()) {
-          int source = layer.source();
-          long seed = options.seed() + i;
-          Dropout op = own(backend.dropout(elements, type, layer.rate()));
-          forward.add(
-              w -> op.forward(w.stream, w.value(source), w.value(i), seed, w.dropoutSequence));
-          if (needsGradient[source]) {
-            backward.add(
-                w ->
-                    op.backward(
-                        w.stream,
-                        w.gradient(i),
-                        w.gradient(source),
-                        seed,
-                        w.dropoutSequence,
-                        write(source, i)));
-          }
-        }
-      }
-    }
-  }
-
-  /** An activation that is not fused. */
-  private void compileActivation(int i, int source, long elements) {
-    DataType type = options.type();
-    Rectifier rectifier = rectifiers[i];
-    if (rectifier != null) {
-      Rectify op = own(backend.rectify(elements, type, rectifier));
-      forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
-      if (needsGradient[source]) {
-        backward.add(
-            w ->
-                op.backward(
-                    w.stream, w.value(i), w.gradient(i), w.gradient(source), write(source, i)));
-      }
-    } else {
-      Pointwise op = own(backend.pointwise(elements, type, function(i)));
-      int saved = op.savesOutput() ? i : source;
-      forward.add(w -> op.forward(w.stream, w.value(source), w.value(i)));
-      if (needsGradient[source]) {
-        backward.add(
-            w ->
-                op.backward(
-                    w.stream, w.value(saved), w.gradient(i), w.gradient(source), write(source, i)));
-      }
-    }
-  }
-
-  private void compileConvolution(int i, Layer.Convolution layer, Rectifier activation) {
-    int source = layer.source();
-    int weights = parameter(i, ParameterSpec.Kind.WEIGHTS);
-    int bias = parameter(i, ParameterSpec.Kind.BIAS);
-    Conv2d op =
-        own(
-            backend.conv2d(
-                layer.descriptor().withBatch(batch), options.type(), activation, gate(source, i)));
-    PackedWeights packed = op.newPackedWeights();
-    owned.push(packed);
-    loads.put(weights, (stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
-    convolutions[i] = new JoinedConvolution(op, packed, source, bias);
-    if (joinedSum[i] == NONE) {
-      forward.add(
-          w -> op.forward(w.stream, w.value(source), packed, parameters().view(bias), w.value(i)));
-    }
-    backward.add(
-        w -> {
-          Parameters gradients = w.gradients();
-          op.backwardWeights(
-              w.stream,
-              w.value(source),
-              w.gradient(i),
-              gradients.view(weights),
-              gradients.view(bias),
-              w.write);
-        });
-    // Added last, hence run first: on a CPU its source is in the cache then for the gradient of the
-    // weights.
-    if (needsGradient[source]) {
-      backward.add(
-          w ->
-              op.backwardData(
-                  w.stream,
-                  w.gradient(i),
-                  packed,
-                  w.value(source),
-                  w.gradient(source),
-                  write(source, i)));
-    }
-  }
-
-  private int parameter(int layer, ParameterSpec.Kind kind) {
-    List<ParameterSpec> specs = network.parameters();
-    for (int p = 0; p < specs.size(); p++) {
-      if (specs.get(p).layer() == layer && specs.get(p).kind() == kind) {
-        return p;
-      }
-    }
-    throw new IllegalStateException("layer " + layer + " has no " + kind);
-  }
-
-  private Parameters parameters() {
-    if (loaded == null) {
-      throw new IllegalStateException("call load(parameters) before running a program");
-    }
-    return loaded;
-  }
-
-  private Shape batched(Extent extent) {
-    return Shape.of(batch, extent.height(), extent.width(), extent.channels());
   }
 
   /** The network. */
@@ -569,12 +140,12 @@ public final class Program implements AutoCloseable {
    * output per fused layer, no pre-activations. (The input images are not counted.)
    */
   public long activationBytes() {
-    return heldBytes;
+    return placement.heldBytes();
   }
 
   /** Bytes of a workspace: all activations and gradients, placed by lifetime. */
   public long workspaceBytes() {
-    return plan.size();
+    return placement.bytes();
   }
 
   /**
@@ -592,8 +163,8 @@ public final class Program implements AutoCloseable {
    * each must have its turn, on any streams.
    */
   void pack(Stream stream, Parameters parameters, int parameter) {
-    LoadStep load = loads.get(parameter);
-    if (load != null) { // biases are read where they are
+    Lowering.LoadStep load = lowered.loads.get(parameter);
+    if (load != null) { // others are read where they are
       load.run(stream, parameters);
     }
     if (parameter == 0) {
@@ -608,14 +179,7 @@ public final class Program implements AutoCloseable {
 
   @Override
   public void close() {
-    while (!owned.isEmpty()) {
-      AutoCloseable resource = owned.pop();
-      try {
-        resource.close();
-      } catch (Exception failure) {
-        throw new IllegalStateException("closing a program's operation failed", failure);
-      }
-    }
+    lowered.close();
   }
 
   /** Looks at values during a forward pass. */
@@ -629,81 +193,60 @@ public final class Program implements AutoCloseable {
     void value(int layer, Tensor value);
   }
 
-  /** The values of one pass and the stream it runs on. Used by one thread at a time. */
+  /**
+   * The values of one pass and the stream it runs on. Used by one thread at a time.
+   *
+   * <p>A training pass is {@link #forward}; then the gradients of the outputs, by {@link #loss} or
+   * written by the caller into each {@link #outputGradient}; then {@link #backward}.
+   */
   public static final class Workspace implements AutoCloseable {
     private final Program program;
-    private final Stream stream;
+    private final Pass pass;
     private final Tensor block;
     private final Tensor losses;
     private final Tensor correct;
-    private final Tensor[] values;
-    private final Tensor[] gradients;
-    private final Tensor[] argmax;
     private final Tensor ownSequence;
     private final Tensor sequenceOnHost;
-    private Tensor dropoutSequence;
-    private @Nullable Parameters parameterGradients;
-    private Write write = Write.OVERWRITE;
 
     private Workspace(Program program, Stream stream) {
       this.program = program;
-      this.stream = stream;
       Backend backend = program.backend;
-      int count = program.layers.size();
-      // In units of four bytes, so that two gigabytes are not the limit of a block.
-      int words = Math.toIntExact(Math.ceilDiv(program.plan.size(), 4L));
-      this.block = backend.allocate(Shape.of(words), DataType.I32, Layout.ROW_MAJOR);
+      // In units of four bytes and with two axes, so that an int is not the limit of a block.
+      long words = Math.ceilDiv(program.placement.bytes(), 4L);
+      this.block = backend.allocate(Parameters.flat(words), DataType.I32, Layout.ROW_MAJOR);
       this.losses = backend.allocate(Shape.of(program.batch), DataType.F32, Layout.ROW_MAJOR);
       this.correct = backend.allocate(Shape.of(program.batch), DataType.I32, Layout.ROW_MAJOR);
       this.ownSequence = backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
       this.sequenceOnHost = Tensor.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
-      this.dropoutSequence = ownSequence;
-      this.values = new Tensor[count];
-      this.gradients = new Tensor[count];
-      this.argmax = new Tensor[count];
-      DataType type = program.options.type();
-      for (int i = 0; i < count; i++) {
-        Shape shape = program.batched(program.layers.get(i).extent());
-        int at = program.home[i];
-        if (program.valueSlot[at] != NONE) {
-          values[i] = place(program.valueSlot[at], shape, type);
-        }
-        int gradient = program.gradientSlot[program.fused[i] ? at : i];
-        if (gradient != NONE) {
-          gradients[i] = place(gradient, shape, type);
-        }
-        if (program.argmaxSlot[i] != NONE) {
-          argmax[i] = place(program.argmaxSlot[i], shape, DataType.U8);
-        }
+      List<Layer> layers = program.network.layers();
+      this.pass = new Pass(layers.size(), stream, ownSequence);
+      Placement placement = program.placement;
+      for (int i = 0; i < layers.size(); i++) {
+        Layer layer = layers.get(i);
+        DataType type = program.options.type();
+        place(pass.values, i, placement.value(i), type);
+        place(pass.gradients, i, placement.gradient(i), type);
+        DataType reserved = layer.reserve();
+        place(pass.reserves, i, placement.reserve(i), reserved == null ? type : reserved);
       }
     }
 
-    private Tensor place(int slot, Shape shape, DataType type) {
-      return Tensor.view(block.memory(), program.plan.offset(slot), shape, type, Layout.NHWC);
-    }
-
-    private Tensor value(int layer) {
-      return values[layer];
-    }
-
-    private Tensor gradient(int layer) {
-      return gradients[layer];
-    }
-
-    private Tensor argmax(int layer) {
-      return argmax[layer];
-    }
-
-    private Parameters gradients() {
-      if (parameterGradients == null) {
-        throw new IllegalStateException("backward needs somewhere to write gradients");
+    private void place(Tensor[] tensors, int node, int slot, DataType type) {
+      if (slot != NONE) {
+        Shape shape = program.network.layers().get(node).extent().batch(program.batch);
+        long offset = program.placement.offset(slot);
+        tensors[node] = Tensor.view(block.memory(), offset, shape, type, Layout.NHWC);
       }
-      return parameterGradients;
     }
 
     /** The stream that passes run on. */
     public Stream stream() {
-      return stream;
+      return pass.stream;
+    }
+
+    /** Goes on with another stream; work on the one before must be done. */
+    void moveTo(Stream stream) {
+      pass.stream = stream;
     }
 
     /**
@@ -712,14 +255,15 @@ public final class Program implements AutoCloseable {
      * @param images NHWC, of the program's batch and type, on its device; it must stay unchanged
      *     until the backward pass has run
      * @param sequence a number that sets the dropout masks: give each training pass its own
-     * @return the logits, NHWC [batch, 1, 1, classes], valid until the next pass
+     * @return the first output: of a classifier the logits, NHWC [batch, 1, 1, classes]; valid
+     *     until the next pass
      */
     public Tensor forward(Tensor images, long sequence) {
-      stream.synchronize(); // the number before it may still be on its way
+      pass.stream.synchronize(); // the number before it may still be on its way
       MemorySegment number = sequenceOnHost.segment();
       number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
       number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
-      program.backend.copy(stream, sequenceOnHost, ownSequence);
+      program.backend.copy(pass.stream, sequenceOnHost, ownSequence);
       return forward(images, ownSequence);
     }
 
@@ -730,24 +274,72 @@ public final class Program implements AutoCloseable {
      * @param images as above
      * @param sequence I32 [2], low word first; it must stay unchanged until the backward pass has
      *     run
+     * @return the first output, as above
      */
     public Tensor forward(Tensor images, Tensor sequence) {
-      values[0] = images;
-      dropoutSequence = sequence;
-      for (Step step : program.forward) {
-        step.run(this);
+      begin(images);
+      pass.sequence = sequence;
+      for (ForwardStep step : program.forward) {
+        step.step.run(pass);
       }
-      return values[values.length - 1];
+      return output(0);
     }
 
     /** Runs the network without dropout and shows each value before its memory is used again. */
     void forward(Tensor images, Observer observer) {
-      values[0] = images;
-      for (int s = 0; s < program.forward.size(); s++) {
-        program.forward.get(s).run(this);
-        int layer = program.completed.get(s);
-        observer.value(layer, values[layer]);
+      begin(images);
+      for (ForwardStep step : program.forward) {
+        step.step.run(pass);
+        if (step.completes != NONE) {
+          observer.value(step.completes, pass.values[step.completes]);
+        }
       }
+    }
+
+    private void begin(Tensor images) {
+      pass.parameters = program.loaded;
+      for (int i = 0; i < pass.values.length; i++) {
+        if (program.fusion.home(i) == 0) {
+          pass.values[i] = images;
+        }
+      }
+    }
+
+    /**
+     * An output of the last forward pass.
+     *
+     * @param index in {@link Network#outputs}
+     * @return NHWC, of the program's batch and type, on its device; valid until the next pass
+     */
+    public Tensor output(int index) {
+      return pass.values[program.network.outputs().get(index)];
+    }
+
+    /**
+     * Where the gradient of the loss with respect to an output comes from outside: all of it is to
+     * be written between the forward and the backward pass, which overwrites it.
+     *
+     * @param index in {@link Network#outputs}
+     * @return of the shape and type of the output, on its device
+     * @throws IllegalStateException if there is no backward pass
+     */
+    public Tensor outputGradient(int index) {
+      program.requireTraining();
+      return pass.gradients[program.network.outputs().get(index)];
+    }
+
+    /**
+     * Gradient of the loss with respect to the images, left by the last backward pass.
+     *
+     * @return of the images' shape and type, on the program's device; valid until the next pass
+     * @throws IllegalStateException if the program was not compiled with it
+     */
+    public Tensor inputGradient() {
+      if (!program.options.inputGradient()) {
+        throw new IllegalStateException(
+            "this program was compiled without a gradient of the input; ask for it in its options");
+      }
+      return pass.gradients[0];
     }
 
     /**
@@ -755,6 +347,8 @@ public final class Program implements AutoCloseable {
      *
      * @param labels I32 [batch] on the program's device; -1 marks padding
      * @param gradientScale factor of all gradients, usually 1 / (size of the whole batch)
+     * @throws IllegalStateException if the network is no {@linkplain Network#isClassifier
+     *     classifier}
      */
     public void loss(Tensor labels, float gradientScale) {
       loss(labels, gradientScale, losses, correct);
@@ -768,49 +362,51 @@ public final class Program implements AutoCloseable {
      */
     public void loss(
         Tensor labels, float gradientScale, Tensor lossResults, Tensor correctResults) {
-      int last = values.length - 1;
+      if (program.loss == null) {
+        throw program.network.noClassifier("the built-in loss");
+      }
+      int logits = program.network.outputs().getFirst();
       program.loss.run(
-          stream,
-          values[last],
+          pass.stream,
+          pass.values[logits],
           labels,
           gradientScale,
-          gradients[last],
+          pass.gradients[logits],
           lossResults,
           correctResults);
     }
 
     /**
-     * Gradients of all parameters, of the last forward pass and loss.
+     * Gradients of all parameters (and of the images, if asked for), of the last forward pass and
+     * the gradients of its outputs. Once per forward pass: it overwrites what it has used.
      *
      * @param destination receives them
      * @param mode whether they replace or add to what is there
+     * @throws IllegalStateException if there is no backward pass
      */
     public void backward(Parameters destination, Write mode) {
-      if (!program.options.training()) {
-        throw new IllegalStateException("this program was compiled without a backward pass");
+      program.requireTraining();
+      pass.parameterGradients = destination;
+      pass.write = mode;
+      for (Lowering.Step step : program.backward) {
+        step.run(pass);
       }
-      parameterGradients = destination;
-      write = mode;
-      for (int i = program.backward.size() - 1; i >= 0; i--) {
-        program.backward.get(i).run(this);
-      }
-      parameterGradients = null;
+      pass.parameterGradients = null;
     }
 
     /**
      * The first layer whose value in the last forward pass holds a NaN or infinity, among those
-     * kept for the backward pass; looks through host memory.
+     * kept for the backward pass and the outputs; looks through host memory.
      *
      * @param host copies a value's elements to the host
      * @return its name, or null where all are finite
      */
     public @Nullable String firstNonFinite(Function<Tensor, float[]> host) {
-      for (int i = 1; i < values.length; i++) {
-        boolean kept = program.home[i] == i && program.heldForBackward[i];
-        if (kept || i == values.length - 1) {
-          for (float value : host.apply(values[i])) {
+      for (int i = 1; i < pass.values.length; i++) {
+        if (program.placement.isHeld(i) || program.fusion.isOutput(i)) {
+          for (float value : host.apply(pass.values[i])) {
             if (!Float.isFinite(value)) {
-              return program.layers.get(i).name();
+              return program.network.layers().get(i).name();
             }
           }
         }
@@ -836,6 +432,12 @@ public final class Program implements AutoCloseable {
       correct.close();
       ownSequence.close();
       sequenceOnHost.close();
+    }
+  }
+
+  private void requireTraining() {
+    if (!options.training()) {
+      throw new IllegalStateException("this program was compiled without a backward pass");
     }
   }
 }

@@ -326,7 +326,7 @@ public final class SignalCheck {
   private static List<Integer> activations(Network network) {
     List<Integer> result = new ArrayList<>();
     for (int i = 0; i < network.layers().size(); i++) {
-      if (network.layers().get(i) instanceof Layer.Activation) {
+      if (network.layers().get(i) instanceof ActivationLayer) {
         result.add(i);
       }
     }
@@ -336,8 +336,8 @@ public final class SignalCheck {
   /** An activation's output and a convolution's have one q only where weights are not scaled. */
   private static void requireScaledShortcuts(Network network, Scales scales) {
     for (Layer layer : network.layers()) {
-      if (layer instanceof Layer.NormalizedSum sum
-          && network.layers().get(sum.shortcut()) instanceof Layer.Activation
+      if (layer instanceof NormalizedSumLayer sum
+          && network.layers().get(sum.shortcut()) instanceof ActivationLayer
           && !(scales.weights == 1 && scales.biases == 0)) {
         throw new IllegalArgumentException(
             "layer "

@@ -101,7 +101,7 @@ class MixedNetworkTest {
   private static List<TransformedActivation> activations(Network network) {
     List<TransformedActivation> result = new ArrayList<>();
     for (Layer layer : network.layers()) {
-      if (layer instanceof Layer.Activation activation) {
+      if (layer instanceof ActivationLayer activation) {
         result.add(activation.function());
       }
     }

@@ -47,7 +47,7 @@ class NetworksTest {
   void plain50IsWidestAtAQuarterOfTheLocations() {
     Network network = Networks.build(Options.of("plain50"), new Extent(28, 28, 2), 10);
     long convolutions =
-        network.layers().stream().filter(l -> l instanceof Layer.Convolution).count();
+        network.layers().stream().filter(l -> l instanceof ConvolutionLayer).count();
     assertEquals(50, convolutions);
     assertEquals(new Extent(14, 14, 32), network.layers().get(1).extent());
     assertEquals(new Extent(7, 7, 64), network.layers().get(network.layers().size() - 3).extent());
@@ -57,7 +57,7 @@ class NetworksTest {
   void smallImagesGetTheSmallStem() {
     Network small = Networks.build(Options.of("resnet18"), new Extent(32, 32, 4), 10);
     assertEquals(new Extent(32, 32, 64), small.layers().get(1).extent());
-    assertTrue(small.layers().stream().noneMatch(l -> l instanceof Layer.MaxPooling));
+    assertTrue(small.layers().stream().noneMatch(l -> l instanceof MaxPoolingLayer));
     Network large = Networks.build(Options.of("resnet18"), IMAGENET, 10);
     assertEquals(new Extent(112, 112, 64), large.layers().get(1).extent());
     assertEquals(new Extent(56, 56, 64), large.layers().get(2).extent());

@@ -266,7 +266,7 @@ class ProgramTest {
         Program program = new Program(network, backend, BATCH, training())) {
       long outputs = 0;
       for (Layer layer : network.layers()) {
-        if (layer instanceof Layer.Convolution && !layer.name().equals("logits")) {
+        if (layer instanceof ConvolutionLayer && !layer.name().equals("logits")) {
           outputs += BATCH * layer.extent().elements() * 4;
         }
       }

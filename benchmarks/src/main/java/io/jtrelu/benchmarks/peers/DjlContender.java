@@ -13,6 +13,11 @@ import ai.djl.pytorch.jni.JniUtils;
 import ai.djl.training.GradientCollector;
 import ai.djl.training.optimizer.Optimizer;
 import ai.djl.training.tracker.Tracker;
+import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.MaxPoolingLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.ActivationMemory;
 import io.jtrelu.benchmarks.Contender;
@@ -80,7 +85,7 @@ public final class DjlContender implements Contender {
     boolean[] scaled = scaledSources();
     for (int p = 0; p < parameters.length; p++) {
       ParameterSpec spec = specs.get(p);
-      Layer.Convolution layer = (Layer.Convolution) workload.network().layers().get(spec.layer());
+      ConvolutionLayer layer = (ConvolutionLayer) workload.network().layers().get(spec.layer());
       boolean weights = spec.kind() == ParameterSpec.Kind.WEIGHTS;
       factors[p] = weights && scaled[layer.source()] ? workload.rectifier().scale() : 1;
       float[] values = new float[Math.toIntExact(spec.shape().elements())];
@@ -130,10 +135,10 @@ public final class DjlContender implements Contender {
     for (int i = 0; scale == Scale.FOLDED && i < scaled.length; i++) {
       scaled[i] =
           switch (layers.get(i)) {
-            case Layer.Activation activation -> true;
-            case Layer.MaxPooling pool -> scaled[pool.source()];
-            case Layer.GlobalMeanPooling pool -> scaled[pool.source()];
-            case Layer.NormalizedSum sum -> {
+            case ActivationLayer activation -> true;
+            case MaxPoolingLayer pool -> scaled[pool.source()];
+            case GlobalMeanPoolingLayer pool -> scaled[pool.source()];
+            case NormalizedSumLayer sum -> {
               if (scaled[sum.shortcut()] || scaled[sum.branch()]) {
                 throw new IllegalArgumentException(
                     "the scale cannot be folded where a sum reads an activation");
@@ -159,7 +164,7 @@ public final class DjlContender implements Contender {
     for (int i = 1; i < values.length; i++) {
       values[i] =
           switch (layers.get(i)) {
-            case Layer.Convolution layer -> {
+            case ConvolutionLayer layer -> {
               int index = p++;
               yield convolution(
                   values[layer.source()],
@@ -167,12 +172,12 @@ public final class DjlContender implements Contender {
                   parameters[index],
                   parameters[biases + index]);
             }
-            case Layer.Activation layer -> activation(values[layer.source()]);
-            case Layer.NormalizedSum layer ->
+            case ActivationLayer layer -> activation(values[layer.source()]);
+            case NormalizedSumLayer layer ->
                 values[layer.shortcut()]
                     .mul(layer.shortcutWeight())
                     .add(values[layer.branch()].mul(layer.branchWeight()));
-            case Layer.MaxPooling layer -> {
+            case MaxPoolingLayer layer -> {
               var d = layer.descriptor();
               NDArray padded =
                   pad(
@@ -189,7 +194,7 @@ public final class DjlContender implements Contender {
                   new Shape(0, 0),
                   false);
             }
-            case Layer.GlobalMeanPooling layer -> Pool.globalAvgPool2d(values[layer.source()]);
+            case GlobalMeanPoolingLayer layer -> Pool.globalAvgPool2d(values[layer.source()]);
             default -> throw new IllegalArgumentException("no counterpart of " + layers.get(i));
           };
     }

@@ -1,5 +1,8 @@
 package io.jtrelu.benchmarks.peers;
 
+import io.jtrelu.nn.InputLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.ActivationMemory;
 import io.jtrelu.benchmarks.Contender;
@@ -51,7 +54,7 @@ public final class Dl4jContender implements Contender {
             .list();
     for (Layer layer : workload.network().layers()) {
       switch (layer) {
-        case Layer.Convolution convolution -> {
+        case io.jtrelu.nn.ConvolutionLayer convolution -> {
           Conv2dDescriptor d = convolution.descriptor();
           if (isLinear(d)) {
             list.layer(
@@ -71,10 +74,10 @@ public final class Dl4jContender implements Contender {
                     .build());
           }
         }
-        case Layer.GlobalMeanPooling pool ->
+        case GlobalMeanPoolingLayer pool ->
             list.layer(new GlobalPoolingLayer.Builder(PoolingType.AVG).build());
-        case Layer.Input input -> {}
-        case Layer.Activation activation -> {}
+        case InputLayer input -> {}
+        case ActivationLayer activation -> {}
         default -> throw new IllegalArgumentException("chains only, not " + layer);
       }
     }

@@ -11,6 +11,9 @@ import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_SRC;
 import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_TO;
 import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_WEIGHTS;
 
+import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.MaxPoolingLayer;
+import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
@@ -45,7 +48,7 @@ public final class OneDnnContender implements Contender {
   private final Workload workload;
   private final engine cpu;
   private final stream queue;
-  private final List<Layer.Convolution> layers = new ArrayList<>();
+  private final List<ConvolutionLayer> layers = new ArrayList<>();
   private final List<Call> setUp = new ArrayList<>();
   private final List<Call> forward = new ArrayList<>();
   private final List<Call> backward = new ArrayList<>();
@@ -70,10 +73,10 @@ public final class OneDnnContender implements Contender {
     queue = new stream(cpu);
     for (Layer layer : workload.network().layers()) {
       switch (layer) {
-        case Layer.Convolution convolution -> layers.add(convolution);
-        case Layer.NormalizedSum sum ->
+        case ConvolutionLayer convolution -> layers.add(convolution);
+        case NormalizedSumLayer sum ->
             throw new IllegalArgumentException("plain oneDNN is written for chains only");
-        case Layer.MaxPooling pool ->
+        case MaxPoolingLayer pool ->
             throw new IllegalArgumentException("plain oneDNN is written for chains only");
         default -> {}
       }
@@ -486,7 +489,7 @@ public final class OneDnnContender implements Contender {
   @Override
   public long activationBytes() {
     long bytes = 0;
-    for (Layer.Convolution layer : layers) {
+    for (ConvolutionLayer layer : layers) {
       bytes += 2L * Float.BYTES * workload.batch() * layer.extent().elements();
     }
     return bytes;

@@ -1,5 +1,8 @@
 package io.jtrelu.benchmarks.peers;
 
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.Workload;
 import io.jtrelu.nn.Layer;
@@ -74,7 +77,7 @@ final class OnnxModel {
         node.text(1, value(workload, source));
       }
       switch (layers.get(i)) {
-        case Layer.Convolution layer -> {
+        case ConvolutionLayer layer -> {
           node.text(1, "w" + i).text(1, "b" + i);
           Conv2dDescriptor d = layer.descriptor();
           float factor = scaled[layer.source()] ? workload.rectifier().scale() : 1;
@@ -90,7 +93,7 @@ final class OnnxModel {
                 .message(5, integers("pads", d.padTop(), d.padLeft(), d.padBottom(), d.padRight()));
           }
         }
-        case Layer.Activation layer -> {
+        case ActivationLayer layer -> {
           scaled[i] = true;
           node.text(4, "LeakyRelu")
               .message(
@@ -100,7 +103,7 @@ final class OnnxModel {
                       .real(2, workload.rectifier().slope())
                       .integer(20, 1));
         }
-        case Layer.GlobalMeanPooling layer -> {
+        case GlobalMeanPoolingLayer layer -> {
           scaled[i] = scaled[layer.source()];
           node.text(4, "ReduceMean")
               .message(5, integers("axes", 2, 3))

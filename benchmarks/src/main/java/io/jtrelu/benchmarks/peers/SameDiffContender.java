@@ -1,5 +1,9 @@
 package io.jtrelu.benchmarks.peers;
 
+import io.jtrelu.nn.InputLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
@@ -55,7 +59,7 @@ public final class SameDiffContender implements Contender {
     for (Layer layer : workload.network().layers()) {
       value =
           switch (layer) {
-            case Layer.Convolution convolution -> {
+            case ConvolutionLayer convolution -> {
               int p = weights.size();
               weights.add("weights" + p);
               biases.add("bias" + p);
@@ -63,10 +67,10 @@ public final class SameDiffContender implements Contender {
               SDVariable b = graph.var("bias" + p, Nd4j.createFromArray(values(count + p, 1)));
               yield convolution(value, convolution.descriptor(), w, b);
             }
-            case Layer.Activation activation ->
+            case ActivationLayer activation ->
                 graph.nn().leakyRelu(value, workload.rectifier().slope());
-            case Layer.GlobalMeanPooling pool -> value.mean(2, 3);
-            case Layer.Input input -> value;
+            case GlobalMeanPoolingLayer pool -> value.mean(2, 3);
+            case InputLayer input -> value;
             default -> throw new IllegalArgumentException("chains only, not " + layer);
           };
     }

@@ -1,0 +1,190 @@
+package io.jtrelu.nn;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.tensor.Tensor;
+import java.util.List;
+
+/**
+ * Convolution + bias; a fully connected layer is one of 1x1 images.
+ *
+ * @param name unique name
+ * @param source index of the node it reads
+ * @param descriptor sizes, with a batch of one
+ */
+public record ConvolutionLayer(String name, int source, Conv2dDescriptor descriptor)
+    implements Layer {
+  static final String KIND = "convolution";
+
+  private static final int WEIGHTS = 0;
+  private static final int BIAS = 1;
+
+  /** Prepared, for a sum that computes it along with itself. */
+  record Prepared(Conv2d op, PackedWeights packed, int source, int bias) {}
+
+  static Layer read(LayerDescription in) {
+    Extent source = in.source(0);
+    int[] kernel = in.integers("kernel", 2);
+    int[] stride = in.integers("stride", 2);
+    int[] padding = in.integers("padding", 4);
+    int[] dilation = in.integers("dilation", 2);
+    return new ConvolutionLayer(
+        in.name(),
+        in.sources(1).getFirst(),
+        new Conv2dDescriptor(
+            1,
+            source.height(),
+            source.width(),
+            source.channels(),
+            in.integer("channels"),
+            kernel[0],
+            kernel[1],
+            stride[0],
+            stride[1],
+            padding[0],
+            padding[1],
+            padding[2],
+            padding[3],
+            dilation[0],
+            dilation[1],
+            in.integer("groups")));
+  }
+
+  @Override
+  public String kind() {
+    return KIND;
+  }
+
+  @Override
+  public List<Integer> sources() {
+    return List.of(source);
+  }
+
+  @Override
+  public Extent extent() {
+    return new Extent(descriptor.oh(), descriptor.ow(), descriptor.oc());
+  }
+
+  @Override
+  public void check(List<Extent> extents) {
+    Extent in = extents.getFirst();
+    if (descriptor.h() != in.height()
+        || descriptor.w() != in.width()
+        || descriptor.ic() != in.channels()) {
+      throw new IllegalArgumentException(
+          "layer " + name + ": convolution " + descriptor + " does not fit a source of " + in);
+    }
+  }
+
+  @Override
+  public void describe(ObjectNode attributes) {
+    Conv2dDescriptor d = descriptor;
+    attributes.put("channels", d.oc());
+    attributes.putArray("kernel").add(d.kh()).add(d.kw());
+    attributes.putArray("stride").add(d.strideH()).add(d.strideW());
+    attributes
+        .putArray("padding")
+        .add(d.padTop())
+        .add(d.padLeft())
+        .add(d.padBottom())
+        .add(d.padRight());
+    attributes.putArray("dilation").add(d.dilationH()).add(d.dilationW());
+    attributes.put("groups", d.groups());
+  }
+
+  @Override
+  public List<Parameter> parameters() {
+    return List.of(
+        new Parameter("weights", ParameterSpec.Kind.WEIGHTS, descriptor.weights()),
+        new Parameter("bias", ParameterSpec.Kind.BIAS, descriptor.bias()));
+  }
+
+  @Override
+  public void initialize(Initializer.Weights initial, int parameter, Tensor weights) {
+    initial.orthogonal(name, descriptor, weights);
+  }
+
+  @Override
+  public long multiplyAdds() {
+    return descriptor.multiplyAdds();
+  }
+
+  @Override
+  public boolean keepsCosines() {
+    return descriptor.groups() == 1;
+  }
+
+  @Override
+  public double[][] draw(List<double[][]> sources, AffineDraw affine) {
+    return affine.affine(sources.getFirst(), descriptor.oc());
+  }
+
+  @Override
+  public boolean fusesRectifier() {
+    return true;
+  }
+
+  @Override
+  public boolean gates() {
+    return true;
+  }
+
+  @Override
+  public boolean backwardReadsSources() {
+    return true;
+  }
+
+  @Override
+  public void lower(Lowering lowering) {
+    int node = lowering.node();
+    int weights = lowering.parameter(WEIGHTS);
+    int bias = lowering.parameter(BIAS);
+    Conv2d op =
+        lowering.own(
+            lowering
+                .backend()
+                .conv2d(
+                    descriptor.withBatch(lowering.batch()),
+                    lowering.type(),
+                    lowering.activation(),
+                    lowering.gate(source)));
+    PackedWeights packed = lowering.own(op.newPackedWeights());
+    lowering.load(
+        weights, (stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
+    if (lowering.isAbsorbed()) {
+      lowering.handOver(new Prepared(op, packed, source, bias));
+    } else {
+      lowering.forward(
+          pass ->
+              op.forward(
+                  pass.stream(),
+                  pass.value(source),
+                  packed,
+                  pass.parameter(bias),
+                  pass.value(node)));
+    }
+    // First, as on a CPU its source is in the cache then for the gradient of the weights.
+    lowering.backwardTo(
+        source,
+        (pass, write) ->
+            op.backwardData(
+                pass.stream(),
+                pass.gradient(node),
+                packed,
+                pass.value(source),
+                pass.gradient(source),
+                write));
+    lowering.backward(
+        pass ->
+            op.backwardWeights(
+                pass.stream(),
+                pass.value(source),
+                pass.gradient(node),
+                pass.parameterGradient(weights),
+                pass.parameterGradient(bias),
+                pass.write()));
+  }
+}

@@ -1,0 +1,168 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * What of a network exists when it runs: which layers are fused with which, in whose memory a value
+ * lies, and who begins and who ends a gradient.
+ *
+ * <ul>
+ *   <li>A rectifier is fused into its source where nothing else wants the source's value, and where
+ *       the reader that contributes last to the rectifier's gradient multiplies by its derivative.
+ *       The two then have one value, after the rectifier, and one gradient, before it.
+ *   <li>Another layer may overwrite its source under the first of these conditions.
+ *   <li>A layer may absorb a source that nothing else wants.
+ *   <li>Outside of training a layer that only trains is another name for its source.
+ * </ul>
+ *
+ * <p>Backward passes run from the last layer to the first. So the last reader of a value is the
+ * first to contribute to its gradient: it overwrites what is there, unless the value is an output,
+ * whose gradient has come from outside before. The first reader is the last, and applies the
+ * derivative.
+ */
+final class Fusion {
+  static final int NONE = -1;
+
+  final List<Layer> layers;
+  final boolean training;
+
+  /** For each node those that read it, ascending. */
+  private final List<List<Integer>> readers = new ArrayList<>();
+
+  private final boolean[] output;
+  private final int[] home;
+  private final int[] activation;
+  private final int[] absorber;
+  private final boolean[] fused;
+  private final boolean[] needsGradient;
+
+  Fusion(Network network, boolean training, boolean inputGradient) {
+    this.layers = network.layers();
+    this.training = training;
+    int count = layers.size();
+    this.output = new boolean[count];
+    this.home = new int[count];
+    this.activation = new int[count];
+    this.absorber = new int[count];
+    this.fused = new boolean[count];
+    this.needsGradient = new boolean[count];
+    for (int node : network.outputs()) {
+      output[node] = true;
+    }
+    for (int i = 0; i < count; i++) {
+      readers.add(new ArrayList<>());
+      home[i] = i;
+      activation[i] = NONE;
+      absorber[i] = NONE;
+      needsGradient[i] = i == 0 ? inputGradient : !layers.get(i).parameters().isEmpty();
+      for (int source : layers.get(i).sources()) {
+        readers.get(source).add(i);
+        needsGradient[i] |= needsGradient[source];
+      }
+    }
+    for (int i = 1; i < count; i++) {
+      decide(i);
+    }
+  }
+
+  private void decide(int i) {
+    Layer layer = layers.get(i);
+    for (int source : layer.sources()) {
+      if (onlyReader(source) && layer.absorbs(source, layers.get(source))) {
+        absorber[source] = i;
+        home[source] = i;
+      }
+    }
+    if (layer.sources().size() != 1) {
+      return;
+    }
+    int source = layer.sources().getFirst();
+    boolean free = layers.get(source).fusesRectifier() && onlyReader(source);
+    if (layer.rectifier() != null && free && (!training || gatedByReader(i))) {
+      activation[source] = i;
+      fused[i] = true;
+      home[i] = source;
+    } else if (layer.overwritesSource() && free) {
+      home[i] = source;
+    } else if (isAlias(i)) {
+      home[i] = home[source];
+    }
+  }
+
+  /** Whether a value is wanted by nobody but one layer. */
+  private boolean onlyReader(int node) {
+    return readers.get(node).size() == 1 && !output[node];
+  }
+
+  private boolean gatedByReader(int node) {
+    return !readers.get(node).isEmpty() && layers.get(readers.get(node).getFirst()).gates();
+  }
+
+  /** Those that read a node, ascending. */
+  List<Integer> readers(int node) {
+    return readers.get(node);
+  }
+
+  boolean isOutput(int node) {
+    return output[node];
+  }
+
+  /** The node in whose memory a node's value lies: itself, or the one it shares it with. */
+  int home(int node) {
+    return home[node];
+  }
+
+  /** The rectifier fused into a node, or NONE. */
+  int activation(int node) {
+    return activation[node];
+  }
+
+  /** The layer that computes a node along with itself, or NONE. */
+  int absorber(int node) {
+    return absorber[node];
+  }
+
+  /** Whether a node is a rectifier that its source computes. */
+  boolean isFused(int node) {
+    return fused[node];
+  }
+
+  /** Whether a node is another name for its source. */
+  boolean isAlias(int node) {
+    return !training && layers.get(node).onlyTrains();
+  }
+
+  boolean needsGradient(int node) {
+    return needsGradient[node];
+  }
+
+  /** The rectifier that a node's forward pass ends with; the identity where there is none. */
+  Rectifier rectifier(int node) {
+    Rectifier rectifier =
+        activation[node] == NONE ? null : layers.get(activation[node]).rectifier();
+    return rectifier == null ? Rectifier.IDENTITY : rectifier;
+  }
+
+  /** The rectifier whose derivative a reader applies to its source's gradient. */
+  Rectifier gate(int source, int reader) {
+    boolean gates = fused[source] && readers.get(source).getFirst() == reader;
+    return gates ? rectifier(home[source]) : Rectifier.IDENTITY;
+  }
+
+  /** Whether a reader starts its source's gradient or adds to it. */
+  Write write(int source, int reader) {
+    return readers.get(source).getLast() == reader && !output[source]
+        ? Write.OVERWRITE
+        : Write.ACCUMULATE;
+  }
+
+  /** Whether a reader's backward pass looks at its source's value. */
+  boolean readInBackward(int source, int reader) {
+    return training
+        && !fused[reader]
+        && (layers.get(reader).backwardReadsSources() || !gate(source, reader).isIdentity());
+  }
+}

@@ -1,0 +1,229 @@
+package io.jtrelu.nn;
+
+import static io.jtrelu.nn.Fusion.NONE;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Shape;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One layer's way to prepared operations: what it is compiled for, and where its steps go. Valid
+ * during {@link Layer#lower}; steps keep what they need of it. Not thread-safe.
+ */
+public final class Lowering {
+  private final Result result;
+  private final int node;
+
+  Lowering(Result result, int node) {
+    this.result = result;
+    this.node = node;
+  }
+
+  /** Part of a forward or backward pass. */
+  public interface Step {
+    /** Gives work to the pass's stream. */
+    void run(Pass pass);
+  }
+
+  /** Part of a backward pass that contributes to a source's gradient. */
+  public interface GradientStep {
+    /**
+     * Gives work to the pass's stream.
+     *
+     * @param write whether the contribution replaces what is there or is added to it
+     */
+    void run(Pass pass, Write write);
+  }
+
+  /** Brings a parameter into the form in which steps read it. */
+  public interface LoadStep {
+    /** Gives work to the stream. */
+    void run(Stream stream, Parameters parameters);
+  }
+
+  /** All steps and operations of a program. */
+  static final class Result implements AutoCloseable {
+    final Network network;
+    final Backend backend;
+    final int batch;
+    final Program.Options options;
+    final Fusion fusion;
+
+    /** For each layer its steps, in the order in which they run. */
+    final List<List<Step>> forward = new ArrayList<>();
+
+    final List<List<Step>> backward = new ArrayList<>();
+
+    /** By index of the parameter. */
+    final Map<Integer, LoadStep> loads = new HashMap<>();
+
+    private final Map<Integer, Object> handedOver = new HashMap<>();
+    private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+
+    Result(Network network, Backend backend, int batch, Program.Options options, Fusion fusion) {
+      this.network = network;
+      this.backend = backend;
+      this.batch = batch;
+      this.options = options;
+      this.fusion = fusion;
+    }
+
+    /** Lowers all layers; the caller closes this whether or not it succeeds. */
+    void lower() {
+      for (int i = 0; i < network.layers().size(); i++) {
+        forward.add(new ArrayList<>());
+        backward.add(new ArrayList<>());
+        if (!fusion.isFused(i) && !fusion.isAlias(i)) {
+          network.layers().get(i).lower(new Lowering(this, i));
+        }
+      }
+    }
+
+    <T extends AutoCloseable> T own(T resource) {
+      owned.push(resource);
+      return resource;
+    }
+
+    @Override
+    public void close() {
+      while (!owned.isEmpty()) {
+        try {
+          owned.pop().close();
+        } catch (Exception failure) {
+          throw new IllegalStateException("closing a program's operation failed", failure);
+        }
+      }
+    }
+  }
+
+  /** Index of the layer. */
+  public int node() {
+    return node;
+  }
+
+  /** Prepares operations; {@linkplain #own give} them to the program. */
+  public Backend backend() {
+    return result.backend;
+  }
+
+  /** Images per pass. */
+  public int batch() {
+    return result.batch;
+  }
+
+  /** Storage type of values and gradients. */
+  public DataType type() {
+    return result.options.type();
+  }
+
+  /** Whether there is a backward pass. */
+  public boolean training() {
+    return result.options.training();
+  }
+
+  /** Key of a random generator, another one for each layer. */
+  public long seed() {
+    return result.options.seed() + node;
+  }
+
+  /** Shape of a node's values, NHWC, batch included. */
+  public Shape shape(int of) {
+    return result.network.layers().get(of).extent().batch(result.batch);
+  }
+
+  /** Number of values of this layer's result, batch included. */
+  public long elements() {
+    return shape(node).elements();
+  }
+
+  /** Index in {@link Network#parameters} of a parameter, by its index in the layer's own. */
+  public int parameter(int index) {
+    String name = ParameterSpec.name(layer(), layer().parameters().get(index));
+    List<ParameterSpec> specs = result.network.parameters();
+    for (int p = 0; p < specs.size(); p++) {
+      if (specs.get(p).layer() == node && specs.get(p).name().equals(name)) {
+        return p;
+      }
+    }
+    throw new IllegalStateException("the network has no parameter " + name);
+  }
+
+  private Layer layer() {
+    return result.network.layers().get(node);
+  }
+
+  /** The rectifier to end the forward pass with: see {@link Layer#fusesRectifier}. */
+  public Rectifier activation() {
+    return result.fusion.rectifier(node);
+  }
+
+  /**
+   * The rectifier whose derivative, at the source's value, the gradient of a source is to be
+   * multiplied by, after this layer's contribution was added: see {@link Layer#gates}.
+   */
+  public Rectifier gate(int source) {
+    return result.fusion.gate(source, node);
+  }
+
+  /** Whether another layer computes this one along with itself: see {@link Layer#absorbs}. */
+  public boolean isAbsorbed() {
+    return result.fusion.absorber(node) != NONE;
+  }
+
+  /** Leaves something for the layer that absorbs this one. */
+  public void handOver(Object prepared) {
+    result.handedOver.put(node, prepared);
+  }
+
+  /** What a source that this layer absorbs left for it; null where it does not absorb it. */
+  public <T> @Nullable T handedOver(int source, Class<T> type) {
+    return result.fusion.absorber(source) == node ? type.cast(result.handedOver.get(source)) : null;
+  }
+
+  /** Gives an operation to the program, which closes it, the last one first. */
+  public <T extends AutoCloseable> T own(T operation) {
+    return result.own(operation);
+  }
+
+  /** Adds a step to the forward pass. */
+  public void forward(Step step) {
+    result.forward.get(node).add(step);
+  }
+
+  /** Adds a step to the backward pass, for the gradients of parameters. */
+  public void backward(Step step) {
+    result.backward.get(node).add(step);
+  }
+
+  /**
+   * Adds a step to the backward pass that contributes to the gradient of a source; does nothing
+   * where nobody needs that gradient.
+   */
+  public void backwardTo(int source, GradientStep step) {
+    if (result.fusion.needsGradient(source)) {
+      Write write = result.fusion.write(source, node);
+      backward(pass -> step.run(pass, write));
+    }
+  }
+
+  /**
+   * Adds what has to be done whenever a parameter has changed. Parameters are read where they are
+   * ({@link Pass#parameter}) if nothing is added.
+   *
+   * @param parameter index in {@link Network#parameters}
+   */
+  public void load(int parameter, LoadStep step) {
+    result.loads.put(parameter, step);
+  }
+}

@@ -1,0 +1,120 @@
+package io.jtrelu.nn;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.tensor.DataType;
+import java.util.List;
+
+/**
+ * Max-pooling.
+ *
+ * @param name unique name
+ * @param source index of the node it reads
+ * @param descriptor sizes, with a batch of one
+ */
+public record MaxPoolingLayer(String name, int source, MaxPool2dDescriptor descriptor)
+    implements Layer {
+  static final String KIND = "max-pooling";
+
+  static Layer read(LayerDescription in) {
+    Extent source = in.source(0);
+    int[] padding = in.integers("padding", 2);
+    return new MaxPoolingLayer(
+        in.name(),
+        in.sources(1).getFirst(),
+        new MaxPool2dDescriptor(
+            1,
+            source.height(),
+            source.width(),
+            source.channels(),
+            in.integer("kernel"),
+            in.integer("stride"),
+            padding[0],
+            padding[1]));
+  }
+
+  @Override
+  public String kind() {
+    return KIND;
+  }
+
+  @Override
+  public List<Integer> sources() {
+    return List.of(source);
+  }
+
+  @Override
+  public Extent extent() {
+    return new Extent(descriptor.oh(), descriptor.ow(), descriptor.c());
+  }
+
+  @Override
+  public void check(List<Extent> extents) {
+    Extent in = extents.getFirst();
+    if (descriptor.h() != in.height()
+        || descriptor.w() != in.width()
+        || descriptor.c() != in.channels()) {
+      throw new IllegalArgumentException(
+          "layer " + name + ": max-pooling " + descriptor + " does not fit a source of " + in);
+    }
+  }
+
+  @Override
+  public void describe(ObjectNode attributes) {
+    attributes.put("kernel", descriptor.kernel());
+    attributes.put("stride", descriptor.stride());
+    attributes.putArray("padding").add(descriptor.padBegin()).add(descriptor.padEnd());
+  }
+
+  @Override
+  public boolean keepsCosines() {
+    return false;
+  }
+
+  @Override
+  public boolean gates() {
+    return true;
+  }
+
+  /** Where in its window each maximum lies. */
+  @Override
+  public DataType reserve() {
+    return DataType.U8;
+  }
+
+  @Override
+  public void lower(Lowering lowering) {
+    int node = lowering.node();
+    MaxPool2dDescriptor d = descriptor;
+    MaxPool2d op =
+        lowering.own(
+            lowering
+                .backend()
+                .maxPool2d(
+                    new MaxPool2dDescriptor(
+                        lowering.batch(),
+                        d.h(),
+                        d.w(),
+                        d.c(),
+                        d.kernel(),
+                        d.stride(),
+                        d.padBegin(),
+                        d.padEnd()),
+                    lowering.type(),
+                    lowering.gate(source)));
+    lowering.forward(
+        pass ->
+            op.forward(pass.stream(), pass.value(source), pass.value(node), pass.reserve(node)));
+    lowering.backwardTo(
+        source,
+        (pass, write) ->
+            op.backward(
+                pass.stream(),
+                pass.gradient(node),
+                pass.reserve(node),
+                pass.value(source),
+                pass.gradient(source),
+                write));
+  }
+}

@@ -1,0 +1,82 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * What the steps of a program work on in one pass: its tensors and its stream. Nodes are indices of
+ * {@link Network#layers}, parameters of {@link Network#parameters}; values and gradients are NHWC,
+ * of the program's batch and type, on its device. Valid during a step; used by one thread.
+ */
+public final class Pass {
+  final Tensor[] values;
+  final Tensor[] gradients;
+  final Tensor[] reserves;
+  Stream stream;
+  Tensor sequence;
+  Write write = Write.OVERWRITE;
+  @Nullable Parameters parameters;
+  @Nullable Parameters parameterGradients;
+
+  Pass(int nodes, Stream stream, Tensor sequence) {
+    this.values = new Tensor[nodes];
+    this.gradients = new Tensor[nodes];
+    this.reserves = new Tensor[nodes];
+    this.stream = stream;
+    this.sequence = sequence;
+  }
+
+  /** Where work goes. */
+  public Stream stream() {
+    return stream;
+  }
+
+  /**
+   * A node's value. That of a node with a rectifier fused into it is the rectifier's; that of an
+   * absorbed node ({@link Layer#absorbs}) does not exist.
+   */
+  public Tensor value(int node) {
+    return values[node];
+  }
+
+  /**
+   * Gradient of the loss with respect to a node's value, before the rectifier fused into it if
+   * there is one.
+   */
+  public Tensor gradient(int node) {
+    return gradients[node];
+  }
+
+  /** What {@link Layer#reserve} asked for: NHWC, of the shape of the node's value. */
+  public Tensor reserve(int node) {
+    return reserves[node];
+  }
+
+  /** A parameter's present values, F32. */
+  public Tensor parameter(int parameter) {
+    if (parameters == null) {
+      throw new IllegalStateException("call load(parameters) before running a program");
+    }
+    return parameters.view(parameter);
+  }
+
+  /** Where a parameter's gradient goes, as {@link #write} says; F32. */
+  public Tensor parameterGradient(int parameter) {
+    if (parameterGradients == null) {
+      throw new IllegalStateException("backward needs somewhere to write gradients");
+    }
+    return parameterGradients.view(parameter);
+  }
+
+  /** Whether gradients of parameters replace what is there or add to it. */
+  public Write write() {
+    return write;
+  }
+
+  /** Number of the pass, for random masks: I32 [2], low word first, on the program's device. */
+  public Tensor sequence() {
+    return sequence;
+  }
+}
