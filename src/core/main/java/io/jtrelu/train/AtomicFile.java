@@ -60,13 +60,13 @@ public final class AtomicFile {
                 + Long.toHexString(NUMBER.getAndIncrement())
                 + ".tmp");
     try {
-      removeLeftovers(target);
       try (FileChannel channel =
           FileChannel.open(
               temporary,
               StandardOpenOption.WRITE,
               StandardOpenOption.CREATE,
               StandardOpenOption.TRUNCATE_EXISTING)) {
+        removeLeftovers(target);
         content.writeTo(channel);
         channel.force(true);
       }

@@ -10,6 +10,7 @@ import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Program;
 import java.io.IOException;
@@ -107,7 +108,7 @@ public record Run(Model model, TrainingConfig training, String data) {
       throw new IOException(
           where + " is not a configuration of this version: " + malformed.getOriginalMessage(),
           malformed);
-    } catch (IllegalArgumentException malformed) {
+    } catch (IllegalArgumentException | NetworkFormatException malformed) {
       throw new IOException(
           where + " is not a configuration of this version: " + malformed.getMessage(), malformed);
     }

@@ -3,29 +3,32 @@ package io.jtrelu.train;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
-import java.nio.channels.FileLock;
-import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
-import java.util.UUID;
-import org.jspecify.annotations.Nullable;
+import java.util.HashSet;
+import java.util.Set;
 
 /**
  * Keeps a run's folder to one writer: a lock of the operating system on the file {@value #FILE} in
  * it, which ends with the process whatever ends that. The file names the process that holds it, and
- * goes when the lock does.
+ * stays, empty: removing it could take it from under someone who has just opened it.
  */
 final class RunLock implements AutoCloseable {
-  static final String FILE = "run.lock";
+  static final String FILE = ".lock";
 
-  private final Path file;
+  /**
+   * Folders that this process writes in. Locks belong to processes, and on POSIX systems a process
+   * loses one when it closes any other channel to the file: so it must not even be opened twice.
+   */
+  private static final Set<Path> HELD = new HashSet<>();
+
+  private final Path folder;
   private final FileChannel channel;
 
-  private RunLock(Path file, FileChannel channel) {
-    this.file = file;
+  private RunLock(Path folder, FileChannel channel) {
+    this.folder = folder;
     this.channel = channel;
   }
 
@@ -35,28 +38,25 @@ final class RunLock implements AutoCloseable {
    * @throws IOException if another writer has it, with its process; or if the file cannot be made
    */
   static RunLock take(Path folder) throws IOException {
-    Path file = folder.resolve(FILE);
-    String owner =
-        "process " + ProcessHandle.current().pid() + " writes here (" + UUID.randomUUID() + ")\n";
-    while (true) {
+    Path real = folder.toRealPath();
+    long own = ProcessHandle.current().pid();
+    synchronized (HELD) {
+      if (HELD.contains(real)) {
+        throw inUse(folder, "this process, " + own);
+      }
+      Path file = real.resolve(FILE);
       FileChannel channel =
           FileChannel.open(
               file, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE);
       try {
-        if (lock(channel) == null) {
-          throw new IOException(
-              folder
-                  + " is in use by another run ("
-                  + holder(file)
-                  + "): wait for it, or choose another folder");
+        if (channel.tryLock() == null) {
+          String text = Files.readString(file).strip();
+          throw inUse(folder, text.isEmpty() ? "a process that is not known" : text);
         }
         channel.truncate(0);
-        channel.write(ByteBuffer.wrap(owner.getBytes(StandardCharsets.UTF_8)));
-        // Between opening and locking, whoever had the lock may have removed the file.
-        if (owner.equals(read(file))) {
-          return new RunLock(file, channel);
-        }
-        channel.close();
+        channel.write(ByteBuffer.wrap(("process " + own).getBytes(StandardCharsets.UTF_8)));
+        HELD.add(real);
+        return new RunLock(real, channel);
       } catch (Throwable failure) {
         channel.close();
         throw failure;
@@ -64,33 +64,21 @@ final class RunLock implements AutoCloseable {
     }
   }
 
-  private static @Nullable FileLock lock(FileChannel channel) throws IOException {
-    try {
-      return channel.tryLock();
-    } catch (OverlappingFileLockException heldByThisProcess) {
-      return null;
-    }
-  }
-
-  private static String holder(Path file) throws IOException {
-    String text = read(file);
-    int end = text == null ? -1 : text.indexOf(" writes here");
-    return end < 0 ? "its process is not known" : String.valueOf(text).substring(0, end);
-  }
-
-  private static @Nullable String read(Path file) throws IOException {
-    try {
-      return Files.readString(file);
-    } catch (NoSuchFileException gone) {
-      return null;
-    }
+  private static IOException inUse(Path folder, String holder) {
+    return new IOException(
+        folder
+            + " is in use by another run ("
+            + holder
+            + "): wait for it, or choose another folder");
   }
 
   @Override
   public void close() throws IOException {
-    if (channel.isOpen()) {
-      Files.deleteIfExists(file); // while it is locked, so that nobody else's is removed
-      channel.close();
+    synchronized (HELD) {
+      if (HELD.remove(folder)) {
+        channel.truncate(0);
+        channel.close();
+      }
     }
   }
 }

@@ -8,6 +8,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -84,11 +85,13 @@ class MetricsTest {
             + Metrics.line(step(3))
             + Metrics.line(epoch(2, 4))
             + "{\"kind\":\"st");
-    try (MetricsLog log = MetricsLog.resume(file, 2)) {
+    List<String> notes = new ArrayList<>();
+    try (MetricsLog log = MetricsLog.resume(file, 2, notes)) {
       log.append(step(3));
     }
     assertEquals(
         new Metrics(List.of(step(1), step(2), step(3)), List.of(epoch(1, 2))), Metrics.read(file));
+    assertEquals(List.of(), notes, "a torn last line is nothing to speak of");
   }
 
   @Test
