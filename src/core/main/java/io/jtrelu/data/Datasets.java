@@ -134,7 +134,8 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
    *     found by looking, in this order: IDX files (train-images-idx3-ubyte[.gz] and its three
    *     companions), CIFAR-10 binary (data_batch_1.bin ..., test_batch.bin), CIFAR-100 binary
    *     (train.bin, test.bin; fine labels), image folders one per class (PNG, JPEG), under train/
-   *     and test/ (or val/, valid/, validation/) or, without these, split by {@link Options#seed}
+   *     and test/ (or val/, valid/, validation/; training/ and testing/ too, in any case) or,
+   *     without these, split by {@link Options#seed}. Two parts to measure on are refused
    * @param options what images are brought to, and how a folder is split
    * @throws DataException if the name is unknown, something is missing, a file is not what it
    *     should be, or there is one class only

@@ -15,15 +15,19 @@ import java.util.stream.Stream;
 
 /**
  * Images (PNG, JPEG) in one folder per class; the folders' names, sorted by their UTF-16 units, are
- * the classes. They lie directly in the folder, or in {@code train/} and one of {@code test/},
- * {@code val/}, {@code valid/}, {@code validation/}.
+ * the classes. They lie directly in the folder, or in {@code train/} ({@code training/}) and one of
+ * {@code test/}, {@code testing/}, {@code val/}, {@code valid/}, {@code validation/}.
  *
  * <p>All images are brought to one size, the option's or that of the first one, as {@link
  * ImageDecoder} says. They are grayscale (1 channel) if every one of them is, else red, green,
  * blue, unless the options say which. What is passed over is noted by reason, with the first names.
  */
 final class ImageFolderReader {
-  private static final Set<String> HELD_OUT = Set.of("test", "val", "valid", "validation");
+  /** In any case, for example Train or TEST. */
+  private static final Set<String> TRAIN = Set.of("train", "training");
+
+  private static final Set<String> HELD_OUT =
+      Set.of("test", "testing", "val", "valid", "validation");
 
   /** Why something in the folder is no image of the data set. */
   private enum Reason {
@@ -80,7 +84,7 @@ final class ImageFolderReader {
 
   private static boolean isPart(Path folder) {
     String lower = lowerName(folder);
-    return lower.equals("train") || HELD_OUT.contains(lower);
+    return TRAIN.contains(lower) || HELD_OUT.contains(lower);
   }
 
   private static boolean holdsImages(Path folder) {
@@ -98,7 +102,7 @@ final class ImageFolderReader {
   private Optional<Path> trainFolder() {
     return only(
         visibleFolders(folder).stream()
-            .filter(f -> lowerName(f).equals("train") && isPartWithClasses(f))
+            .filter(f -> TRAIN.contains(lowerName(f)) && isPartWithClasses(f))
             .toList());
   }
 
@@ -140,8 +144,9 @@ final class ImageFolderReader {
               empty -> {
                 throw new DataException.Missing(
                     empty.toString(),
-                    "no class folders here; fill it, or remove it to have images held out of"
-                        + " train/");
+                    "no class folders here; fill it, or remove it to have images held out of "
+                        + fileName(trainFolder.get())
+                        + "/");
               });
     }
     Path learnFrom = trainFolder.orElse(folder);

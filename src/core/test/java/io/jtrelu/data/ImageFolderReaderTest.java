@@ -325,9 +325,9 @@ class ImageFolderReaderTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"test", "val", "valid", "validation", "Test"})
+  @ValueSource(strings = {"test", "val", "valid", "validation", "Test", "Testing"})
   void understandsTheNamesOfHeldOutParts(String part) throws IOException {
-    twoClasses("train/");
+    twoClasses(part.equals("Testing") ? "Training/" : "train/");
     write(part + "/a/x.png", gray(1, 2, 77, 1));
     Datasets data = open();
     assertEquals(List.of(77), firsts(data.test()));
