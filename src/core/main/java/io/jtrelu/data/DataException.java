@@ -1,11 +1,12 @@
 package io.jtrelu.data;
 
+import io.jtrelu.tensor.PrintableText;
 import java.nio.file.Path;
 
 /**
  * Data from outside could not be used. The message says which file, at which byte, what was
- * expected, what was found and what to do; it is written for the user and needs no stack trace. One
- * subtype per cause.
+ * expected, what was found and what to do; it is written for the user and needs no stack trace.
+ * Control characters in it, which names may contain, are spelt out. One subtype per cause.
  */
 public abstract sealed class DataException extends RuntimeException {
   private static final long serialVersionUID = 1L;
@@ -15,13 +16,13 @@ public abstract sealed class DataException extends RuntimeException {
 
   private DataException(String file, long position, String problem, Throwable... cause) {
     super(
-        file + (position >= 0 ? " at byte " + position : "") + ": " + problem,
+        PrintableText.of(file + (position >= 0 ? " at byte " + position : "") + ": " + problem),
         cause.length == 0 ? null : cause[0]);
     this.file = file;
     this.position = position;
   }
 
-  /** The file, folder or data set that is at fault. */
+  /** The file, folder or data set that is at fault, as it is named. */
   public String file() {
     return file;
   }
@@ -73,6 +74,33 @@ public abstract sealed class DataException extends RuntimeException {
 
     Unreadable(Path file, String problem, Throwable cause) {
       super(file.toString(), -1, problem, cause);
+    }
+  }
+
+  /** A folder can be understood in two ways. */
+  public static final class Ambiguous extends DataException {
+    private static final long serialVersionUID = 1L;
+
+    Ambiguous(String file, String problem) {
+      super(file, -1, problem);
+    }
+  }
+
+  /** There is nothing to tell apart: a single class. */
+  public static final class OneClass extends DataException {
+    private static final long serialVersionUID = 1L;
+
+    OneClass(String name, String problem) {
+      super(name, -1, problem);
+    }
+  }
+
+  /** The classes of a data set are not among those asked for. */
+  public static final class OtherClasses extends DataException {
+    private static final long serialVersionUID = 1L;
+
+    OtherClasses(String name, String problem) {
+      super(name, -1, problem);
     }
   }
 

@@ -56,9 +56,14 @@ public final class ImageDecoder {
    *     result passes 2^31 - 1 bytes
    */
   public static ImageDecoder of(int height, int width, int channels) {
+    requireSize(height, width, channels);
+    return new ImageDecoder(height, width, channels);
+  }
+
+  static void requireSize(int height, int width, int channels) {
     if (height < 1 || width < 1 || (channels != 1 && channels != 3)) {
       throw new IllegalArgumentException(
-          "pictures are decoded to sides of 1 or more and 1 or 3 channels, got "
+          "images are brought to sides of 1 or more and 1 or 3 channels, got "
               + height
               + "x"
               + width
@@ -69,7 +74,6 @@ public final class ImageDecoder {
       throw new IllegalArgumentException(
           height + "x" + width + "x" + channels + " passes 2^31 - 1 bytes per image");
     }
-    return new ImageDecoder(height, width, channels);
   }
 
   /** Rows of the result. */

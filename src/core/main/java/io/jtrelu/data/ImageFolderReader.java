@@ -4,226 +4,412 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.HashSet;
+import java.util.Comparator;
+import java.util.EnumMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.stream.Stream;
 
 /**
- * Images (PNG, JPEG) in one folder per class; the folders' names, sorted, are the classes. Under
- * {@code train/} and {@code test/} (or {@code val/}), or directly, and then split.
+ * Images (PNG, JPEG) in one folder per class; the folders' names, sorted by their UTF-16 units, are
+ * the classes. They lie directly in the folder, or in {@code train/} ({@code training/}) and one of
+ * {@code test/}, {@code testing/}, {@code val/}, {@code valid/}, {@code validation/}.
  *
- * <p>All images are brought to one size, the option's or that of the first training image: scaled,
- * keeping their proportions, until they cover it, and cut around the centre. Images are grayscale
- * (1 channel) if every one of them is, else red, green, blue. {@link ImageDecoder} says the rest.
+ * <p>All images are brought to one size, the option's or that of the first one, as {@link
+ * ImageDecoder} says. They are grayscale (1 channel) if every one of them is, else red, green,
+ * blue, unless the options say which. What is passed over is noted by reason, with the first names.
  */
 final class ImageFolderReader {
-  private static final int SPLIT_STREAM = 3;
+  /** In any case, for example Train or TEST. */
+  private static final Set<String> TRAIN = Set.of("train", "training");
+
+  private static final Set<String> HELD_OUT =
+      Set.of("test", "testing", "val", "valid", "validation");
+
+  /** Why something in the folder is no image of the data set. */
+  private enum Reason {
+    HIDDEN("hidden, or made by the operating system"),
+    FORMAT("not named .png, .jpg or .jpeg; convert them to have them read"),
+    NESTED("folders inside class folders, which are not searched"),
+    LOOSE("files beside the class folders, of no class"),
+    UNUSED("folders of no class images"),
+    LINK("links that lead nowhere"),
+    SPECIAL("neither files nor folders");
+
+    private final String text;
+
+    Reason(String text) {
+      this.text = text;
+    }
+  }
 
   private record Sample(Path file, int label) {}
 
-  private record Header(int height, int width) {}
+  private final Path folder;
+  private final String name;
+  private final Datasets.Options options;
+  private final List<String> notes = new ArrayList<>();
+  private final Map<Reason, List<Path>> passedOver = new EnumMap<>(Reason.class);
 
-  private ImageFolderReader() {}
+  private ImageFolderReader(Path folder, String name, Datasets.Options options) {
+    this.folder = folder;
+    this.name = name;
+    this.options = options;
+  }
 
   static boolean recognizes(Path folder) {
-    return subfolders(folder).stream()
-        .anyMatch(f -> !images(f).isEmpty() || (isSplit(f) && !subfolders(f).isEmpty()));
+    return visibleFolders(folder).stream()
+        .anyMatch(f -> holdsImages(f) || (isPart(f) && !visibleFolders(f).isEmpty()));
   }
 
-  private static boolean isSplit(Path folder) {
-    return Set.of("train", "test", "val").contains(folder.getFileName().toString());
-  }
-
+  /** To learn from and to measure on; a part is held out where the folder has none. */
   static Datasets read(Path folder, String name, Datasets.Options options) {
-    List<String> notes = new ArrayList<>();
-    List<String> classes;
-    List<Sample> train = new ArrayList<>();
-    List<Sample> test = new ArrayList<>();
-    Path trainFolder = folder.resolve("train");
-    if (Files.isDirectory(trainFolder) && !subfolders(trainFolder).isEmpty()) {
-      Path testFolder =
-          Stream.of("test", "val")
-              .map(folder::resolve)
-              .filter(Files::isDirectory)
-              .findFirst()
-              .orElse(trainFolder);
-      classes = classesOf(trainFolder);
-      collect(trainFolder, classes, train);
-      if (testFolder.equals(trainFolder)) {
-        split(name, train, test, classes, options, notes);
-      } else {
-        List<String> tested = classesOf(testFolder);
-        if (tested.isEmpty()) {
-          throw new DataException.Missing(
-              testFolder.toString(),
-              "no class folders here; fill it, or remove it to have images held out of train/");
-        }
-        for (String found : tested) {
-          if (!classes.contains(found)) {
-            throw new DataException.Malformed(
-                testFolder.resolve(found).toString(),
-                -1,
-                "a class that has no folder in " + trainFolder + "; both need the same classes");
-          }
-        }
-        collect(testFolder, classes, test);
-      }
-    } else {
-      classes = classesOf(folder);
-      collect(folder, classes, train);
-      split(name, train, test, classes, options, notes);
-    }
+    return new ImageFolderReader(folder, name, options).readBoth();
+  }
 
-    boolean gray = true;
-    List<Header> headers = new ArrayList<>();
-    for (Sample sample : Stream.concat(train.stream(), test.stream()).toList()) {
-      EncodedImage image = EncodedImage.read(sample.file());
-      headers.add(new Header(image.height(), image.width()));
-      gray &= image.gray();
+  /** To measure on: the part held out, or all of a folder without parts. */
+  static ImageDataset readTest(Path folder, String name, Datasets.Options options) {
+    return new ImageFolderReader(folder, name, options).readOne(false);
+  }
+
+  /** All images, those to learn from first. */
+  static ImageDataset readWhole(Path folder, String name, Datasets.Options options) {
+    return new ImageFolderReader(folder, name, options).readOne(true);
+  }
+
+  // --- which folders ---
+
+  private static boolean isPart(Path folder) {
+    String lower = lowerName(folder);
+    return TRAIN.contains(lower) || HELD_OUT.contains(lower);
+  }
+
+  private static boolean holdsImages(Path folder) {
+    return entries(folder).stream().anyMatch(p -> isImageName(p) && Files.isRegularFile(p));
+  }
+
+  /** A folder of this name that has class folders; a class may be called so too. */
+  private static boolean isPartWithClasses(Path folder) {
+    List<Path> inside = visibleFolders(folder);
+    return isPart(folder)
+        && !inside.isEmpty()
+        && (!holdsImages(folder) || inside.stream().anyMatch(ImageFolderReader::holdsImages));
+  }
+
+  private Optional<Path> trainFolder() {
+    return only(
+        visibleFolders(folder).stream()
+            .filter(f -> TRAIN.contains(lowerName(f)) && isPartWithClasses(f))
+            .toList());
+  }
+
+  private Optional<Path> heldOutFolder() {
+    return only(
+        visibleFolders(folder).stream()
+            .filter(f -> HELD_OUT.contains(lowerName(f)) && isPartWithClasses(f))
+            .toList());
+  }
+
+  private Optional<Path> only(List<Path> found) {
+    if (found.size() > 1) {
+      throw new DataException.Ambiguous(
+          folder.toString(),
+          "it has "
+              + String.join(" and ", found.stream().map(f -> f.getFileName() + "/").toList())
+              + ", and one is wanted; rename or move what is not to be used");
     }
-    int height = options.height() > 0 ? options.height() : headers.getFirst().height();
-    int width = options.width() > 0 ? options.width() : headers.getFirst().width();
-    int channels = gray ? 1 : 3;
-    long resized = headers.stream().filter(h -> h.height() != height || h.width() != width).count();
+    return found.stream().findFirst();
+  }
+
+  // --- reading ---
+
+  private Datasets readBoth() {
+    Optional<Path> trainFolder = trainFolder();
+    Optional<Path> heldOutFolder = heldOutFolder();
+    if (trainFolder.isEmpty() && heldOutFolder.isPresent()) {
+      throw new DataException.Missing(
+          folder.resolve("train").toString(),
+          "no such folder with class folders: there is "
+              + heldOutFolder.get().getFileName()
+              + "/ to measure on, but nothing to learn from");
+    }
+    if (trainFolder.isPresent() && heldOutFolder.isEmpty()) {
+      visibleFolders(folder).stream()
+          .filter(f -> HELD_OUT.contains(lowerName(f)))
+          .findFirst()
+          .ifPresent(
+              empty -> {
+                throw new DataException.Missing(
+                    empty.toString(),
+                    "no class folders here; fill it, or remove it to have images held out of "
+                        + fileName(trainFolder.get())
+                        + "/");
+              });
+    }
+    Path learnFrom = trainFolder.orElse(folder);
+    List<Path> classFolders = classFolders(learnFrom);
+    List<String> classes = names(classFolders);
+    List<Sample> train = collect(classFolders, classes);
+    if (heldOutFolder.isEmpty()) {
+      noteRest(trainFolder, heldOutFolder);
+      ImageDataset whole = decode(classes, train, List.of()).getFirst();
+      Datasets parts = whole.split(options.testFraction(), options.seed());
+      notes.addAll(parts.notes());
+      return new Datasets(parts.train(), parts.test(), notes());
+    }
+    List<Sample> test = collectHeldOut(heldOutFolder.get(), learnFrom, classes);
+    noteRest(trainFolder, heldOutFolder);
+    List<ImageDataset> parts = decode(classes, train, test);
+    return new Datasets(parts.getFirst(), parts.getLast(), notes());
+  }
+
+  private ImageDataset readOne(boolean whole) {
+    Optional<Path> trainFolder = trainFolder();
+    Optional<Path> heldOutFolder = heldOutFolder();
+    Path first = trainFolder.or(() -> heldOutFolder).orElse(folder);
+    List<Path> classFolders = classFolders(first);
+    List<String> classes = names(classFolders);
+    List<Sample> samples = new ArrayList<>();
+    if (whole || trainFolder.isEmpty() || heldOutFolder.isEmpty()) {
+      samples.addAll(collect(classFolders, classes));
+    }
+    if (trainFolder.isPresent() && heldOutFolder.isPresent()) {
+      samples.addAll(collectHeldOut(heldOutFolder.get(), trainFolder.get(), classes));
+    }
+    noteRest(trainFolder, heldOutFolder);
+    return decode(classes, List.of(), samples).getLast().withNotes(notes());
+  }
+
+  /** The class folders of a part, sorted. */
+  private List<Path> classFolders(Path part) {
+    List<Path> folders = new ArrayList<>();
+    for (Path entry : entries(part)) {
+      Optional<Reason> reason = isHidden(entry) ? Optional.of(Reason.HIDDEN) : notReadable(entry);
+      if (reason.isPresent()) {
+        passOver(reason.get(), entry);
+      } else if (!Files.isDirectory(entry)) {
+        passOver(Reason.LOOSE, entry);
+      } else if (fileName(entry).indexOf('\ufffd') >= 0) {
+        throw new DataException.Malformed(
+            entry.toString(),
+            -1,
+            "the name of this class cannot be read as "
+                + System.getProperty("sun.jnu.encoding")
+                + ", the system's encoding of names; rename the folder, or set LC_ALL=C.UTF-8");
+      } else {
+        folders.add(entry);
+      }
+    }
+    return folders;
+  }
+
+  private static List<String> names(List<Path> folders) {
+    return folders.stream().map(ImageFolderReader::fileName).toList();
+  }
+
+  private List<Sample> collect(List<Path> classFolders, List<String> classes) {
+    List<Sample> samples = new ArrayList<>();
+    for (Path classFolder : classFolders) {
+      String label = fileName(classFolder);
+      int before = samples.size();
+      int nested = 0;
+      for (Path entry : entries(classFolder)) {
+        Optional<Reason> reason = isHidden(entry) ? Optional.of(Reason.HIDDEN) : notReadable(entry);
+        if (reason.isEmpty() && Files.isDirectory(entry)) {
+          nested++;
+          reason = Optional.of(Reason.NESTED);
+        } else if (reason.isEmpty() && !isImageName(entry)) {
+          reason = Optional.of(Reason.FORMAT);
+        }
+        reason.ifPresentOrElse(
+            r -> passOver(r, entry), () -> samples.add(new Sample(entry, classes.indexOf(label))));
+      }
+      if (samples.size() == before) {
+        throw new DataException.Missing(
+            classFolder.toString(),
+            "no PNG or JPEG images in this folder, which must hold those of class "
+                + label
+                + (nested == 0
+                    ? "; remove the folder or fill it"
+                    : "; folders inside it are not searched, move their images up"));
+      }
+    }
+    return samples;
+  }
+
+  private List<Sample> collectHeldOut(Path heldOut, Path learnFrom, List<String> classes) {
+    List<Path> classFolders = classFolders(heldOut);
+    List<String> tested = names(classFolders);
+    for (Path found : classFolders) {
+      if (!classes.contains(fileName(found))) {
+        throw new DataException.Malformed(
+            found.toString(),
+            -1,
+            "a class that has no folder in " + learnFrom + "; both need the same classes");
+      }
+    }
+    List<String> untested = classes.stream().filter(c -> !tested.contains(c)).toList();
+    if (!untested.isEmpty()) {
+      notes.add(
+          fileName(heldOut)
+              + "/ has no images of "
+              + untested.size()
+              + " of the "
+              + classes.size()
+              + " classes: "
+              + ImageDataset.some(untested)
+              + ".");
+    }
+    return collect(classFolders, classes);
+  }
+
+  /** What lies beside train/ and its companion. */
+  private void noteRest(Optional<Path> trainFolder, Optional<Path> heldOutFolder) {
+    if (trainFolder.isEmpty() && heldOutFolder.isEmpty()) {
+      return; // the class folders were taken from here
+    }
+    for (Path entry : entries(folder)) {
+      if (Optional.of(entry).equals(trainFolder) || Optional.of(entry).equals(heldOutFolder)) {
+        continue;
+      }
+      passOver(
+          isHidden(entry)
+              ? Reason.HIDDEN
+              : notReadable(entry).orElse(Files.isDirectory(entry) ? Reason.UNUSED : Reason.LOOSE),
+          entry);
+    }
+  }
+
+  private static Optional<Reason> notReadable(Path entry) {
+    if (Files.isDirectory(entry) || Files.isRegularFile(entry)) {
+      return Optional.empty();
+    }
+    return Optional.of(Files.isSymbolicLink(entry) ? Reason.LINK : Reason.SPECIAL);
+  }
+
+  private void passOver(Reason reason, Path entry) {
+    passedOver.computeIfAbsent(reason, r -> new ArrayList<>()).add(entry);
+  }
+
+  private List<String> notes() {
+    List<String> all = new ArrayList<>();
+    passedOver.forEach(
+        (reason, entries) ->
+            all.add(
+                "Not read in "
+                    + name
+                    + ": "
+                    + entries.size()
+                    + " ("
+                    + reason.text
+                    + "): "
+                    + ImageDataset.some(
+                        entries.stream().map(e -> folder.relativize(e).toString()).toList())
+                    + "."));
+    all.addAll(notes);
+    return all;
+  }
+
+  /** Two data sets of one size, from the headers of all their files; the second may be empty. */
+  private List<ImageDataset> decode(List<String> classes, List<Sample> train, List<Sample> test) {
+    boolean gray = true;
+    int height = options.height();
+    int width = options.width();
+    int resized = 0;
+    List<Sample> all = Stream.concat(train.stream(), test.stream()).toList();
+    for (Sample sample : all) {
+      EncodedImage image = EncodedImage.read(sample.file());
+      if (height == 0) {
+        height = image.height();
+        width = image.width();
+      }
+      gray &= image.gray();
+      resized += image.height() != height || image.width() != width ? 1 : 0;
+    }
+    int channels = options.channels() > 0 ? options.channels() : gray ? 1 : 3;
     if (resized > 0) {
       notes.add(
           resized
               + " of "
-              + headers.size()
+              + all.size()
               + " images were scaled and cut to "
               + height
               + "x"
               + width
               + (options.height() > 0 ? "." : ", the size of the first one."));
     }
+    if (channels == 1 && !gray) {
+      notes.add("Images in colour were made gray, as asked for.");
+    }
     FileInput.requireMemory(
         folder.toString(),
-        (long) headers.size() * (16 + (long) height * width * channels),
-        headers.size() + " images of " + height + "x" + width + "x" + channels);
-    return new Datasets(
-        decode(name, Split.TRAIN, height, width, channels, classes, train),
-        decode(name, Split.TEST, height, width, channels, classes, test),
-        notes);
+        (long) all.size() * (16 + (long) height * width * channels),
+        all.size() + " images of " + height + "x" + width + "x" + channels);
+    ImageDecoder decoder = ImageDecoder.of(height, width, channels);
+    return List.of(
+        decode(Split.TRAIN, decoder, classes, train), decode(Split.TEST, decoder, classes, test));
   }
 
-  /** Holds out a part of each class, chosen by seed; both parts keep their order. */
-  private static void split(
-      String name,
-      List<Sample> train,
-      List<Sample> test,
-      List<String> classes,
-      Datasets.Options options,
-      List<String> notes) {
-    Set<Sample> heldOut = new HashSet<>();
-    for (int label = 0; label < classes.size(); label++) {
-      int wanted = label;
-      List<Sample> ofClass =
-          new ArrayList<>(train.stream().filter(s -> s.label() == wanted).toList());
-      int count = ofClass.size();
-      if (count < 2) {
-        throw new DataException.Malformed(
-            ofClass.getFirst().file().toString(),
-            -1,
-            "the only image of class "
-                + classes.get(label)
-                + "; splitting needs at least 2 per class, one to learn from and one to test with");
-      }
-      int held = Math.clamp(Math.round(count * options.testFraction()), 1, count - 1);
-      long key = CounterRandom.key(options.seed(), SPLIT_STREAM, label);
-      for (int i = 0; i < held; i++) {
-        heldOut.add(ofClass.remove(CounterRandom.below(key, i, ofClass.size())));
-      }
+  private ImageDataset decode(
+      Split split, ImageDecoder decoder, List<String> classes, List<Sample> samples) {
+    byte[][] images = new byte[samples.size()][];
+    int[] labels = new int[samples.size()];
+    for (int i = 0; i < images.length; i++) {
+      images[i] = decoder.decode(samples.get(i).file());
+      labels[i] = samples.get(i).label();
     }
-    for (Sample sample : train) {
-      if (heldOut.contains(sample)) {
-        test.add(sample);
-      }
-    }
-    train.removeIf(heldOut::contains);
-    notes.add(
-        name
-            + " has no test/ folder: "
-            + test.size()
-            + " images were held out for testing, "
-            + Math.round(100 * options.testFraction())
-            + " % of each class, chosen by seed "
-            + options.seed()
-            + ".");
+    return ImageDataset.adopt(
+        name,
+        split,
+        decoder.height(),
+        decoder.width(),
+        decoder.channels(),
+        classes,
+        images,
+        labels);
   }
 
-  private static List<String> classesOf(Path folder) {
-    return subfolders(folder).stream().map(p -> p.getFileName().toString()).toList();
+  // --- the file system ---
+
+  private static String fileName(Path entry) {
+    return entry.getFileName().toString();
   }
 
-  private static void collect(Path folder, List<String> classes, List<Sample> samples) {
-    for (int label = 0; label < classes.size(); label++) {
-      Path classFolder = folder.resolve(classes.get(label));
-      if (!Files.exists(classFolder)) {
-        continue; // a class without test images
-      }
-      List<Path> files = images(classFolder);
-      if (files.isEmpty()) {
-        throw new DataException.Missing(
-            classFolder.toString(),
-            "no PNG or JPEG images in this folder, which must hold those of class "
-                + classes.get(label)
-                + "; remove the folder or fill it");
-      }
-      for (Path file : files) {
-        samples.add(new Sample(file, label));
-      }
-    }
+  private static String lowerName(Path entry) {
+    return fileName(entry).toLowerCase(Locale.ROOT);
   }
 
-  private static List<Path> subfolders(Path folder) {
-    return list(folder).stream().filter(Files::isDirectory).toList();
+  private static boolean isImageName(Path entry) {
+    String lower = lowerName(entry);
+    return !isHidden(entry)
+        && (lower.endsWith(".png") || lower.endsWith(".jpg") || lower.endsWith(".jpeg"));
   }
 
-  private static List<Path> images(Path folder) {
-    return Files.isDirectory(folder)
-        ? list(folder).stream()
-            .filter(
-                p ->
-                    p.getFileName()
-                        .toString()
-                        .toLowerCase(Locale.ROOT)
-                        .matches(".*\\.(png|jpg|jpeg)"))
-            .filter(Files::isRegularFile)
-            .toList()
-        : List.of();
+  /** Also what macOS, Windows and network storage leave behind. */
+  private static boolean isHidden(Path entry) {
+    String name = fileName(entry);
+    return name.startsWith(".")
+        || Set.of("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini").contains(name);
   }
 
-  /** Entries that are not hidden, sorted by name, so that the order is the same everywhere. */
-  private static List<Path> list(Path folder) {
+  private static List<Path> visibleFolders(Path folder) {
+    return entries(folder).stream().filter(p -> !isHidden(p) && Files.isDirectory(p)).toList();
+  }
+
+  /** Sorted by name, so that the order is the same everywhere. */
+  private static List<Path> entries(Path folder) {
     try (Stream<Path> entries = Files.list(folder)) {
       return entries
-          .filter(p -> !p.getFileName().toString().startsWith("."))
-          .sorted((a, b) -> a.getFileName().toString().compareTo(b.getFileName().toString()))
+          .sorted(
+              Comparator.comparing(ImageFolderReader::fileName)
+                  .thenComparing(Comparator.naturalOrder()))
           .toList();
     } catch (IOException failure) {
       throw new DataException.Unreadable(
           folder, "the folder cannot be listed (" + failure + ")", failure);
     }
-  }
-
-  private static ImageDataset decode(
-      String name,
-      Split split,
-      int height,
-      int width,
-      int channels,
-      List<String> classes,
-      List<Sample> samples) {
-    ImageDecoder decoder = ImageDecoder.of(height, width, channels);
-    byte[][] images = new byte[samples.size()][];
-    int[] labels = new int[samples.size()];
-    for (int i = 0; i < images.length; i++) {
-      Sample sample = samples.get(i);
-      labels[i] = sample.label();
-      images[i] = decoder.decode(sample.file());
-    }
-    return ImageDataset.adopt(name, split, height, width, channels, classes, images, labels);
   }
 }

@@ -107,7 +107,7 @@ public final class PerLocationNormalization {
 
   /**
    * Standardised per channel with the data set's mean and standard deviation (a channel that never
-   * varies keeps std 1), then PLN.
+   * varies keeps std 1 and becomes 0), then PLN.
    *
    * @param train images to take the constants from; must not be empty
    * @param homogeneous the appended channel
@@ -142,7 +142,10 @@ public final class PerLocationNormalization {
         squares += counts[c * 256 + v] * (d * d);
       }
       double deviation = Math.sqrt(squares / n);
-      std[c] = deviation > 1e-6 ? deviation : 1; // one grey level is 4e-3
+      boolean varies = deviation > 1e-6; // one grey level is 4e-3
+      std[c] = varies ? deviation : 1;
+      mean[c] =
+          varies ? mean[c] : Math.round(255 * mean[c]) / 255.0; // what is left is 0, not 1e-17
     }
     return new PerLocationNormalization(mean, std, homogeneous);
   }

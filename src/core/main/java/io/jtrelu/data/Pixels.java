@@ -26,6 +26,11 @@ final class Pixels {
     this.values = values;
   }
 
+  /** Values that are not copied, and must not change. */
+  static Pixels of(int height, int width, int channels, byte[] values) {
+    return new Pixels(height, width, channels, values);
+  }
+
   /** [height, width, channels], not copied. */
   byte[] values() {
     return values;

@@ -8,6 +8,7 @@ import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.PrintableText;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
@@ -127,7 +128,7 @@ public final class SafeTensors implements AutoCloseable {
       throw new SafeTensorsException(
           file
               + ": tensor "
-              + quote(name)
+              + PrintableText.quoted(name)
               + " is "
               + entry.type()
               + entry.shape()
@@ -147,7 +148,7 @@ public final class SafeTensors implements AutoCloseable {
                 + ": the file ends at byte "
                 + channel.size()
                 + " within tensor "
-                + quote(name)
+                + PrintableText.quoted(name)
                 + ", which reaches to byte "
                 + (entry.position() + entry.bytes())
                 + "; it was changed while it was read");
@@ -178,7 +179,7 @@ public final class SafeTensors implements AutoCloseable {
   private Entry entry(String name) {
     Entry entry = entries.get(name);
     if (entry == null) {
-      throw new SafeTensorsException(file + ": there is no tensor " + quote(name));
+      throw new SafeTensorsException(file + ": there is no tensor " + PrintableText.quoted(name));
     }
     return entry;
   }
@@ -280,12 +281,6 @@ public final class SafeTensors implements AutoCloseable {
     }
   }
 
-  /** A name from outside as it may be shown: control characters replaced, length bounded. */
-  private static String quote(String name) {
-    String shown = name.length() > 80 ? name.substring(0, 80) + "..." : name;
-    return "'" + shown.replaceAll("\\p{Cntrl}", "?") + "'";
-  }
-
   /** Reads and checks the header of one file. */
   private static final class HeaderReader {
     private final Path file;
@@ -378,14 +373,21 @@ public final class SafeTensors implements AutoCloseable {
       while (json.nextToken() == JsonToken.FIELD_NAME) {
         String key = json.currentName();
         expect(
-            json, json.nextToken(), JsonToken.VALUE_STRING, "a string as value of " + quote(key));
+            json,
+            json.nextToken(),
+            JsonToken.VALUE_STRING,
+            "a string as value of " + PrintableText.quoted(key));
         metadata.put(key, json.getText());
       }
     }
 
     private Entry readEntry(JsonParser json, String name) throws IOException {
-      String of = " of tensor " + quote(name);
-      expect(json, json.nextToken(), JsonToken.START_OBJECT, "an object for tensor " + quote(name));
+      String of = " of tensor " + PrintableText.quoted(name);
+      expect(
+          json,
+          json.nextToken(),
+          JsonToken.START_OBJECT,
+          "an object for tensor " + PrintableText.quoted(name));
       DataType type = null;
       Shape shape = null;
       List<Long> offsets = null;
@@ -399,7 +401,12 @@ public final class SafeTensors implements AutoCloseable {
           case "shape" -> shape = shapeOf(json, readNumbers(json, "shape" + of, 64), name);
           case "data_offsets" -> offsets = readNumbers(json, "data_offsets" + of, 2);
           default ->
-              throw malformed(json, "expected dtype, shape or data_offsets" + of + ", got " + key);
+              throw malformed(
+                  json,
+                  "expected dtype, shape or data_offsets"
+                      + of
+                      + ", got "
+                      + PrintableText.quoted(key));
         }
       }
       return checkedEntry(json, name, type, shape, offsets);
@@ -415,9 +422,9 @@ public final class SafeTensors implements AutoCloseable {
       throw malformed(
           json,
           "tensor "
-              + quote(name)
+              + PrintableText.quoted(name)
               + " has type "
-              + quote(text)
+              + PrintableText.quoted(text)
               + "; expected one of F32, BF16, F16, I32, U8");
     }
 
@@ -427,14 +434,20 @@ public final class SafeTensors implements AutoCloseable {
         long dim = numbers.get(i);
         if (dim > Integer.MAX_VALUE) {
           throw malformed(
-              json, "tensor " + quote(name) + " has an extent of " + dim + "; at most 2^31-1");
+              json,
+              "tensor "
+                  + PrintableText.quoted(name)
+                  + " has an extent of "
+                  + dim
+                  + "; at most 2^31-1");
         }
         dims[i] = (int) dim;
       }
       try {
         return Shape.of(dims);
       } catch (IllegalArgumentException tooLarge) {
-        throw malformed(json, "tensor " + quote(name) + ": " + tooLarge.getMessage());
+        throw malformed(
+            json, "tensor " + PrintableText.quoted(name) + ": " + tooLarge.getMessage());
       }
     }
 
@@ -445,7 +458,9 @@ public final class SafeTensors implements AutoCloseable {
         @Nullable Shape shape,
         @Nullable List<Long> offsets) {
       if (type == null || shape == null || offsets == null || offsets.size() != 2) {
-        throw malformed(json, "tensor " + quote(name) + " needs dtype, shape and two data_offsets");
+        throw malformed(
+            json,
+            "tensor " + PrintableText.quoted(name) + " needs dtype, shape and two data_offsets");
       }
       long begin = offsets.get(0);
       long end = offsets.get(1);
@@ -453,7 +468,7 @@ public final class SafeTensors implements AutoCloseable {
         throw malformed(
             json,
             "tensor "
-                + quote(name)
+                + PrintableText.quoted(name)
                 + " lies at ["
                 + begin
                 + ", "
@@ -466,13 +481,14 @@ public final class SafeTensors implements AutoCloseable {
       try {
         bytes = Tensor.byteSize(shape, type);
       } catch (IllegalArgumentException tooLarge) {
-        throw malformed(json, "tensor " + quote(name) + ": " + tooLarge.getMessage());
+        throw malformed(
+            json, "tensor " + PrintableText.quoted(name) + ": " + tooLarge.getMessage());
       }
       if (bytes != end - begin) {
         throw malformed(
             json,
             "tensor "
-                + quote(name)
+                + PrintableText.quoted(name)
                 + " of "
                 + type
                 + shape
@@ -511,7 +527,7 @@ public final class SafeTensors implements AutoCloseable {
                   + ": "
                   + (entry.position() < position ? "an overlap" : "a hole")
                   + " before tensor "
-                  + quote(entry.name())
+                  + PrintableText.quoted(entry.name())
                   + " at byte "
                   + entry.position());
         }
@@ -546,7 +562,7 @@ public final class SafeTensors implements AutoCloseable {
 
     private static String firstLine(String text) {
       int end = text.indexOf('\n');
-      return (end < 0 ? text : text.substring(0, end)).replaceAll("\\p{Cntrl}", "?");
+      return end < 0 ? text : text.substring(0, end);
     }
   }
 }

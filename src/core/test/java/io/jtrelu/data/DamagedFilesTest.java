@@ -1,17 +1,23 @@
 package io.jtrelu.data;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.sun.management.ThreadMXBean;
 import java.io.IOException;
 import java.lang.management.ManagementFactory;
+import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.Optional;
 import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Random truncations, byte flips and overwritten words of valid files: the answer is a
@@ -99,12 +105,70 @@ class DamagedFilesTest {
   }
 
   private void images(String format) throws IOException {
-    for (String split : new String[] {"train", "test"}) {
-      Files.createDirectories(folder.resolve(split).resolve("a"));
+    for (String part : new String[] {"train/a", "train/b", "test/a", "test/b"}) {
+      Files.createDirectories(folder.resolve(part));
       Files.write(
-          folder.resolve(split + "/a/1." + format),
+          folder.resolve(part + "/1." + format),
           ImageFolderReaderTest.encode(
               ImageFolderReaderTest.gray(13, 9, 3, 1, 4, 1, 5, 92, 65, 35, 200), format));
+    }
+  }
+
+  /** What a PNG gives is what was written, or a complaint: its checksums see every damage. */
+  @ParameterizedTest
+  @ValueSource(strings = {"palette-4.png", "rgb-interlaced.png", "rgba-16.png", "exif-8.png"})
+  void aDamagedPngIsNeverReadWrongly(String name) throws IOException {
+    byte[] valid = ImageDecoderTest.resource(name);
+    ImageDecoder decoder = ImageDecoder.of(9, 12, 3);
+    byte[] expected = decoder.decode(valid, name);
+    for (int seed = 0; seed < 500; seed++) {
+      byte[] damaged = damage(valid, new SplittableRandom(seed));
+      decode(decoder, damaged, name + " damaged with seed " + seed)
+          .ifPresent(pixels -> assertArrayEquals(expected, pixels));
+    }
+  }
+
+  /** A JPEG has no checksums: it gives some image of its size, or a complaint. */
+  @ParameterizedTest
+  @ValueSource(
+      strings = {"ycc-420.jpg", "progressive.jpg", "ycck.jpg", "icc.jpg", "exif-big-6.jpg"})
+  void aDamagedJpegIsAnImageOrRefused(String name) throws IOException {
+    byte[] valid = ImageDecoderTest.resource(name);
+    ImageDecoder decoder = ImageDecoder.of(9, 12, 3);
+    int refused = 0;
+    for (int seed = 0; seed < 500; seed++) {
+      byte[] damaged = damage(valid, new SplittableRandom(seed));
+      refused += decode(decoder, damaged, name + " damaged with seed " + seed).isEmpty() ? 1 : 0;
+    }
+    assertTrue(refused > 100, name + ": only " + refused + " noticed");
+  }
+
+  private Optional<byte[]> decode(ImageDecoder decoder, byte[] encoded, String what) {
+    long before = threads.getCurrentThreadAllocatedBytes();
+    Optional<byte[]> pixels = Optional.empty();
+    try {
+      pixels = Optional.of(decoder.decode(encoded, what));
+    } catch (DataException expected) {
+      assertTrue(expected.getMessage().startsWith(what), expected.getMessage());
+    } catch (Throwable wrong) {
+      throw new AssertionError(what + ": " + wrong, wrong);
+    }
+    long allocated = threads.getCurrentThreadAllocatedBytes() - before;
+    assertTrue(allocated <= MOST_BYTES_ALLOCATED, what + " allocated " + allocated + " bytes");
+    return pixels;
+  }
+
+  @Test
+  void aJpegThatClaimsAHugeSizeIsRefusedBeforeItIsDecoded() throws IOException {
+    byte[] damaged = ImageDecoderTest.resource("ycc-420.jpg");
+    int frame = 0;
+    while ((damaged[frame] & 0xff) != 0xff || (damaged[frame + 1] & 0xff) != 0xc0) {
+      frame++;
+    }
+    ImageDecoder decoder = ImageDecoder.of(9, 12, 3);
+    for (int side : new int[] {0xffff, 8000, 2000}) {
+      ByteBuffer.wrap(damaged).putShort(frame + 5, (short) side).putShort(frame + 7, (short) side);
+      assertEquals(Optional.empty(), decode(decoder, damaged, "side " + side));
     }
   }
 }

@@ -1,10 +1,15 @@
 package io.jtrelu.data;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.lang.reflect.InvocationTargetException;
+import java.net.URI;
+import java.net.URL;
+import java.net.URLClassLoader;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -96,5 +101,46 @@ class DatasetsTest {
     assertThrows(
         IllegalArgumentException.class,
         () -> ImageDataset.of("x", Split.TRAIN, 2, 2, 3, classes, one, new int[] {0}));
+  }
+
+  /** The library and the sample images are jars of their own; the second may be missing. */
+  @Test
+  void theEmbeddedImagesAreFoundInAnotherJarOrAskedFor() throws Exception {
+    URL library = Datasets.class.getProtectionDomain().getCodeSource().getLocation();
+    String images = "io/jtrelu/data/fashion-mnist-subset/train-labels-idx1-ubyte.gz";
+    String found = Datasets.class.getClassLoader().getResource(images).toString();
+    URL samples = URI.create(found.substring(0, found.length() - images.length())).toURL();
+    assertNotEquals(library, samples);
+    ClassLoader platform = ClassLoader.getPlatformClassLoader();
+    try (URLClassLoader both = new URLClassLoader(new URL[] {library, samples}, platform);
+        URLClassLoader alone = new URLClassLoader(new URL[] {library}, platform)) {
+      assertTrue(openEmbedded(both).toString().contains("10000 images of 28x28x1"));
+      Throwable missing =
+          assertThrows(InvocationTargetException.class, () -> openEmbedded(alone)).getCause();
+      assertEquals(DataException.Missing.class.getName(), missing.getClass().getName());
+      assertTrue(
+          missing.getMessage().contains("add the dependency io.jtrelu:jtrelu-sample-images"),
+          missing.getMessage());
+    }
+  }
+
+  private static Object openEmbedded(ClassLoader loader) throws ReflectiveOperationException {
+    return loader
+        .loadClass(Datasets.class.getName())
+        .getMethod("open", String.class)
+        .invoke(null, "embedded");
+  }
+
+  @Test
+  void theImagesToMeasureOnAreTheTestPartOfOtherFormats() throws IOException {
+    Idx.writeSmallSet(folder);
+    Datasets both = Datasets.open(folder.toString());
+    Datasets.Options options = Datasets.Options.DEFAULT;
+    ImageDataset test = Datasets.openTest(folder.toString(), options);
+    assertEquals(both.test().digest(), test.digest());
+    ImageDataset whole = Datasets.openWhole(folder.toString(), options);
+    assertEquals(both.train().size() + both.test().size(), whole.size());
+    assertThrows(
+        DataException.UnknownName.class, () -> Datasets.openTest("fashion-minst", options));
   }
 }

@@ -22,7 +22,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 class ImageDecoderTest {
   @TempDir Path folder;
 
-  private static byte[] resource(String name) throws IOException {
+  static byte[] resource(String name) throws IOException {
     try (InputStream in = ImageDecoderTest.class.getResourceAsStream("images/" + name)) {
       assertTrue(in != null, name);
       return in.readAllBytes();

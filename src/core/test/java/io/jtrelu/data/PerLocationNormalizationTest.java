@@ -11,6 +11,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -224,6 +225,24 @@ class PerLocationNormalizationTest {
         Tensor dst = floats(0, 2, 2, 2)) {
       pln.apply(src, dst);
       assertEquals(0, dst.segment().byteSize());
+    }
+  }
+
+  /** What never varies is 0 in every image: nothing is divided by, and no rounding is blown up. */
+  @ParameterizedTest
+  @EnumSource(Homogeneous.class)
+  void constantImagesBecomeTheHomogeneousChannelAlone(Homogeneous homogeneous) {
+    for (int value = 0; value < 256; value++) {
+      byte[] flat = new byte[3 * 5 * 7];
+      Arrays.fill(flat, (byte) value);
+      ImageDataset data =
+          ImageDataset.of(
+              "flat", Split.TRAIN, 5, 7, 3, List.of("a"), new byte[][] {flat, flat}, new int[2]);
+      float[] dst = new float[4 * 5 * 7];
+      PerLocationNormalization.of(data, homogeneous).apply(flat, dst);
+      for (int i = 0; i < dst.length; i++) {
+        assertEquals(i % 4 == 3 ? 2f : 0f, dst[i], "value " + value + " at " + i); // sqrt(3 + 1)
+      }
     }
   }
 }

@@ -230,6 +230,8 @@ class SafeTensorsTest {
     // Names from the file cannot move the cursor or flood the screen.
     String flood = refusal(file("{\"\\u001b[2J" + "n".repeat(9000) + "\":{\"dtype\":\"F64\"}}"));
     assertTrue(!flood.contains("\u001b") && flood.length() < 400, flood);
+    String turned = refusal(file("{\"a\u202eb\u0085\":{\"c\u009bd\":1}}"));
+    assertTrue(turned.contains("'a\\u202eb\\u0085', got 'c\\u009bd'"), turned);
   }
 
   /** Sizes that must be refused without an attempt to allocate them. */
