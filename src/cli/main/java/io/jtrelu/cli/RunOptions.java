@@ -4,10 +4,12 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
+import io.jtrelu.data.ImageDataset;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.train.Model;
 import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
@@ -287,10 +289,34 @@ final class RunOptions {
 
   /** Opens the data, saying what is worth knowing about it. */
   static Datasets open(String data, Console console) {
+    return open(data, Datasets.Options.DEFAULT, console);
+  }
+
+  /** As {@link #open(String, Console)}, with images brought to a model's size and colour. */
+  static Datasets open(String data, Model model, Console console) {
+    return open(
+        data, Datasets.Options.size(model.height(), model.width(), model.channels()), console);
+  }
+
+  private static Datasets open(String data, Datasets.Options options, Console console) {
     try {
-      Datasets datasets = Datasets.open(data);
+      Datasets datasets = Datasets.open(data, options);
       datasets.notes().forEach(console::note);
       return datasets;
+    } catch (DataException.UnknownName unknown) {
+      throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
+    }
+  }
+
+  /** Opens images to measure a model on: of its size and colour, classes matched by name. */
+  static ImageDataset openTest(String data, Model model, Console console) {
+    try {
+      ImageDataset images =
+          Datasets.openTest(
+                  data, Datasets.Options.size(model.height(), model.width(), model.channels()))
+              .withClasses(model.classes());
+      images.notes().forEach(console::note);
+      return images;
     } catch (DataException.UnknownName unknown) {
       throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
     }

@@ -223,7 +223,7 @@ final class ShapeCommand implements Callable<Integer> {
     SignalCheck.Options options =
         new SignalCheck.Options(seed, networks, standard.draws(), standard.wideDraws());
     try (Backend backend = open();
-        Progress progress = main.console().progress("verify", networks)) {
+        Progress progress = main.console().progress("verify", 0, networks)) {
       return SignalCheck.run(
           backend, network, shaping, options, done -> progress.update(done, "networks measured"));
     }

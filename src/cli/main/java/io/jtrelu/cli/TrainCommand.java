@@ -135,14 +135,14 @@ final class TrainCommand implements Callable<Integer> {
     Datasets data;
     if (resume != null) {
       what = Run.read(resume);
-      data = RunOptions.open(what.data(), console);
+      data = RunOptions.open(what.data(), what.model(), console);
     } else if (from != null) {
       Run earlier = earlier(from);
       String name = given("--data") ? RunOptions.lasting(options.data) : earlier.data();
-      data = RunOptions.open(name, console);
+      data = RunOptions.open(name, earlier.model(), console).likeClasses(earlier.model().classes());
       TrainingConfig training =
           options.training(earlier.training().toBuilder(), epochs, this::given);
-      what = new Run(earlier.model(), training, name);
+      what = Run.of(earlier.model().withClasses(data.train().classes()), training, data, name);
     } else {
       data = RunOptions.open(options.data, console);
       what = options.run(options.shaping(method, activation), options.training(epochs), data);
@@ -229,6 +229,7 @@ final class TrainCommand implements Callable<Integer> {
             backend.name(),
             backend.lanes(),
             trainer.activationBytes() / 1e6));
+    trainer.notes().forEach(console::note);
     if (trainer.steps() > 0) {
       console.note("resumed at step " + trainer.steps() + " of " + trainer.totalSteps());
     }

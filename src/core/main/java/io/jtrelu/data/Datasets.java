@@ -8,6 +8,7 @@ import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
@@ -159,6 +160,19 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     notes.addAll(train.oddities());
     notes.addAll(test.oddities());
     return new Datasets(train, test, notes);
+  }
+
+  /**
+   * These images with their classes in another order, where the names are the same: most often that
+   * of a model. Other classes stay as they are.
+   */
+  public Datasets likeClasses(List<String> order) {
+    if (train.classes().equals(order)
+        || train.classes().size() != order.size()
+        || !new HashSet<>(train.classes()).equals(new HashSet<>(order))) {
+      return this;
+    }
+    return new Datasets(train.withClasses(order), test.withClasses(order), notes);
   }
 
   /**

@@ -217,6 +217,28 @@ public final class Network {
     return new Network(name, changed, outputs, weights, biases);
   }
 
+  /**
+   * This network with another number of logits.
+   *
+   * @throws IllegalArgumentException if its output is not that of a fully connected layer
+   */
+  public Network withClasses(int classes) {
+    if (!isClassifier() || !(layers.getLast() instanceof ConvolutionLayer last)) {
+      throw new IllegalArgumentException(
+          "network " + name + " does not end with a fully connected layer that could be replaced");
+    }
+    Conv2dDescriptor old = last.descriptor();
+    if (old.oc() == classes) {
+      return this;
+    }
+    List<Layer> changed = new ArrayList<>(layers);
+    changed.set(
+        layers.size() - 1,
+        new ConvolutionLayer(
+            last.name(), last.source(), Conv2dDescriptor.linear(1, old.ic(), classes)));
+    return new Network(name, changed, outputs, weightScale, biasDeviation);
+  }
+
   /** Number of activations on the longest path from the input to an output. */
   public int depth() {
     int depth = 0;

@@ -108,6 +108,20 @@ public record Model(
         shaping);
   }
 
+  /**
+   * This model for other classes: itself where they are the same, else with another last layer,
+   * whose parameters are to be learnt.
+   *
+   * @throws IllegalArgumentException if the network does not end with a fully connected layer
+   */
+  public Model withClasses(List<String> others) {
+    if (others.equals(classes)) {
+      return this;
+    }
+    return new Model(
+        network.withClasses(others.size()), others, height, width, channels, normalization, shaping);
+  }
+
   /** What a network for such images reads: their channels and the homogeneous one. */
   public static Extent input(ImageDataset data) {
     return new Extent(data.height(), data.width(), data.channels() + 1);

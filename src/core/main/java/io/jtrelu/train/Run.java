@@ -13,12 +13,14 @@ import io.jtrelu.nn.Network;
 import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.PrintableText;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import org.jspecify.annotations.Nullable;
 
 /**
  * What is trained and how: the contents of a run's config.json, and, beside the parameters, of its
@@ -28,8 +30,11 @@ import java.util.Locale;
  * @param training how
  * @param data on what: {@code embedded}, {@code fashion-mnist}, a folder, or any name for images
  *     that the caller has in memory
+ * @param dataDigest {@link ImageDataset#digest} of the training images, so that a run does not go on
+ *     with others; null if it is not known, as of the first version
  */
-public record Run(Model model, TrainingConfig training, String data) {
+public record Run(
+    Model model, TrainingConfig training, String data, @Nullable String dataDigest) {
   /** Name of its file in a run's folder. */
   public static final String FILE = "config.json";
 
@@ -37,8 +42,17 @@ public record Run(Model model, TrainingConfig training, String data) {
 
   /** A run of a model, with the name that its training data have. */
   public static Run of(Model model, TrainingConfig training, Datasets data) {
+    return of(model, training, data, data.train().name());
+  }
+
+  /**
+   * A run of a model on data that have another name.
+   *
+   * @throws IllegalArgumentException if the data are not of the kind that the model was made for
+   */
+  public static Run of(Model model, TrainingConfig training, Datasets data, String name) {
     model.requireFits(data.train());
-    return new Run(model, training, data.train().name());
+    return new Run(model, training, name, data.train().digest());
   }
 
   /**
@@ -56,7 +70,7 @@ public record Run(Model model, TrainingConfig training, String data) {
       String name) {
     ImageDataset train = data.train();
     Network plain = Networks.build(network, Model.input(train), train.classes().size());
-    return new Run(Model.of(shaping.shape(plain), train, shaping), training, name);
+    return of(Model.of(shaping.shape(plain), train, shaping), training, data, name);
   }
 
   /** Fills parameters as the configuration asks for. */
@@ -74,6 +88,7 @@ public record Run(Model model, TrainingConfig training, String data) {
   public String toJson() {
     ObjectNode node = Json.MAPPER.createObjectNode().put("format", FORMAT);
     node.put("data", data);
+    node.put("dataDigest", dataDigest);
     node.set("training", Json.MAPPER.valueToTree(training));
     node.set("model", model.json());
     try {
@@ -103,7 +118,8 @@ public record Run(Model model, TrainingConfig training, String data) {
           Model.of(Json.required(node, "the file", "model")),
           Json.MAPPER.treeToValue(
               Json.required(node, "the file", "training"), TrainingConfig.class),
-          Json.required(node, "the file", "data").asText());
+          Json.required(node, "the file", "data").asText(),
+          node.path("dataDigest").asText(null));
     } catch (JsonProcessingException malformed) {
       throw new IOException(
           where + " is not a configuration of this version: " + malformed.getOriginalMessage(),
@@ -159,7 +175,26 @@ public record Run(Model model, TrainingConfig training, String data) {
     return new Run(
         new Model(network, classes, height, width, channels, normalization, shaping),
         Json.MAPPER.treeToValue(training, TrainingConfig.class),
-        data);
+        data,
+        null);
+  }
+
+  /**
+   * Checks that data are those that the run began with.
+   *
+   * @throws IllegalArgumentException saying what differs
+   */
+  void requireSame(Datasets datasets) {
+    model.requireFits(datasets.train());
+    if (dataDigest != null && !dataDigest.equals(datasets.train().digest())) {
+      throw new IllegalArgumentException(
+          "the training images of "
+              + PrintableText.quoted(data)
+              + " are not those that the run began with (now "
+              + datasets.train().size()
+              + "): bring them back, or begin a new run with the parameters of this one (train"
+              + " --from)");
+    }
   }
 
   /**

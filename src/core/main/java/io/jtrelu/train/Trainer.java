@@ -145,7 +145,7 @@ public final class Trainer implements AutoCloseable {
   public static Trainer start(
       Run run, Datasets data, Backend backend, @Nullable Path directory, @Nullable Path earlier)
       throws IOException {
-    run.model().requireFits(data.train());
+    run.requireSame(data);
     stepsPerEpoch(run.training(), data.train()); // refused before anything is written
     RunLock lock = null;
     if (directory != null) {
@@ -200,10 +200,11 @@ public final class Trainer implements AutoCloseable {
    * @param data the same images as before
    * @throws IOException if its files cannot be read
    * @throws CheckpointException if the checkpoint is of another run
+   * @throws IllegalArgumentException if the data are others
    */
   public static Trainer resume(Path directory, Datasets data, Backend backend) throws IOException {
     Run run = Run.read(directory);
-    run.model().requireFits(data.train());
+    run.requireSame(data);
     RunLock lock = RunLock.take(directory);
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
       run.requireOwn(checkpoint);

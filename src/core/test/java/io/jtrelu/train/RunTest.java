@@ -149,7 +149,7 @@ class RunTest {
         assertEquals(0, trainer.steps());
       }
       Network.Builder other = Network.builder("other", 6, 6, 2);
-      other.linear("logits", other.globalMeanPool("pool", other.input()), 3);
+      other.linear("out", other.globalMeanPool("pool", other.input()), 3);
       Run foreign = Run.of(Model.of(other.build(), data.train()), config().build(), data);
       Path third = folder.resolve("third");
       assertThrows(
