@@ -16,11 +16,6 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
-import java.util.concurrent.Future;
-import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -36,9 +31,6 @@ import org.jspecify.annotations.Nullable;
  * <p>Owns its threads, streams and programs. Used by one thread at a time.
  */
 public final class BatchExecutor implements AutoCloseable {
-  /** Parts of a batch, each with gradients of its own: as many lanes can work. */
-  private static final int MAX_PARTS = 8;
-
   /**
    * Activations of a layer that a micro-batch should fill at most: with those before and after and
    * the weights they then stay in a second-level cache.
@@ -71,60 +63,103 @@ public final class BatchExecutor implements AutoCloseable {
   private final int batch;
   private final int parts;
   private final int microBatches;
-  private final int lanes;
-  private final List<Lane> laneList = new ArrayList<>();
+  private final int laneCount;
+  private final Lanes<Lane> lanes;
   private final List<Parameters> partGradients = new ArrayList<>();
   private final @Nullable GradientSlices slices; // null without a backward pass
 
   /** One stream and workspace, used by one thread at a time. */
   private final class Lane implements AutoCloseable {
-    final ExecutorService thread;
-    final Stream stream = backend.newStream();
-    final Program.Workspace workspace = program.newWorkspace(stream);
-    final @Nullable Tensor images; // staging, where the caller's cannot be used directly
-    final @Nullable Tensor labels;
+    private final Shape shape = program.network().input().batch(program.batch());
+    private final Shape one = Shape.of(program.batch());
+    private final Deque<Tensor> owned = new ArrayDeque<>();
+
+    final Stream stream;
+    final Program.Workspace workspace;
     final Tensor losses;
     final Tensor correct;
     final Tensor norm; // of a slice of the gradient, and its clipping factor
 
-    Lane(ExecutorService thread) {
-      this.thread = thread;
-      Shape one = Shape.of(program.batch());
-      boolean direct =
-          backend.device().equals(Device.CPU) && program.options().type() == DataType.F32;
-      Layer.Extent in = program.network().input();
-      images =
-          direct
-              ? null
-              : backend.allocate(
-                  Shape.of(program.batch(), in.height(), in.width(), in.channels()),
-                  program.options().type(),
-                  Layout.NHWC);
-      labels = direct ? null : backend.allocate(one, DataType.I32, Layout.ROW_MAJOR);
-      losses = Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR);
-      correct = Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR);
-      norm = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+    /** Whether a host tensor can be computed on as it is. */
+    private final boolean direct =
+        backend.device().equals(Device.CPU) && program.options().type() == DataType.F32;
+
+    private final Tensor labelsOnHost;
+    private @Nullable Tensor images; // staging, where the caller's cannot be used directly
+    private @Nullable Tensor labels;
+
+    Lane(Stream stream) {
+      this.stream = stream;
+      this.workspace = program.newWorkspace(stream);
+      losses = own(Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR));
+      correct = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
+      norm = own(backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
+      labelsOnHost = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
     }
 
-    Tensor stage(Tensor source, @Nullable Tensor staging) {
-      if (staging == null) {
+    private Tensor own(Tensor tensor) {
+      owned.push(tensor);
+      return tensor;
+    }
+
+    /** The images of a micro-batch; zeros behind the end of the batch. */
+    Tensor images(Tensor batch, int micro) {
+      int rows = rows(batch, micro);
+      Tensor source = slice(batch, micro, rows);
+      boolean whole = rows == program.batch();
+      if (whole && direct) {
         return source;
       }
-      backend.copy(stream, source, staging);
-      return staging;
+      if (images == null) {
+        images = own(backend.allocate(shape, program.options().type(), Layout.NHWC));
+      }
+      if (!whole) {
+        backend.fill(stream, images, 0);
+      }
+      backend.copy(stream, source, images.slice(0, source.shape(), Layout.NHWC));
+      return images;
+    }
+
+    /** The labels of a micro-batch; -1 behind the end of the batch. */
+    Tensor labels(Tensor batch, int micro) {
+      int rows = rows(batch, micro);
+      Tensor source = slice(batch, micro, rows);
+      if (rows < program.batch()) {
+        for (int i = rows; i < program.batch(); i++) {
+          labelsOnHost.put(i, -1);
+        }
+        labelsOnHost.slice(0, source.shape(), source.layout()).segment().copyFrom(source.segment());
+        source = labelsOnHost;
+      }
+      if (direct) {
+        return source;
+      }
+      if (labels == null) {
+        labels = own(backend.allocate(one, DataType.I32, Layout.ROW_MAJOR));
+      }
+      backend.copy(stream, source, labels);
+      return labels;
     }
 
     @Override
     public void close() {
-      thread.shutdown();
       workspace.close();
-      stream.close();
-      for (Tensor tensor : new Tensor[] {images, labels, losses, correct, norm}) {
-        if (tensor != null) {
-          tensor.close();
-        }
+      while (!owned.isEmpty()) {
+        owned.pop().close();
       }
     }
+  }
+
+  /** Rows of a batch that a micro-batch covers. */
+  private int rows(Tensor batch, int micro) {
+    return Math.min(program.batch(), batch.shape().dim(0) - micro * program.batch());
+  }
+
+  private Tensor slice(Tensor tensor, int micro, int rows) {
+    int[] dims = tensor.shape().dims();
+    long row = tensor.shape().elements() / dims[0];
+    dims[0] = rows;
+    return tensor.slice(row * micro * program.batch(), Shape.of(dims), tensor.layout());
   }
 
   /**
@@ -147,33 +182,23 @@ public final class BatchExecutor implements AutoCloseable {
     this.backend = backend;
     this.batch = batch;
     this.microBatches = batch / microBatch;
-    this.parts = Math.min(MAX_PARTS, microBatches);
-    this.lanes = Math.min(backend.lanes(), parts);
+    this.parts = Math.min(Lanes.MAX_PARTS, microBatches);
+    this.laneCount = Math.min(backend.lanes(), parts);
     this.program = new Program(network, backend, microBatch, options);
+    Lanes<Lane> made = null;
     try {
-      for (int lane = 0; lane < lanes; lane++) {
-        ExecutorService thread =
-            Executors.newSingleThreadExecutor(
-                Thread.ofPlatform().daemon().name("jtrelu-lane-" + lane).factory());
-        laneList.add(thread.submit(() -> new Lane(thread)).get());
-      }
+      made = new Lanes<>(backend, laneCount, Lane::new);
+      this.lanes = made;
       if (options.training()) {
         for (int part = 1; part < parts; part++) {
           partGradients.add(Parameters.allocate(network, backend));
         }
-        slices = new GradientSlices(network.parameters().getLast().end());
+        slices = new GradientSlices(Parameters.arenaElements(network));
       } else {
         slices = null;
       }
-    } catch (ExecutionException failure) {
-      close();
-      throw unchecked(failure);
-    } catch (InterruptedException interrupted) {
-      close();
-      Thread.currentThread().interrupt();
-      throw new IllegalStateException("interrupted while compiling a network", interrupted);
     } catch (RuntimeException | Error failure) {
-      close();
+      close(made, null);
       throw failure;
     }
   }
@@ -204,7 +229,7 @@ public final class BatchExecutor implements AutoCloseable {
     for (int size = 2; batch / size >= LEAST_MICRO_BATCHES; size++) {
       boolean cached = size * bytes <= LAYER_BYTES;
       boolean amortizes =
-          size * bytes <= BYTES_PER_WEIGHT_BYTE * weights && batch / size >= MAX_PARTS;
+          size * bytes <= BYTES_PER_WEIGHT_BYTE * weights && batch / size >= Lanes.MAX_PARTS;
       if (batch % size == 0 && (cached || amortizes)) {
         best = size;
       }
@@ -219,7 +244,7 @@ public final class BatchExecutor implements AutoCloseable {
 
   /** Bytes of activations held for the backward pass, over all lanes. */
   public long activationBytes() {
-    return program.activationBytes() * lanes;
+    return program.activationBytes() * laneCount;
   }
 
   /** Packs the parameters' present values; call it again whenever they change. */
@@ -244,7 +269,7 @@ public final class BatchExecutor implements AutoCloseable {
    * @param update called once for each parameter, by several threads at once
    */
   public void update(Parameters parameters, Update update) {
-    share(
+    lanes.share(
         parameters.network().parameters().size(),
         (lane, parameter) -> {
           update.run(lane.stream, parameter);
@@ -253,14 +278,16 @@ public final class BatchExecutor implements AutoCloseable {
   }
 
   /**
-   * Loss and gradients of a batch.
+   * Loss and gradients of a batch, or of one that is smaller: it counts as filled up with zero
+   * images of label -1, which add nothing, and micro-batches of nothing else are left out.
    *
-   * @param images host NHWC [batch, h, w, c], F32
-   * @param labels host I32 [batch]; -1 marks padding
+   * @param images host NHWC [n, h, w, c], F32, of 1 to batch images
+   * @param labels host I32 [n]; -1 marks padding
    * @param gradients receives the mean gradient over the batch
    * @param mode whether gradients replace or add to what is there
    * @param gradientScale factor of the gradients, usually 1 / (number of samples in the step)
    * @param sequence a number that sets the dropout masks: give each step its own
+   * @throws OperandException if images and labels do not fit
    */
   public Result forwardBackward(
       Tensor images,
@@ -274,7 +301,7 @@ public final class BatchExecutor implements AutoCloseable {
             images,
             labels,
             (lane, part, micro) -> {
-              lane.workspace.loss(lane.stage(micro(labels, micro), lane.labels), gradientScale);
+              lane.workspace.loss(lane.labels(labels, micro), gradientScale);
               Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
               boolean first = micro < parts;
               lane.workspace.backward(
@@ -282,7 +309,8 @@ public final class BatchExecutor implements AutoCloseable {
             },
             sequence * microBatches);
     GradientSlices all = trainingSlices();
-    share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice));
+    int used = Math.min(parts, microBatches(images));
+    lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
     return result;
   }
 
@@ -324,17 +352,18 @@ public final class BatchExecutor implements AutoCloseable {
     /** Operations for slices of one size. */
     private record Operations(GradientSum sum, GradientNorm norm) {}
 
-    private record Slice(long at, int elements, Operations operations, List<Tensor> parts) {}
+    private record Slice(
+        long at, long elements, Operations operations, List<Tensor> parts) {}
 
     GradientSlices(long elements) {
       long most = backend.takesWholeBatches() ? elements : Math.min(ELEMENTS, elements);
       try {
         Operations whole = operations(most);
         for (long at = 0; at < elements; at += most) {
-          int size = (int) Math.min(most, elements - at);
+          long size = Math.min(most, elements - at);
           List<Tensor> parts = new ArrayList<>();
           for (Parameters part : partGradients) {
-            parts.add(part.arena().slice(at, Shape.of(size), Layout.ROW_MAJOR));
+            parts.add(part.arena().slice(at, Parameters.flat(size), Layout.ROW_MAJOR));
           }
           list.add(new Slice(at, size, size == most ? whole : operations(size), parts));
         }
@@ -357,10 +386,14 @@ public final class BatchExecutor implements AutoCloseable {
       return resource;
     }
 
-    void sum(Lane lane, Tensor gradients, int index) {
+    /**
+     * @param used parts that hold gradients, the first included
+     */
+    void sum(Lane lane, Tensor gradients, int index, int used) {
       Slice slice = list.get(index);
-      Tensor gradient = gradients.slice(slice.at, Shape.of(slice.elements), Layout.ROW_MAJOR);
-      slice.operations.sum.run(lane.stream, gradient, slice.parts);
+      Tensor gradient =
+          gradients.slice(slice.at, Parameters.flat(slice.elements), Layout.ROW_MAJOR);
+      slice.operations.sum.run(lane.stream, gradient, slice.parts.subList(0, used - 1));
       slice.operations.norm.run(lane.stream, gradient, Float.POSITIVE_INFINITY, lane.norm);
       backend.copy(lane.stream, scalar(lane.norm, 0), scalar(norms, index));
     }
@@ -382,17 +415,17 @@ public final class BatchExecutor implements AutoCloseable {
   }
 
   /**
-   * Loss and hits of a batch, without gradients.
+   * Loss and hits of a batch, or of one that is smaller, without gradients.
    *
-   * @param images host NHWC [batch, h, w, c], F32
-   * @param labels host I32 [batch]; -1 marks padding
+   * @param images host NHWC [n, h, w, c], F32, of 1 to batch images
+   * @param labels host I32 [n]; -1 marks padding
+   * @throws OperandException if images and labels do not fit
    */
   public Result evaluate(Tensor images, Tensor labels) {
     return run(
         images,
         labels,
-        (lane, part, micro) ->
-            lane.workspace.loss(lane.stage(micro(labels, micro), lane.labels), 0),
+        (lane, part, micro) -> lane.workspace.loss(lane.labels(labels, micro), 0),
         0);
   }
 
@@ -404,11 +437,11 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public @Nullable String firstNonFiniteLayer(Tensor images) {
     String[] found = new String[1];
-    share(
+    lanes.share(
         1,
         (lane, all) -> {
-          for (int i = 0; found[0] == null && i < microBatches; i++) {
-            lane.workspace.forward(lane.stage(micro(images, i), lane.images), 0);
+          for (int i = 0; found[0] == null && i < microBatches(images); i++) {
+            lane.workspace.forward(lane.images(images, i), 0);
             found[0] =
                 lane.workspace.firstNonFinite(
                     value -> {
@@ -428,28 +461,36 @@ public final class BatchExecutor implements AutoCloseable {
     void run(Lane lane, int part, int micro);
   }
 
+  /** Those that hold an image. */
+  private int microBatches(Tensor images) {
+    return Math.ceilDiv(images.shape().dim(0), program.batch());
+  }
+
   private Result run(Tensor images, Tensor labels, AfterForward after, long sequence) {
+    int rows = images.shape().rank() == 0 ? 0 : images.shape().dim(0);
     Layer.Extent in = program.network().input();
-    Shape expected = Shape.of(batch, in.height(), in.width(), in.channels());
-    if (!images.shape().equals(expected) || labels.shape().elements() != batch) {
+    if (rows < 1
+        || rows > batch
+        || !images.shape().equals(in.batch(rows))
+        || !labels.shape().equals(Shape.of(rows))) {
       throw new OperandException(
-          "a batch needs images "
-              + expected
-              + " and "
+          "a batch needs 1 to "
               + batch
-              + " labels, got "
+              + " images of "
+              + in
+              + " and as many labels, got "
               + images
               + " and "
               + labels);
     }
-    double[] losses = new double[microBatches];
-    int[] correct = new int[microBatches];
-    share(
-        parts,
+    int used = microBatches(images);
+    double[] losses = new double[used];
+    int[] correct = new int[used];
+    lanes.share(
+        Math.min(parts, used),
         (lane, part) -> {
-          for (int micro = part; micro < microBatches; micro += parts) {
-            Tensor source = lane.stage(micro(images, micro), lane.images);
-            lane.workspace.forward(source, sequence + micro);
+          for (int micro = part; micro < used; micro += parts) {
+            lane.workspace.forward(lane.images(images, micro), sequence + micro);
             after.run(lane, part, micro);
             backend.copy(lane.stream, lane.workspace.losses(), lane.losses);
             backend.copy(lane.stream, lane.workspace.correct(), lane.correct);
@@ -462,85 +503,25 @@ public final class BatchExecutor implements AutoCloseable {
         });
     double loss = 0;
     int hits = 0;
-    for (int micro = 0; micro < microBatches; micro++) {
+    for (int micro = 0; micro < used; micro++) {
       loss += losses[micro];
       hits += correct[micro];
     }
     return new Result(loss, hits);
   }
 
-  /** The part of a batch tensor that a micro-batch covers. */
-  private Tensor micro(Tensor tensor, int micro) {
-    int[] dims = tensor.shape().dims();
-    dims[0] = program.batch();
-    Shape shape = Shape.of(dims);
-    return tensor.slice(micro * shape.elements(), shape, tensor.layout());
-  }
-
-  private interface LaneTask {
-    void run(Lane lane, int index);
-  }
-
-  /**
-   * Runs a task for each index below a count, on all lanes at once, and waits until all is done.
-   * Which lane takes which index is chance.
-   */
-  private void share(int count, LaneTask task) {
-    AtomicInteger next = new AtomicInteger();
-    List<Future<?>> running = new ArrayList<>();
-    for (Lane lane : laneList) {
-      running.add(
-          lane.thread.submit(
-              () -> {
-                for (int i = next.getAndIncrement(); i < count; i = next.getAndIncrement()) {
-                  task.run(lane, i);
-                }
-                lane.stream.synchronize();
-              }));
-    }
-    ExecutionException failure = null;
-    boolean interrupted = false;
-    for (Future<?> future : running) {
-      while (true) {
-        try {
-          future.get();
-          break;
-        } catch (ExecutionException failed) {
-          if (failure == null) {
-            failure = failed;
-          } else {
-            failure.getCause().addSuppressed(failed.getCause());
-          }
-          break;
-        } catch (InterruptedException again) {
-          interrupted = true; // finish the batch first: memory is in use
-        }
-      }
-    }
-    if (interrupted) {
-      Thread.currentThread().interrupt();
-    }
-    if (failure != null) {
-      throw unchecked(failure);
-    }
-  }
-
-  private static RuntimeException unchecked(ExecutionException failure) {
-    Throwable cause = failure.getCause();
-    if (cause instanceof Error error) {
-      throw error;
-    }
-    return cause instanceof RuntimeException runtime
-        ? runtime
-        : new IllegalStateException("a lane failed", cause);
-  }
-
   @Override
   public void close() {
-    laneList.forEach(Lane::close);
+    close(lanes, slices);
+  }
+
+  private void close(@Nullable Lanes<Lane> laneList, @Nullable GradientSlices gradientSlices) {
+    if (laneList != null) {
+      laneList.close();
+    }
     partGradients.forEach(Parameters::close);
-    if (slices != null) {
-      slices.close();
+    if (gradientSlices != null) {
+      gradientSlices.close();
     }
     program.close();
   }

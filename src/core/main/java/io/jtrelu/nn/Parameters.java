@@ -1,6 +1,7 @@
 package io.jtrelu.nn;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.OperandException;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
@@ -8,41 +9,110 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
- * One flat F32 arena with a value per parameter: the parameters themselves, their gradients, or an
- * optimiser's moments. All weights come first, then all biases, so that weight decay is a range.
+ * An F32 value per parameter of a network: the parameters themselves, their gradients, or an
+ * optimiser's moments. They lie in one flat arena, where all weights come first, then all biases,
+ * so that weight decay is a range; or in tensors of the caller.
  *
- * <p>Owns its memory; the views it gives are valid until it is closed.
+ * <p>What {@link #allocate} gives owns its memory, and the views it gives are valid until it is
+ * closed. What {@link #over(Network, Tensor) over} gives owns nothing: the caller keeps the memory
+ * alive, and closing does nothing.
  */
 public final class Parameters implements AutoCloseable {
   private final Network network;
-  private final Tensor arena;
-  private final long weightElements;
+  private final @Nullable Tensor arena;
   private final List<Tensor> views;
+  private final boolean owner;
 
-  private Parameters(Network network, Tensor arena, long weightElements) {
+  private Parameters(
+      Network network, @Nullable Tensor arena, List<Tensor> views, boolean owner) {
     this.network = network;
     this.arena = arena;
-    this.weightElements = weightElements;
-    this.views = new ArrayList<>();
-    for (ParameterSpec spec : network.parameters()) {
-      views.add(arena.slice(spec.offset(), spec.shape(), spec.layout()));
-    }
+    this.views = views;
+    this.owner = owner;
   }
 
   /** Allocates a zeroed arena for a network. */
   public static Parameters allocate(Network network, Backend backend) {
-    long weights = 0;
-    long all = 0;
-    for (ParameterSpec spec : network.parameters()) {
-      all = spec.end();
-      if (spec.kind() == ParameterSpec.Kind.WEIGHTS) {
-        weights = spec.end();
+    Tensor arena =
+        backend.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
+    return new Parameters(network, arena, views(network, arena), true);
+  }
+
+  /**
+   * Parameters in an arena of the caller.
+   *
+   * @param arena F32, row-major, of any shape with as many elements as {@link Network#parameters}
+   *     say: the {@linkplain #arenaElements arena's}
+   * @throws OperandException if it does not fit
+   */
+  public static Parameters over(Network network, Tensor arena) {
+    long elements = arenaElements(network);
+    if (arena.shape().elements() != elements
+        || arena.type() != DataType.F32
+        || arena.layout() != Layout.ROW_MAJOR) {
+      throw new OperandException(
+          "an arena for the parameters of "
+              + network
+              + " is F32 ROW_MAJOR of "
+              + elements
+              + " elements, padding included; got "
+              + arena);
+    }
+    return new Parameters(network, arena, views(network, arena), false);
+  }
+
+  /**
+   * Parameters in tensors of the caller, without an {@link #arena}.
+   *
+   * @param tensors one for each of {@link Network#parameters}, in that order: F32, of its shape;
+   *     KRSC for the weights of convolutions, row-major for others; all on one device
+   * @throws OperandException if one does not fit; the message names it
+   */
+  public static Parameters over(Network network, List<Tensor> tensors) {
+    List<ParameterSpec> specs = network.parameters();
+    if (tensors.size() != specs.size()) {
+      throw new OperandException(
+          network + " has " + specs.size() + " parameters, got " + tensors.size() + " tensors");
+    }
+    for (int p = 0; p < specs.size(); p++) {
+      ParameterSpec spec = specs.get(p);
+      Tensor tensor = tensors.get(p);
+      if (!tensor.shape().equals(spec.shape())
+          || tensor.type() != DataType.F32
+          || tensor.layout() != spec.layout()
+          || !tensor.device().equals(tensors.getFirst().device())) {
+        throw new OperandException(
+            "parameter "
+                + spec.name()
+                + " of "
+                + network
+                + " must be F32"
+                + spec.shape()
+                + " "
+                + spec.layout()
+                + " on "
+                + tensors.getFirst().device()
+                + ", got "
+                + tensor);
       }
     }
-    Tensor arena = backend.allocate(flat(all), DataType.F32, Layout.ROW_MAJOR);
-    return new Parameters(network, arena, weights);
+    return new Parameters(network, null, List.copyOf(tensors), false);
+  }
+
+  /** Elements of a network's arena, padding included. */
+  public static long arenaElements(Network network) {
+    return network.parameters().isEmpty() ? 0 : network.parameters().getLast().end();
+  }
+
+  private static List<Tensor> views(Network network, Tensor arena) {
+    List<Tensor> views = new ArrayList<>();
+    for (ParameterSpec spec : network.parameters()) {
+      views.add(arena.slice(spec.offset(), spec.shape(), spec.layout()));
+    }
+    return views;
   }
 
   /**
@@ -61,25 +131,49 @@ public final class Parameters implements AutoCloseable {
     return network;
   }
 
-  /** The whole arena, padding included. */
+  /**
+   * The whole arena, padding included.
+   *
+   * @throws IllegalStateException if these lie in tensors of the caller
+   */
   public Tensor arena() {
+    if (arena == null) {
+      throw new IllegalStateException(
+          "these parameters of "
+              + network
+              + " lie in tensors of their own, not in an arena; use view(index)");
+    }
     return arena;
   }
 
-  /** Number of elements of the arena's first part, the weights. */
+  /** Number of elements of an arena's first part, the weights. */
   public long weightElements() {
-    return weightElements;
+    long weights = 0;
+    for (ParameterSpec spec : network.parameters()) {
+      if (spec.kind() == ParameterSpec.Kind.WEIGHTS) {
+        weights = spec.end();
+      }
+    }
+    return weights;
   }
 
-  /** The part of the arena that holds weights. */
+  /**
+   * The part of the arena that holds weights.
+   *
+   * @throws IllegalStateException if there is no arena
+   */
   public Tensor weights() {
-    return arena.slice(0, flat(weightElements), Layout.ROW_MAJOR);
+    return arena().slice(0, flat(weightElements()), Layout.ROW_MAJOR);
   }
 
-  /** The part of the arena that holds biases. */
+  /**
+   * The part of the arena that holds biases.
+   *
+   * @throws IllegalStateException if there is no arena
+   */
   public Tensor biases() {
-    long rest = arena.shape().elements() - weightElements;
-    return arena.slice(weightElements, flat(rest), Layout.ROW_MAJOR);
+    long rest = arena().shape().elements() - weightElements();
+    return arena().slice(weightElements(), flat(rest), Layout.ROW_MAJOR);
   }
 
   /** A view of one parameter, by its index in {@link Network#parameters}. */
@@ -87,8 +181,11 @@ public final class Parameters implements AutoCloseable {
     return views.get(index);
   }
 
+  /** Releases the memory if it is owned. Idempotent. */
   @Override
   public void close() {
-    arena.close();
+    if (owner && arena != null) {
+      arena.close();
+    }
   }
 }

@@ -10,6 +10,8 @@ import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.OperandException;
+import io.jtrelu.backend.Subject;
 import io.jtrelu.backend.WithLanes;
 import io.jtrelu.backend.Write;
 import io.jtrelu.backend.reference.ReferenceProvider;
@@ -21,6 +23,7 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.reflect.Proxy;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -378,6 +381,70 @@ class ProgramTest {
       }
       assertNotEquals(0, norm);
       assertArrayEquals(expected, actual, (float) (1e-5 * Math.sqrt(norm)));
+    }
+  }
+
+  /** n images give what they give within a whole batch of zero images without labels behind. */
+  @ParameterizedTest
+  @MethodSource("subjects")
+  void smallerBatchesCountAsFilledUp(Subject subject) {
+    Network network = networks().get(1);
+    int batch = 20;
+    try (Backend backend = subject.open();
+        var stream = backend.newStream();
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters whole = Parameters.allocate(network, backend);
+        Parameters part = Parameters.allocate(network, backend);
+        Tensor images = images(network, batch, 1);
+        Tensor labels = labels(batch);
+        BatchExecutor executor = new BatchExecutor(network, backend, batch, 2, training())) {
+      Initializer.delta(3).fill(backend, parameters);
+      executor.load(parameters);
+      executor.forwardBackward(images, labels, part, Write.OVERWRITE, 1, 7); // leaves something
+      for (int n : List.of(1, 2, 7, 19, 20)) {
+        try (Tensor padded = images(network, batch, 1);
+            Tensor someLabels = labels(batch)) {
+          float[] values = padded.toFloatArray();
+          Arrays.fill(values, n * values.length / batch, values.length, 0);
+          padded.set(values);
+          for (int i = n; i < batch; i++) {
+            someLabels.put(i, -1);
+          }
+          Tensor firstImages = images.slice(0, network.input().batch(n), Layout.NHWC);
+          Tensor firstLabels = labels.slice(0, Shape.of(n), Layout.ROW_MAJOR);
+          var expected =
+              executor.forwardBackward(padded, someLabels, whole, Write.OVERWRITE, 1, 7);
+          var actual =
+              executor.forwardBackward(firstImages, firstLabels, part, Write.OVERWRITE, 1, 7);
+          assertEquals(expected, actual);
+          assertEquals(
+              executor.evaluate(padded, someLabels), executor.evaluate(firstImages, firstLabels));
+          float[] e = toHost(backend, stream, whole);
+          float[] a = toHost(backend, stream, part);
+          for (int i = 0; i < e.length; i++) {
+            assertEquals(e[i] + 0f, a[i] + 0f, n + " images"); // +0 and -0 are one number
+          }
+        }
+      }
+      assertThrows(
+          OperandException.class,
+          () -> executor.evaluate(images(network, batch + 1, 1), labels(batch + 1)));
+      assertThrows(
+          OperandException.class, () -> executor.evaluate(images(network, 3, 1), labels(4)));
+    }
+  }
+
+  static Stream<Subject> subjects() {
+    return Subject.all();
+  }
+
+  private static float[] toHost(
+      Backend backend, io.jtrelu.backend.Stream stream, Parameters parameters) {
+    Shape shape = parameters.arena().shape();
+    try (Tensor host = Tensor.allocate(shape, DataType.F32, Layout.ROW_MAJOR)) {
+      backend.copy(stream, parameters.arena(), host);
+      stream.synchronize();
+      return host.toFloatArray();
     }
   }
 
