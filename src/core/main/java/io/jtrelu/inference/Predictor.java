@@ -134,8 +134,8 @@ public final class Predictor implements AutoCloseable {
         images = own(batch(DataType.F32, model.height(), model.width(), model.channels() + 1));
         results = own(batch(DataType.F32, 1, 1, model.classes().size()));
         // A few images at a time, so that one costs one; or as many as are quick together.
-        single = own(new NetworkFunction(network, backend, backend.lanes(), 1, type));
-        many = own(new NetworkFunction(network, backend, LARGEST_BATCH, 0, type));
+        single = own(function(network, backend, backend.lanes(), 1));
+        many = own(function(network, backend, LARGEST_BATCH, 0));
         single.load(parameters);
         many.load(parameters);
       }
@@ -147,6 +147,13 @@ public final class Predictor implements AutoCloseable {
     if (own != null) {
       owned.addLast(own); // closed last
     }
+  }
+
+  private NetworkFunction function(Network network, Backend backend, int batch, int microBatch) {
+    return new NetworkFunction(
+        network,
+        backend,
+        new NetworkFunction.Options(batch, microBatch, type, false, false, 0));
   }
 
   private static Tensor batch(DataType type, int height, int width, int channels) {
@@ -348,7 +355,7 @@ public final class Predictor implements AutoCloseable {
   private void compute(List<Request> batch) {
     int count = batch.size();
     int classes = model.classes().size();
-    NetworkFunction function = count <= single.batch() ? single : many;
+    NetworkFunction function = count <= single.options().batch() ? single : many;
     Tensor source = first(pixels, count);
     Tensor input = first(images, count);
     Tensor output = first(results, count);
