@@ -145,6 +145,23 @@ public interface Backend extends AutoCloseable {
         "the " + name() + " backend has no per-location normalisation; normalise on the host");
   }
 
+  /**
+   * Prepares a change of layout; see {@link Reorder}.
+   *
+   * @param shape shape of the source, its extents in the order of {@code from}
+   * @param type any type: elements are moved, never computed on
+   * @param from layout of the source
+   * @param to layout of the destination
+   * @throws IllegalArgumentException if the two are not NCHW and NHWC or KCRS and KRSC, or the
+   *     shape has not four extents
+   * @throws UnsupportedException if the backend has no such operation, as this default does not:
+   *     reorder on the host
+   */
+  default Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    throw new UnsupportedException(
+        "the " + name() + " backend changes no layouts; reorder on the host");
+  }
+
   /** Prepares softmax cross-entropy. */
   SoftmaxCrossEntropy softmaxCrossEntropy(int n, int classes, DataType type, float smoothing);
 

@@ -19,6 +19,7 @@ import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -297,6 +298,12 @@ public final class OneDnnBackend implements Backend {
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     requirePreparable(type);
     return new OneDnnLocationNorm(src, srcType, type, settings);
+  }
+
+  @Override
+  public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    lifetime.requireOpen();
+    return new OneDnnReorder(shape, type, from, to);
   }
 
   @Override

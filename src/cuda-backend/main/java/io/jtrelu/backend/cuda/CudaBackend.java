@@ -22,6 +22,7 @@ import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -395,6 +396,12 @@ final class CudaBackend implements Backend {
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     requirePreparable(type);
     return new CudaLocationNorm(this, src, srcType, type, settings);
+  }
+
+  @Override
+  public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    lifetime.requireOpen();
+    return new CudaReorder(this, shape, type, from, to);
   }
 
   @Override
