@@ -188,7 +188,8 @@ final class RunOptions {
       paramLabel = "DEVICE",
       defaultValue = "auto",
       description =
-          "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices" + " (${DEFAULT-VALUE}).")
+          "auto, cpu[:lanes], reference[:lanes], cuda[:index] or emulated; see jtrelu devices"
+              + " (${DEFAULT-VALUE}).")
   String device = "auto";
 
   /** The configuration of a run with a shaping method. */

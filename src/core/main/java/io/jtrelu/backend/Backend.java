@@ -21,8 +21,8 @@ public interface Backend extends AutoCloseable {
   Device device();
 
   /**
-   * How many streams, each fed by a thread of its own, it takes to keep the device busy: the number
-   * of cores on a CPU, 1 on a GPU.
+   * How many streams, each fed by a thread of its own, it takes to keep the device busy: on a CPU
+   * the number of cores, or that with which it was {@linkplain Backends#open opened}; 1 on a GPU.
    */
   int lanes();
 

@@ -34,14 +34,22 @@ import java.util.Arrays;
 
 /** The oracle: see the package page. Thread-safe. */
 public final class ReferenceBackend implements Backend {
+  private final int lanes;
   private final Lifetime lifetime = new Lifetime("reference backend");
   private final Object statistics = new Object();
   private long inUse;
   private long peak;
   private long allocations;
 
-  /** Opens the backend; it holds nothing but counters. */
-  public ReferenceBackend() {}
+  /** Opens the backend with a lane for each core; it holds nothing but counters. */
+  public ReferenceBackend() {
+    this(Runtime.getRuntime().availableProcessors());
+  }
+
+  /** Opens the backend with a number of lanes. */
+  ReferenceBackend(int lanes) {
+    this.lanes = lanes;
+  }
 
   @Override
   public String name() {
@@ -55,7 +63,7 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public int lanes() {
-    return Runtime.getRuntime().availableProcessors();
+    return lanes;
   }
 
   @Override
