@@ -51,7 +51,8 @@ final class EvaluateCommand implements Callable<Integer> {
       names = "--device",
       paramLabel = "DEVICE",
       defaultValue = "auto",
-      description = "auto, cpu, reference, cuda[:n] or emulated (${DEFAULT-VALUE}).")
+      description =
+          "auto, cpu[:lanes], reference[:lanes], cuda[:index] or emulated (${DEFAULT-VALUE}).")
   private String device = "auto";
 
   @Option(

@@ -192,7 +192,8 @@ final class RunOptions {
       paramLabel = "DEVICE",
       defaultValue = "auto",
       description =
-          "auto, cpu, reference, cuda[:n] or emulated; see jtrelu devices" + " (${DEFAULT-VALUE}).")
+          "auto, cpu[:lanes], reference[:lanes], cuda[:index] or emulated; see jtrelu devices"
+              + " (${DEFAULT-VALUE}).")
   String device = "auto";
 
   /** The network that is named. */

@@ -155,7 +155,9 @@ final class ShapeCommand implements Callable<Integer> {
       names = "--device",
       paramLabel = "NAME",
       defaultValue = "auto",
-      description = "--verify: what to run the networks on (see jtrelu devices); default auto.")
+      description =
+          "--verify: what to run the networks on, such as cpu:4 for 4 lanes (see jtrelu devices);"
+              + " default auto.")
   private String device;
 
   @Option(names = "--list", description = "Name the methods, activations and networks.")

@@ -21,8 +21,8 @@ public interface Backend extends AutoCloseable {
   Device device();
 
   /**
-   * How many streams, each fed by a thread of its own, it takes to keep the device busy: the number
-   * of cores on a CPU, 1 on a GPU.
+   * How many streams, each fed by a thread of its own, it takes to keep the device busy: on a CPU
+   * the number of cores, or that with which it was {@linkplain Backends#open opened}; 1 on a GPU.
    */
   int lanes();
 
@@ -143,6 +143,23 @@ public interface Backend extends AutoCloseable {
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     throw new UnsupportedException(
         "the " + name() + " backend has no per-location normalisation; normalise on the host");
+  }
+
+  /**
+   * Prepares a change of layout; see {@link Reorder}.
+   *
+   * @param shape shape of the source, its extents in the order of {@code from}
+   * @param type any type: elements are moved, never computed on
+   * @param from layout of the source
+   * @param to layout of the destination
+   * @throws IllegalArgumentException if the two are not NCHW and NHWC or KCRS and KRSC, or the
+   *     shape has not four extents
+   * @throws UnsupportedException if the backend has no such operation, as this default does not:
+   *     reorder on the host
+   */
+  default Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    throw new UnsupportedException(
+        "the " + name() + " backend changes no layouts; reorder on the host");
   }
 
   /** Prepares softmax cross-entropy. */

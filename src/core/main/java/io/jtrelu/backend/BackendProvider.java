@@ -11,6 +11,14 @@ public interface BackendProvider {
   /** Rank in automatic choice: the available provider with the highest is taken. */
   int priority();
 
+  /**
+   * Whether it computes on the CPU. Then {@code cpu} stands for it too, and the number in a
+   * specification such as {@code cpu:4} is that of its lanes.
+   */
+  default boolean onCpu() {
+    return false;
+  }
+
   /** Whether it can be used here; asks anew on each call, so that a failed load can be retried. */
   Availability availability();
 
@@ -21,4 +29,17 @@ public interface BackendProvider {
    * @throws BackendUnavailableException if it cannot be used, with the reason
    */
   Backend open(int index);
+
+  /**
+   * Opens the CPU with a number of lanes other than that of its cores. The caller closes the
+   * result.
+   *
+   * @param lanes from 1 to {@link Backends#LARGEST_LANES}
+   * @throws BackendUnavailableException if it cannot be used, with the reason; this default, for
+   *     providers that are not {@link #onCpu}, always does
+   */
+  default Backend openWithLanes(int lanes) {
+    throw new BackendUnavailableException(
+        "the " + name() + " backend does not compute on the CPU: it has no lanes to choose");
+  }
 }

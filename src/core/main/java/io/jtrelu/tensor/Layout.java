@@ -12,5 +12,16 @@ public enum Layout {
   /**
    * Convolution weights: output channels, kernel height, kernel width, input channels per group.
    */
-  KRSC
+  KRSC,
+  /**
+   * Images and activations as other libraries hold them: batch, channels, height, width. Operations
+   * compute on {@link #NHWC}; a reorder ({@code Backend.reorder}) leads from one to the other.
+   */
+  NCHW,
+  /**
+   * Convolution weights as other libraries hold them (also called OIHW): output channels, input
+   * channels per group, kernel height, kernel width. Operations compute on {@link #KRSC}; a reorder
+   * leads from one to the other.
+   */
+  KCRS
 }

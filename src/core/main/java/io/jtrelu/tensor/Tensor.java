@@ -42,7 +42,7 @@ public final class Tensor implements AutoCloseable {
               + "; the memory block has "
               + memory.bytes());
     }
-    if ((layout == Layout.NHWC || layout == Layout.KRSC) && shape.rank() != 4) {
+    if (layout != Layout.ROW_MAJOR && shape.rank() != 4) {
       throw new IllegalArgumentException(layout + " needs four axes, got " + shape);
     }
     this.memory = memory;

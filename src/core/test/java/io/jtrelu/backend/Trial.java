@@ -134,6 +134,13 @@ final class Trial implements AutoCloseable {
     return input(name, type, Shape.of(values.length), Layout.ROW_MAJOR, values);
   }
 
+  /** An operand of any bits that must not change. */
+  Operand input(String name, DataType type, Shape shape, Layout layout, byte[] bytes) {
+    Operand operand = input(name, type, shape, layout, (float[]) null);
+    System.arraycopy(bytes, 0, operand.before, GUARD * type.bytes(), bytes.length);
+    return operand;
+  }
+
   /** A vector of integers of all 32 bits that must not change. */
   Operand input(String name, int[] values) {
     Operand operand = input(name, DataType.I32, new float[values.length]);
@@ -205,6 +212,19 @@ final class Trial implements AutoCloseable {
       bound[i] = magnitude[i] == 0 ? 0 : 1.5 * Data.epsilon(type) * magnitude[i] + Data.tiny(type);
     }
     expectWithin(operand, expected, bound);
+  }
+
+  /** Requires the very bits. */
+  void expectBytes(Operand operand, byte[] expected) {
+    int bytes = operand.tensor.type().bytes();
+    int begin = GUARD * bytes;
+    byte[] found = Arrays.copyOfRange(operand.after, begin, operand.after.length - begin);
+    int at = Arrays.mismatch(found, expected);
+    if (at >= 0) {
+      String place =
+          at < found.length ? index(operand.tensor.shape(), at / bytes) : "count of bytes";
+      fail(operand.name + "[" + place + "] differs from what is expected, at byte " + at);
+    }
   }
 
   /** Requires |value - expected| <= bound for each element. */

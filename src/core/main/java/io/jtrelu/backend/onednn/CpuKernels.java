@@ -6,12 +6,12 @@ import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
+import io.jtrelu.backend.NativeCache;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import java.io.IOException;
-import java.io.InputStream;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
@@ -19,8 +19,9 @@ import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
-import java.nio.file.Files;
+import java.net.URL;
 import java.nio.file.Path;
+import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -512,30 +513,28 @@ final class CpuKernels implements AutoCloseable {
    *     instruction set
    * @throws IOException if the library cannot be unpacked
    */
-  @SuppressWarnings("MustBeClosedChecker") // the result owns the arena
   static CpuKernels load(int index) throws IOException {
-    LibraryFiles files = LibraryFiles.forThisPlatform();
-    String name =
-        files.platform().startsWith("macosx") ? "libjtrelu_cpu.dylib" : "libjtrelu_cpu.so";
+    String platform = LibraryFiles.forThisPlatform().platform();
+    String name = platform.startsWith("macosx") ? "libjtrelu_cpu.dylib" : "libjtrelu_cpu.so";
+    URL source = CpuKernels.class.getResource(platform + "/" + name);
+    if (source == null) {
+      throw new UnsupportedException(
+          "this build has no kernels for "
+              + platform
+              + " (they are built where cmake and a C++ compiler are found)");
+    }
+    return NativeCache.ofThisProcess()
+        .load("cpu-" + platform, List.of(source), files -> load(files.getFirst(), index));
+  }
+
+  @SuppressWarnings("MustBeClosedChecker") // the result owns the arena
+  private static CpuKernels load(Path file, int index) throws IOException {
     Arena arena = Arena.ofShared();
-    try (InputStream in = CpuKernels.class.getResourceAsStream(files.platform() + "/" + name)) {
-      if (in == null) {
-        throw new UnsupportedException(
-            "this build has no kernels for "
-                + files.platform()
-                + " (they are built where cmake and a C++ compiler are found)");
-      }
-      Path directory = Files.createTempDirectory("jtrelu-"); // with mode 0700
-      Path file = directory.resolve(name);
-      try {
-        Files.copy(in, file);
-        return bind(arena, SymbolLookup.libraryLookup(file, arena), index);
-      } catch (IllegalArgumentException failure) {
-        throw new IOException(file + " cannot be loaded: " + failure.getMessage(), failure);
-      } finally {
-        Files.deleteIfExists(file); // the system keeps what is loaded
-        Files.deleteIfExists(directory);
-      }
+    try {
+      return bind(arena, SymbolLookup.libraryLookup(file.toString(), arena), index);
+    } catch (IllegalArgumentException failure) {
+      arena.close();
+      throw new IOException(file + " cannot be loaded", failure);
     } catch (Throwable failure) {
       arena.close();
       throw failure;

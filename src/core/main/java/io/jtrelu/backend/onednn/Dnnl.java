@@ -6,6 +6,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import io.jtrelu.backend.UnsupportedException;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
@@ -19,6 +20,7 @@ import java.nio.file.Path;
 import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.Deque;
+import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
@@ -31,6 +33,11 @@ import org.bytedeco.dnnl.global.dnnl;
  * is never garbage. Constants come from {@code org.bytedeco.dnnl.global.dnnl}, whose literals the
  * compiler inlines, so that its native loader never runs. Functions for preparing are called by
  * name with boxed arguments; the few that run in a step have handles of their own.
+ *
+ * <p>oneDNN runs, and while preparing plans, for as many threads as OpenMP has for the calling
+ * thread; here that is one, since parallelism is between lanes. Other libraries in the process
+ * share the OpenMP runtime, so each call sets the count and puts back what it was: some
+ * nanoseconds.
  */
 final class Dnnl implements AutoCloseable {
   private static final Linker LINKER = Linker.nativeLinker();
@@ -40,6 +47,8 @@ final class Dnnl implements AutoCloseable {
   private static final MethodHandle SET_DATA =
       LINKER.downcallHandle(
           FunctionDescriptor.of(JAVA_INT, JAVA_LONG, JAVA_LONG), Linker.Option.critical(false));
+  private static final MethodHandle GET_THREADS =
+      LINKER.downcallHandle(FunctionDescriptor.of(JAVA_INT), Linker.Option.critical(false));
   private static final MethodHandle SET_THREADS =
       LINKER.downcallHandle(FunctionDescriptor.ofVoid(JAVA_INT), Linker.Option.critical(false));
   private static final MethodHandle SGEMM =
@@ -64,22 +73,29 @@ final class Dnnl implements AutoCloseable {
   private final MemorySegment execute;
   private final MemorySegment setData;
   private final MemorySegment sgemm;
-  private final MemorySegment setThreads; // NULL where the OpenMP runtime is not found
+  private final MemorySegment getThreads; // both NULL where the OpenMP runtime is not found
+  private final MemorySegment setThreads;
   private final long engine;
   private final AtomicLong live = new AtomicLong();
 
   /**
    * Binds a library that is on disk.
    *
-   * @throws IllegalArgumentException if it cannot be loaded
+   * @param files the last is oneDNN, the others what it stands on
+   * @throws IOException if it cannot be loaded
    * @throws UnsupportedException if it is not the version this was built for
    */
-  Dnnl(Path path) {
-    this.library = SymbolLookup.libraryLookup(path, Arena.global());
+  Dnnl(List<Path> files) throws IOException {
+    Path path = files.getLast();
+    this.library = open(files);
     this.execute = symbol("dnnl_primitive_execute");
     this.setData = symbol("dnnl_memory_set_data_handle");
     this.sgemm = symbol("dnnl_sgemm");
-    this.setThreads = openMp("omp_set_num_threads").orElse(MemorySegment.NULL);
+    Optional<MemorySegment> get = openMp("omp_get_max_threads");
+    Optional<MemorySegment> set = openMp("omp_set_num_threads");
+    boolean both = get.isPresent() && set.isPresent();
+    this.getThreads = both ? get.get() : MemorySegment.NULL;
+    this.setThreads = both ? set.get() : MemorySegment.NULL;
     int[] version = versionNumbers();
     if (version[0] != dnnl.DNNL_VERSION_MAJOR || version[1] != dnnl.DNNL_VERSION_MINOR) {
       throw new UnsupportedException(
@@ -93,6 +109,31 @@ final class Dnnl implements AutoCloseable {
               + ": use the org.bytedeco:dnnl jars of one version");
     }
     this.engine = create("dnnl_engine_create", dnnl.dnnl_cpu, 0L);
+  }
+
+  /**
+   * By itself oneDNN finds what lies beside it, unless the process has it already: an OpenMP of
+   * someone else's is then shared. Files in memory lie beside nothing and are loaded one by one.
+   */
+  private static SymbolLookup open(List<Path> files) throws IOException {
+    String last = files.getLast().toString();
+    try {
+      return SymbolLookup.libraryLookup(last, Arena.global());
+    } catch (IllegalArgumentException alone) {
+      try {
+        for (Path file : files) {
+          SymbolLookup.libraryLookup(file.toString(), Arena.global());
+        }
+        return SymbolLookup.libraryLookup(last, Arena.global());
+      } catch (IllegalArgumentException failure) {
+        failure.addSuppressed(alone);
+        throw new IOException(
+            last
+                + " cannot be loaded: execution is not allowed there, or a library that it needs is"
+                + " missing (ldd lists them)",
+            failure);
+      }
+    }
   }
 
   /** The CPU. */
@@ -180,7 +221,6 @@ final class Dnnl implements AutoCloseable {
 
   /** Calls a function whose first parameter receives a new object, and returns that object. */
   long create(String function, Object... arguments) {
-    useOneThread(); // oneDNN plans for the number of threads it sees while preparing
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment out = arena.allocate(JAVA_LONG);
       Object[] all = new Object[arguments.length + 1];
@@ -269,9 +309,14 @@ final class Dnnl implements AutoCloseable {
               default -> throw new IllegalArgumentException(Arrays.toString(arguments));
             };
       }
-      return LINKER
-          .downcallHandle(symbol(function), FunctionDescriptor.of(result, layouts))
-          .invokeWithArguments(values);
+      MethodHandle handle =
+          LINKER.downcallHandle(symbol(function), FunctionDescriptor.of(result, layouts));
+      int threads = useOneThread();
+      try {
+        return handle.invokeWithArguments(values);
+      } finally {
+        restoreThreads(threads);
+      }
     } catch (RuntimeException | Error failure) {
       throw failure;
     } catch (Throwable impossible) {
@@ -279,11 +324,30 @@ final class Dnnl implements AutoCloseable {
     }
   }
 
-  /** Makes oneDNN run on the calling thread only (OpenMP keeps the count per calling thread). */
-  void useOneThread() {
-    if (setThreads.address() != 0) {
-      try {
+  /**
+   * Makes oneDNN run on the calling thread only (OpenMP keeps the count per calling thread).
+   *
+   * @return the count before, for {@link #restoreThreads}
+   */
+  private int useOneThread() {
+    if (setThreads.address() == 0) {
+      return 1;
+    }
+    try {
+      int before = (int) GET_THREADS.invokeExact(getThreads);
+      if (before != 1) {
         SET_THREADS.invokeExact(setThreads, 1);
+      }
+      return before;
+    } catch (Throwable impossible) {
+      throw new AssertionError(impossible);
+    }
+  }
+
+  private void restoreThreads(int before) {
+    if (before != 1) {
+      try {
+        SET_THREADS.invokeExact(setThreads, before);
       } catch (Throwable impossible) {
         throw new AssertionError(impossible);
       }
@@ -305,12 +369,14 @@ final class Dnnl implements AutoCloseable {
 
   /** Runs a primitive on the calling thread. */
   void execute(long primitive, long stream, int count, long arguments) {
-    useOneThread();
+    int threads = useOneThread();
     int status;
     try {
       status = (int) EXECUTE.invokeExact(execute, primitive, stream, count, arguments);
     } catch (Throwable impossible) {
       throw new AssertionError(impossible);
+    } finally {
+      restoreThreads(threads);
     }
     if (status != dnnl.dnnl_success) {
       throw new DnnlException("dnnl_primitive_execute", status);
@@ -338,7 +404,7 @@ final class Dnnl implements AutoCloseable {
       float beta,
       long c,
       long ldc) {
-    useOneThread();
+    int threads = useOneThread();
     int status;
     try {
       status =
@@ -360,6 +426,8 @@ final class Dnnl implements AutoCloseable {
                   ldc);
     } catch (Throwable impossible) {
       throw new AssertionError(impossible);
+    } finally {
+      restoreThreads(threads);
     }
     if (status != dnnl.dnnl_success) {
       throw new DnnlException("dnnl_sgemm", status);

@@ -128,6 +128,42 @@ final class Elements {
     MemorySegment.copy(MEMORY, from, MEMORY, to, bytes);
   }
 
+  /**
+   * Transposes a matrix of elements of 1, 2 or 4 bytes: to[c][r] = from[r][c].
+   *
+   * @param fromPitch elements between rows of what is read
+   * @param toPitch elements between rows of what is written
+   * @param rows of what is read
+   * @param cols of what is read
+   */
+  static void transpose(
+      int bytes, long from, long fromPitch, long to, long toPitch, int rows, int cols) {
+    for (int c = 0; c < cols; c++) {
+      long read = from + (long) c * bytes;
+      long written = to + c * toPitch * bytes;
+      long step = fromPitch * bytes;
+      switch (bytes) {
+        case 1 -> {
+          for (int r = 0; r < rows; r++) {
+            MEMORY.set(JAVA_BYTE, written + r, MEMORY.get(JAVA_BYTE, read + r * step));
+          }
+        }
+        case 2 -> {
+          for (int r = 0; r < rows; r++) {
+            short bits = MEMORY.get(JAVA_SHORT_UNALIGNED, read + r * step);
+            MEMORY.set(JAVA_SHORT_UNALIGNED, written + 2L * r, bits);
+          }
+        }
+        default -> {
+          for (int r = 0; r < rows; r++) {
+            int bits = MEMORY.get(JAVA_INT_UNALIGNED, read + r * step);
+            MEMORY.set(JAVA_INT_UNALIGNED, written + 4L * r, bits);
+          }
+        }
+      }
+    }
+  }
+
   /** One float. */
   static float get(long address) {
     return MEMORY.get(JAVA_FLOAT_UNALIGNED, address);

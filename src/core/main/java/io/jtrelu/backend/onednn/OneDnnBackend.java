@@ -19,6 +19,7 @@ import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -42,9 +43,13 @@ public final class OneDnnBackend implements Backend {
    */
   static final String BF16_WINOGRAD_PROPERTY = "jtrelu.cpu.bf16-winograd";
 
+  /** Rows and columns of an image, up to which oneDNN plans a convolution in a second or so. */
+  static final int LARGEST_EXTENT = 1 << 22;
+
   private final boolean roundsTransforms = Boolean.getBoolean(BF16_WINOGRAD_PROPERTY);
   private final Dnnl library;
   private final @Nullable CpuKernels kernels;
+  private final int laneCount;
   private final boolean bfloat16;
   private final Lifetime lifetime = new Lifetime("onednn backend");
   private final BitSet lanes = new BitSet(); // guarded by itself
@@ -57,10 +62,12 @@ public final class OneDnnBackend implements Backend {
   /**
    * @param library owned by the backend from now on
    * @param kernels our own, owned likewise; null where there are none: then oneDNN does all
+   * @param laneCount how many lanes keep it busy
    */
-  OneDnnBackend(Dnnl library, @Nullable CpuKernels kernels) {
+  OneDnnBackend(Dnnl library, @Nullable CpuKernels kernels, int laneCount) {
     this.library = library;
     this.kernels = kernels;
+    this.laneCount = laneCount;
     this.bfloat16 = computesBfloat16();
     this.machineBytes =
         ManagementFactory.getPlatformMXBean(com.sun.management.OperatingSystemMXBean.class)
@@ -94,7 +101,7 @@ public final class OneDnnBackend implements Backend {
 
   @Override
   public int lanes() {
-    return Runtime.getRuntime().availableProcessors();
+    return laneCount;
   }
 
   @Override
@@ -239,12 +246,45 @@ public final class OneDnnBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
+    requireFeasible(descriptor, type);
     CpuKernels.Convolutions own = winogradConvolutions(type);
     if (own != null && WinogradConv2d.pays(descriptor)) {
       return new WinogradConv2d(
           own, descriptor, type, activation, srcActivation, WinogradConv2d.bestTile(descriptor));
     }
     return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+  }
+
+  /**
+   * What can never run is refused at once: oneDNN would plan it for minutes, as it tries ways to
+   * divide an extent one by one.
+   */
+  private void requireFeasible(Conv2dDescriptor d, DataType type) {
+    double bytes =
+        (double) type.bytes() * d.src().elements()
+            + (double) type.bytes() * d.dst().elements()
+            + (double) Float.BYTES * d.weights().elements();
+    if (bytes > machineBytes) {
+      throw new UnsupportedException(
+          "conv2d "
+              + d
+              + ": its operands take "
+              + Math.round(bytes)
+              + " bytes, and the machine has "
+              + machineBytes
+              + ": use a smaller batch");
+    }
+    int extent = Math.max(Math.max(d.h(), d.w()), Math.max(d.oh(), d.ow()));
+    if (extent > LARGEST_EXTENT) {
+      throw new UnsupportedException(
+          "conv2d "
+              + d
+              + ": the onednn backend takes images of at most "
+              + LARGEST_EXTENT
+              + " rows and columns, got "
+              + extent
+              + ": cut them into pieces");
+    }
   }
 
   private CpuKernels.@Nullable Convolutions winogradConvolutions(DataType type) {
@@ -297,6 +337,12 @@ public final class OneDnnBackend implements Backend {
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     requirePreparable(type);
     return new OneDnnLocationNorm(src, srcType, type, settings);
+  }
+
+  @Override
+  public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    lifetime.requireOpen();
+    return new OneDnnReorder(shape, type, from, to);
   }
 
   @Override

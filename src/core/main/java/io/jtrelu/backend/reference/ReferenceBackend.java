@@ -18,6 +18,7 @@ import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -33,14 +34,22 @@ import java.util.Arrays;
 
 /** The oracle: see the package page. Thread-safe. */
 public final class ReferenceBackend implements Backend {
+  private final int lanes;
   private final Lifetime lifetime = new Lifetime("reference backend");
   private final Object statistics = new Object();
   private long inUse;
   private long peak;
   private long allocations;
 
-  /** Opens the backend; it holds nothing but counters. */
-  public ReferenceBackend() {}
+  /** Opens the backend with a lane for each core; it holds nothing but counters. */
+  public ReferenceBackend() {
+    this(Runtime.getRuntime().availableProcessors());
+  }
+
+  /** Opens the backend with a number of lanes. */
+  ReferenceBackend(int lanes) {
+    this.lanes = lanes;
+  }
 
   @Override
   public String name() {
@@ -54,7 +63,7 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public int lanes() {
-    return Runtime.getRuntime().availableProcessors();
+    return lanes;
   }
 
   @Override
@@ -205,6 +214,12 @@ public final class ReferenceBackend implements Backend {
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     requirePreparable(type);
     return new ReferenceLocationNorm(src, srcType, type, settings);
+  }
+
+  @Override
+  public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    lifetime.requireOpen();
+    return new ReferenceReorder(shape, type, from, to);
   }
 
   @Override

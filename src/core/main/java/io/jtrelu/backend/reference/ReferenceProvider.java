@@ -24,6 +24,11 @@ public final class ReferenceProvider implements BackendProvider {
   }
 
   @Override
+  public boolean onCpu() {
+    return true;
+  }
+
+  @Override
   public Availability availability() {
     return new Availability.Available(
         "Java " + Runtime.version().feature(),
@@ -37,5 +42,10 @@ public final class ReferenceProvider implements BackendProvider {
           "the reference backend has one device, of index 0; got index " + index);
     }
     return new ReferenceBackend();
+  }
+
+  @Override
+  public Backend openWithLanes(int lanes) {
+    return new ReferenceBackend(lanes);
   }
 }

@@ -1,6 +1,5 @@
 package io.jtrelu.backend.onednn;
 
-import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -8,62 +7,44 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.backend.UnsupportedException;
 import java.io.FileNotFoundException;
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.nio.file.attribute.PosixFilePermissions;
 import java.util.List;
+import java.util.Locale;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.EnabledOnOs;
 import org.junit.jupiter.api.condition.OS;
-import org.junit.jupiter.api.io.TempDir;
 
-/** Unpacking of the shared library, and what can go wrong. */
+/** Where the shared library is looked for. */
 @EnabledOnOs(value = OS.LINUX, architectures = "amd64")
 class LibraryFilesTest {
-  private static final LibraryFiles SMALL =
-      new LibraryFiles("linux-x86_64", List.of("libgomp.so.1"));
-
-  @TempDir private Path cache;
-
   @Test
-  void unpacksOnceForTheOwnerAlone() throws IOException {
-    Path file = SMALL.unpack(cache);
-    assertEquals("libgomp.so.1", file.getFileName().toString());
-    assertEquals(
-        "rwx------",
-        PosixFilePermissions.toString(Files.getPosixFilePermissions(file.getParent())));
-    Object identity = Files.readAttributes(file, "unix:ino").get("ino");
-    assertEquals(file, SMALL.unpack(cache));
-    assertEquals(identity, Files.readAttributes(file, "unix:ino").get("ino"), "written again");
-    try (var files = Files.list(file.getParent())) {
-      assertEquals(List.of(file), files.toList(), "something was left over");
-    }
-  }
-
-  @Test
-  void replacesAFileThatWasCutOff() throws IOException {
-    Path file = SMALL.unpack(cache);
-    byte[] whole = Files.readAllBytes(file);
-    Files.write(file, new byte[100]);
-    assertArrayEquals(whole, Files.readAllBytes(SMALL.unpack(cache)));
-  }
-
-  @Test
-  void refusesADirectoryThatOthersMayChange() throws IOException {
-    Path directory = SMALL.unpack(cache).getParent();
-    Files.setPosixFilePermissions(directory, PosixFilePermissions.fromString("rwxrwxrwx"));
-    IOException refused = assertThrows(IOException.class, () -> SMALL.unpack(cache));
-    assertTrue(refused.getMessage().contains("others"), refused.getMessage());
-    Files.setPosixFilePermissions(directory, PosixFilePermissions.fromString("rwx------"));
-    assertTrue(Files.exists(SMALL.unpack(cache)), "a retry works");
+  void findsTheFilesInLoadingOrder() throws IOException {
+    List<String> found =
+        LibraryFiles.forThisPlatform().find().stream().map(url -> url.getPath()).toList();
+    assertEquals(2, found.size());
+    assertTrue(found.get(0).endsWith("/libgomp.so.1"), found.toString());
+    assertTrue(found.get(1).endsWith("/libdnnl.so.3"), found.toString());
   }
 
   @Test
   void saysWhatIsMissing() {
     assertThrows(UnsupportedException.class, () -> LibraryFiles.forPlatform("Plan 9", "vax"));
     LibraryFiles absent = new LibraryFiles("linux-vax", List.of("libdnnl.so.3"));
-    FileNotFoundException missing =
-        assertThrows(FileNotFoundException.class, () -> absent.unpack(cache));
+    FileNotFoundException missing = assertThrows(FileNotFoundException.class, absent::find);
     assertTrue(missing.getMessage().contains("classifier linux-vax"), missing.getMessage());
+  }
+
+  /** Or there would be a second cache wherever digits are others. */
+  @Test
+  void theNameOfTheCacheDependsOnNoLocale() {
+    Locale before = Locale.getDefault();
+    String name = LibraryFiles.forThisPlatform().set();
+    Locale.setDefault(Locale.forLanguageTag("ar-SA-u-nu-arab"));
+    try {
+      assertEquals("\u0663", String.format("%d", 3), "the locale has digits of its own");
+      assertEquals(name, LibraryFiles.forThisPlatform().set());
+    } finally {
+      Locale.setDefault(before);
+    }
+    assertTrue(name.matches("onednn-[0-9.]+-linux-x86_64"), name);
   }
 }

@@ -462,10 +462,10 @@ class OneDnnBackendTest {
   @Test
   void elementPassesAgreeWithTheLoops() throws IOException {
     int instructionSets = 0;
-    try (OneDnnBackend loops = new OneDnnBackend(OneDnnProvider.load(), null)) {
+    try (OneDnnBackend loops = new OneDnnBackend(OneDnnProvider.load(), null, 1)) {
       while (true) {
         try (OneDnnBackend kernels =
-            new OneDnnBackend(OneDnnProvider.load(), CpuKernels.load(instructionSets))) {
+            new OneDnnBackend(OneDnnProvider.load(), CpuKernels.load(instructionSets), 1)) {
           for (int n : new int[] {0, 1, 5, 16, 31, 33, 64, 100, 129, 5000}) {
             requireEqual(n, parameterPasses(loops, n), parameterPasses(kernels, n));
             for (DataType type : List.of(DataType.F32, DataType.BF16)) {
@@ -572,7 +572,7 @@ class OneDnnBackendTest {
 
   @Test
   void withoutKernelsOneDnnDoesAll() {
-    try (OneDnnBackend bare = new OneDnnBackend(OneDnnProvider.load(), null);
+    try (OneDnnBackend bare = new OneDnnBackend(OneDnnProvider.load(), null, 1);
         Orthogonal orthogonal = bare.orthogonal(8, 8, 1);
         Conv2d operation = bare.conv2d(WINOGRAD, DataType.F32, PHI, PHI)) {
       assertTrue(operation instanceof OneDnnConv2d);

@@ -22,6 +22,7 @@ import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
+import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -74,12 +75,16 @@ final class CudaBackend implements Backend {
     tiles = new TileCostModel(cudaDevice.multiprocessors());
     try {
       context.enter();
-      kernels = new Kernels(context, emulated);
-      pool = new MemoryPool(context, () -> streams.forEach(CudaStream::quiesce));
-      check(
-          JCudaDriver.cuStreamCreate(zeroing, CUstream_flags.CU_STREAM_NON_BLOCKING),
-          "cuStreamCreate");
-      kernels.get("convert_f32_bf16"); // a driver that cannot load our kernels is found out here
+      try {
+        kernels = new Kernels(context, emulated);
+        pool = new MemoryPool(context, () -> streams.forEach(CudaStream::quiesce));
+        check(
+            JCudaDriver.cuStreamCreate(zeroing, CUstream_flags.CU_STREAM_NON_BLOCKING),
+            "cuStreamCreate");
+        kernels.get("convert_f32_bf16"); // a driver that cannot load our kernels is found out here
+      } finally {
+        context.leave();
+      }
     } catch (RuntimeException failure) {
       context.close();
       throw failure;
@@ -127,7 +132,7 @@ final class CudaBackend implements Backend {
   /** A stream of this backend; throws where it is another's. */
   CudaStream own(Stream stream) {
     if (stream instanceof CudaStream own && own.backend() == this) {
-      own.enter();
+      own.requireOpen();
       return own;
     }
     throw new IllegalArgumentException(
@@ -189,15 +194,21 @@ final class CudaBackend implements Backend {
     long bytes = Tensor.byteSize(shape, type);
     CudaMemory memory = scratch(bytes);
     try {
-      Tensor tensor = Tensor.owning(memory, shape, type, layout);
-      if (bytes > 0) {
-        check(
-            JCudaDriver.cuMemsetD8Async(Driver.device(memory.address()), (byte) 0, bytes, zeroing),
-            "cuMemsetD8Async",
-            bytes);
-        check(JCudaDriver.cuStreamSynchronize(zeroing), "cuStreamSynchronize");
+      context.enter();
+      try {
+        Tensor tensor = Tensor.owning(memory, shape, type, layout);
+        if (bytes > 0) {
+          check(
+              JCudaDriver.cuMemsetD8Async(
+                  Driver.device(memory.address()), (byte) 0, bytes, zeroing),
+              "cuMemsetD8Async",
+              bytes);
+          check(JCudaDriver.cuStreamSynchronize(zeroing), "cuStreamSynchronize");
+        }
+        return tensor;
+      } finally {
+        context.leave();
       }
-      return tensor;
     } catch (RuntimeException failure) {
       memory.close();
       throw failure;
@@ -398,6 +409,12 @@ final class CudaBackend implements Backend {
   }
 
   @Override
+  public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
+    lifetime.requireOpen();
+    return new CudaReorder(this, shape, type, from, to);
+  }
+
+  @Override
   public SoftmaxCrossEntropy softmaxCrossEntropy(
       int n, int classes, DataType type, float smoothing) {
     requirePreparable(type);
@@ -440,11 +457,15 @@ final class CudaBackend implements Backend {
       return;
     }
     try {
-      streams.forEach(CudaStream::close);
       context.enter();
-      check(JCudaDriver.cuStreamDestroy(zeroing), "cuStreamDestroy");
-      pool.close();
-      kernels.close();
+      try {
+        streams.forEach(CudaStream::close);
+        check(JCudaDriver.cuStreamDestroy(zeroing), "cuStreamDestroy");
+        pool.close();
+        kernels.close();
+      } finally {
+        context.leave();
+      }
     } finally {
       context.close();
     }

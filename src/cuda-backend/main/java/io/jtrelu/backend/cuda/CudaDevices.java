@@ -52,6 +52,8 @@ final class CudaDevices {
           lines);
     } catch (BackendUnavailableException | CudaException failure) {
       return new Availability.Unavailable(String.valueOf(failure.getMessage()));
+    } catch (LinkageError failure) {
+      return new Availability.Unavailable("JCuda does not fit this library: " + failure);
     }
   }
 

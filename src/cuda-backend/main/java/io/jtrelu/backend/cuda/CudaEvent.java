@@ -18,10 +18,14 @@ final class CudaEvent implements Event {
   CudaEvent(CudaBackend backend, CudaContext context) {
     this.backend = backend;
     this.context = context;
-    context.enter();
     // The host sleeps while it waits: data loaders want its core.
     int flags = CUevent_flags.CU_EVENT_DISABLE_TIMING | CUevent_flags.CU_EVENT_BLOCKING_SYNC;
-    check(JCudaDriver.cuEventCreate(handle, flags), "cuEventCreate");
+    context.enter();
+    try {
+      check(JCudaDriver.cuEventCreate(handle, flags), "cuEventCreate");
+    } finally {
+      context.leave();
+    }
   }
 
   @Override
@@ -40,14 +44,22 @@ final class CudaEvent implements Event {
   public void synchronize() {
     lifetime.requireOpen();
     context.enter();
-    check(JCudaDriver.cuEventSynchronize(handle), "cuEventSynchronize");
+    try {
+      check(JCudaDriver.cuEventSynchronize(handle), "cuEventSynchronize");
+    } finally {
+      context.leave();
+    }
   }
 
   @Override
   public void close() {
     if (lifetime.close()) {
       context.enter();
-      check(JCudaDriver.cuEventDestroy(handle), "cuEventDestroy");
+      try {
+        check(JCudaDriver.cuEventDestroy(handle), "cuEventDestroy");
+      } finally {
+        context.leave();
+      }
     }
   }
 }

@@ -21,11 +21,15 @@ public final class CudaProvider implements BackendProvider {
 
   @Override
   public Availability availability() {
-    return CudaDevices.availability(false);
+    String missing = JCudaJar.missing();
+    return missing != null
+        ? new Availability.Unavailable(missing)
+        : CudaDevices.availability(false);
   }
 
   @Override
   public Backend open(int index) {
+    JCudaJar.require();
     return CudaDevices.open(name(), index, false);
   }
 }

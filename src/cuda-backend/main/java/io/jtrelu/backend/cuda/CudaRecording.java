@@ -30,7 +30,11 @@ final class CudaRecording implements Recording {
   public void close() {
     if (lifetime.close()) {
       context.enter();
-      check(JCudaDriver.cuGraphExecDestroy(executable), "cuGraphExecDestroy");
+      try {
+        check(JCudaDriver.cuGraphExecDestroy(executable), "cuGraphExecDestroy");
+      } finally {
+        context.leave();
+      }
     }
   }
 }

@@ -36,17 +36,26 @@ final class CudaStream implements Stream {
     this.context = context;
     this.pool = pool;
     context.enter();
-    check(
-        JCudaDriver.cuStreamCreate(handle, CUstream_flags.CU_STREAM_NON_BLOCKING),
-        "cuStreamCreate");
+    try {
+      check(
+          JCudaDriver.cuStreamCreate(handle, CUstream_flags.CU_STREAM_NON_BLOCKING),
+          "cuStreamCreate");
+    } finally {
+      context.leave();
+    }
   }
 
   CudaBackend backend() {
     return backend;
   }
 
-  /** Makes the context current, for work of this stream on the calling thread. */
-  void enter() {
+  /** Throws IllegalStateException after close. */
+  void requireOpen() {
+    lifetime.requireOpen();
+  }
+
+  /** Makes the context current for work of this stream, until the context is left. */
+  private void enter() {
     lifetime.requireOpen();
     context.enter();
   }
@@ -79,20 +88,25 @@ final class CudaStream implements Stream {
               + arguments.bytes()
               + " were packed");
     }
+    int result;
     enter();
-    int result =
-        JCudaDriver.cuLaunchKernel(
-            kernel.function(),
-            (int) blocks,
-            rows,
-            1,
-            kernel.threads(),
-            1,
-            1,
-            kernel.sharedMemory(),
-            handle,
-            arguments.kernelParameters(),
-            null);
+    try {
+      result =
+          JCudaDriver.cuLaunchKernel(
+              kernel.function(),
+              (int) blocks,
+              rows,
+              1,
+              kernel.threads(),
+              1,
+              1,
+              kernel.sharedMemory(),
+              handle,
+              arguments.kernelParameters(),
+              null);
+    } finally {
+      context.leave();
+    }
     if (result != CUresult.CUDA_SUCCESS) {
       throw Driver.failure(
           result,
@@ -120,10 +134,14 @@ final class CudaStream implements Stream {
   /** Device to device. */
   void copyOnDevice(long from, long to, long bytes) {
     enter();
-    check(
-        JCudaDriver.cuMemcpyDtoDAsync(Driver.device(to), Driver.device(from), bytes, handle),
-        "cuMemcpyDtoDAsync",
-        bytes);
+    try {
+      check(
+          JCudaDriver.cuMemcpyDtoDAsync(Driver.device(to), Driver.device(from), bytes, handle),
+          "cuMemcpyDtoDAsync",
+          bytes);
+    } finally {
+      context.leave();
+    }
   }
 
   /**
@@ -133,46 +151,59 @@ final class CudaStream implements Stream {
    */
   void upload(MemorySegment from, long to, long bytes, boolean pinned) {
     enter();
-    // What is recorded is read again at each replay: it cannot go through memory that changes
-    // hands.
-    if (pinned || recording) {
-      check(
-          JCudaDriver.cuMemcpyHtoDAsync(
-              Driver.device(to), Driver.host(from.address()), bytes, handle),
-          "cuMemcpyHtoDAsync",
-          bytes);
-      return;
+    try {
+      // What is recorded is read again at each replay: it cannot go through memory that changes
+      // hands.
+      if (pinned || recording) {
+        check(
+            JCudaDriver.cuMemcpyHtoDAsync(
+                Driver.device(to), Driver.host(from.address()), bytes, handle),
+            "cuMemcpyHtoDAsync",
+            bytes);
+        return;
+      }
+      if (staging == null) {
+        staging = new Staging();
+      }
+      staging.upload(from, to, bytes, handle);
+    } finally {
+      context.leave();
     }
-    if (staging == null) {
-      staging = new Staging();
-    }
-    staging.upload(from, to, bytes, handle);
   }
 
   /** Device to host. */
   void download(long from, MemorySegment to, long bytes) {
     enter();
-    check(
-        JCudaDriver.cuMemcpyDtoHAsync(
-            Driver.host(to.address()), Driver.device(from), bytes, handle),
-        "cuMemcpyDtoHAsync",
-        bytes);
+    try {
+      check(
+          JCudaDriver.cuMemcpyDtoHAsync(
+              Driver.host(to.address()), Driver.device(from), bytes, handle),
+          "cuMemcpyDtoHAsync",
+          bytes);
+    } finally {
+      context.leave();
+    }
   }
 
   /** Sets elements of 1, 2 or 4 bytes. */
   void set(long address, int pattern, int elementBytes, long elements) {
     enter();
-    int result =
-        switch (elementBytes) {
-          case 1 ->
-              JCudaDriver.cuMemsetD8Async(Driver.device(address), (byte) pattern, elements, handle);
-          case 2 ->
-              JCudaDriver.cuMemsetD16Async(
-                  Driver.device(address), (short) pattern, elements, handle);
-          default ->
-              JCudaDriver.cuMemsetD32Async(Driver.device(address), pattern, elements, handle);
-        };
-    check(result, "cuMemset", elements * elementBytes);
+    try {
+      int result =
+          switch (elementBytes) {
+            case 1 ->
+                JCudaDriver.cuMemsetD8Async(
+                    Driver.device(address), (byte) pattern, elements, handle);
+            case 2 ->
+                JCudaDriver.cuMemsetD16Async(
+                    Driver.device(address), (short) pattern, elements, handle);
+            default ->
+                JCudaDriver.cuMemsetD32Async(Driver.device(address), pattern, elements, handle);
+          };
+      check(result, "cuMemset", elements * elementBytes);
+    } finally {
+      context.leave();
+    }
   }
 
   /** Records work instead of doing it. */
@@ -181,53 +212,72 @@ final class CudaStream implements Stream {
     recording = true;
     CUgraph graph = new CUgraph();
     try {
-      check(
-          JCudaDriver.cuStreamBeginCapture(
-              handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
-          "cuStreamBeginCapture");
-      Throwable failed = null;
-      try {
-        work.run();
-      } catch (RuntimeException | Error failure) {
-        failed = failure;
-      }
       enter();
-      int result = JCudaDriver.cuStreamEndCapture(handle, graph);
-      if (failed instanceof RuntimeException exception) {
-        throw exception;
+      try {
+        check(
+            JCudaDriver.cuStreamBeginCapture(
+                handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
+            "cuStreamBeginCapture");
+        Throwable failed = null;
+        try {
+          work.run();
+        } catch (RuntimeException | Error failure) {
+          failed = failure;
+        }
+        int result = JCudaDriver.cuStreamEndCapture(handle, graph);
+        if (failed instanceof RuntimeException exception) {
+          throw exception;
+        }
+        if (failed instanceof Error error) {
+          throw error;
+        }
+        check(result, "cuStreamEndCapture");
+      } finally {
+        context.leave();
       }
-      if (failed instanceof Error error) {
-        throw error;
-      }
-      check(result, "cuStreamEndCapture");
     } finally {
       recording = false;
     }
+    enter();
     try {
       CUgraphExec executable = new CUgraphExec();
-      check(JCudaDriver.cuGraphInstantiate(executable, graph, 0), "cuGraphInstantiate");
+      int result = JCudaDriver.cuGraphInstantiate(executable, graph, 0);
+      check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
+      check(result, "cuGraphInstantiate");
       return new CudaRecording(backend, context, executable);
     } finally {
-      check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
+      context.leave();
     }
   }
 
   /** Marks the work so far. */
   void record(CUevent event) {
     enter();
-    check(JCudaDriver.cuEventRecord(event, handle), "cuEventRecord");
+    try {
+      check(JCudaDriver.cuEventRecord(event, handle), "cuEventRecord");
+    } finally {
+      context.leave();
+    }
   }
 
   /** Makes the work from now on wait. */
   void await(CUevent event) {
     enter();
-    check(JCudaDriver.cuStreamWaitEvent(handle, event, 0), "cuStreamWaitEvent");
+    try {
+      check(JCudaDriver.cuStreamWaitEvent(handle, event, 0), "cuStreamWaitEvent");
+    } finally {
+      context.leave();
+    }
   }
 
   /** Runs what was recorded. */
   void replay(CUgraphExec executable) {
     enter();
-    check(JCudaDriver.cuGraphLaunch(executable, handle), "cuGraphLaunch");
+    try {
+      check(JCudaDriver.cuGraphLaunch(executable, handle), "cuGraphLaunch");
+    } finally {
+      context.leave();
+    }
   }
 
   boolean isRecording() {
@@ -244,7 +294,11 @@ final class CudaStream implements Stream {
   @Override
   public void synchronize() {
     enter();
-    check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+    try {
+      check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+    } finally {
+      context.leave();
+    }
   }
 
   @Override
@@ -255,11 +309,15 @@ final class CudaStream implements Stream {
     backend.forget(this);
     try {
       context.enter();
-      check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
-      if (staging != null) {
-        staging.close();
+      try {
+        check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+        if (staging != null) {
+          staging.close();
+        }
+        check(JCudaDriver.cuStreamDestroy(handle), "cuStreamDestroy");
+      } finally {
+        context.leave();
       }
-      check(JCudaDriver.cuStreamDestroy(handle), "cuStreamDestroy");
     } finally {
       workspaces.forEach(pool::free);
       arena.close();

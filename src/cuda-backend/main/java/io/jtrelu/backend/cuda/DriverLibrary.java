@@ -1,17 +1,21 @@
 package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.BackendUnavailableException;
+import io.jtrelu.backend.NativeCache;
 import java.io.IOException;
-import java.io.InputStream;
 import java.lang.classfile.ClassFile;
 import java.lang.constant.ClassDesc;
 import java.lang.constant.ConstantDescs;
 import java.lang.constant.MethodTypeDesc;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandles;
+import java.net.URL;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
 import jcuda.Pointer;
 import org.jspecify.annotations.Nullable;
 
@@ -40,6 +44,7 @@ final class DriverLibrary {
    * @throws BackendUnavailableException with the reason and the way out
    */
   static synchronized void load(boolean emulated) {
+    requireNativeAccess();
     String choice = System.getProperty(CHOICE_PROPERTY);
     if (choice != null && !choice.equals(emulated ? "emulated" : "real")) {
       throw new BackendUnavailableException(
@@ -59,6 +64,19 @@ final class DriverLibrary {
                   + " libcuda: start another for the emulated device"
               : "this process holds the emulated driver, which is no GPU, and a process can hold"
                   + " only one libcuda: start another for the GPU");
+    }
+  }
+
+  private static void requireNativeAccess() {
+    try {
+      Objects.requireNonNull(MemorySegment.NULL.reinterpret(0));
+    } catch (IllegalCallerException refused) {
+      Module module = DriverLibrary.class.getModule();
+      throw new BackendUnavailableException(
+          "the JVM refuses native code (--illegal-native-access=deny): start it with"
+              + " --enable-native-access="
+              + (module.isNamed() ? module.getName() : "ALL-UNNAMED"),
+          refused);
     }
   }
 
@@ -106,34 +124,45 @@ final class DriverLibrary {
    */
   private static void loadJCuda() {
     String name = libraryName();
-    try (InputStream resource = Pointer.class.getResourceAsStream("/lib/" + name)) {
-      if (resource == null) {
-        throw new BackendUnavailableException(
-            "JCuda has no native library for this platform ("
-                + name
-                + " is not on the class path); CUDA works on linux-x86_64 and windows-x86_64");
-      }
-      // Created with mode 0700.
-      Path directory = Files.createTempDirectory("jtrelu-");
-      Path file = directory.resolve(name);
-      try {
-        Files.copy(resource, file);
-        System.load(file.toString());
-      } finally {
-        deleteNowOrAtExit(file);
-        deleteNowOrAtExit(directory);
-      }
-    } catch (UnsatisfiedLinkError failure) {
+    URL source = Pointer.class.getResource("/lib/" + name);
+    if (source == null) {
       throw new BackendUnavailableException(
-          "no NVIDIA driver: JCuda cannot be loaded ("
-              + failure.getMessage()
-              + "). Install the NVIDIA driver; nvidia-smi must list the GPU",
-          failure);
+          "JCuda has no native library for this platform ("
+              + name
+              + " is not on the class path): add org.jcuda:jcuda-natives:"
+              + JCUDA_VERSION
+              + " with classifier linux-x86_64 or windows-x86_64; there are no others");
+    }
+    try {
+      NativeCache.ofThisProcess()
+          .load(
+              "jcuda-" + JCUDA_VERSION,
+              List.of(source),
+              files -> {
+                loadJCuda(files.getFirst());
+                return name;
+              });
     } catch (IOException failure) {
       throw new BackendUnavailableException(
-          "cannot unpack " + name + " into " + System.getProperty("java.io.tmpdir"), failure);
+          "JCuda cannot be loaded: " + failure.getMessage(), failure);
     }
     replaceLoader();
+  }
+
+  private static void loadJCuda(Path file) throws IOException {
+    try {
+      System.load(file.toString());
+    } catch (UnsatisfiedLinkError failure) {
+      String message = String.valueOf(failure.getMessage());
+      if (!message.contains("libcuda") && !message.contains("nvcuda")) {
+        throw new IOException(message, failure); // the place may be why
+      }
+      throw new BackendUnavailableException(
+          "no NVIDIA driver: JCuda cannot be loaded ("
+              + message
+              + "). Install the NVIDIA driver; nvidia-smi must list the GPU",
+          failure);
+    }
   }
 
   private static String libraryName() {
@@ -146,14 +175,6 @@ final class DriverLibrary {
         + (windows ? "-windows-" : "-linux-")
         + (arch.equals("amd64") ? "x86_64" : arch)
         + (windows ? ".dll" : ".so");
-  }
-
-  private static void deleteNowOrAtExit(Path path) {
-    try {
-      Files.deleteIfExists(path);
-    } catch (IOException inUse) { // Windows keeps a loaded library
-      path.toFile().deleteOnExit();
-    }
   }
 
   private static void replaceLoader() {

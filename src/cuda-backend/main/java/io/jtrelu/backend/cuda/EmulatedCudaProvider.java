@@ -25,11 +25,13 @@ public final class EmulatedCudaProvider implements BackendProvider {
 
   @Override
   public Availability availability() {
-    return CudaDevices.availability(true);
+    String missing = JCudaJar.missing();
+    return missing != null ? new Availability.Unavailable(missing) : CudaDevices.availability(true);
   }
 
   @Override
   public Backend open(int index) {
+    JCudaJar.require();
     Backend backend = CudaDevices.open(name(), index, true);
     System.getLogger("io.jtrelu.backend")
         .log(

@@ -103,19 +103,23 @@ final class Kernels implements AutoCloseable {
     if (entry == null) {
       throw new IllegalArgumentException("no kernel is named " + name);
     }
-    context.enter();
     CUfunction function = new CUfunction();
-    check(
-        JCudaDriver.cuModuleGetFunction(function, module(entry.family()), name),
-        "cuModuleGetFunction of " + name);
-    if (sharedMemory > DEFAULT_SHARED_MEMORY) {
+    context.enter();
+    try {
       check(
-          JCudaDriver.cuFuncSetAttribute(
-              function,
-              CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-              sharedMemory),
-          "cuFuncSetAttribute of " + name,
-          sharedMemory);
+          JCudaDriver.cuModuleGetFunction(function, module(entry.family()), name),
+          "cuModuleGetFunction of " + name);
+      if (sharedMemory > DEFAULT_SHARED_MEMORY) {
+        check(
+            JCudaDriver.cuFuncSetAttribute(
+                function,
+                CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                sharedMemory),
+            "cuFuncSetAttribute of " + name,
+            sharedMemory);
+      }
+    } finally {
+      context.leave();
     }
     Kernel kernel = new Kernel(name, function, entry.parameterBytes(), threads, sharedMemory);
     kernels.put(name, kernel);
@@ -125,13 +129,17 @@ final class Kernels implements AutoCloseable {
 
   /** How many blocks of a kernel a multiprocessor holds at once. */
   int residentBlocks(Kernel kernel) {
-    context.enter();
     int[] blocks = new int[1];
-    check(
-        JCudaDriver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
-            blocks, kernel.function(), kernel.threads(), kernel.sharedMemory()),
-        "cuOccupancyMaxActiveBlocksPerMultiprocessor of " + kernel.name(),
-        kernel.sharedMemory());
+    context.enter();
+    try {
+      check(
+          JCudaDriver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+              blocks, kernel.function(), kernel.threads(), kernel.sharedMemory()),
+          "cuOccupancyMaxActiveBlocksPerMultiprocessor of " + kernel.name(),
+          kernel.sharedMemory());
+    } finally {
+      context.leave();
+    }
     return Math.max(1, blocks[0]);
   }
 
@@ -194,8 +202,12 @@ final class Kernels implements AutoCloseable {
   @Override
   public synchronized void close() {
     context.enter();
-    for (CUmodule module : modules.values()) {
-      check(JCudaDriver.cuModuleUnload(module), "cuModuleUnload");
+    try {
+      for (CUmodule module : modules.values()) {
+        check(JCudaDriver.cuModuleUnload(module), "cuModuleUnload");
+      }
+    } finally {
+      context.leave();
     }
     modules.clear();
     kernels.clear();

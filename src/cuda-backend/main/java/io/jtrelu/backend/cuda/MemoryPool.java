@@ -50,11 +50,16 @@ final class MemoryPool implements AutoCloseable {
    * @throws OutOfMemoryException if the device has no room after the cache was released
    */
   synchronized Block allocate(long bytes) {
-    context.enter();
     long size = sizeClass(bytes);
-    Block block = takeCached(size);
-    if (block == null) {
-      block = allocateNew(size);
+    Block block;
+    context.enter();
+    try {
+      block = takeCached(size);
+      if (block == null) {
+        block = allocateNew(size);
+      }
+    } finally {
+      context.leave();
     }
     inUse += block.bytes();
     peak = Math.max(peak, inUse);
@@ -116,12 +121,16 @@ final class MemoryPool implements AutoCloseable {
       return;
     }
     context.enter();
-    quiesce.run();
-    for (Deque<Block> blocks : cache.values()) {
-      for (Block block : blocks) {
-        cached -= block.bytes();
-        check(JCudaDriver.cuMemFree(Driver.device(block.address())), "cuMemFree", block.bytes());
+    try {
+      quiesce.run();
+      for (Deque<Block> blocks : cache.values()) {
+        for (Block block : blocks) {
+          cached -= block.bytes();
+          check(JCudaDriver.cuMemFree(Driver.device(block.address())), "cuMemFree", block.bytes());
+        }
       }
+    } finally {
+      context.leave();
     }
     cache.clear();
   }

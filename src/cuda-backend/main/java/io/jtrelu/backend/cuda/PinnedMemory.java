@@ -24,9 +24,14 @@ final class PinnedMemory extends Memory {
 
   /** Allocates zeroed memory. */
   static PinnedMemory allocate(CudaContext context, long bytes) {
-    context.enter();
     Driver.HostPointer pointer = new Driver.HostPointer();
-    int result = JCudaDriver.cuMemHostAlloc(pointer, Math.max(bytes, 1), 0);
+    int result;
+    context.enter();
+    try {
+      result = JCudaDriver.cuMemHostAlloc(pointer, Math.max(bytes, 1), 0);
+    } finally {
+      context.leave();
+    }
     if (result == CUresult.CUDA_ERROR_OUT_OF_MEMORY) {
       throw new io.jtrelu.backend.OutOfMemoryException(
           "the host has no room for "
@@ -53,6 +58,10 @@ final class PinnedMemory extends Memory {
   @Override
   protected void release() {
     context.enter();
-    check(JCudaDriver.cuMemFreeHost(pointer), "cuMemFreeHost", bytes());
+    try {
+      check(JCudaDriver.cuMemFreeHost(pointer), "cuMemFreeHost", bytes());
+    } finally {
+      context.leave();
+    }
   }
 }

@@ -88,6 +88,11 @@ class CudaTrafficTest {
     assertEquals(
         written / 32, counters.get("globalStoreSectors").asLong(), kernel + ": sectors written");
     assertEquals(0, counters.get("localLoadBytes").asLong(), kernel + ": local memory");
+    assertEquals(
+        0,
+        counters.get("sharedLoadBankConflicts").asLong()
+            + counters.get("sharedStoreBankConflicts").asLong(),
+        kernel + ": bank conflicts");
     assertEquals(0, counters.get("atomics").asLong(), kernel + ": atomics");
   }
 
@@ -200,6 +205,24 @@ class CudaTrafficTest {
                   }));
         }
       }
+    }
+    return tests;
+  }
+
+  @TestFactory
+  List<DynamicTest> reorders() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (DataType type : DataType.values()) {
+      tests.add(
+          test(
+              "reorder " + type,
+              b -> {
+                // 160 locations and 96 channels: one and a half tiles of channels, whole sectors.
+                Tensor src = b.own(b.backend.allocate(Shape.of(2, 96, 10, 16), type, Layout.NCHW));
+                Tensor dst = b.tensor(type, 2, 10, 16, 96);
+                var op = b.own(b.backend.reorder(src.shape(), type, Layout.NCHW, Layout.NHWC));
+                expect(b, () -> op.run(b.stream, src, dst), src.bytes(), dst.bytes(), 0);
+              }));
     }
     return tests;
   }
