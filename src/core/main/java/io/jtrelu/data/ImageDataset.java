@@ -401,7 +401,7 @@ public final class ImageDataset {
    * and classes in the same order, whatever their name and split. Hashed are, integers as 4 bytes
    * big-endian: height, width, channels; the number of classes and for each the length of its name
    * in bytes and its name in UTF-8; the number of images and their labels; the images' bytes.
-   * Computed on the first call, in about a second per gigabyte, and kept.
+   * Computed on the first call, which reads every byte once, and kept.
    */
   public String digest() {
     String known = digest;
