@@ -77,7 +77,15 @@ public final class Predictor implements AutoCloseable {
   private final Deque<Request> waiting = new ArrayDeque<>();
   private boolean closed;
 
-  private record Request(byte[] pixels, CompletableFuture<float[]> logits) {}
+  /** An image that waits, and its result to come. */
+  private static final class Request {
+    final byte[] pixels;
+    final CompletableFuture<float[]> logits = new CompletableFuture<>();
+
+    Request(byte[] pixels) {
+      this.pixels = pixels.clone();
+    }
+  }
 
   /**
    * Opens a trained model on the best device.
@@ -151,14 +159,11 @@ public final class Predictor implements AutoCloseable {
 
   private NetworkFunction function(Network network, Backend backend, int batch, int microBatch) {
     return new NetworkFunction(
-        network,
-        backend,
-        new NetworkFunction.Options(batch, microBatch, type, false, false, 0));
+        network, backend, new NetworkFunction.Options(batch, microBatch, type, false, false, 0));
   }
 
   private static Tensor batch(DataType type, int height, int width, int channels) {
-    return Tensor.allocate(
-        Shape.of(LARGEST_BATCH, height, width, channels), type, Layout.NHWC);
+    return Tensor.allocate(Shape.of(LARGEST_BATCH, height, width, channels), type, Layout.NHWC);
   }
 
   private static void requireFinite(Path file, Backend backend, Parameters parameters) {
@@ -273,8 +278,7 @@ public final class Predictor implements AutoCloseable {
                 + image.length);
       }
     }
-    List<Request> requests =
-        images.stream().map(image -> new Request(image.clone(), new CompletableFuture<>())).toList();
+    List<Request> requests = images.stream().map(Request::new).toList();
     lock.lock();
     try {
       if (closed) {

@@ -62,6 +62,12 @@ public record Model(
               + network
               + " has outputs other than one vector of logits; it cannot tell classes apart");
     }
+    if (classes.size() < 2) {
+      throw new IllegalArgumentException(
+          "there is nothing to tell apart: of two or more classes, "
+              + classes.size()
+              + " is given");
+    }
     if (network.classes() != classes.size()) {
       throw new IllegalArgumentException(
           "network "
@@ -119,7 +125,13 @@ public record Model(
       return this;
     }
     return new Model(
-        network.withClasses(others.size()), others, height, width, channels, normalization, shaping);
+        network.withClasses(others.size()),
+        others,
+        height,
+        width,
+        channels,
+        normalization,
+        shaping);
   }
 
   /** What a network for such images reads: their channels and the homogeneous one. */

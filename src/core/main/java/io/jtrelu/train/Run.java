@@ -30,11 +30,10 @@ import org.jspecify.annotations.Nullable;
  * @param training how
  * @param data on what: {@code embedded}, {@code fashion-mnist}, a folder, or any name for images
  *     that the caller has in memory
- * @param dataDigest {@link ImageDataset#digest} of the training images, so that a run does not go on
- *     with others; null if it is not known, as of the first version
+ * @param dataDigest {@link ImageDataset#digest} of the training images, so that a run does not go
+ *     on with others; null if it is not known, as of the first version
  */
-public record Run(
-    Model model, TrainingConfig training, String data, @Nullable String dataDigest) {
+public record Run(Model model, TrainingConfig training, String data, @Nullable String dataDigest) {
   /** Name of its file in a run's folder. */
   public static final String FILE = "config.json";
 

@@ -106,7 +106,8 @@ class PredictorTest {
       assertEquals(76, result.imagesOf(0));
       double mean = (76 * result.accuracyOf(0) + 75 * result.accuracyOf(1)) / 151;
       assertEquals(result.accuracy(), mean, 1e-12);
-      assertEquals(Math.min(151 - result.correct(), Classification.MISTAKES), result.mistakes().size());
+      assertEquals(
+          Math.min(151 - result.correct(), Classification.MISTAKES), result.mistakes().size());
       for (Classification.Mistake mistake : result.mistakes()) {
         assertEquals(data.test().label(mistake.image()), mistake.label());
         assertTrue(mistake.predicted() != mistake.label() && mistake.probability() >= 0.5);
@@ -125,7 +126,8 @@ class PredictorTest {
       assertEquals(expected, predictor.predict(png));
       assertEquals(expected, predictor.predict(Files.readAllBytes(png), "three"));
       assertEquals("right", expected.name());
-      assertEquals(1, expected.classes().stream().mapToDouble(Prediction.Ranked::probability).sum(), 1e-12);
+      assertEquals(
+          1, expected.classes().stream().mapToDouble(Prediction.Ranked::probability).sum(), 1e-12);
       assertEquals(1, expected.top(1).size());
       assertEquals(2, expected.top(7).size());
       assertTrue(expected.best().probability() >= 0.5);

@@ -412,8 +412,7 @@ class ProgramTest {
           }
           Tensor firstImages = images.slice(0, network.input().batch(n), Layout.NHWC);
           Tensor firstLabels = labels.slice(0, Shape.of(n), Layout.ROW_MAJOR);
-          var expected =
-              executor.forwardBackward(padded, someLabels, whole, Write.OVERWRITE, 1, 7);
+          var expected = executor.forwardBackward(padded, someLabels, whole, Write.OVERWRITE, 1, 7);
           var actual =
               executor.forwardBackward(firstImages, firstLabels, part, Write.OVERWRITE, 1, 7);
           assertEquals(expected, actual);

@@ -20,11 +20,11 @@ class RunLockTest {
     private Holder() {}
 
     public static void main(String[] arguments) throws IOException {
-      try (RunLock lock = RunLock.take(Path.of(arguments[0]))) {
-        System.out.println("taken");
-        System.out.flush();
-        System.in.read(); // for ever: the parent kills
-      }
+      RunLock lock = RunLock.take(Path.of(arguments[0]));
+      System.out.println("taken");
+      System.out.flush();
+      System.in.read(); // for ever: the parent kills
+      lock.close();
     }
   }
 
@@ -54,12 +54,11 @@ class RunLockTest {
 
   @Test
   void theSameProcessIsRefusedToo() throws IOException {
-    try (RunLock first = RunLock.take(folder)) {
-      String message = assertThrows(IOException.class, () -> RunLock.take(folder)).getMessage();
-      assertTrue(message.contains("this process, " + ProcessHandle.current().pid()), message);
-      first.close();
-      first.close();
-      RunLock.take(folder).close();
-    }
+    RunLock first = RunLock.take(folder);
+    String message = assertThrows(IOException.class, () -> RunLock.take(folder)).getMessage();
+    assertTrue(message.contains("this process, " + ProcessHandle.current().pid()), message);
+    first.close();
+    first.close();
+    RunLock.take(folder).close();
   }
 }
