@@ -26,44 +26,44 @@
 // and likewise for W. Blocks: grid.x = phases * tilesM * tilesN with
 //   tilesM = ceil(batch * gridH * gridW / blockM), tilesN = ceil(outC / blockN).
 struct Conv2dParams {
-  const void* in;       //   0 NHWC [batch, inH, inW, inC], storage type
-  const void* filter;   //   8 packed weights [outC, kernelH * kernelW, inCPadded], compute type
-  void* out;            //  16 NHWC [batch, outH, outW, outC], storage type
-  const float* bias;    //  24 fprop: [outC], or null for none. dgrad: unused
-  const void* gate;     //  32 dgrad: src, as out, or null where the rectifier is the identity.
-                        //     fprop: shortcut of a normalised sum, as out, or null
-  float scale;          //  40 fprop: of the rectifier. dgrad: of the rectifier that produced src
-  float slope;          //  44
-  int32_t accumulate;   //  48 dgrad: 1 adds to out before the gate. fprop: unused
-  int32_t vectorOut;    //  52 1: outC * sizeof(element), out and gate are multiples of 16 bytes
-  int32_t batch;        //  56
-  int32_t inH;          //  60
-  int32_t inW;          //  64
-  int32_t inC;          //  68
-  int32_t inCPadded;    //  72 inC rounded up to a multiple of 16 bytes of the compute type
-  int32_t outH;         //  76
-  int32_t outW;         //  80
-  int32_t outC;         //  84
-  int32_t kernelH;      //  88
-  int32_t kernelW;      //  92
-  int32_t strideH;      //  96
-  int32_t strideW;      // 100
-  int32_t dilationH;    // 104
-  int32_t dilationW;    // 108
-  int32_t padTop;       // 112
-  int32_t padLeft;      // 116
-  int32_t gridH;        // 120
-  int32_t gridW;        // 124
-  int32_t tapStepH;     // 128
-  int32_t tapStepW;     // 132
-  FastDiv byTilesN;     // 136 divides by tilesN
-  FastDiv byTilesM;     // 148 tilesM
-  FastDiv byPhasesW;    // 160 phasesW
-  FastDiv byGridPixels; // 172 gridH * gridW
-  FastDiv byGridW;      // 184 gridW
+  const void* in;  //   0 NHWC [batch, inH, inW, inC], storage type
+  const void* filter;  //   8 packed weights [outC, kernelH * kernelW, inCPadded], compute type
+  void* out;  //  16 NHWC [batch, outH, outW, outC], storage type
+  const float* bias;  //  24 fprop: [outC], or null for none. dgrad: unused
+  const void* gate;  //  32 dgrad: src, as out, or null where the rectifier is the identity.
+      //     fprop: shortcut of a normalised sum, as out, or null
+  float scale;  //  40 fprop: of the rectifier. dgrad: of the rectifier that produced src
+  float slope;  //  44
+  int32_t accumulate;  //  48 dgrad: 1 adds to out before the gate. fprop: unused
+  int32_t vectorOut;  //  52 1: outC * sizeof(element), out and gate are multiples of 16 bytes
+  int32_t batch;  //  56
+  int32_t inH;  //  60
+  int32_t inW;  //  64
+  int32_t inC;  //  68
+  int32_t inCPadded;  //  72 inC rounded up to a multiple of 16 bytes of the compute type
+  int32_t outH;  //  76
+  int32_t outW;  //  80
+  int32_t outC;  //  84
+  int32_t kernelH;  //  88
+  int32_t kernelW;  //  92
+  int32_t strideH;  //  96
+  int32_t strideW;  // 100
+  int32_t dilationH;  // 104
+  int32_t dilationW;  // 108
+  int32_t padTop;  // 112
+  int32_t padLeft;  // 116
+  int32_t gridH;  // 120
+  int32_t gridW;  // 124
+  int32_t tapStepH;  // 128
+  int32_t tapStepW;  // 132
+  FastDiv byTilesN;  // 136 divides by tilesN
+  FastDiv byTilesM;  // 148 tilesM
+  FastDiv byPhasesW;  // 160 phasesW
+  FastDiv byGridPixels;  // 172 gridH * gridW
+  FastDiv byGridW;  // 184 gridW
   FastDiv byInCPadded;  // 196 inCPadded
-  float branchWeight;   // 208 fprop with a shortcut: out = phi(branchWeight * (conv + bias) +
-  float shortcutWeight; // 212                                  shortcutWeight * shortcut)
+  float branchWeight;  // 208 fprop with a shortcut: out = phi(branchWeight * (conv + bias) +
+  float shortcutWeight;  // 212                                  shortcutWeight * shortcut)
 };
 static_assert(sizeof(Conv2dParams) == 216, "no padding");
 
@@ -73,33 +73,33 @@ static_assert(sizeof(Conv2dParams) == 216, "no padding");
 // tilesN = ceil(columns / blockN). Workspace of `splits` pieces, each splitStride floats:
 // outC * columns weights sums, then outC bias sums, rounded up to a multiple of 4.
 struct Conv2dWgradParams {
-  const void* src;          //   0 NHWC [batch, inH, inW, inC], storage type
-  const void* diffDst;      //   8 NHWC [batch, outH, outW, outC], storage type
-  float* weights;           //  16 KRSC [outC, columns] of split 0
-  float* bias;              //  24 [outC] of split 0
-  int64_t splitStride;      //  32 floats from one split to the next; 0 with one split
-  int32_t accumulate;       //  40 1 adds to weights and bias; only with one split
-  int32_t vectorOut;        //  44 1: columns, weights and splitStride are multiples of 4 floats
-  int32_t pixels;           //  48 batch * outH * outW
-  int32_t pixelsPerSplit;   //  52 a multiple of blockK; splits = max(1, ceil(pixels / this))
-  int32_t inH;              //  56
-  int32_t inW;              //  60
-  int32_t inC;              //  64
-  int32_t outC;             //  68
-  int32_t columns;          //  72 kernelH * kernelW * inC
-  int32_t strideH;          //  76
-  int32_t strideW;          //  80
-  int32_t dilationH;        //  84
-  int32_t dilationW;        //  88
-  int32_t padTop;           //  92
-  int32_t padLeft;          //  96
-  FastDiv byTilesN;         // 100 divides by tilesN
-  FastDiv byTilesM;         // 112 tilesM
-  FastDiv byOutPixels;      // 124 outH * outW
-  FastDiv byOutW;           // 136 outW
-  FastDiv byInC;            // 148 inC
-  FastDiv byKernelW;        // 160 kernelW
-  int32_t reserved;         // 172 zero
+  const void* src;  //   0 NHWC [batch, inH, inW, inC], storage type
+  const void* diffDst;  //   8 NHWC [batch, outH, outW, outC], storage type
+  float* weights;  //  16 KRSC [outC, columns] of split 0
+  float* bias;  //  24 [outC] of split 0
+  int64_t splitStride;  //  32 floats from one split to the next; 0 with one split
+  int32_t accumulate;  //  40 1 adds to weights and bias; only with one split
+  int32_t vectorOut;  //  44 1: columns, weights and splitStride are multiples of 4 floats
+  int32_t pixels;  //  48 batch * outH * outW
+  int32_t pixelsPerSplit;  //  52 a multiple of blockK; splits = max(1, ceil(pixels / this))
+  int32_t inH;  //  56
+  int32_t inW;  //  60
+  int32_t inC;  //  64
+  int32_t outC;  //  68
+  int32_t columns;  //  72 kernelH * kernelW * inC
+  int32_t strideH;  //  76
+  int32_t strideW;  //  80
+  int32_t dilationH;  //  84
+  int32_t dilationW;  //  88
+  int32_t padTop;  //  92
+  int32_t padLeft;  //  96
+  FastDiv byTilesN;  // 100 divides by tilesN
+  FastDiv byTilesM;  // 112 tilesM
+  FastDiv byOutPixels;  // 124 outH * outW
+  FastDiv byOutW;  // 136 outW
+  FastDiv byInC;  // 148 inC
+  FastDiv byKernelW;  // 160 kernelW
+  int32_t reserved;  // 172 zero
 };
 static_assert(sizeof(Conv2dWgradParams) == 176, "no padding");
 
@@ -107,15 +107,15 @@ static_assert(sizeof(Conv2dWgradParams) == 176, "no padding");
 // the order of the splits, so that the result does not depend on timing.
 // 256 threads; grid.x = ceil(ceil((weightsCount + outC) / 4) / 256); no dynamic shared memory.
 struct Conv2dReduceParams {
-  const float* partial;   //  0 workspace as conv2d_wgrad_* left it, 16-byte aligned
-  float* weights;         //  8 [weightsCount]
-  float* bias;            // 16 [outC]
-  int64_t splitStride;    // 24 a multiple of 4
-  int64_t weightsCount;   // 32 outC * columns
-  int32_t outC;           // 40
-  int32_t splits;         // 44
-  int32_t accumulate;     // 48
-  int32_t vectorOut;      // 52 1: weights is 16-byte aligned
+  const float* partial;  //  0 workspace as conv2d_wgrad_* left it, 16-byte aligned
+  float* weights;  //  8 [weightsCount]
+  float* bias;  // 16 [outC]
+  int64_t splitStride;  // 24 a multiple of 4
+  int64_t weightsCount;  // 32 outC * columns
+  int32_t outC;  // 40
+  int32_t splits;  // 44
+  int32_t accumulate;  // 48
+  int32_t vectorOut;  // 52 1: weights is 16-byte aligned
 };
 static_assert(sizeof(Conv2dReduceParams) == 56, "no padding");
 
@@ -125,16 +125,16 @@ static_assert(sizeof(Conv2dReduceParams) == 56, "no padding");
 // Either may be null. 256 threads; grid.x = taps * tilesK * tilesC with
 // tilesK = ceil(outCPadded / 32), tilesC = ceil(inCPadded / 32).
 struct Conv2dPackParams {
-  const float* weights;   //  0
-  void* forward;          //  8 16-byte aligned
-  void* backward;         // 16 16-byte aligned
-  int32_t outC;           // 24
-  int32_t taps;           // 28 kernelH * kernelW
-  int32_t inC;            // 32
-  int32_t inCPadded;      // 36
-  int32_t outCPadded;     // 40
-  int32_t tilesK;         // 44
-  int32_t tilesC;         // 48
-  int32_t reserved;       // 52 zero
+  const float* weights;  //  0
+  void* forward;  //  8 16-byte aligned
+  void* backward;  // 16 16-byte aligned
+  int32_t outC;  // 24
+  int32_t taps;  // 28 kernelH * kernelW
+  int32_t inC;  // 32
+  int32_t inCPadded;  // 36
+  int32_t outCPadded;  // 40
+  int32_t tilesK;  // 44
+  int32_t tilesC;  // 48
+  int32_t reserved;  // 52 zero
 };
 static_assert(sizeof(Conv2dPackParams) == 56, "no padding");

@@ -256,7 +256,7 @@ struct StemLoader {
   uint4 heldB[kBRows];
   uint32_t offset;
   Position first;  // of this thread's chunk
-  Position step;   // from one stage to the next
+  Position step;  // from one stage to the next
 
   template <class FilterOfRow>
   __device__ __forceinline__ StemLoader(const Conv2dParams& params, const WindowAxis& h,

@@ -61,7 +61,7 @@ __device__ __forceinline__ void map_packs(const In* const (&in)[INPUTS], Out* ou
 template <int INPUTS, typename T, typename F>
 __device__ __forceinline__ void map(const T* const (&in)[INPUTS], T* out, long long n, F f) {
   constexpr int N = kPackOf<T>;
-  map_packs<N>(in, out, n, [&](long long, const float (&x)[INPUTS][N], float (&y)[N]) {
+  map_packs<N>(in, out, n, [&](long long, const float(&x)[INPUTS][N], float(&y)[N]) {
 #pragma unroll
     for (int lane = 0; lane < N; ++lane) {
       float column[INPUTS];

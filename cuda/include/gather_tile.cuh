@@ -28,11 +28,11 @@ template <class T, int kBlockM, int kBlockN, int kWarpM, int kWarpN>
 struct GatherTile {
   static constexpr int kVector = T::kVector;
   static constexpr int kThreads = 32 * (kBlockM / kWarpM) * (kBlockN / kWarpN);
-  static constexpr int kGroup = 4 * kVector;         // channels that a quad of threads shares
+  static constexpr int kGroup = 4 * kVector;  // channels that a quad of threads shares
   static constexpr int kTilesPerVector = kVector / 2;
-  static constexpr int kSteps = 2;                   // instructions' worth of contraction in a stage
-  static constexpr int kRows = kWarpM / 8;           // output pixels per thread
-  static constexpr int kVectors = kWarpN / kGroup;   // vectors per thread and pixel
+  static constexpr int kSteps = 2;  // instructions' worth of contraction in a stage
+  static constexpr int kRows = kWarpM / 8;  // output pixels per thread
+  static constexpr int kVectors = kWarpN / kGroup;  // vectors per thread and pixel
   static_assert(kWarpM % 16 == 0 && kWarpN % 32 == 0 && kBlockM % kWarpM == 0 &&
                 kBlockN % kWarpN == 0);
 

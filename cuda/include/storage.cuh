@@ -150,10 +150,16 @@ __device__ __forceinline__ long long divide(long long dividend, int divisor, int
 }
 
 // Makes one entry point per storage type from a template `name<T>(parameters)`.
-#define ENTRY_POINTS(name, Parameters, threads)                                      \
-  extern "C" __global__ void __launch_bounds__(threads, 1)                              \
-      name##_f32(const __grid_constant__ Parameters p) { name<float>(p); }           \
-  extern "C" __global__ void __launch_bounds__(threads, 1)                              \
-      name##_bf16(const __grid_constant__ Parameters p) { name<bf16>(p); }           \
-  extern "C" __global__ void __launch_bounds__(threads, 1)                              \
-      name##_f16(const __grid_constant__ Parameters p) { name<f16>(p); }
+#define ENTRY_POINTS(name, Parameters, threads)                                                    \
+  extern "C" __global__ void __launch_bounds__(threads, 1)                                         \
+      name##_f32(const __grid_constant__ Parameters p) {                                           \
+    name<float>(p);                                                                                \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(threads, 1)                                         \
+      name##_bf16(const __grid_constant__ Parameters p) {                                          \
+    name<bf16>(p);                                                                                 \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(threads, 1)                                         \
+      name##_f16(const __grid_constant__ Parameters p) {                                           \
+    name<f16>(p);                                                                                  \
+  }

@@ -130,8 +130,8 @@ struct WgradTile {
   __device__ __forceinline__ uint32_t element(uint32_t stage, int pitch, int pixel,
                                               int column) const {
     int const chunk = column / 4 + (lane >> 4);
-    uint32_t const at = stage + pixel * pitch + ((chunk ^ swizzleKey<T>(lane)) << 4) +
-                        (((lane >> 2) & 3) << 2);
+    uint32_t const at =
+        stage + pixel * pitch + ((chunk ^ swizzleKey<T>(lane)) << 4) + (((lane >> 2) & 3) << 2);
     return roundToTf32(loadShared4(at));
   }
 

@@ -125,7 +125,7 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
 
 }  // namespace
 
-#define DGRAD(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+#define DGRAD(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)  \
   static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
   static_assert(blockK * sizeof(type::Storage) == kRowBytes);                                      \
   static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \

@@ -125,8 +125,8 @@ __device__ __forceinline__ void conv2d_direct_wgrad(const Conv2dDirectParameters
   const long long weights = p.count - p.oc;
   const bool bias = i >= weights;
   int c = 0, s = 0, r = 0;
-  const int k = static_cast<int>(
-      bias ? i - weights : divide(divide(divide(i, icg, &c), p.kw, &s), p.kh, &r));
+  const int k =
+      static_cast<int>(bias ? i - weights : divide(divide(divide(i, icg, &c), p.kw, &s), p.kh, &r));
   const T* src = static_cast<const T*>(p.in) + k / (p.oc / p.groups) * icg + c;
   const T* diff = static_cast<const T*>(p.gate) + k;
   const long long rows = static_cast<long long>(p.n) * p.oh;
@@ -167,7 +167,7 @@ ENTRY_POINTS(conv2d_direct_wgrad, Conv2dDirectParameters, kThreads)
 
 struct Conv2dDirectPackParameters {
   const float* weights;  // KRSC [oc, taps * icg]
-  float* packed;         // [taps * icg, oc]
+  float* packed;  // [taps * icg, oc]
   long long count;
   int oc;
   int filter;  // taps * icg

@@ -117,7 +117,7 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
 }  // namespace
 
 // One kernel: Loader<type, blockM, blockN, threads, ...> fills the stages.
-#define KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes, ...)       \
+#define KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes, ...)      \
   static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
   static_assert(blockK * sizeof(type::Storage) == kRowBytes);                                      \
   static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \
@@ -126,10 +126,10 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
     fprop<type, blockM, blockN, stages, GatherTile<type, blockM, blockN, warpM, warpN>,            \
           __VA_ARGS__>(params);                                                                    \
   }
-#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)   \
+#define FPROP(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)  \
   KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
          GatherLoader<type, blockM, blockN, threads, channels>)
-#define FPROP_STEM(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,     \
+#define FPROP_STEM(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,    \
                    bytes)                                                                          \
   KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
          StemLoader<type, blockM, blockN, threads>)

@@ -37,9 +37,10 @@ __device__ __forceinline__ void pack(const Conv2dPackParams& p) {
     int const row = firstRow + 8 * i;
     int const k = tileK * 32 + row;
     int const c = tileC * 32 + column;
-    float const value = k < p.outC && c < p.inC
-                            ? __ldg(p.weights + (static_cast<int64_t>(k) * p.taps + tap) * p.inC + c)
-                            : 0.0f;
+    float const value =
+        k < p.outC && c < p.inC
+            ? __ldg(p.weights + (static_cast<int64_t>(k) * p.taps + tap) * p.inC + c)
+            : 0.0f;
     tile[row][column] = value;
     if (p.forward != nullptr && k < p.outC && c < p.inCPadded) {
       static_cast<Storage*>(p.forward)[(static_cast<int64_t>(k) * p.taps + tap) * p.inCPadded + c] =
@@ -53,7 +54,8 @@ __device__ __forceinline__ void pack(const Conv2dPackParams& p) {
     int const c = tileC * 32 + row;
     int const k = tileK * 32 + column;
     if (p.backward != nullptr && c < p.inC && k < p.outCPadded) {
-      static_cast<Storage*>(p.backward)[(static_cast<int64_t>(c) * p.taps + tap) * p.outCPadded + k] =
+      static_cast<Storage*>(
+          p.backward)[(static_cast<int64_t>(c) * p.taps + tap) * p.outCPadded + k] =
           roundWeight<T>(tile[column][row]);
     }
   }
@@ -61,10 +63,10 @@ __device__ __forceinline__ void pack(const Conv2dPackParams& p) {
 
 }  // namespace
 
-#define PACK(type)                                                                               \
-  extern "C" __global__ void __launch_bounds__(256)                                              \
-      conv2d_pack_##type(const __grid_constant__ Conv2dPackParams params) {                      \
-    pack<type>(params);                                                                          \
+#define PACK(type)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256)                                                \
+      conv2d_pack_##type(const __grid_constant__ Conv2dPackParams params) {                        \
+    pack<type>(params);                                                                            \
   }
 PACK(bf16)
 PACK(f16)

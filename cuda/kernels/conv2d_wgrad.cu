@@ -274,7 +274,7 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
 
 }  // namespace
 
-#define WGRAD(name, type, dstChannels, srcChannels, blockM, blockN, blockK, stages, warpM, warpN,   \
+#define WGRAD(name, type, dstChannels, srcChannels, blockM, blockN, blockK, stages, warpM, warpN,  \
               threads, bytes)                                                                      \
   static_assert(WgradTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);               \
   static_assert(WgradTile<type, blockM, blockN, warpM, warpN>::kStageK == blockK);                 \

@@ -16,7 +16,7 @@ __device__ __forceinline__ void convert(const ConvertParameters& p) {
   constexpr int N = 16 / (sizeof(In) > sizeof(Out) ? sizeof(In) : sizeof(Out));
   const In* const in[] = {static_cast<const In*>(p.in)};
   map_packs<N>(in, static_cast<Out*>(p.out), p.n,
-               [&](long long, const float (&x)[1][N], float (&y)[N]) {
+               [&](long long, const float(&x)[1][N], float(&y)[N]) {
 #pragma unroll
                  for (int lane = 0; lane < N; ++lane) {
                    y[lane] = x[0][lane];
@@ -24,10 +24,10 @@ __device__ __forceinline__ void convert(const ConvertParameters& p) {
                });
 }
 
-#define CONVERT(in_name, In, out_name, Out)                     \
-  extern "C" __global__ void __launch_bounds__(kThreads)        \
-      convert_##in_name##_##out_name(const __grid_constant__ ConvertParameters p) { \
-    convert<In, Out>(p);                                        \
+#define CONVERT(in_name, In, out_name, Out)                                                        \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                           \
+      convert_##in_name##_##out_name(const __grid_constant__ ConvertParameters p) {                \
+    convert<In, Out>(p);                                                                           \
   }
 
 CONVERT(f32, float, bf16, bf16)

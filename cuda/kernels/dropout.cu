@@ -26,9 +26,9 @@ template <int INPUTS, typename T>
 __device__ __forceinline__ void drop(const T* const (&in)[INPUTS], T* out,
                                      const DropoutParameters& p) {
   constexpr int N = kPackOf<T>;
-  const unsigned long long sequence =
-      p.sequence[0] | static_cast<unsigned long long>(p.sequence[1]) << 32;
-  map_packs<N>(in, out, p.n, [&](long long i, const float (&x)[INPUTS][N], float (&y)[N]) {
+  const unsigned long long sequence = p.sequence[0] | static_cast<unsigned long long>(p.sequence[1])
+                                                          << 32;
+  map_packs<N>(in, out, p.n, [&](long long i, const float(&x)[INPUTS][N], float(&y)[N]) {
 #pragma unroll
     for (int quad = 0; quad < N / 4; ++quad) {
       const PhiloxBlock block =

@@ -61,8 +61,8 @@ __device__ __forceinline__ void global_mean_pool_backward(const GlobalMeanPoolPa
   int c, location;
   const long long image = divide(divide(i, p.c, &c), p.locations, &location);
   T* out = static_cast<T*>(p.out);
-  float gradient = widen(static_cast<const T*>(p.diff)[image * p.c + c]) /
-                   static_cast<float>(p.locations);
+  float gradient =
+      widen(static_cast<const T*>(p.diff)[image * p.c + c]) / static_cast<float>(p.locations);
   if (p.accumulate) {
     gradient += widen(out[i]);
   }

@@ -20,11 +20,11 @@ constexpr int kThreads = 256;
 
 struct LocationNormParameters {
   const void* src;
-  const int* windows;      // null: images as they are
+  const int* windows;  // null: images as they are
   const float* constants;  // factor[c], then offset[c]
-  float* appended;         // [n]: written by location_norm_rms_*; null: scale
+  float* appended;  // [n]: written by location_norm_rms_*; null: scale
   void* out;
-  long long locations;     // n * h * w
+  long long locations;  // n * h * w
   int h;
   int w;
   int c;
@@ -135,15 +135,15 @@ __device__ __forceinline__ void location_norm_rms(const LocationNormParameters& 
   }
 }
 
-#define LOCATION_NORM(name, In, Out)                              \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1)       \
-      name(const __grid_constant__ LocationNormParameters p) {    \
-    location_norm<In, Out>(p);                                    \
+#define LOCATION_NORM(name, In, Out)                                                               \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                        \
+      name(const __grid_constant__ LocationNormParameters p) {                                     \
+    location_norm<In, Out>(p);                                                                     \
   }
-#define LOCATION_NORM_RMS(name, In)                               \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1)       \
-      name(const __grid_constant__ LocationNormParameters p) {    \
-    location_norm_rms<In>(p);                                     \
+#define LOCATION_NORM_RMS(name, In)                                                                \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                        \
+      name(const __grid_constant__ LocationNormParameters p) {                                     \
+    location_norm_rms<In>(p);                                                                      \
   }
 LOCATION_NORM(location_norm_u8_f32, u8, float)
 LOCATION_NORM(location_norm_u8_bf16, u8, bf16)

@@ -88,7 +88,8 @@ struct SgdParameters {
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     sgd(const __grid_constant__ SgdParameters p) {
-  const bool vector = aligned<16>(p.parameters) && aligned<16>(p.gradient) && aligned<16>(p.velocity);
+  const bool vector =
+      aligned<16>(p.parameters) && aligned<16>(p.gradient) && aligned<16>(p.velocity);
   const long long i = (static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x) * 4;
   if (i >= p.n) {
     return;

@@ -22,7 +22,7 @@ constexpr int kPitch = kPanel + 4;  // keeps float4 aligned and columns on diffe
 struct OrthogonalParameters {
   float* dst;
   float* reflectors;  // [panels, m, 32]
-  float* factors;     // [panels, 32, 32]
+  float* factors;  // [panels, 32, 32]
   unsigned long long seed;
   unsigned long long sequence;
   long long row_stride;  // of Y in dst

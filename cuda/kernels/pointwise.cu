@@ -55,9 +55,7 @@ struct Tanh {
 };
 
 struct Softplus {
-  __device__ static float value(float x, float) {
-    return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
-  }
+  __device__ static float value(float x, float) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
   __device__ static float slope(float y, const PointwiseParameters&) { return -expm1f(-y); }
 };
 
@@ -70,7 +68,9 @@ struct LeakyRelu {
 
 struct Relu {
   __device__ static float value(float x, float) { return fmaxf(x, 0.0f); }
-  __device__ static float slope(float x, const PointwiseParameters&) { return x >= 0 ? 1.0f : 0.0f; }
+  __device__ static float slope(float x, const PointwiseParameters&) {
+    return x >= 0 ? 1.0f : 0.0f;
+  }
 };
 
 struct Selu {
@@ -124,7 +124,9 @@ struct Bentid {
 
 struct Atan {
   __device__ static float value(float x, float) { return atanf(x); }
-  __device__ static float slope(float x, const PointwiseParameters&) { return 1 / fmaf(x, x, 1.0f); }
+  __device__ static float slope(float x, const PointwiseParameters&) {
+    return 1 / fmaf(x, x, 1.0f);
+  }
 };
 
 struct Asinh {
@@ -182,7 +184,7 @@ __device__ __forceinline__ void forward(const PointwiseParameters& p) {
   constexpr int N = kPackOf<T>;
   const T* const in[] = {static_cast<const T*>(p.src)};
   map_packs<N, kPacks>(
-      in, static_cast<T*>(p.out), p.n, [&](long long, const float (&x)[1][N], float (&y)[N]) {
+      in, static_cast<T*>(p.out), p.n, [&](long long, const float(&x)[1][N], float(&y)[N]) {
 #pragma unroll
         for (int lane = 0; lane < N; ++lane) {
           const float inner = fmaf(p.input_scale, x[0][lane], p.input_shift);
@@ -197,7 +199,7 @@ __device__ __forceinline__ void backward(const PointwiseParameters& p,
   constexpr int N = kPackOf<T>;
   const float factor = p.output_scale * p.input_scale;
   map_packs<N, kPacks>(
-      in, static_cast<T*>(p.out), p.n, [&](long long, const float (&x)[INPUTS][N], float (&y)[N]) {
+      in, static_cast<T*>(p.out), p.n, [&](long long, const float(&x)[INPUTS][N], float(&y)[N]) {
 #pragma unroll
         for (int lane = 0; lane < N; ++lane) {
           const float z = p.saves_output ? x[0][lane] / p.output_scale - p.output_shift
@@ -221,16 +223,16 @@ __device__ __forceinline__ void backward(const PointwiseParameters& p) {
   }
 }
 
-#define POINTWISE(name, F)                                                            \
-  template <typename T>                                                               \
-  __device__ __forceinline__ void pointwise_forward_##name(const PointwiseParameters& p) { \
-    forward<F, T>(p);                                                                 \
-  }                                                                                   \
-  template <typename T>                                                               \
-  __device__ __forceinline__ void pointwise_backward_##name(const PointwiseParameters& p) { \
-    backward<F, T>(p);                                                                \
-  }                                                                                   \
-  ENTRY_POINTS(pointwise_forward_##name, PointwiseParameters, kThreads)               \
+#define POINTWISE(name, F)                                                                         \
+  template <typename T>                                                                            \
+  __device__ __forceinline__ void pointwise_forward_##name(const PointwiseParameters& p) {         \
+    forward<F, T>(p);                                                                              \
+  }                                                                                                \
+  template <typename T>                                                                            \
+  __device__ __forceinline__ void pointwise_backward_##name(const PointwiseParameters& p) {        \
+    backward<F, T>(p);                                                                             \
+  }                                                                                                \
+  ENTRY_POINTS(pointwise_forward_##name, PointwiseParameters, kThreads)                            \
   ENTRY_POINTS(pointwise_backward_##name, PointwiseParameters, kThreads)
 
 POINTWISE(tanh, Tanh)

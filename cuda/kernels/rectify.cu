@@ -21,7 +21,7 @@ struct RectifyParameters {
 template <typename T>
 __device__ __forceinline__ void rectify_forward(const RectifyParameters& p) {
   const T* const in[] = {static_cast<const T*>(p.src)};
-  map(in, static_cast<T*>(p.out), p.n, [&](const float (&x)[1]) { return p.rectifier(x[0]); });
+  map(in, static_cast<T*>(p.out), p.n, [&](const float(&x)[1]) { return p.rectifier(x[0]); });
 }
 
 template <typename T>
@@ -32,10 +32,10 @@ __device__ __forceinline__ void rectify_backward(const RectifyParameters& p) {
   if (p.accumulate) {
     const T* const in[] = {y, diff, out};
     map(in, out, p.n,
-        [&](const float (&x)[3]) { return x[2] + x[1] * p.rectifier.derivative(x[0]); });
+        [&](const float(&x)[3]) { return x[2] + x[1] * p.rectifier.derivative(x[0]); });
   } else {
     const T* const in[] = {y, diff};
-    map(in, out, p.n, [&](const float (&x)[2]) { return x[1] * p.rectifier.derivative(x[0]); });
+    map(in, out, p.n, [&](const float(&x)[2]) { return x[1] * p.rectifier.derivative(x[0]); });
   }
 }
 

@@ -68,8 +68,8 @@ __device__ __forceinline__ void softmax_cross_entropy(const SoftmaxCrossEntropyP
   total = warp_sum(total);
   const bool any_beaten = __any_sync(0xffffffffu, beaten);
   const float spread = p.smoothing / static_cast<float>(p.classes);
-  const float expected = (1.0f - p.smoothing) * (labelled - maximum) +
-                         (p.smoothing > 0 ? spread * total : 0.0f);
+  const float expected =
+      (1.0f - p.smoothing) * (labelled - maximum) + (p.smoothing > 0 ? spread * total : 0.0f);
   const float loss = logf(exponentials) - expected;
   const bool finite = fabsf(loss) <= 3.402823466e38f;
   const float scale = finite ? p.gradient_scale : __uint_as_float(0x7fffffffu);

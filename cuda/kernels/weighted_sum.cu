@@ -23,9 +23,8 @@ struct WeightedSumParameters {
 template <typename T>
 __device__ __forceinline__ void weighted_sum_forward(const WeightedSumParameters& p) {
   const T* const in[] = {static_cast<const T*>(p.a), static_cast<const T*>(p.b)};
-  map(in, static_cast<T*>(p.out), p.n, [&](const float (&x)[2]) {
-    return p.rectifier(p.weight_a * x[0] + p.weight_b * x[1]);
-  });
+  map(in, static_cast<T*>(p.out), p.n,
+      [&](const float(&x)[2]) { return p.rectifier(p.weight_a * x[0] + p.weight_b * x[1]); });
 }
 
 template <typename T>
@@ -35,19 +34,19 @@ __device__ __forceinline__ void weighted_sum_backward(const WeightedSumParameter
   T* out = static_cast<T*>(p.out);
   if (p.accumulate && p.derivative) {
     const T* const in[] = {diff, src, out};
-    map(in, out, p.n, [&](const float (&x)[3]) {
+    map(in, out, p.n, [&](const float(&x)[3]) {
       return (x[2] + p.weight_a * x[0]) * p.rectifier.derivative(x[1]);
     });
   } else if (p.accumulate) {
     const T* const in[] = {diff, out};
-    map(in, out, p.n, [&](const float (&x)[2]) { return x[1] + p.weight_a * x[0]; });
+    map(in, out, p.n, [&](const float(&x)[2]) { return x[1] + p.weight_a * x[0]; });
   } else if (p.derivative) {
     const T* const in[] = {diff, src};
     map(in, out, p.n,
-        [&](const float (&x)[2]) { return p.weight_a * x[0] * p.rectifier.derivative(x[1]); });
+        [&](const float(&x)[2]) { return p.weight_a * x[0] * p.rectifier.derivative(x[1]); });
   } else {
     const T* const in[] = {diff};
-    map(in, out, p.n, [&](const float (&x)[1]) { return p.weight_a * x[0]; });
+    map(in, out, p.n, [&](const float(&x)[1]) { return p.weight_a * x[0]; });
   }
 }
 

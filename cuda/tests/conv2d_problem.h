@@ -24,8 +24,8 @@ struct Problem {
   double multiplyAdds() const { return double(dstSize()) * columns(); }
   std::string name() const {
     char text[160];
-    std::snprintf(text, sizeof(text), "n%d %dx%dx%d -> %dx%dx%d k%dx%d s%dx%d p%d,%d,%d,%d d%dx%d", n,
-                  h, w, ic, oh(), ow(), oc, kh, kw, sh, sw, pt, pl, pb, pr, dh, dw);
+    std::snprintf(text, sizeof(text), "n%d %dx%dx%d -> %dx%dx%d k%dx%d s%dx%d p%d,%d,%d,%d d%dx%d",
+                  n, h, w, ic, oh(), ow(), oc, kh, kw, sh, sw, pt, pl, pb, pr, dh, dw);
     return text;
   }
 };

@@ -21,31 +21,34 @@ namespace {
 enum class Type { kBf16, kF16, kTf32, kF32 };
 
 Type typeOf(const std::string& name) {
-  return name == "bf16" ? Type::kBf16
-         : name == "f16" ? Type::kF16
+  return name == "bf16"   ? Type::kBf16
+         : name == "f16"  ? Type::kF16
          : name == "tf32" ? Type::kTf32
                           : Type::kF32;
 }
 int bytesOf(Type type) { return type == Type::kBf16 || type == Type::kF16 ? 2 : 4; }
 const char* nameOf(Type type) {
-  return type == Type::kBf16 ? "bf16" : type == Type::kF16 ? "f16" : type == Type::kTf32 ? "tf32" : "f32";
+  return type == Type::kBf16   ? "bf16"
+         : type == Type::kF16  ? "f16"
+         : type == Type::kTf32 ? "tf32"
+                               : "f32";
 }
 
 struct Variant {
   char pass;  // f, d, w
   const char* name;
   Type type;
-  int inChannels;   // fprop, dgrad: of the gathered activation; wgrad: of diff_dst
+  int inChannels;  // fprop, dgrad: of the gathered activation; wgrad: of diff_dst
   int srcChannels;  // wgrad
   int blockM, blockN, blockK, threads, sharedBytes;
 };
 
-#define FPROP(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
+#define FPROP(name, type, channels, m, n, k, stages, wm, wn, threads, bytes)                       \
   {'f', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
 #define FPROP_STEM(...) FPROP(__VA_ARGS__)
-#define DGRAD(name, type, channels, m, n, k, stages, wm, wn, threads, bytes) \
+#define DGRAD(name, type, channels, m, n, k, stages, wm, wn, threads, bytes)                       \
   {'d', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
-#define WGRAD(name, type, dst, src, m, n, k, stages, wm, wn, threads, bytes) \
+#define WGRAD(name, type, dst, src, m, n, k, stages, wm, wn, threads, bytes)                       \
   {'w', #name, typeOf(#type), dst, src, m, n, k, threads, bytes},
 const std::vector<Variant> kVariants = {
 #include "conv2d_variants.def"
@@ -53,12 +56,9 @@ const std::vector<Variant> kVariants = {
 
 bool fits(const Variant& v, const Problem& q) {
   switch (v.pass) {
-    case 'f':
-      return q.ic % v.inChannels == 0;
-    case 'd':
-      return q.oc % v.inChannels == 0;
-    default:
-      return q.oc % v.inChannels == 0 && q.ic % v.srcChannels == 0;
+    case 'f': return q.ic % v.inChannels == 0;
+    case 'd': return q.oc % v.inChannels == 0;
+    default: return q.oc % v.inChannels == 0 && q.ic % v.srcChannels == 0;
   }
 }
 
@@ -74,12 +74,9 @@ double roundTo(double x, int bits, int least) {
 }
 double toStorage(double x, Type type) {
   switch (type) {
-    case Type::kBf16:
-      return roundTo(x, 8, -133);
-    case Type::kF16:
-      return roundTo(x, 11, -24);
-    default:
-      return static_cast<float>(x);
+    case Type::kBf16: return roundTo(x, 8, -133);
+    case Type::kF16: return roundTo(x, 11, -24);
+    default: return static_cast<float>(x);
   }
 }
 double unitRoundoff(Type type) {
@@ -233,9 +230,10 @@ void check(Context& x, const Case& c, const std::string& what, const std::vector
     ++tally.values;
     if (!(error <= bound)) {  // also when NaN
       if (bad++ == 0) {
-        std::printf("FAIL %s | %s | %s | tier %c | element %zu: got %.9g, expected %.9g, bound %.3g\n",
-                    what.c_str(), c.q.name().c_str(), nameOf(c.type), c.exact ? 'A' : 'B', i, got[i],
-                    want, bound);
+        std::printf(
+            "FAIL %s | %s | %s | tier %c | element %zu: got %.9g, expected %.9g, bound %.3g\n",
+            what.c_str(), c.q.name().c_str(), nameOf(c.type), c.exact ? 'A' : 'B', i, got[i], want,
+            bound);
       }
     }
   }
@@ -287,22 +285,28 @@ void packWeights(Context& x, const Case& c, Packed& packed) {
   std::vector<double> const backward = decode(packed.backward.read(), c.type);
   auto const weight = [&](int k, int tap, int channel) {
     return k < p.outC && channel < p.inC
-               ? toOperand(toStorage(c.weights[(size_t(k) * p.taps + tap) * p.inC + channel], c.type), c.type)
+               ? toOperand(
+                     toStorage(c.weights[(size_t(k) * p.taps + tap) * p.inC + channel], c.type),
+                     c.type)
                : 0.0;
   };
   auto const zero = [](size_t) { return 0.0; };
   Case exact = c;
   exact.exact = true;
-  check(x, exact, name + " forward", forward, c.type,
-        [&](size_t i) {
-          return weight(int(i / p.inCPadded / p.taps), int(i / p.inCPadded % p.taps), int(i % p.inCPadded));
-        },
-        zero);
-  check(x, exact, name + " backward", backward, c.type,
-        [&](size_t i) {
-          return weight(int(i % p.outCPadded), int(i / p.outCPadded % p.taps), int(i / p.outCPadded / p.taps));
-        },
-        zero);
+  check(
+      x, exact, name + " forward", forward, c.type,
+      [&](size_t i) {
+        return weight(int(i / p.inCPadded / p.taps), int(i / p.inCPadded % p.taps),
+                      int(i % p.inCPadded));
+      },
+      zero);
+  check(
+      x, exact, name + " backward", backward, c.type,
+      [&](size_t i) {
+        return weight(int(i % p.outCPadded), int(i / p.outCPadded % p.taps),
+                      int(i / p.outCPadded / p.taps));
+      },
+      zero);
 }
 
 void testFprop(Context& x, const Case& c, const Variant& v, const Packed& packed, unsigned mode) {
@@ -326,17 +330,19 @@ void testFprop(Context& x, const Case& c, const Variant& v, const Packed& packed
   p.bias = withBias ? bias.as<const float*>() : nullptr;
   p.scale = identity ? 1 : c.scale;
   p.slope = identity ? 1 : c.slope;
-  std::string const what = std::string(v.name) + (withBias ? " bias" : "") + (identity ? "" : " trelu");
+  std::string const what =
+      std::string(v.name) + (withBias ? " bias" : "") + (identity ? "" : " trelu");
   std::vector<unsigned char> const raw = repeat(x, what, dst, [&] {
     dst.poison();
     x.driver.launch(x.functions.at(v.name), blocks, v.threads, v.sharedBytes, p);
   });
-  check(x, c, what, decode(raw, c.type), c.type,
-        [&](size_t i) {
-          double const z = c.fprop.value[i] + (withBias ? c.bias[i % c.q.oc] : 0);
-          return p.scale * (z > 0 ? z : p.slope * z);
-        },
-        [&](size_t i) { return p.scale * (c.fprop.magnitude[i] + 1); });
+  check(
+      x, c, what, decode(raw, c.type), c.type,
+      [&](size_t i) {
+        double const z = c.fprop.value[i] + (withBias ? c.bias[i % c.q.oc] : 0);
+        return p.scale * (z > 0 ? z : p.slope * z);
+      },
+      [&](size_t i) { return p.scale * (c.fprop.magnitude[i] + 1); });
 }
 
 void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed, unsigned mode) {
@@ -379,11 +385,10 @@ void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed
   auto const factor = [&](size_t i) {
     return gated ? double(c.scale) * (c.src[i] > 0 ? 1.0 : double(c.slope)) : 1.0;
   };
-  check(x, c, what, decode(raw, c.type), c.type,
-        [&](size_t i) {
-          return (c.dgrad.value[i] + (accumulate ? c.oldDiffSrc[i] : 0)) * factor(i);
-        },
-        [&](size_t i) { return (c.dgrad.magnitude[i] + 1) * factor(i); });
+  check(
+      x, c, what, decode(raw, c.type), c.type,
+      [&](size_t i) { return (c.dgrad.value[i] + (accumulate ? c.oldDiffSrc[i] : 0)) * factor(i); },
+      [&](size_t i) { return (c.dgrad.magnitude[i] + 1) * factor(i); });
 }
 
 void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
@@ -393,7 +398,8 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
   bool const shiftOut = mode % 5 == 0;
   Buffer src(x.driver, c.src.size() * element, v.srcChannels == 1 && mode % 3 == 0 ? element : 0);
   src.write(encode(c.src, c.type).data());
-  Buffer diffDst(x.driver, c.diffDst.size() * element, v.inChannels == 1 && mode % 3 == 0 ? element : 0);
+  Buffer diffDst(x.driver, c.diffDst.size() * element,
+                 v.inChannels == 1 && mode % 3 == 0 ? element : 0);
   diffDst.write(encode(c.diffDst, c.type).data());
   // Both gradients in one buffer, so that one comparison covers them.
   std::vector<double> old = c.oldDiffWeights;
@@ -408,7 +414,8 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
   p.src = src.as<const void*>();
   p.diffDst = diffDst.as<const void*>();
   p.weights = splits == 1 ? gradients.as<float*>() : workspace.as<float*>();
-  p.bias = splits == 1 ? gradients.as<float*>() + biasAt : workspace.as<float*>() + c.q.weightsSize();
+  p.bias =
+      splits == 1 ? gradients.as<float*>() + biasAt : workspace.as<float*>() + c.q.weightsSize();
   p.accumulate = splits == 1 && accumulate;
   p.vectorOut &= splits > 1 || !shiftOut;
   std::string const what =
@@ -433,45 +440,49 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
       r.accumulate = accumulate;
       r.vectorOut = !shiftOut;
       int const groups = ceilDiv(int(c.q.weightsSize()) + c.q.oc, 4);
-      x.driver.launch(x.functions.at("conv2d_wgrad_reduce"), unsigned(ceilDiv(groups, 256)), 256, 0, r);
+      x.driver.launch(x.functions.at("conv2d_wgrad_reduce"), unsigned(ceilDiv(groups, 256)), 256, 0,
+                      r);
     }
   });
   std::vector<double> const all = decode(raw, Type::kF32);
   std::vector<double> const weights(all.begin(), all.begin() + long(c.q.weightsSize()));
   std::vector<double> const bias(all.begin() + long(biasAt), all.end());
-  check(x, c, what + " weights", weights, Type::kF32,
-        [&](size_t i) { return c.wgrad.value[i] + (accumulate ? c.oldDiffWeights[i] : 0); },
-        [&](size_t i) { return c.wgrad.magnitude[i] + 1; });
-  check(x, c, what + " bias", bias, Type::kF32,
-        [&](size_t i) { return c.diffBias.value[i] + (accumulate ? c.oldDiffBias[i] : 0); },
-        [&](size_t i) { return c.diffBias.magnitude[i] + 1; });
+  check(
+      x, c, what + " weights", weights, Type::kF32,
+      [&](size_t i) { return c.wgrad.value[i] + (accumulate ? c.oldDiffWeights[i] : 0); },
+      [&](size_t i) { return c.wgrad.magnitude[i] + 1; });
+  check(
+      x, c, what + " bias", bias, Type::kF32,
+      [&](size_t i) { return c.diffBias.value[i] + (accumulate ? c.oldDiffBias[i] : 0); },
+      [&](size_t i) { return c.diffBias.magnitude[i] + 1; });
 }
 
 // Named problems, each for the edge it hits.
 std::vector<Problem> namedProblems() {
   return {
-      {2, 8, 8, 64, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},     // 1x1, exact tiles
-      {1, 9, 9, 32, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},     // 3x3, tail in pixels
-      {1, 8, 8, 72, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},     // channels that are no multiple of a stage
-      {2, 7, 5, 16, 136, 3, 2, 2, 1, 1, 0, 0, 1, 1, 1},    // stride, uneven kernel and padding, K tail
-      {1, 8, 7, 24, 32, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1},     // 1x1 with stride: phases without taps
-      {1, 11, 11, 8, 16, 2, 2, 3, 3, 0, 0, 0, 0, 1, 1},    // stride larger than the kernel
-      {1, 13, 12, 8, 24, 3, 3, 1, 1, 2, 2, 2, 2, 2, 2},    // dilation
-      {1, 14, 13, 16, 8, 3, 3, 2, 3, 2, 1, 2, 3, 2, 2},    // stride and dilation with a common factor
-      {1, 17, 16, 8, 8, 3, 2, 4, 3, 5, 0, 4, 1, 6, 4},     // gcd(4, 6) = 2: every second tap
-      {2, 12, 12, 3, 16, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1},    // stem
-      {3, 10, 10, 1, 6, 5, 5, 1, 1, 0, 0, 0, 0, 1, 1},     // one channel
-      {5, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},    // linear, few outputs
-      {70, 1, 1, 48, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},     // linear, one output
-      {1, 2, 2, 16, 16, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1},     // kernel larger than the image
-      {1, 1, 37, 12, 20, 1, 3, 1, 1, 0, 1, 0, 1, 1, 1},    // one row; channels multiple of 4 only
-      {1, 3, 3, 5, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},       // everything odd
-      {1, 5, 5, 8, 8, 1, 1, 1, 1, 3, 2, 1, 4, 1, 1},       // 1x1 with padding: outputs of bias alone
-      {1, 16, 16, 8, 264, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},   // many output channels, short contraction
-      {1, 17, 16, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},     // one row more than a tile of 256 pixels
-      {1, 4, 4, 264, 16, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},    // long contraction
-      {1, 6, 6, 8, 8, 3, 3, 7, 9, 1, 1, 1, 1, 1, 1},       // stride larger than the image
-      {0, 5, 5, 8, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},      // empty batch: gradients of zero
+      {2, 8, 8, 64, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // 1x1, exact tiles
+      {1, 9, 9, 32, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // 3x3, tail in pixels
+      {1, 8, 8, 72, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // channels that are no multiple of a stage
+      {2, 7, 5, 16, 136, 3, 2, 2, 1, 1, 0, 0, 1, 1,
+       1},  // stride, uneven kernel and padding, K tail
+      {1, 8, 7, 24, 32, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1},  // 1x1 with stride: phases without taps
+      {1, 11, 11, 8, 16, 2, 2, 3, 3, 0, 0, 0, 0, 1, 1},  // stride larger than the kernel
+      {1, 13, 12, 8, 24, 3, 3, 1, 1, 2, 2, 2, 2, 2, 2},  // dilation
+      {1, 14, 13, 16, 8, 3, 3, 2, 3, 2, 1, 2, 3, 2, 2},  // stride and dilation with a common factor
+      {1, 17, 16, 8, 8, 3, 2, 4, 3, 5, 0, 4, 1, 6, 4},  // gcd(4, 6) = 2: every second tap
+      {2, 12, 12, 3, 16, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1},  // stem
+      {3, 10, 10, 1, 6, 5, 5, 1, 1, 0, 0, 0, 0, 1, 1},  // one channel
+      {5, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // linear, few outputs
+      {70, 1, 1, 48, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // linear, one output
+      {1, 2, 2, 16, 16, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1},  // kernel larger than the image
+      {1, 1, 37, 12, 20, 1, 3, 1, 1, 0, 1, 0, 1, 1, 1},  // one row; channels multiple of 4 only
+      {1, 3, 3, 5, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // everything odd
+      {1, 5, 5, 8, 8, 1, 1, 1, 1, 3, 2, 1, 4, 1, 1},  // 1x1 with padding: outputs of bias alone
+      {1, 16, 16, 8, 264, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // many output channels, short contraction
+      {1, 17, 16, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // one row more than a tile of 256 pixels
+      {1, 4, 4, 264, 16, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // long contraction
+      {1, 6, 6, 8, 8, 3, 3, 7, 9, 1, 1, 1, 1, 1, 1},  // stride larger than the image
+      {0, 5, 5, 8, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // empty batch: gradients of zero
   };
 }
 
@@ -538,14 +549,9 @@ void testCase(Context& x, const Problem& q, Type type, bool exact, uint64_t seed
     }
     ++mode;
     switch (v.pass) {
-      case 'f':
-        testFprop(x, c, v, packed, mode);
-        break;
-      case 'd':
-        testDgrad(x, c, v, packed, mode);
-        break;
-      default:
-        testWgrad(x, c, v, mode);
+      case 'f': testFprop(x, c, v, packed, mode); break;
+      case 'd': testDgrad(x, c, v, packed, mode); break;
+      default: testWgrad(x, c, v, mode);
     }
   }
 }
@@ -607,8 +613,10 @@ void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
   std::string const json = x.driver.counters();
   double const conflicts =
       counter(json, "sharedLoadBankConflicts") + counter(json, "sharedStoreBankConflicts");
-  double const loads = counter(json, "globalLoadSectorsMinimum") / counter(json, "globalLoadSectors");
-  double const stores = counter(json, "globalStoreSectorsMinimum") / counter(json, "globalStoreSectors");
+  double const loads =
+      counter(json, "globalLoadSectorsMinimum") / counter(json, "globalLoadSectors");
+  double const stores =
+      counter(json, "globalStoreSectorsMinimum") / counter(json, "globalStoreSectors");
   double const counted =
       counter(json, v.type == Type::kF32 ? "fusedMultiplyAdds" : "tensorMultiplyAdds");
   bool const good = conflicts == 0 && loads >= 0.95 && stores >= 0.95 &&
@@ -620,12 +628,12 @@ void testTraffic(Context& x, const Problem& q, const Variant& v, bool print) {
   if (good && !print) {
     return;
   }
-  std::printf("%-32s %-44s conflicts %.0f, sector efficiency %.3f loads %.3f stores, products %.0f of "
-              "%.0f padded (%.0f needed), %.1f MB loaded, %.2f MB stored, %.0f warp instructions%s\n",
-              v.name, q.name().c_str(), conflicts, loads, stores, counted, products, q.multiplyAdds(),
-              counter(json, "globalLoadBytes") / 1e6, counter(json, "globalStoreBytes") / 1e6,
-              counter(json, "total"),
-              good ? "" : "  FAILED");
+  std::printf(
+      "%-32s %-44s conflicts %.0f, sector efficiency %.3f loads %.3f stores, products %.0f of "
+      "%.0f padded (%.0f needed), %.1f MB loaded, %.2f MB stored, %.0f warp instructions%s\n",
+      v.name, q.name().c_str(), conflicts, loads, stores, counted, products, q.multiplyAdds(),
+      counter(json, "globalLoadBytes") / 1e6, counter(json, "globalStoreBytes") / 1e6,
+      counter(json, "total"), good ? "" : "  FAILED");
 }
 
 std::vector<double> smallIntegers(size_t size, uint64_t seed) {
@@ -653,7 +661,8 @@ void testLarge(Context& x) {
   std::vector<double> const diffDst = smallIntegers(4 * kOther, 3);
   std::vector<unsigned char> const raw = encode(corners, type);
   CUdeviceptr large;
-  x.driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &large, size_t(kSide) * kSide * kChannels * 2);
+  x.driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &large,
+                size_t(kSide) * kSide * kChannels * 2);
   for (size_t i = 0; i < 4; ++i) {
     size_t const pixel = i / 2 * 724 * kSide + i % 2 * 724;
     x.driver.call(&cuMemcpyHtoD, DRIVER_NAME(cuMemcpyHtoD), large + pixel * kChannels * 2,
@@ -685,7 +694,8 @@ void testLarge(Context& x) {
       expected = [&](int i) {
         double sum = 0;
         for (int m = 0; m < 4; ++m) {
-          sum += corners[size_t(m) * kChannels + i % kChannels] * diffDst[m * kOther + i / kChannels];
+          sum +=
+              corners[size_t(m) * kChannels + i % kChannels] * diffDst[m * kOther + i / kChannels];
         }
         return sum;
       };
@@ -703,7 +713,8 @@ void testLarge(Context& x) {
         int const corner = dgrad ? 3 : i / kOther;
         double sum = 0;
         for (int c = 0; c < kChannels; ++c) {
-          sum += corners[size_t(corner) * kChannels + c] * weights[size_t(i % kOther) * kChannels + c];
+          sum +=
+              corners[size_t(corner) * kChannels + c] * weights[size_t(i % kOther) * kChannels + c];
         }
         return toStorage(sum, type);
       };
@@ -715,7 +726,8 @@ void testLarge(Context& x) {
       bad += !(got[i] == expected(int(i)));
     }
     if (bad > 0) {
-      std::printf("FAIL %s: %ld of %zu values wrong with offsets past 2^31\n", v.name, bad, got.size());
+      std::printf("FAIL %s: %ld of %zu values wrong with offsets past 2^31\n", v.name, bad,
+                  got.size());
       ++tally.failures;
     }
   }
@@ -800,7 +812,7 @@ int main(int argc, char** argv) {
   std::string const findings = driver.findings();
   std::printf("%s%zu problems, %ld cases, %ld values, %ld failures, %s\n", findings.c_str(),
               problems.size(), cases, values, failures,
-              !driver.emulated()   ? "on a GPU"
+              !driver.emulated() ? "on a GPU"
               : findings.empty() ? "no findings of the emulated driver"
                                  : "findings of the emulated driver above");
   return failures == 0 && findings.empty() ? 0 : 1;

@@ -133,7 +133,8 @@ class Driver {
 // address. Fresh memory is poisoned with bytes 0xff, which is NaN in every floating-point type.
 class Buffer {
  public:
-  Buffer(Driver& owner, size_t size, size_t lead = 0) : driver(owner), bytes(size), start(kGuard + lead) {
+  Buffer(Driver& owner, size_t size, size_t lead = 0)
+      : driver(owner), bytes(size), start(kGuard + lead) {
     driver.call(&cuMemAlloc, DRIVER_NAME(cuMemAlloc), &base, start + bytes + kGuard);
     driver.call(&cuMemsetD8, DRIVER_NAME(cuMemsetD8), base, static_cast<unsigned char>(0xa5),
                 start + bytes + kGuard);

@@ -7,7 +7,7 @@ extern const JtreluCpuKernels jtreluCpuAvx512Bf16, jtreluCpuAvx512, jtreluCpuAvx
 
 EXPORT int32_t jtreluCpuVersion() { return kJtreluCpuVersion; }
 
-EXPORT const JtreluCpuKernels *jtreluCpuKernels(int32_t index) {
+EXPORT const JtreluCpuKernels* jtreluCpuKernels(int32_t index) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

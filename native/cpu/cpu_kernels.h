@@ -21,19 +21,19 @@ struct JtreluConvolutions {
   /// Bytes of one packed form for `in` and `out` channels.
   int64_t (*packedBytes)(int32_t in, int32_t out, int32_t tile);
   /// Bytes of working memory for any pass.
-  int64_t (*workspaceBytes)(const JtreluWinograd *);
+  int64_t (*workspaceBytes)(const JtreluWinograd*);
   /// KRSC weights [oc, 3, 3, ic] to the form of the forward pass and to that of backward data.
-  void (*pack)(const float *weights, int32_t ic, int32_t oc, int32_t tile, void *forward, void *backward);
+  void (*pack)(const float* weights, int32_t ic, int32_t oc, int32_t tile, void* forward, void* backward);
   /// With r the convolution of x:
   ///   forward, bias not null    y = phi(r + bias)
   ///   backward data             y = ((accumulate ? y : 0) + r) * phi'(gate), without phi' where gate is null
   /// phi(v) = scale * (max(v, 0) + slope * min(v, 0)); phi' at 0 is that of negative values, and at a NaN.
   /// A NaN stays one, and infinity times a slope of 0 becomes one.
-  void (*convolve)(const JtreluWinograd *, const void *x, const void *packed, void *y, const float *bias,
-                   const void *gate, float slope, float scale, int32_t accumulate, void *workspace);
+  void (*convolve)(const JtreluWinograd*, const void* x, const void* packed, void* y, const float* bias,
+                   const void* gate, float slope, float scale, int32_t accumulate, void* workspace);
   /// diff_weights [oc, 3, 3, ic] and diff_bias [oc] of x = src and e = diff_dst; sizes as in forward.
-  void (*gradients)(const JtreluWinograd *, const void *x, const void *e, float *diffWeights, float *diffBias,
-                    int32_t accumulate, void *workspace);
+  void (*gradients)(const JtreluWinograd*, const void* x, const void* e, float* diffWeights, float* diffBias,
+                    int32_t accumulate, void* workspace);
 };
 
 /// Orthogonal matrices with rows of length m >= k, or columns, as io.jtrelu.backend.Orthogonal defines them: reflections in
@@ -44,23 +44,23 @@ struct JtreluOrthogonal {
   int64_t (*reflectionBytes)(int64_t m, int64_t k);
   int64_t (*panelBytes)(int64_t m, int64_t k);
   /// Draws a block.
-  void (*draw)(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence, float *reflections);
+  void (*draw)(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence, float* reflections);
   /// Writes a panel of gain * Q into dst [m, k], or [k, m] where transposed.
-  void (*panel)(int64_t m, int64_t k, int64_t index, float gain, int32_t transposed, const float *reflections, float *dst,
-                float *workspace);
+  void (*panel)(int64_t m, int64_t k, int64_t index, float gain, int32_t transposed, const float* reflections,
+                float* dst, float* workspace);
 };
 
 /// Passes over n parameters, gradients or moments: floats, aligned to their type.
 struct JtreluParameterPasses {
   /// to = to + parts[0] + parts[1] + ..., added in this order.
-  void (*sum)(int64_t n, int32_t count, const float *const *parts, float *to);
+  void (*sum)(int64_t n, int32_t count, const float* const* parts, float* to);
   /// In binary64: element i adds to the sum i modulo 16; these are added in order.
-  double (*sumOfSquares)(int64_t n, const float *x);
+  double (*sumOfSquares)(int64_t n, const float* x);
   /// io.jtrelu.backend.Sgd has the formula.
-  void (*sgd)(int64_t n, float *parameters, const float *gradient, float *velocity, float learningRate,
+  void (*sgd)(int64_t n, float* parameters, const float* gradient, float* velocity, float learningRate,
               float gradientScale, float momentum, float weightDecay, int32_t nesterov);
   /// io.jtrelu.backend.Adam has the formula; correction is 1 / (1 - beta^t).
-  void (*adam)(int64_t n, float *parameters, const float *gradient, float *moment1, float *moment2, float learningRate,
+  void (*adam)(int64_t n, float* parameters, const float* gradient, float* moment1, float* moment2, float learningRate,
                float gradientScale, float beta1, float beta2, float epsilon, float weightDecay, float correction1,
                float correction2);
 };
@@ -69,23 +69,23 @@ struct JtreluParameterPasses {
 /// scale as above; operands may be results.
 struct JtreluActivationPasses {
   /// dst = phi(weightA * a + weightB * b)
-  void (*weightedSum)(int64_t n, float weightA, const void *a, float weightB, const void *b, float slope, float scale,
-                      void *dst);
+  void (*weightedSum)(int64_t n, float weightA, const void* a, float weightB, const void* b, float slope, float scale,
+                      void* dst);
   /// diff_src = ((accumulate ? diff_src : 0) + weight * diff_dst) * phi'(src)
-  void (*weightedSumGradient)(int64_t n, float weight, const void *diffDst, const void *src, float slope, float scale,
-                              int32_t accumulate, void *diffSrc);
+  void (*weightedSumGradient)(int64_t n, float weight, const void* diffDst, const void* src, float slope, float scale,
+                              int32_t accumulate, void* diffSrc);
   /// dst = phi(src)
-  void (*rectify)(int64_t n, const void *src, float slope, float scale, void *dst);
+  void (*rectify)(int64_t n, const void* src, float slope, float scale, void* dst);
   /// diff_src = (accumulate ? diff_src : 0) + diff_dst * phi'(dst)
-  void (*rectifyGradient)(int64_t n, const void *dst, const void *diffDst, float slope, float scale,
-                          int32_t accumulate, void *diffSrc);
+  void (*rectifyGradient)(int64_t n, const void* dst, const void* diffDst, float slope, float scale, int32_t accumulate,
+                          void* diffSrc);
 };
 
 /// The kernels for one instruction set.
 struct JtreluCpuKernels {
-  const char *instructionSet;
+  const char* instructionSet;
   JtreluConvolutions f32;
-  JtreluConvolutions bf16;         // transformed values are floats
+  JtreluConvolutions bf16;  // transformed values are floats
   JtreluConvolutions roundedBf16;  // and bfloat16; null pointers where the instruction set has no products of it
   JtreluOrthogonal orthogonal;
   JtreluParameterPasses parameters;
@@ -99,5 +99,5 @@ constexpr int32_t kJtreluCpuVersion = 5;
 extern "C" {
 int32_t jtreluCpuVersion();
 /// The kernels for the index-th of the instruction sets that this machine has, the best first; null past the last.
-const JtreluCpuKernels *jtreluCpuKernels(int32_t index);
+const JtreluCpuKernels* jtreluCpuKernels(int32_t index);
 }

@@ -14,25 +14,23 @@ namespace elements {
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 
 // What is left of an array, filled up to a vector with zeros.
-template <class E>
-struct Rest {
+template <class E> struct Rest {
   std::remove_const_t<E> values[LANES] = {};
 
-  Rest(E *from, int64_t count) { std::memcpy(values, from, count * sizeof(E)); }
-  void putBack(E *to, int64_t count) const {
+  Rest(E* from, int64_t count) { std::memcpy(values, from, count * sizeof(E)); }
+  void putBack(E* to, int64_t count) const {
     if constexpr (!std::is_const_v<E>) std::memcpy(to, values, count * sizeof(E));
   }
 };
 
 // Calls body(pointers...) for each vector of elements; what is not const is written.
-template <class Body, class... E>
-INLINE void forEachVector(int64_t n, Body body, E *...arrays) {
+template <class Body, class... E> INLINE void forEachVector(int64_t n, Body body, E*... arrays) {
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) body((arrays + i)...);
   if (i == n) return;
   std::tuple<Rest<E>...> rest{Rest<E>(arrays + i, n - i)...};
   std::apply(
-      [&](auto &...of) {
+      [&](auto&... of) {
         body(of.values...);
         (of.putBack(arrays + i, n - i), ...);
       },
@@ -56,12 +54,12 @@ INLINE Vector derivative(Vector y, Rectifier phi) {
   return Ints(y) > 0 ? repeat(phi.scale) : repeat(phi.scale * phi.slope);
 }
 
-double sumOfSquares(int64_t n, const float *x) {
+double sumOfSquares(int64_t n, const float* x) {
   constexpr int kSums = 16, kHalf = LANES / 2;  // the same sums, whatever the vectors
   typedef float Floats __attribute__((vector_size(4 * kHalf)));
   typedef double Doubles __attribute__((vector_size(8 * kHalf)));
   Doubles sums[kSums / kHalf] = {};
-  auto add = [&](const float *from) __attribute__((always_inline)) {
+  auto add = [&](const float* from) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (int k = 0; k < kSums / kHalf; k++) {
       Floats f;
@@ -82,7 +80,7 @@ double sumOfSquares(int64_t n, const float *x) {
   return sum;
 }
 
-void sum(int64_t n, int32_t count, const float *const *parts, float *to) {
+void sum(int64_t n, int32_t count, const float* const* parts, float* to) {
   if (count == 0) return;
   constexpr int kVectors = 4;  // a block of sums is kept in registers
   constexpr int64_t kBlock = kVectors * LANES;
@@ -103,13 +101,13 @@ void sum(int64_t n, int32_t count, const float *const *parts, float *to) {
   }
 }
 
-void sgd(int64_t n, float *parameters, const float *gradient, float *velocity, float learningRate, float gradientScale,
+void sgd(int64_t n, float* parameters, const float* gradient, float* velocity, float learningRate, float gradientScale,
          float momentum, float weightDecay, int32_t nesterov) {
   // The step is ownStep * g + velocityStep * v.
   const float ownStep = nesterov ? 1 : 0, velocityStep = nesterov ? momentum : 1;
   forEachVector(
       n,
-      [&](float *p, const float *g, float *v) __attribute__((always_inline)) {
+      [&](float* p, const float* g, float* v) __attribute__((always_inline)) {
         const Vector x = load(p);
         const Vector total = gradientScale * load(g) + weightDecay * x;
         const Vector next = momentum * load(v) + total;
@@ -119,12 +117,12 @@ void sgd(int64_t n, float *parameters, const float *gradient, float *velocity, f
       parameters, gradient, velocity);
 }
 
-void adam(int64_t n, float *parameters, const float *gradient, float *moment1, float *moment2, float learningRate,
+void adam(int64_t n, float* parameters, const float* gradient, float* moment1, float* moment2, float learningRate,
           float gradientScale, float beta1, float beta2, float epsilon, float weightDecay, float correction1,
           float correction2) {
   forEachVector(
       n,
-      [&](float *p, const float *gradients, float *m, float *v) __attribute__((always_inline)) {
+      [&](float* p, const float* gradients, float* m, float* v) __attribute__((always_inline)) {
         const Vector g = gradientScale * load(gradients);
         const Vector first = beta1 * load(m) + (1 - beta1) * g;
         const Vector second = beta2 * load(v) + (1 - beta2) * g * g;
@@ -141,36 +139,36 @@ void adam(int64_t n, float *parameters, const float *gradient, float *moment1, f
 }
 
 template <class E>
-void weightedSum(int64_t n, float weightA, const void *a, float weightB, const void *b, float slope, float scale,
-                 void *dst) {
+void weightedSum(int64_t n, float weightA, const void* a, float weightB, const void* b, float slope, float scale,
+                 void* dst) {
   const Rectifier phi{slope, scale};
   auto run = [&](auto identity) __attribute__((always_inline)) {
     forEachVector(
         n,
-        [&](const E *x, const E *y, E *to) __attribute__((always_inline)) {
+        [&](const E* x, const E* y, E* to) __attribute__((always_inline)) {
           const Vector sum = weightA * load(x) + weightB * load(y);
           store(to, identity ? sum : rectified(sum, phi));
         },
-        static_cast<const E *>(a), static_cast<const E *>(b), static_cast<E *>(dst));
+        static_cast<const E*>(a), static_cast<const E*>(b), static_cast<E*>(dst));
   };
   phi.isIdentity() ? run(std::true_type()) : run(std::false_type());
 }
 
 template <class E>
-void weightedSumGradient(int64_t n, float weight, const void *diffDst, const void *src, float slope, float scale,
-                         int32_t accumulate, void *diffSrc) {
+void weightedSumGradient(int64_t n, float weight, const void* diffDst, const void* src, float slope, float scale,
+                         int32_t accumulate, void* diffSrc) {
   const Rectifier psi{slope, scale};
   auto run = [&](auto identity, auto add) __attribute__((always_inline)) {
     forEachVector(
         n,
-        [&](const E *dy, const E *x, E *to) __attribute__((always_inline)) {
+        [&](const E* dy, const E* x, E* to) __attribute__((always_inline)) {
           Vector diff = weight * load(dy);
           if (add) diff += load(to);
           if (!identity) diff *= derivative(load(x), psi);
           store(to, diff);
         },
-        static_cast<const E *>(diffDst), static_cast<const E *>(psi.isIdentity() ? diffDst : src),
-        static_cast<E *>(diffSrc));
+        static_cast<const E*>(diffDst), static_cast<const E*>(psi.isIdentity() ? diffDst : src),
+        static_cast<E*>(diffSrc));
   };
   auto choose = [&](auto identity) __attribute__((always_inline)) {
     accumulate ? run(identity, std::true_type()) : run(identity, std::false_type());
@@ -178,30 +176,31 @@ void weightedSumGradient(int64_t n, float weight, const void *diffDst, const voi
   psi.isIdentity() ? choose(std::true_type()) : choose(std::false_type());
 }
 
-template <class E>
-void rectify(int64_t n, const void *src, float slope, float scale, void *dst) {
+template <class E> void rectify(int64_t n, const void* src, float slope, float scale, void* dst) {
   forEachVector(
-      n, [&](const E *x, E *to) __attribute__((always_inline)) { store(to, rectified(load(x), {slope, scale})); },
-      static_cast<const E *>(src), static_cast<E *>(dst));
+      n,
+      [&](const E* x, E* to) __attribute__((always_inline)) {
+        store(to, rectified(load(x), {slope, scale}));
+      },
+      static_cast<const E*>(src), static_cast<E*>(dst));
 }
 
 template <class E>
-void rectifyGradient(int64_t n, const void *dst, const void *diffDst, float slope, float scale, int32_t accumulate,
-                     void *diffSrc) {
+void rectifyGradient(int64_t n, const void* dst, const void* diffDst, float slope, float scale, int32_t accumulate,
+                     void* diffSrc) {
   auto run = [&](auto add) __attribute__((always_inline)) {
     forEachVector(
         n,
-        [&](const E *y, const E *dy, E *to) __attribute__((always_inline)) {
+        [&](const E* y, const E* dy, E* to) __attribute__((always_inline)) {
           const Vector diff = load(dy) * derivative(load(y), {slope, scale});
           store(to, add ? load(to) + diff : diff);
         },
-        static_cast<const E *>(dst), static_cast<const E *>(diffDst), static_cast<E *>(diffSrc));
+        static_cast<const E*>(dst), static_cast<const E*>(diffDst), static_cast<E*>(diffSrc));
   };
   accumulate ? run(std::true_type()) : run(std::false_type());
 }
 
-template <class E>
-constexpr JtreluActivationPasses activationPasses() {
+template <class E> constexpr JtreluActivationPasses activationPasses() {
   return {weightedSum<E>, weightedSumGradient<E>, rectify<E>, rectifyGradient<E>};
 }
 

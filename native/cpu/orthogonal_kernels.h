@@ -19,7 +19,7 @@ namespace {
 namespace orthogonal {
 
 constexpr int kBlock = 64;  // reflections of a block; columns of a panel; rows in a partial sum
-constexpr int kRows = 4;    // of a register tile
+constexpr int kRows = 4;  // of a register tile
 constexpr int kGroup = 16;  // widths are filled up to multiples of it with zeros
 
 constexpr int64_t filled(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
@@ -33,7 +33,9 @@ struct Sizes {
   int64_t width(int64_t block) const { return filled(std::min<int64_t>(kBlock, k - first(block)), kGroup); }
   int64_t length(int64_t block) const { return rows - first(block); }
   /// V [length][width] and then -T [width][width]; all blocks but the last have the full width.
-  int64_t offset(int64_t block) const { return kBlock * (block * (rows + kBlock) - kBlock * (block * (block - 1) / 2)); }
+  int64_t offset(int64_t block) const {
+    return kBlock * (block * (rows + kBlock) - kBlock * (block * (block - 1) / 2));
+  }
   int64_t blocks() const { return (k + kBlock - 1) / kBlock; }
   int64_t reflections() const {
     const int64_t last = blocks() - 1;
@@ -121,7 +123,7 @@ INLINE Doubles logarithm(Doubles u) {
 /// Two words as a standard normal pair by Box and Muller: sqrt(-2 ln u0) times cosine and sine of 2 pi u1, where 2 pi is
 /// the nearest binary64, as in the definition: so a cosine of nearly 0 has the sign that it has there. The angle is taken
 /// from the nearest quarter turn; the series are those of Taylor, to 1e-15.
-INLINE void normals(Longs word0, Longs word1, Singles *first, Singles *second) {
+INLINE void normals(Longs word0, Longs word1, Singles* first, Singles* second) {
   const Doubles radius = squareRoot(logarithm(uniform(word0)) * -2);
   const Doubles u = uniform(word1);
   constexpr double kRound = 0x1.8p52;
@@ -153,18 +155,18 @@ INLINE void normals(Longs word0, Longs word1, Singles *first, Singles *second) {
 /// Gaussian vectors as columns of v [rows][width], reflection j from row j on, zeros elsewhere; and the squares of their
 /// lengths. Rows and the length of a stream go in steps of four, but out of step by j: a row takes what belongs to it
 /// from the numbers of this step and the last.
-void gaussian(uint64_t seed, uint64_t sequence, int count, int64_t length, int64_t rows, int64_t width, float *v,
-              double *squares) {
+void gaussian(uint64_t seed, uint64_t sequence, int count, int64_t length, int64_t rows, int64_t width, float* v,
+              double* squares) {
   constexpr int kGroups = kBlock / kDraw;
   struct Group {
     Singles last[4];
     Doubles squares;
     Longs low, high, block;  // of the streams; the block of numbers that the step begins with
-    Ints from;               // first row of each reflection
+    Ints from;  // first row of each reflection
   } groups[kGroups];
   const int used = int(width / kDraw);
   for (int g = 0; g < used; g++) {
-    Group &group = groups[g];
+    Group& group = groups[g];
     for (int lane = 0; lane < kDraw; lane++) {
       const int j = g * kDraw + lane;
       group.low[lane] = sequence + uint64_t(j);
@@ -173,17 +175,17 @@ void gaussian(uint64_t seed, uint64_t sequence, int count, int64_t length, int64
       group.from[lane] = j < count ? j : INT32_MAX;
     }
     group.squares = Doubles{};
-    for (Singles &last : group.last) last = Singles{};
+    for (Singles& last : group.last) last = Singles{};
   }
   Ints lanes;
   for (int lane = 0; lane < kDraw; lane++) lanes[lane] = lane % 4;
   for (int64_t row = 0; row < rows; row += 4) {
     for (int g = 0; g < used; g++) {
-      Group &group = groups[g];
+      Group& group = groups[g];
       const Ints place = lanes + g * kDraw % 4;  // j modulo 4
-      float *to = v + row * width + g * kDraw;
+      float* to = v + row * width + g * kDraw;
       if (row + 3 < g * kDraw) {
-        for (int q = 0; q < 4; q++) *reinterpret_cast<UnalignedSingles *>(to + q * width) = Singles{};
+        for (int q = 0; q < 4; q++) *reinterpret_cast<UnalignedSingles*>(to + q * width) = Singles{};
         continue;
       }
       Longs words[4] = {group.block + uint64_t(row / 4), Longs{}, group.low, group.high};
@@ -203,7 +205,7 @@ void gaussian(uint64_t seed, uint64_t sequence, int count, int64_t length, int64
         number = Singles(Ints(number) & inside);
         const Doubles wide = widened(number);
         group.squares += wide * wide;
-        *reinterpret_cast<UnalignedSingles *>(to + q * width) = number;
+        *reinterpret_cast<UnalignedSingles*>(to + q * width) = number;
       }
     }
   }
@@ -222,16 +224,17 @@ constexpr int kVectors = 4;
 
 /// An operand whose element of row r in the result and term t of the sum is at[r * row + t * term].
 struct Left {
-  const float *at;
+  const float* at;
   int64_t row, term;
 };
 
 /// kRows rows by N vectors of c (+)= the sum over terms [from, to) of a b.
 template <int N>
-INLINE void tile(Left a, const float *b, int64_t bStride, float *c, int64_t cStride, int64_t from, int64_t to, bool add) {
+INLINE void tile(Left a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t from, int64_t to,
+                 bool add) {
   Vector sums[kRows][N] = {};
-  const float *left = a.at + from * a.term;
-  const float *right = b + from * bStride;
+  const float* left = a.at + from * a.term;
+  const float* right = b + from * bStride;
   for (int64_t t = from; t < to; t++, left += a.term, right += bStride) {
     Vector terms[N];
 #pragma GCC unroll 4
@@ -247,14 +250,14 @@ INLINE void tile(Left a, const float *b, int64_t bStride, float *c, int64_t cStr
   for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 4
     for (int n = 0; n < N; n++) {
-      float *at = c + r * cStride + n * LANES;
+      float* at = c + r * cStride + n * LANES;
       store(at, add ? load(at) + sums[r][n] : sums[r][n]);
     }
   }
 }
 
 template <int N>
-void tiles(Left a, const float *b, int64_t bStride, float *c, int64_t cStride, int64_t from, int64_t to, bool add) {
+void tiles(Left a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t from, int64_t to, bool add) {
   if (a.term == 1) {  // lets the compiler count on it
     a.term = 1;
     tile<N>(a, b, bStride, c, cStride, from, to, add);
@@ -265,7 +268,7 @@ void tiles(Left a, const float *b, int64_t bStride, float *c, int64_t cStride, i
 }
 
 /// kRows rows of c, columns [0, columns), a multiple of kGroup.
-INLINE void rowsOf(Left a, const float *b, int64_t bStride, float *c, int64_t cStride, int64_t columns, int64_t from,
+INLINE void rowsOf(Left a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t columns, int64_t from,
                    int64_t to, bool add) {
   int64_t left = columns / LANES;
 #if LANES == 16
@@ -282,15 +285,15 @@ INLINE void rowsOf(Left a, const float *b, int64_t bStride, float *c, int64_t cS
 
 /// -T of a block in binary64, by kGroup rows from the last. With G = V^T V, of which the blocks above the diagonal are
 /// read, and T_aa the inverses of T^-1's diagonal blocks, T_ab = -T_aa (sum over c > a of G_ac T_cb).
-void invert(const float *gram, const double *halves, int64_t width, float *t) {
+void invert(const float* gram, const double* halves, int64_t width, float* t) {
   alignas(64) double inverse[kBlock][kBlock];  // -T; of the block row in hand first the sums
   alignas(64) double factors[kGroup][kBlock];
-  const auto at = [](double *p) -> AliasingDoubles & { return *reinterpret_cast<AliasingDoubles *>(p); };
+  const auto at = [](double* p) -> AliasingDoubles& { return *reinterpret_cast<AliasingDoubles*>(p); };
   for (int64_t a = width - kGroup; a >= 0; a -= kGroup) {
     const int64_t next = a + kGroup;
     for (int64_t row = 0; row < kGroup; row++) {
       for (int64_t j = 0; j < width; j += kDraw) {
-        at(factors[row] + j) = widened(*reinterpret_cast<const UnalignedSingles *>(gram + (a + row) * width + j));
+        at(factors[row] + j) = widened(*reinterpret_cast<const UnalignedSingles*>(gram + (a + row) * width + j));
       }
     }
     for (int64_t row = 0; row < kGroup; row += kRows) {
@@ -327,16 +330,16 @@ void invert(const float *gram, const double *halves, int64_t width, float *t) {
     }
     for (int64_t row = a; row < next; row++) {
       for (int64_t col = 0; col < width; col += kDraw) {
-        *reinterpret_cast<UnalignedSingles *>(t + row * width + col) = rounded(at(inverse[row] + col));
+        *reinterpret_cast<UnalignedSingles*>(t + row * width + col) = rounded(at(inverse[row] + col));
       }
     }
   }
 }
 
-void draw(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence, float *reflections) {
+void draw(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence, float* reflections) {
   const Sizes s(m, k);
   const int64_t rows = s.length(block), width = s.width(block), first = s.first(block);
-  float *v = reflections + s.offset(block);
+  float* v = reflections + s.offset(block);
   double squares[kBlock];
   gaussian(seed, sequence + uint64_t(first), int(std::min<int64_t>(kBlock, k - first)), m - first, rows, width, v,
            squares);
@@ -344,7 +347,7 @@ void draw(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence,
   alignas(64) float scales[kBlock];
   for (int64_t j = 0; j < width; j++) {
     float unused = 0;
-    float &head = j < rows ? v[j * width + j] : unused;
+    float& head = j < rows ? v[j * width + j] : unused;
     const double x = head;
     head = float(x + std::copysign(std::sqrt(squares[j]), x >= 0 ? 1. : -1.));
     const double square = squares[j] - x * x + double(head) * head;
@@ -356,9 +359,9 @@ void draw(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence,
     const int64_t end = std::min(chunk + kBlock, rows);
     for (int64_t j = 0; j < width; j += kDraw) {
       Doubles sum{};
-      const Singles scale = *reinterpret_cast<const UnalignedSingles *>(scales + j);
+      const Singles scale = *reinterpret_cast<const UnalignedSingles*>(scales + j);
       for (int64_t l = chunk; l < end; l++) {
-        auto *at = reinterpret_cast<UnalignedSingles *>(v + l * width + j);
+        auto* at = reinterpret_cast<UnalignedSingles*>(v + l * width + j);
         *at *= scale;
         const Doubles wide = widened(*at);
         sum += wide * wide;
@@ -375,15 +378,15 @@ void draw(int64_t m, int64_t k, int64_t block, uint64_t seed, uint64_t sequence,
   invert(gram, halves, width, v + rows * width);
 }
 
-void columns(int64_t m, int64_t k, int64_t index, float gain, int32_t transposed, const float *reflections, float *dst,
-             float *workspace) {
+void columns(int64_t m, int64_t k, int64_t index, float gain, int32_t transposed, const float* reflections, float* dst,
+             float* workspace) {
   const Sizes s(m, k);
   const int64_t from = s.first(index), width = s.width(index), used = std::min<int64_t>(kBlock, k - from);
   float *x = workspace, *y = x + kBlock * kBlock, *panel = y + kBlock * kBlock;
   for (int64_t block = index; block >= 0; block--) {
     const int64_t first = s.first(block), length = s.length(block), terms = s.width(block);
     const float *v = reflections + s.offset(block), *t = v + length * terms;
-    float *q = panel + first * width;
+    float* q = panel + first * width;
     const bool own = block == index;
     if (own) {
       std::fill_n(q, std::min<int64_t>(kBlock, length) * width, 0.f);

@@ -16,17 +16,17 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE Vector repeat(float value) { return value - Vector{}; }
-INLINE Vector load(const float *p) { return *reinterpret_cast<const Unaligned *>(p); }
-INLINE void store(float *p, Vector v) { *reinterpret_cast<Unaligned *>(p) = v; }
+INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+INLINE void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
 
 // bfloat16: the upper half of a float, rounded to nearest, ties to even; a NaN stays one. AVX512_BF16's instruction
 // takes subnormal numbers for zero.
-INLINE Vector load(const uint16_t *p) {
+INLINE Vector load(const uint16_t* p) {
   Halves bits;
   std::memcpy(&bits, p, sizeof bits);
   return Vector(__builtin_convertvector(bits, Words) << 16);
 }
-INLINE void store(uint16_t *p, Vector v) {
+INLINE void store(uint16_t* p, Vector v) {
 #ifdef __AVX512BF16__
   const Halves halves = Halves(_mm512_cvtneps_pbh(__m512(v)));
 #else
@@ -38,9 +38,9 @@ INLINE void store(uint16_t *p, Vector v) {
 }
 
 // Past the caches where that is possible for whole lines; finished by endStream().
-INLINE void stream(void *p, Vector v) {
+INLINE void stream(void* p, Vector v) {
 #if LANES == 16
-  _mm512_stream_ps(static_cast<float *>(p), __m512(v));
+  _mm512_stream_ps(static_cast<float*>(p), __m512(v));
 #else
   std::memcpy(p, &v, sizeof v);
 #endif

@@ -73,11 +73,11 @@ struct F32 {
   using Element = float;
   using Operand = Vector;
   static constexpr int kGroup = 1;
-  static INLINE Operand operand(const Element *p) { return load(p); }
-  static INLINE Operand repeat(const Element *p) { return *p - Vector{}; }
+  static INLINE Operand operand(const Element* p) { return load(p); }
+  static INLINE Operand repeat(const Element* p) { return *p - Vector{}; }
   static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
   using Held = Vector;  // groups of one wait for nothing
-  static INLINE Vector group(const Vector *terms) { return terms[0]; }
+  static INLINE Vector group(const Vector* terms) { return terms[0]; }
 };
 
 // Only what lies in memory is rounded.
@@ -92,8 +92,8 @@ struct RoundedBf16 {
   using Element = uint16_t;
   using Operand = __m512bh;
   static constexpr int kGroup = 2;
-  static INLINE Operand operand(const Element *p) { return Operand(_mm512_load_si512(p)); }
-  static INLINE Operand repeat(const Element *p) {
+  static INLINE Operand operand(const Element* p) { return Operand(_mm512_load_si512(p)); }
+  static INLINE Operand repeat(const Element* p) {
     int32_t pair;
     __builtin_memcpy(&pair, p, sizeof pair);
     return Operand(_mm512_set1_epi32(pair));
@@ -111,7 +111,7 @@ struct RoundedBf16 {
     return Vector(_mm512_permutex2var_epi16(_mm512_castsi256_si512(first), __m512i(kInterleaved),
                                             _mm512_castsi256_si512(hold(second))));
   }
-  static INLINE Vector group(const Vector *terms) { return pair(hold(terms[0]), terms[1]); }
+  static INLINE Vector group(const Vector* terms) { return pair(hold(terms[0]), terms[1]); }
 };
 #endif
 
@@ -155,13 +155,13 @@ struct Tiling {
   JtreluWinograd s;
   Axis high, wide;
   int places;
-  int rows;           // rows of tiles in a unit
-  int total;          // rows of tiles in all images
-  int64_t inStride;   // elements from one place to the next: transformed x
+  int rows;  // rows of tiles in a unit
+  int total;  // rows of tiles in all images
+  int64_t inStride;  // elements from one place to the next: transformed x
   int64_t outStride;  // and y or e
 
   /// For units of about `unitBytes`.
-  Tiling(const JtreluWinograd &sizes, int64_t unitBytes) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
+  Tiling(const JtreluWinograd& sizes, int64_t unitBytes) : s(sizes), high(s.outH, s.tile), wide(s.outW, s.tile) {
     places = s.tile == 4 ? kPlaces : kRealPlaces;
     total = s.n * high.tiles();
     const int64_t bytes = int64_t(places) * (s.in + s.out) * sizeof(float);
@@ -175,21 +175,23 @@ struct Tiling {
   }
 };
 
-int64_t weightBytes(const JtreluWinograd &s) {
+int64_t weightBytes(const JtreluWinograd& s) {
   return int64_t(s.tile == 4 ? kPlaces : kRealPlaces) * s.in * s.out * sizeof(float);
 }
 // Weights, and planes of their gradients, pass by once for each unit and should not dominate.
-Tiling convolutionTiling(const JtreluWinograd &sizes) { return {sizes, std::max(kConvolutionBytes, weightBytes(sizes))}; }
-Tiling gradientTiling(const JtreluWinograd &sizes) { return {sizes, std::max(kGradientBytes, 2 * weightBytes(sizes))}; }
+Tiling convolutionTiling(const JtreluWinograd& sizes) {
+  return {sizes, std::max(kConvolutionBytes, weightBytes(sizes))};
+}
+Tiling gradientTiling(const JtreluWinograd& sizes) { return {sizes, std::max(kGradientBytes, 2 * weightBytes(sizes))}; }
 
 // A unit: rows [first, last) of tiles. In groups of tiles, all rows are filled up with zeros to whole groups.
 struct Unit {
-  const Tiling &t;
+  const Tiling& t;
   int first, last;
   int rows[kPointClasses] = {};
   int columns[kPointClasses];
 
-  Unit(const Tiling &tiling, int from, int group) : t(tiling), first(from), last(std::min(from + t.rows, t.total)) {
+  Unit(const Tiling& tiling, int from, int group) : t(tiling), first(from), last(std::min(from + t.rows, t.total)) {
     for (int c = 0; c < kPointClasses; c++) {
       for (int r = first; r < last; r++) rows[c] += t.high.has(PointClass(c), r % t.high.tiles());
       columns[c] = (t.wide.with(PointClass(c)) + group - 1) / group * group;
@@ -200,10 +202,10 @@ struct Unit {
 
 // A walk over a unit's rows of tiles.
 struct TileRow {
-  const Unit &u;
-  int row;                          // of all images' rows
-  int slots[kPointClasses] = {};    // rows before this one that have such points
-  explicit TileRow(const Unit &unit) : u(unit), row(unit.first) {}
+  const Unit& u;
+  int row;  // of all images' rows
+  int slots[kPointClasses] = {};  // rows before this one that have such points
+  explicit TileRow(const Unit& unit) : u(unit), row(unit.first) {}
 
   bool within() const { return row < u.last; }
   int inImage() const { return row % u.t.high.tiles(); }
@@ -218,12 +220,11 @@ struct TileRow {
 };
 
 // For one block of channels: where each place of the tile in column 0 of a row lies.
-template <class E>
-struct Places {
-  E *at[kPlaces];
+template <class E> struct Places {
+  E* at[kPlaces];
 
-  Places(const TileRow &r, E *base, int64_t stride, int block) {
-    const Unit &u = r.u;
+  Places(const TileRow& r, E* base, int64_t stride, int block) {
+    const Unit& u = r.u;
     int64_t offset[kPointClasses][kPointClasses];
     for (int i = 0; i < kPointClasses; i++) {
       for (int j = 0; j < kPointClasses; j++) {
@@ -236,12 +237,11 @@ struct Places {
 };
 
 // Stores a row's transformed tiles: one by one, or in groups.
-template <class T, bool grouped>
-class Row {
+template <class T, bool grouped> class Row {
  public:
   using E = typename T::Element;
 
-  INLINE Row(const TileRow &r, E *base, int64_t stride, int block) : places(r, base, stride, block), row(r) {}
+  INLINE Row(const TileRow& r, E* base, int64_t stride, int block) : places(r, base, stride, block), row(r) {}
 
   /// A value of tile k.
   INLINE void put(int p, int k, Vector value) {
@@ -258,7 +258,7 @@ class Row {
   /// Fills up the last groups.
   INLINE void end() {
     if constexpr (grouped && T::kGroup > 1) {
-      const Tiling &t = row.u.t;
+      const Tiling& t = row.u.t;
       for (int p = 0; p < t.places; p++) {
         const int count = t.wide.with(columnClass(p));
         if (count % 2 == 1 && t.high.has(rowClass(p), row.inImage())) put(p, count, Vector{});
@@ -268,7 +268,7 @@ class Row {
 
  private:
   Places<E> places;
-  const TileRow &row;
+  const TileRow& row;
   typename T::Held held[grouped && T::kGroup > 1 ? kPlaces : 1];
 };
 
@@ -276,7 +276,7 @@ class Row {
 // u (re, im - re, re + im) and f these factors of x, a complex product is f0 u0 - f2 u2 + i (f0 u0 + f1 u1); errors e are
 // multiplied by the same factors the other way round, which gives the gradients of u0, u1 and -u2.
 template <int HIGH, int WIDE, bool errors, class R>
-INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const Vector (*w)[kPoints]) {
+INLINE void putTile(R& row, int k, bool infiniteRow, bool infiniteColumn, const Vector (*w)[kPoints]) {
   auto put3 = [&](int p, Vector re, Vector im) __attribute__((always_inline)) {
     row.put(p, k, re + im);
     row.put(p + 1, k, errors ? im : re);
@@ -303,8 +303,7 @@ INLINE void putTile(R &row, int k, bool infiniteRow, bool infiniteColumn, const 
 }
 
 // B^T d along one axis; `step` vectors from one to the next.
-template <int RESULTS>
-INLINE void sourcePoints(const Vector *d, int step, Vector *v) {
+template <int RESULTS> INLINE void sourcePoints(const Vector* d, int step, Vector* v) {
   if constexpr (RESULTS == 4) {
     const Vector even = d[2 * step] + d[4 * step], odd = d[step] + d[3 * step];
     v[kZero] = d[0] - d[4 * step];
@@ -323,14 +322,14 @@ INLINE void sourcePoints(const Vector *d, int step, Vector *v) {
 
 // B^T d B of a row of tiles for one block of channels.
 template <class T, bool grouped, int HIGH>
-void transformSourceRow(const TileRow &r, const typename T::Activation *x, typename T::Element *to, int block) {
+void transformSourceRow(const TileRow& r, const typename T::Activation* x, typename T::Element* to, int block) {
   using E = typename T::Activation;
-  const Tiling &t = r.u.t;
+  const Tiling& t = r.u.t;
   const int channels = t.s.in;
   const bool infiniteRow = !r.lacksOne();
   alignas(64) static const E kZeros[LANES] = {};
   const int y0 = r.begin() - t.s.top;
-  const E *line[sourcesOf(HIGH)];
+  const E* line[sourcesOf(HIGH)];
   int64_t step[sourcesOf(HIGH)];
   for (int i = 0; i < sourcesOf(HIGH); i++) {
     const int y = y0 + i;
@@ -341,7 +340,7 @@ void transformSourceRow(const TileRow &r, const typename T::Activation *x, typen
   Row<T, grouped> row(r, to, t.inStride, block);
   constexpr int kHigh = pointsOf(HIGH);
   Vector v[sourcesOf(4)][kHigh];  // B^T d, by column
-  auto column = [&](int c, Vector *out) __attribute__((always_inline)) {
+  auto column = [&](int c, Vector* out) __attribute__((always_inline)) {
     if (c < 0 || c >= t.s.w) {
 #pragma GCC unroll 6
       for (int i = 0; i < kHigh; i++) out[i] = Vector{};
@@ -373,7 +372,7 @@ void transformSourceRow(const TileRow &r, const typename T::Activation *x, typen
 
 // B^T d B of a unit, for all channels.
 template <class T, bool grouped>
-void transformSource(const Unit &u, const typename T::Activation *x, typename T::Element *to) {
+void transformSource(const Unit& u, const typename T::Activation* x, typename T::Element* to) {
   for (int block = 0; block < u.t.s.in / LANES; block++) {
     for (TileRow r(u); r.within(); r.next()) {
       if (r.four()) {
@@ -390,8 +389,8 @@ constexpr int kLine = 64;  // bytes of a cache line
 // c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group]. Fetches as
 // much from `next` as it reads of b, into the second-level cache, unless that is null.
 template <class T, int MR, int NV>
-void product(const typename T::Element *a, int64_t aBlock, const typename T::Element *b, float *c, int64_t cBlock,
-             int blocks, const typename T::Element *next) {
+void product(const typename T::Element* a, int64_t aBlock, const typename T::Element* b, float* c, int64_t cBlock,
+             int blocks, const typename T::Element* next) {
   constexpr int G = T::kGroup;
   constexpr int kRow = NV * G * LANES;
   Vector sum[MR][NV];
@@ -426,8 +425,7 @@ void product(const typename T::Element *a, int64_t aBlock, const typename T::Ele
 }
 
 // product() for 1 to kAccumulators / NV tiles.
-template <class T, int NV, int... M>
-constexpr auto products(std::integer_sequence<int, M...>) {
+template <class T, int NV, int... M> constexpr auto products(std::integer_sequence<int, M...>) {
   return std::array{product<T, M + 1, NV>...};
 }
 
@@ -437,7 +435,7 @@ constexpr auto products(std::integer_sequence<int, M...>) {
 class Ahead {
  public:
   /// To be spread over so many calls of next().
-  Ahead(const char *gateFrom, char *yFrom, int64_t bytes, int64_t calls)
+  Ahead(const char* gateFrom, char* yFrom, int64_t bytes, int64_t calls)
       : gate(gateFrom), y(yFrom), left((bytes + kLine - 1) / kLine), share(left / std::max<int64_t>(calls, 1) + 1) {}
 
   INLINE void next() {
@@ -451,26 +449,28 @@ class Ahead {
   }
 
  private:
-  const char *gate;
-  char *y;
+  const char* gate;
+  char* y;
   int64_t left, share;
 };
 
 // Tiles of one product() at most, and their number for a place.
 constexpr int mostTiles(int vectors) { return kAccumulators / vectors; }
-constexpr int64_t productCalls(int64_t tiles, int vectors) { return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors); }
+constexpr int64_t productCalls(int64_t tiles, int vectors) {
+  return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors);
+}
 
 // c = a b of one place for all tiles and channels of y. b comes from beyond the second-level cache, where it waits for
 // its turn in the third level or in memory: each panel is fetched during the last product of the one before. `next` is b of
 // the next place, or null.
 template <class T, int NV>
-void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, const typename T::Element *next,
-                float *c, int64_t tiles, int in, int out) {
+void multiplyBy(Ahead& ahead, const typename T::Element* a, const typename T::Element* b,
+                const typename T::Element* next, float* c, int64_t tiles, int in, int out) {
   static constexpr auto table = products<T, NV>(std::make_integer_sequence<int, mostTiles(NV)>());
   const int64_t parts = productCalls(tiles, NV);
   const int64_t panel = int64_t(in) * NV * LANES;
   for (int n = 0; n < out; n += NV * LANES, b += panel) {
-    const typename T::Element *following = n + NV * LANES < out ? b + panel : next;
+    const typename T::Element* following = n + NV * LANES < out ? b + panel : next;
     int64_t done = 0;
     for (int64_t part = 0; part < parts; part++) {
       ahead.next();
@@ -483,8 +483,8 @@ void multiplyBy(Ahead &ahead, const typename T::Element *a, const typename T::El
 }
 
 template <class T>
-void multiply(Ahead &ahead, const typename T::Element *a, const typename T::Element *b, const typename T::Element *next,
-              float *c, int64_t tiles, int in, int out) {
+void multiply(Ahead& ahead, const typename T::Element* a, const typename T::Element* b, const typename T::Element* next,
+              float* c, int64_t tiles, int in, int out) {
   if (tiles == 0) return;
   switch (widest(out / LANES)) {
 #if LANES != 8
@@ -503,7 +503,7 @@ void multiply(Ahead &ahead, const typename T::Element *a, const typename T::Elem
 enum class Kind { kBias, kPlain, kGate };
 
 template <Kind kind, class E>
-INLINE void finish(Vector r, Vector bias, const E *gate, E *y, Vector positive, Vector negative, bool accumulate) {
+INLINE void finish(Vector r, Vector bias, const E* gate, E* y, Vector positive, Vector negative, bool accumulate) {
   if constexpr (kind == Kind::kBias) {
     r += bias;
     r *= r > 0 ? positive : negative;
@@ -515,17 +515,15 @@ INLINE void finish(Vector r, Vector bias, const E *gate, E *y, Vector positive, 
 }
 
 // What follows a convolution: see JtreluCpuKernels.
-template <class E>
-struct Epilogue {
-  const float *bias;
-  const E *gate;
+template <class E> struct Epilogue {
+  const float* bias;
+  const E* gate;
   float slope, scale;
   bool accumulate;
 };
 
 // A^T m along one axis.
-template <int RESULTS>
-INLINE void results(const Vector *m, Vector *y, int step) {
+template <int RESULTS> INLINE void results(const Vector* m, Vector* y, int step) {
   const Vector sum = m[kOne] + m[kMinusOne], difference = m[kOne] - m[kMinusOne];
   if constexpr (RESULTS == 4) {
     y[0] = m[kZero] + sum + m[kRe];
@@ -540,8 +538,8 @@ INLINE void results(const Vector *m, Vector *y, int step) {
 
 // A^T m A of a row of tiles for one block of channels, and what follows it.
 template <Kind kind, class E, int HIGH>
-void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, int block) {
-  const Tiling &t = r.u.t;
+void transformResultRow(const TileRow& r, float* m, E* y, const Epilogue<E>& e, int block) {
+  const Tiling& t = r.u.t;
   const int channels = t.s.out;
   const Vector positive = e.scale - Vector{};
   const Vector negative = e.scale * e.slope - Vector{};
@@ -554,7 +552,7 @@ void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, 
   auto tile = [&]<int WIDE>(int k, int64_t at) __attribute__((always_inline)) {
     const bool infiniteColumn = !t.wide.lacksOne(k);
     auto value = [&](int p) __attribute__((always_inline)) { return load(places.at[p] + k * LANES); };
-    auto complex = [&](int p, Vector &re, Vector &im) __attribute__((always_inline)) {
+    auto complex = [&](int p, Vector& re, Vector& im) __attribute__((always_inline)) {
       const Vector f = value(p);
       re = f - value(p + 2);
       im = f + value(p + 1);
@@ -601,7 +599,8 @@ void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, 
       for (int j = 0; j < WIDE; j++) {
         if (j == WIDE - 1 && !infiniteColumn) break;
         const int64_t to = at + i * below + j * channels;
-        finish<kind>(line[j], bias, kind == Kind::kGate ? e.gate + to : nullptr, y + to, positive, negative, e.accumulate);
+        finish<kind>(line[j], bias, kind == Kind::kGate ? e.gate + to : nullptr, y + to, positive, negative,
+                     e.accumulate);
       }
     }
   };
@@ -612,8 +611,7 @@ void transformResultRow(const TileRow &r, float *m, E *y, const Epilogue<E> &e, 
 }
 
 // A^T m A of a unit, for all channels, and what follows it.
-template <Kind kind, class E>
-void transformResult(const Unit &u, float *m, E *y, const Epilogue<E> &e) {
+template <Kind kind, class E> void transformResult(const Unit& u, float* m, E* y, const Epilogue<E>& e) {
   for (int block = 0; block < u.t.s.out / LANES; block++) {
     for (TileRow r(u); r.within(); r.next()) {
       if (r.four()) {
@@ -626,9 +624,8 @@ void transformResult(const Unit &u, float *m, E *y, const Epilogue<E> &e) {
 }
 
 // What a unit's results will touch.
-template <class E>
-Ahead aheadOf(const Unit &u, const Epilogue<E> &e, E *y) {
-  const Tiling &t = u.t;
+template <class E> Ahead aheadOf(const Unit& u, const Epilogue<E>& e, E* y) {
+  const Tiling& t = u.t;
   const int64_t line = int64_t(t.s.outW) * t.s.out;
   auto begin = [&](int row) {
     const int image = row / t.high.tiles();
@@ -638,42 +635,42 @@ Ahead aheadOf(const Unit &u, const Epilogue<E> &e, E *y) {
   int64_t calls = 0;
   for (int p = 0; p < t.places; p++) calls += productCalls(u.tiles(p), vectors) * (t.s.out / LANES / vectors);
   const int64_t from = begin(u.first), bytes = (begin(u.last) - from) * int64_t(sizeof(E));
-  const E *gate = e.gate == nullptr ? nullptr : e.gate + from;
-  return {reinterpret_cast<const char *>(gate), reinterpret_cast<char *>(y + from), bytes, calls};
+  const E* gate = e.gate == nullptr ? nullptr : e.gate + from;
+  return {reinterpret_cast<const char*>(gate), reinterpret_cast<char*>(y + from), bytes, calls};
 }
 
 template <class T>
-void convolve(const JtreluWinograd *sizes, const void *x, const void *packed, void *y, const float *bias,
-              const void *gate, float slope, float scale, int32_t accumulate, void *workspace) {
+void convolve(const JtreluWinograd* sizes, const void* x, const void* packed, void* y, const float* bias,
+              const void* gate, float slope, float scale, int32_t accumulate, void* workspace) {
   using E = typename T::Activation;
   using Element = typename T::Element;
   const Tiling t = convolutionTiling(*sizes);
-  const Epilogue<E> e{bias, static_cast<const E *>(gate), slope, scale, accumulate != 0};
-  float *out = static_cast<float *>(workspace);
-  Element *in = reinterpret_cast<Element *>(out + t.places * t.outStride);
-  const Element *weights = static_cast<const Element *>(packed);
+  const Epilogue<E> e{bias, static_cast<const E*>(gate), slope, scale, accumulate != 0};
+  float* out = static_cast<float*>(workspace);
+  Element* in = reinterpret_cast<Element*>(out + t.places * t.outStride);
+  const Element* weights = static_cast<const Element*>(packed);
   const int64_t stride = placeStride(int64_t(t.s.in) * t.s.out);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, 1);
-    transformSource<T, false>(u, static_cast<const E *>(x), in);
-    Ahead ahead = aheadOf(u, e, static_cast<E *>(y));
+    transformSource<T, false>(u, static_cast<const E*>(x), in);
+    Ahead ahead = aheadOf(u, e, static_cast<E*>(y));
     for (int p = 0; p < t.places; p++) {
-      const Element *next = p + 1 < t.places ? weights + (p + 1) * stride : nullptr;
-      multiply<T>(ahead, in + p * t.inStride, weights + p * stride, next, out + p * t.outStride, u.tiles(p), t.s.in, t.s.out);
+      const Element* next = p + 1 < t.places ? weights + (p + 1) * stride : nullptr;
+      multiply<T>(ahead, in + p * t.inStride, weights + p * stride, next, out + p * t.outStride, u.tiles(p), t.s.in,
+                  t.s.out);
     }
     if (bias != nullptr) {
-      transformResult<Kind::kBias>(u, out, static_cast<E *>(y), e);
+      transformResult<Kind::kBias>(u, out, static_cast<E*>(y), e);
     } else if (gate != nullptr) {
-      transformResult<Kind::kGate>(u, out, static_cast<E *>(y), e);
+      transformResult<Kind::kGate>(u, out, static_cast<E*>(y), e);
     } else {
-      transformResult<Kind::kPlain>(u, out, static_cast<E *>(y), e);
+      transformResult<Kind::kPlain>(u, out, static_cast<E*>(y), e);
     }
   }
 }
 
 // A e along one axis.
-template <int RESULTS>
-INLINE void gradientPoints(const Vector *e, int step, Vector *v) {
+template <int RESULTS> INLINE void gradientPoints(const Vector* e, int step, Vector* v) {
   if constexpr (RESULTS == 4) {
     const Vector even = e[0] + e[2 * step], odd = e[step] + e[3 * step];
     v[kZero] = e[0];
@@ -692,17 +689,17 @@ INLINE void gradientPoints(const Vector *e, int step, Vector *v) {
 
 // A e A^T of a row of tiles for one block of channels; returns the sum of e.
 template <class T, int HIGH>
-Vector transformGradientRow(const TileRow &r, const typename T::Activation *e, typename T::Element *to, int block) {
+Vector transformGradientRow(const TileRow& r, const typename T::Activation* e, typename T::Element* to, int block) {
   using E = typename T::Activation;
-  const Tiling &t = r.u.t;
+  const Tiling& t = r.u.t;
   const int channels = t.s.out;
   const int high = HIGH - r.lacksOne();
   Row<T, true> row(r, to, t.outStride, block);
-  const E *line = e + (int64_t(r.image()) * t.s.outH + r.begin()) * t.s.outW * channels + block * LANES;
+  const E* line = e + (int64_t(r.image()) * t.s.outH + r.begin()) * t.s.outW * channels + block * LANES;
   const int64_t below = int64_t(t.s.outW) * channels;
   constexpr int kHigh = pointsOf(HIGH);
   Vector sum{};
-  auto tile = [&]<int WIDE>(int k, const E *at) __attribute__((always_inline)) {
+  auto tile = [&]<int WIDE>(int k, const E* at) __attribute__((always_inline)) {
     const int wide = WIDE - t.wide.lacksOne(k);
     Vector v[WIDE][kHigh];  // A e, by column
 #pragma GCC unroll 4
@@ -733,7 +730,7 @@ Vector transformGradientRow(const TileRow &r, const typename T::Activation *e, t
 
 // A e A^T of a unit, for all channels; adds e to sums [out].
 template <class T>
-void transformGradient(const Unit &u, const typename T::Activation *e, typename T::Element *to, double *sums) {
+void transformGradient(const Unit& u, const typename T::Activation* e, typename T::Element* to, double* sums) {
   for (int block = 0; block < u.t.s.out / LANES; block++) {
     for (TileRow r(u); r.within(); r.next()) {
       const Vector sum =
@@ -745,15 +742,14 @@ void transformGradient(const Unit &u, const typename T::Activation *e, typename 
 
 // c [MR, NV vectors] (+)= sum over tiles of e (MR channels of a block) times x (NV blocks of channels).
 template <class T, int MR, int NV>
-void outerProducts(const typename T::Element *e, const typename T::Element *x, int64_t xBlock, float *c, int64_t cRow,
+void outerProducts(const typename T::Element* e, const typename T::Element* x, int64_t xBlock, float* c, int64_t cRow,
                    int64_t tiles, bool add) {
   constexpr int G = T::kGroup;
   Vector sum[MR][NV];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++)
-      sum[m][v] = add ? load(c + m * cRow + v * LANES) : Vector{};
+    for (int v = 0; v < NV; v++) sum[m][v] = add ? load(c + m * cRow + v * LANES) : Vector{};
   for (int64_t k = 0; k < tiles; k += G) {
     typename T::Operand row[NV];
 #pragma GCC unroll 4
@@ -773,18 +769,18 @@ void outerProducts(const typename T::Element *e, const typename T::Element *x, i
 
 // Gradients of one place, [out, in].
 template <class T, int MR, int NV>
-void accumulateBy(const typename T::Element *e, const typename T::Element *x, float *c, int64_t tiles, int in, int out,
+void accumulateBy(const typename T::Element* e, const typename T::Element* x, float* c, int64_t tiles, int in, int out,
                   bool add) {
   for (int n = 0; n < in; n += NV * LANES) {
     for (int m = 0; m < out; m += MR) {
-      outerProducts<T, MR, NV>(e + m / LANES * tiles * LANES + m % LANES * T::kGroup, x + n / LANES * tiles * LANES, tiles * LANES,
-                            c + int64_t(m) * in + n, in, tiles, add);
+      outerProducts<T, MR, NV>(e + m / LANES * tiles * LANES + m % LANES * T::kGroup, x + n / LANES * tiles * LANES,
+                               tiles * LANES, c + int64_t(m) * in + n, in, tiles, add);
     }
   }
 }
 
 template <class T>
-void accumulate(const typename T::Element *e, const typename T::Element *x, float *c, int64_t tiles, int in, int out,
+void accumulate(const typename T::Element* e, const typename T::Element* x, float* c, int64_t tiles, int in, int out,
                 bool add) {
 #if LANES == 16
   switch (in / LANES % 6) {
@@ -802,8 +798,7 @@ void accumulate(const typename T::Element *e, const typename T::Element *x, floa
 }
 
 // G^T q along one axis, `from` and `to` vectors apart.
-template <bool fours>
-INLINE void kernelOf(const Vector *q, int from, Vector *g, int to) {
+template <bool fours> INLINE void kernelOf(const Vector* q, int from, Vector* g, int to) {
   const Vector sum = 0.25f * (q[kOne * from] + q[kMinusOne * from]);
   const Vector difference = 0.25f * (q[kOne * from] - q[kMinusOne * from]);
   if constexpr (fours) {
@@ -821,7 +816,7 @@ INLINE void kernelOf(const Vector *q, int from, Vector *g, int to) {
 // G^T planes G, for all kernels. The gradients of a network push each other out of the caches before they are read, so
 // what is not added to goes past them, where vectors are whole lines.
 template <bool fours>
-void transformPlanes(const float *planes, int64_t stride, int in, int out, float *diffWeights, bool add) {
+void transformPlanes(const float* planes, int64_t stride, int in, int out, float* diffWeights, bool add) {
   const bool wholeLines = sizeof(Vector) == kLine && reinterpret_cast<uintptr_t>(diffWeights) % kLine == 0;
   constexpr int kAxis = fours ? kPoints : 4;
   for (int m = 0; m < out; m++) {
@@ -829,7 +824,7 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
       auto value = [&](int p) __attribute__((always_inline)) {
         return load(planes + p * stride + int64_t(m) * in + n);
       };
-      auto complex = [&](int p, Vector &re, Vector &im) __attribute__((always_inline)) {
+      auto complex = [&](int p, Vector& re, Vector& im) __attribute__((always_inline)) {
         const Vector b = value(p + 1), c = value(p + 2);
         re = value(p) - b - c;
         im = b - c;
@@ -862,7 +857,7 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
       for (int j = 0; j < 3; j++) kernelOf<fours>(&h[0][j], 3, &g[0][j], 3);
 #pragma GCC unroll 9
       for (int k = 0; k < 9; k++) {
-        float *to = diffWeights + (int64_t(m) * 9 + k) * in + n;
+        float* to = diffWeights + (int64_t(m) * 9 + k) * in + n;
         const Vector gradient = g[k / 3][k % 3];
         if (!add && wholeLines) {
           stream(to, gradient);
@@ -877,21 +872,21 @@ void transformPlanes(const float *planes, int64_t stride, int in, int out, float
 }
 
 template <class T>
-void gradients(const JtreluWinograd *sizes, const void *x, const void *e, float *diffWeights, float *diffBias,
-               int32_t add, void *workspace) {
+void gradients(const JtreluWinograd* sizes, const void* x, const void* e, float* diffWeights, float* diffBias,
+               int32_t add, void* workspace) {
   using E = typename T::Element;
   const Tiling t = gradientTiling(*sizes);
   const int in = t.s.in, out = t.s.out;
   const int64_t stride = placeStride(int64_t(in) * out);
-  float *planes = static_cast<float *>(workspace);  // [place, out, in]
-  E *errors = reinterpret_cast<E *>(planes + t.places * stride);
-  E *sources = errors + t.places * t.outStride;
-  double *sums = reinterpret_cast<double *>(sources + t.places * t.inStride);
+  float* planes = static_cast<float*>(workspace);  // [place, out, in]
+  E* errors = reinterpret_cast<E*>(planes + t.places * stride);
+  E* sources = errors + t.places * t.outStride;
+  double* sums = reinterpret_cast<double*>(sources + t.places * t.inStride);
   std::fill_n(sums, out, 0.0);
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, T::kGroup);
-    transformSource<T, true>(u, static_cast<const typename T::Activation *>(x), sources);
-    transformGradient<T>(u, static_cast<const typename T::Activation *>(e), errors, sums);
+    transformSource<T, true>(u, static_cast<const typename T::Activation*>(x), sources);
+    transformGradient<T>(u, static_cast<const typename T::Activation*>(e), errors, sums);
     for (int p = 0; p < t.places; p++) {
       accumulate<T>(errors + p * t.outStride, sources + p * t.inStride, planes + p * stride, u.tiles(p), in, out,
                     first > 0);
@@ -907,8 +902,7 @@ void gradients(const JtreluWinograd *sizes, const void *x, const void *e, float 
 }
 
 // G g along one axis, `step` vectors apart.
-template <bool fours>
-INLINE void kernelPoints(const Vector *g, int step, Vector *u) {
+template <bool fours> INLINE void kernelPoints(const Vector* g, int step, Vector* u) {
   const Vector ends = 0.25f * (g[0] + g[2 * step]), middle = 0.25f * g[step];
   u[kZero] = g[0];
   u[kOne] = ends + middle;
@@ -921,8 +915,7 @@ INLINE void kernelPoints(const Vector *g, int step, Vector *u) {
 }
 
 // G g G^T of a kernel for a vector of channels, g [3 * 3]: all places.
-template <bool fours>
-INLINE void transformKernel(const Vector *g, Vector *to) {
+template <bool fours> INLINE void transformKernel(const Vector* g, Vector* to) {
   constexpr int kAxis = fours ? kPoints : 4;
   Vector h[3][kPoints], u[kAxis][kPoints];
 #pragma GCC unroll 3
@@ -963,7 +956,7 @@ INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int 
 // Packs LANES x LANES kernels g [3 * 3][from][to]: rows of `from` in groups, vectors over `to`.
 template <class T, bool fours>
 void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int from, int to, int64_t stride,
-               typename T::Element *packed) {
+               typename T::Element* packed) {
   constexpr int G = T::kGroup;
   constexpr int kCount = fours ? kPlaces : kRealPlaces;
   for (int k = 0; k < LANES; k += G) {
@@ -974,7 +967,7 @@ void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int
       for (int i = 0; i < 9; i++) kernel[i] = load(g[turned ? 8 - i : i][k + term]);
       transformKernel<fours>(kernel, u[term]);
     }
-    typename T::Element *at = packed + packedIndex(in, out, from + k, to, G);
+    typename T::Element* at = packed + packedIndex(in, out, from + k, to, G);
     for (int p = 0; p < kCount; p++) {
       Vector terms[G];
       for (int term = 0; term < G; term++) terms[term] = u[term][p];
@@ -984,7 +977,7 @@ void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int
 }
 
 template <class T, bool fours>
-void pack(const float *weights, int ic, int oc, typename T::Element *forward, typename T::Element *backward) {
+void pack(const float* weights, int ic, int oc, typename T::Element* forward, typename T::Element* backward) {
   const int64_t stride = placeStride(int64_t(ic) * oc);
   for (int k0 = 0; k0 < oc; k0 += LANES) {
     for (int c0 = 0; c0 < ic; c0 += LANES) {
@@ -1001,22 +994,20 @@ void pack(const float *weights, int ic, int oc, typename T::Element *forward, ty
 }
 
 template <class T>
-void packWeights(const float *weights, int32_t ic, int32_t oc, int32_t tile, void *forward, void *backward) {
+void packWeights(const float* weights, int32_t ic, int32_t oc, int32_t tile, void* forward, void* backward) {
   using E = typename T::Element;
   if (tile == 4) {
-    pack<T, true>(weights, ic, oc, static_cast<E *>(forward), static_cast<E *>(backward));
+    pack<T, true>(weights, ic, oc, static_cast<E*>(forward), static_cast<E*>(backward));
   } else {
-    pack<T, false>(weights, ic, oc, static_cast<E *>(forward), static_cast<E *>(backward));
+    pack<T, false>(weights, ic, oc, static_cast<E*>(forward), static_cast<E*>(backward));
   }
 }
 
-template <class T>
-int64_t packedBytes(int32_t in, int32_t out, int32_t tile) {
+template <class T> int64_t packedBytes(int32_t in, int32_t out, int32_t tile) {
   return (tile == 4 ? kPlaces : kRealPlaces) * placeStride(int64_t(in) * out) * sizeof(typename T::Element);
 }
 
-template <class T>
-int64_t workspaceBytes(const JtreluWinograd *sizes) {
+template <class T> int64_t workspaceBytes(const JtreluWinograd* sizes) {
   const int64_t element = sizeof(typename T::Element);
   const Tiling c = convolutionTiling(*sizes), g = gradientTiling(*sizes);
   const int64_t convolution = c.places * (c.inStride * element + c.outStride * int64_t(sizeof(float)));
@@ -1025,8 +1016,7 @@ int64_t workspaceBytes(const JtreluWinograd *sizes) {
   return std::max(convolution, gradient);
 }
 
-template <class T>
-constexpr JtreluConvolutions convolutions() {
+template <class T> constexpr JtreluConvolutions convolutions() {
   return {packedBytes<T>, workspaceBytes<T>, packWeights<T>, convolve<T>, gradients<T>};
 }
 

@@ -8,20 +8,44 @@ namespace emu {
 
 namespace {
 
-template <class T> using Wide = std::conditional_t<std::is_same_v<T, int16_t>, int32_t, std::conditional_t<std::is_same_v<T, uint16_t>, uint32_t,
-    std::conditional_t<std::is_same_v<T, int32_t>, int64_t, std::conditional_t<std::is_same_v<T, uint32_t>, uint64_t, std::conditional_t<std::is_same_v<T, int64_t>, __int128, unsigned __int128>>>>>;
+template <class T>
+using Wide = std::conditional_t<
+    std::is_same_v<T, int16_t>, int32_t,
+    std::conditional_t<std::is_same_v<T, uint16_t>, uint32_t,
+                       std::conditional_t<std::is_same_v<T, int32_t>, int64_t,
+                                          std::conditional_t<std::is_same_v<T, uint32_t>, uint64_t,
+                                                             std::conditional_t<std::is_same_v<T, int64_t>, __int128,
+                                                                                unsigned __int128>>>>>;
 template <class T> using Unsigned = std::make_unsigned_t<T>;
 template <class T> constexpr int bitsOf = sizeof(T) * 8;
 
 // --- integers; overflow wraps ------------------------------------------------------------------------------------
-template <class T> struct IAdd { static T f(T a, T b) { return (T)((Unsigned<T>)a + (Unsigned<T>)b); } };
-template <class T> struct ISub { static T f(T a, T b) { return (T)((Unsigned<T>)a - (Unsigned<T>)b); } };
-template <class T> struct IMul { static T f(T a, T b) { return (T)((uint64_t)a * (uint64_t)b); } };
-template <class T> struct IMulHi { static T f(T a, T b) { return (T)((Wide<T>)a * (Wide<T>)b >> bitsOf<T>); } };
-template <class T> struct IMulWide { static Wide<T> f(T a, T b) { return (Wide<T>)a * (Wide<T>)b; } };
-template <class T> struct IMad { static T f(T a, T b, T c) { return (T)((uint64_t)a * (uint64_t)b + (uint64_t)c); } };
-template <class T> struct IMadHi { static T f(T a, T b, T c) { return (T)((Unsigned<T>)IMulHi<T>::f(a, b) + (Unsigned<T>)c); } };
-template <class T> struct IMadWide { static Wide<T> f(T a, T b, Wide<T> c) { return (Wide<T>)((Unsigned<Wide<T>>)((Wide<T>)a * (Wide<T>)b) + (Unsigned<Wide<T>>)c); } };
+template <class T> struct IAdd {
+  static T f(T a, T b) { return (T)((Unsigned<T>)a + (Unsigned<T>)b); }
+};
+template <class T> struct ISub {
+  static T f(T a, T b) { return (T)((Unsigned<T>)a - (Unsigned<T>)b); }
+};
+template <class T> struct IMul {
+  static T f(T a, T b) { return (T)((uint64_t)a * (uint64_t)b); }
+};
+template <class T> struct IMulHi {
+  static T f(T a, T b) { return (T)((Wide<T>)a * (Wide<T>)b >> bitsOf<T>); }
+};
+template <class T> struct IMulWide {
+  static Wide<T> f(T a, T b) { return (Wide<T>)a * (Wide<T>)b; }
+};
+template <class T> struct IMad {
+  static T f(T a, T b, T c) { return (T)((uint64_t)a * (uint64_t)b + (uint64_t)c); }
+};
+template <class T> struct IMadHi {
+  static T f(T a, T b, T c) { return (T)((Unsigned<T>)IMulHi<T>::f(a, b) + (Unsigned<T>)c); }
+};
+template <class T> struct IMadWide {
+  static Wide<T> f(T a, T b, Wide<T> c) {
+    return (Wide<T>)((Unsigned<Wide<T>>)((Wide<T>)a * (Wide<T>)b) + (Unsigned<Wide<T>>)c);
+  }
+};
 // The hardware's answers where the quotient is not defined.
 template <class T> struct IDiv {
   static T f(T a, T b) {
@@ -37,33 +61,81 @@ template <class T> struct IRem {
     return a % b;
   }
 };
-template <class T> struct IMin { static T f(T a, T b) { return a < b ? a : b; } };
-template <class T> struct IMax { static T f(T a, T b) { return a > b ? a : b; } };
-template <class T> struct IAbs { static T f(T a) { return a < 0 ? ISub<T>::f(0, a) : a; } };
-template <class T> struct INeg { static T f(T a) { return ISub<T>::f(0, a); } };
-template <class T> struct ISad { static T f(T a, T b, T c) { return IAdd<T>::f(c, a < b ? ISub<T>::f(b, a) : ISub<T>::f(a, b)); } };
-struct AddSat { static int32_t f(int32_t a, int32_t b) { int64_t r = (int64_t)a + b; return (int32_t)(r > INT32_MAX ? INT32_MAX : r < INT32_MIN ? INT32_MIN : r); } };
-struct SubSat { static int32_t f(int32_t a, int32_t b) { int64_t r = (int64_t)a - b; return (int32_t)(r > INT32_MAX ? INT32_MAX : r < INT32_MIN ? INT32_MIN : r); } };
-struct MadHiSat { static int32_t f(int32_t a, int32_t b, int32_t c) { return AddSat::f(IMulHi<int32_t>::f(a, b), c); } };
-template <class T> T low24(T a) { return std::is_signed_v<T> ? (T)((int32_t)((uint32_t)a << 8) >> 8) : (T)((uint32_t)a & 0xffffff); }
-template <class T> struct Mul24 { static T f(T a, T b) { return (T)((int64_t)low24(a) * (int64_t)low24(b)); } };
-template <class T> struct Mul24Hi { static T f(T a, T b) { return (T)((int64_t)low24(a) * (int64_t)low24(b) >> 16); } };
-template <class T> struct Mad24 { static T f(T a, T b, T c) { return IAdd<T>::f(Mul24<T>::f(a, b), c); } };
+template <class T> struct IMin {
+  static T f(T a, T b) { return a < b ? a : b; }
+};
+template <class T> struct IMax {
+  static T f(T a, T b) { return a > b ? a : b; }
+};
+template <class T> struct IAbs {
+  static T f(T a) { return a < 0 ? ISub<T>::f(0, a) : a; }
+};
+template <class T> struct INeg {
+  static T f(T a) { return ISub<T>::f(0, a); }
+};
+template <class T> struct ISad {
+  static T f(T a, T b, T c) { return IAdd<T>::f(c, a < b ? ISub<T>::f(b, a) : ISub<T>::f(a, b)); }
+};
+struct AddSat {
+  static int32_t f(int32_t a, int32_t b) {
+    int64_t r = (int64_t)a + b;
+    return (int32_t)(r > INT32_MAX ? INT32_MAX : r < INT32_MIN ? INT32_MIN : r);
+  }
+};
+struct SubSat {
+  static int32_t f(int32_t a, int32_t b) {
+    int64_t r = (int64_t)a - b;
+    return (int32_t)(r > INT32_MAX ? INT32_MAX : r < INT32_MIN ? INT32_MIN : r);
+  }
+};
+struct MadHiSat {
+  static int32_t f(int32_t a, int32_t b, int32_t c) { return AddSat::f(IMulHi<int32_t>::f(a, b), c); }
+};
+template <class T> T low24(T a) {
+  return std::is_signed_v<T> ? (T)((int32_t)((uint32_t)a << 8) >> 8) : (T)((uint32_t)a & 0xffffff);
+}
+template <class T> struct Mul24 {
+  static T f(T a, T b) { return (T)((int64_t)low24(a) * (int64_t)low24(b)); }
+};
+template <class T> struct Mul24Hi {
+  static T f(T a, T b) { return (T)((int64_t)low24(a) * (int64_t)low24(b) >> 16); }
+};
+template <class T> struct Mad24 {
+  static T f(T a, T b, T c) { return IAdd<T>::f(Mul24<T>::f(a, b), c); }
+};
 
-template <class T> struct And { static T f(T a, T b) { return a & b; } };
-template <class T> struct Or { static T f(T a, T b) { return a | b; } };
-template <class T> struct Xor { static T f(T a, T b) { return a ^ b; } };
-template <class T> struct Not { static T f(T a) { return (T)~a; } };
-template <class T> struct CNot { static T f(T a) { return a == 0; } };
-template <class T> struct Shl { static T f(T a, uint32_t b) { return b >= (unsigned)bitsOf<T> ? (T)0 : (T)((Unsigned<T>)a << (b & (bitsOf<T> - 1))); } };
+template <class T> struct And {
+  static T f(T a, T b) { return a & b; }
+};
+template <class T> struct Or {
+  static T f(T a, T b) { return a | b; }
+};
+template <class T> struct Xor {
+  static T f(T a, T b) { return a ^ b; }
+};
+template <class T> struct Not {
+  static T f(T a) { return (T)~a; }
+};
+template <class T> struct CNot {
+  static T f(T a) { return a == 0; }
+};
+template <class T> struct Shl {
+  static T f(T a, uint32_t b) { return b >= (unsigned)bitsOf<T> ? (T)0 : (T)((Unsigned<T>)a << (b & (bitsOf<T> - 1))); }
+};
 template <class T> struct Shr {
   static T f(T a, uint32_t b) {
     if constexpr (std::is_signed_v<T>) return (T)(a >> (b >= (unsigned)bitsOf<T> ? bitsOf<T> - 1 : (int)b));
     else return b >= (unsigned)bitsOf<T> ? (T)0 : (T)(a >> (b & (bitsOf<T> - 1)));
   }
 };
-template <class T> struct Clz { static uint32_t f(T a) { return a == 0 ? bitsOf<T> : sizeof(T) == 8 ? __builtin_clzll(a) : __builtin_clz((uint32_t)a); } };
-template <class T> struct Popc { static uint32_t f(T a) { return (uint32_t)__builtin_popcountll(a); } };
+template <class T> struct Clz {
+  static uint32_t f(T a) {
+    return a == 0 ? bitsOf<T> : sizeof(T) == 8 ? __builtin_clzll(a) : __builtin_clz((uint32_t)a);
+  }
+};
+template <class T> struct Popc {
+  static uint32_t f(T a) { return (uint32_t)__builtin_popcountll(a); }
+};
 template <class T> struct Brev {
   static T f(T a) {
     T r = 0;
@@ -97,29 +169,71 @@ template <class T> struct Bfe {
 };
 
 // --- float and double --------------------------------------------------------------------------------------------
-template <class T> struct FAdd { static T f(T a, T b) { return canonical(a + b); } };
-template <class T> struct FSub { static T f(T a, T b) { return canonical(a - b); } };
-template <class T> struct FMul { static T f(T a, T b) { return canonical(a * b); } };
-template <class T> struct FDiv { static T f(T a, T b) { return canonical(a / b); } };
-template <class T> struct FFma { static T f(T a, T b, T c) { return canonical(std::fma(a, b, c)); } };
-template <class T> struct FRcp { static T f(T a) { return canonical(T(1) / a); } };
-template <class T> struct FSqrt { static T f(T a) { return canonical(std::sqrt(a)); } };
-template <class T> struct FRsqrt { static T f(T a) { return canonical((T)(1.0 / std::sqrt((double)a))); } };
-template <class T> struct FNeg { static T f(T a) { return -a; } };
-template <class T> struct FAbs { static T f(T a) { return std::fabs(a); } };
+template <class T> struct FAdd {
+  static T f(T a, T b) { return canonical(a + b); }
+};
+template <class T> struct FSub {
+  static T f(T a, T b) { return canonical(a - b); }
+};
+template <class T> struct FMul {
+  static T f(T a, T b) { return canonical(a * b); }
+};
+template <class T> struct FDiv {
+  static T f(T a, T b) { return canonical(a / b); }
+};
+template <class T> struct FFma {
+  static T f(T a, T b, T c) { return canonical(std::fma(a, b, c)); }
+};
+template <class T> struct FRcp {
+  static T f(T a) { return canonical(T(1) / a); }
+};
+template <class T> struct FSqrt {
+  static T f(T a) { return canonical(std::sqrt(a)); }
+};
+template <class T> struct FRsqrt {
+  static T f(T a) { return canonical((T)(1.0 / std::sqrt((double)a))); }
+};
+template <class T> struct FNeg {
+  static T f(T a) { return -a; }
+};
+template <class T> struct FAbs {
+  static T f(T a) { return std::fabs(a); }
+};
 template <class T> T minOf(T a, T b) { return a < b ? a : b < a ? b : std::signbit(a) ? a : b; }
 template <class T> T maxOf(T a, T b) { return a > b ? a : b > a ? b : std::signbit(a) ? b : a; }
-template <class T> struct FMin { static T f(T a, T b) { return a != a ? canonical(b) : b != b ? a : minOf(a, b); } };
-template <class T> struct FMax { static T f(T a, T b) { return a != a ? canonical(b) : b != b ? a : maxOf(a, b); } };
-template <class T> struct FMinNaN { static T f(T a, T b) { return a != a || b != b ? canonical(a + b) : minOf(a, b); } };
-template <class T> struct FMaxNaN { static T f(T a, T b) { return a != a || b != b ? canonical(a + b) : maxOf(a, b); } };
-template <class T> struct CopySign { static T f(T a, T b) { return std::copysign(b, a); } };  // copysign d, a, b: the sign of a on b
-struct Ex2 { static float f(float a) { return canonical(exp2f(a)); } };
-struct Lg2 { static float f(float a) { return canonical(log2f(a)); } };
-struct Sin { static float f(float a) { return canonical((float)std::sin((double)a)); } };
-struct Cos { static float f(float a) { return canonical((float)std::cos((double)a)); } };
-struct Tanh { static float f(float a) { return canonical(tanhf(a)); } };
-struct TestNan { static bool f(float a) { return a != a; } };
+template <class T> struct FMin {
+  static T f(T a, T b) { return a != a ? canonical(b) : b != b ? a : minOf(a, b); }
+};
+template <class T> struct FMax {
+  static T f(T a, T b) { return a != a ? canonical(b) : b != b ? a : maxOf(a, b); }
+};
+template <class T> struct FMinNaN {
+  static T f(T a, T b) { return a != a || b != b ? canonical(a + b) : minOf(a, b); }
+};
+template <class T> struct FMaxNaN {
+  static T f(T a, T b) { return a != a || b != b ? canonical(a + b) : maxOf(a, b); }
+};
+template <class T> struct CopySign {
+  static T f(T a, T b) { return std::copysign(b, a); }
+};  // copysign d, a, b: the sign of a on b
+struct Ex2 {
+  static float f(float a) { return canonical(exp2f(a)); }
+};
+struct Lg2 {
+  static float f(float a) { return canonical(log2f(a)); }
+};
+struct Sin {
+  static float f(float a) { return canonical((float)std::sin((double)a)); }
+};
+struct Cos {
+  static float f(float a) { return canonical((float)std::cos((double)a)); }
+};
+struct Tanh {
+  static float f(float a) { return canonical(tanhf(a)); }
+};
+struct TestNan {
+  static bool f(float a) { return a != a; }
+};
 
 template <class F> struct Ftz {  // subnormal operands and results become zeros of the same sign
   static float f(float a) { return flushed(F::f(flushed(a))); }
@@ -132,7 +246,10 @@ template <class F> struct Sat {
   template <class T> static T f(T a, T b, T c) { return saturated(F::f(a, b, c)); }
 };
 template <class F> struct Relu {
-  static float f(float a, float b, float c) { float r = F::f(a, b, c); return r != r ? r : r > 0 ? r : 0.f; }
+  static float f(float a, float b, float c) {
+    float r = F::f(a, b, c);
+    return r != r ? r : r > 0 ? r : 0.f;
+  }
 };
 
 /// The hardware's rounding mode around a handler; each handler is a function of its own, so nothing moves across the switch.
@@ -257,7 +374,9 @@ template <class T> Handler realHandler(const std::string& op, const Variant& v) 
 }
 
 // --- f16, bf16 and their pairs -----------------------------------------------------------------------------------
-struct HalfFma { static float f(float a, float b, float c) { return fmaForRounding(a, b, c); } };
+struct HalfFma {
+  static float f(float a, float b, float c) { return fmaForRounding(a, b, c); }
+};
 
 template <class Format, class F, int N, int Sources> void mapHalf(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   alignas(64) float a[N], b[N], c[N];
@@ -274,7 +393,9 @@ template <class Format, class F, int N, int Sources> void mapHalf(Warp& w, const
   using Lane = std::conditional_t<N == 64, uint32_t, uint16_t>;
   merge(w.reg<Lane>(o[0]), (const Lane*)t, m);
 }
-template <uint32_t Mask, bool Clear, class Lane> struct SignBits { static Lane f(Lane a) { return Clear ? (Lane)(a & (Lane)~Mask) : (Lane)(a ^ (Lane)Mask); } };
+template <uint32_t Mask, bool Clear, class Lane> struct SignBits {
+  static Lane f(Lane a) { return Clear ? (Lane)(a & (Lane)~Mask) : (Lane)(a ^ (Lane)Mask); }
+};
 template <class Format, int N> Handler halfHandler(const std::string& op, const Variant& v) {
   using Lane = std::conditional_t<N == 64, uint32_t, uint16_t>;
   constexpr uint32_t signs = N == 64 ? 0x80008000u : 0x8000u;
@@ -349,10 +470,12 @@ template <class T> Handler pickCarry(const std::string& op, bool hi) {
 }
 
 // --- comparison --------------------------------------------------------------------------------------------------
-#define COMPARISON(Name, expr) \
-  template <class T> struct Name { static bool f(T a, T b) { return expr; } };
+#define COMPARISON(Name, expr)                                                                                         \
+  template <class T> struct Name {                                                                                     \
+    static bool f(T a, T b) { return expr; }                                                                           \
+  };
 COMPARISON(CmpEq, a == b)
-COMPARISON(CmpNe, a < b || a > b)
+COMPARISON(CmpNe, a<b || a> b)
 COMPARISON(CmpNeInt, a != b)
 COMPARISON(CmpLt, a < b)
 COMPARISON(CmpLe, a <= b)
@@ -374,7 +497,9 @@ template <class T, class F> uint32_t compareLanes(const void* pa, const void* pb
   EMU_LANES r[i] = F::f(a[i], b[i]);
   return packed(r);
 }
-template <class F> struct FtzCompare { static bool f(float a, float b) { return F::f(flushed(a), flushed(b)); } };
+template <class F> struct FtzCompare {
+  static bool f(float a, float b) { return F::f(flushed(a), flushed(b)); }
+};
 
 uint32_t combined(uint32_t r, uint32_t c, uint32_t aux) {
   switch (aux & 3) {
@@ -441,28 +566,35 @@ template <class T, bool Set> Handler integerCompare(const std::string& c) {
   if (c == "ge" || c == "hs") return bindCompare<T, CmpGe<T>, Set>(false);
   return nullptr;
 }
+// clang-format off
 #define REAL_COMPARISONS(CASE) \
   CASE("eq", CmpEq) CASE("ne", CmpNe) CASE("lt", CmpLt) CASE("le", CmpLe) CASE("gt", CmpGt) CASE("ge", CmpGe) CASE("equ", CmpEqu) CASE("neu", CmpNeu) \
   CASE("ltu", CmpLtu) CASE("leu", CmpLeu) CASE("gtu", CmpGtu) CASE("geu", CmpGeu) CASE("num", CmpNum) CASE("nan", CmpNan)
+// clang-format on
 template <class T, bool Set> Handler realCompare(const std::string& c, bool ftz) {
-#define CASE(name, F) if (c == name) return bindCompare<T, F<T>, Set>(ftz);
+#define CASE(name, F)                                                                                                  \
+  if (c == name) return bindCompare<T, F<T>, Set>(ftz);
   REAL_COMPARISONS(CASE)
 #undef CASE
   return nullptr;
 }
 template <class Format, int N, bool Set> Handler halfCompare(const std::string& c) {
-#define CASE(name, F) if (c == name) return Set ? setHalf<Format, F<float>, N> : setpHalf<Format, F<float>, N>;
+#define CASE(name, F)                                                                                                  \
+  if (c == name) return Set ? setHalf<Format, F<float>, N> : setpHalf<Format, F<float>, N>;
   REAL_COMPARISONS(CASE)
 #undef CASE
   return nullptr;
 }
 template <bool Set> Handler anyCompare(const std::string& c, Type t, bool ftz) {
   switch (t) {
-    case Type::B16: case Type::U16: return integerCompare<uint16_t, Set>(c);
+    case Type::B16:
+    case Type::U16: return integerCompare<uint16_t, Set>(c);
     case Type::S16: return integerCompare<int16_t, Set>(c);
-    case Type::B32: case Type::U32: return integerCompare<uint32_t, Set>(c);
+    case Type::B32:
+    case Type::U32: return integerCompare<uint32_t, Set>(c);
     case Type::S32: return integerCompare<int32_t, Set>(c);
-    case Type::B64: case Type::U64: return integerCompare<uint64_t, Set>(c);
+    case Type::B64:
+    case Type::U64: return integerCompare<uint64_t, Set>(c);
     case Type::S64: return integerCompare<int64_t, Set>(c);
     case Type::F32: return realCompare<float, Set>(c, ftz);
     case Type::F64: return realCompare<double, Set>(c, ftz);
@@ -488,9 +620,15 @@ template <class T> void selp(Warp& w, const Op&, const int32_t* o, uint32_t m) {
     merge(d, t, m);
   }
 }
-template <class T, class S> struct Slct { static T f(T a, T b, S c) { return c >= S(0) ? a : b; } };
-template <class T> struct Copy { static T f(T a) { return a; } };
-template <class D, class S> struct Resize { static D f(S a) { return (D)a; } };
+template <class T, class S> struct Slct {
+  static T f(T a, T b, S c) { return c >= S(0) ? a : b; }
+};
+template <class T> struct Copy {
+  static T f(T a) { return a; }
+};
+template <class D, class S> struct Resize {
+  static D f(S a) { return (D)a; }
+};
 
 template <class Whole, class Part> void pack(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   constexpr int n = sizeof(Whole) / sizeof(Part);
@@ -567,7 +705,9 @@ template <class T> void bfi(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   alignas(64) T t[32];
   EMU_LANES {
     uint32_t pos = c[i] & 0xff, len = e[i] & 0xff;
-    T mask = pos >= (unsigned)bitsOf<T> || len == 0 ? 0 : (T)((len >= (unsigned)bitsOf<T> ? ~(T)0 : (((T)1 << len) - 1)) << pos);
+    T mask = pos >= (unsigned)bitsOf<T> || len == 0
+                 ? 0
+                 : (T)((len >= (unsigned)bitsOf<T> ? ~(T)0 : (((T)1 << len) - 1)) << pos);
     T v = pos >= (unsigned)bitsOf<T> ? 0 : (T)(a[i] << pos);
     t[i] = (b[i] & ~mask) | (v & mask);
   }
@@ -576,7 +716,8 @@ template <class T> void bfi(Warp& w, const Op&, const int32_t* o, uint32_t m) {
 template <bool SA, bool SB> struct Dp4a {
   static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
     for (int k = 0; k < 4; k++) {
-      int32_t x = SA ? (int8_t)(a >> 8 * k) : (uint8_t)(a >> 8 * k), y = SB ? (int8_t)(b >> 8 * k) : (uint8_t)(b >> 8 * k);
+      int32_t x = SA ? (int8_t)(a >> 8 * k) : (uint8_t)(a >> 8 * k),
+              y = SB ? (int8_t)(b >> 8 * k) : (uint8_t)(b >> 8 * k);
       c += (uint32_t)(x * y);
     }
     return c;
@@ -586,7 +727,8 @@ template <bool SA, bool SB, bool Hi> struct Dp2a {
   static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
     for (int k = 0; k < 2; k++) {
       int kb = k + (Hi ? 2 : 0);
-      int32_t x = SA ? (int16_t)(a >> 16 * k) : (uint16_t)(a >> 16 * k), y = SB ? (int8_t)(b >> 8 * kb) : (uint8_t)(b >> 8 * kb);
+      int32_t x = SA ? (int16_t)(a >> 16 * k) : (uint16_t)(a >> 16 * k),
+              y = SB ? (int8_t)(b >> 8 * kb) : (uint8_t)(b >> 8 * kb);
       c += (uint32_t)(x * y);
     }
     return c;
@@ -595,7 +737,11 @@ template <bool SA, bool SB, bool Hi> struct Dp2a {
 enum PredicateOp { PredAnd, PredOr, PredXor, PredNot, PredMov };
 template <PredicateOp K> void predicateLogic(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   uint32_t a = w.predicate(o[1]);
-  uint32_t r = K == PredAnd ? a & w.predicate(o[2]) : K == PredOr ? a | w.predicate(o[2]) : K == PredXor ? a ^ w.predicate(o[2]) : K == PredNot ? ~a : a;
+  uint32_t r = K == PredAnd   ? a & w.predicate(o[2])
+               : K == PredOr  ? a | w.predicate(o[2])
+               : K == PredXor ? a ^ w.predicate(o[2])
+               : K == PredNot ? ~a
+                              : a;
   w.setPredicate(o[0], r, m);
 }
 using U32 = uint32_t;
@@ -603,9 +749,11 @@ using U32 = uint32_t;
 
 Handler carryHandler(const std::string& op, Type type, bool hi) {
   switch (type) {
-    case Type::B32: case Type::U32: return pickCarry<uint32_t>(op, hi);
+    case Type::B32:
+    case Type::U32: return pickCarry<uint32_t>(op, hi);
     case Type::S32: return pickCarry<int32_t>(op, hi);
-    case Type::B64: case Type::U64: return pickCarry<uint64_t>(op, hi);
+    case Type::B64:
+    case Type::U64: return pickCarry<uint64_t>(op, hi);
     case Type::S64: return pickCarry<int64_t>(op, hi);
     default: return nullptr;
   }
@@ -615,15 +763,21 @@ Handler setHandler(const std::string& c, Type t, bool ftz, Type) { return anyCom
 Handler selectHandler(int width) { return width == 2 ? selp<uint16_t> : width == 4 ? selp<uint32_t> : selp<uint64_t>; }
 Handler slctHandler(int width, Type selector) {
   bool real = selector == Type::F32;
-  if (width == 2) return real ? map3<uint16_t, uint16_t, uint16_t, float, Slct<uint16_t, float>> : map3<uint16_t, uint16_t, uint16_t, int32_t, Slct<uint16_t, int32_t>>;
-  if (width == 4) return real ? map3<U32, U32, U32, float, Slct<U32, float>> : map3<U32, U32, U32, int32_t, Slct<U32, int32_t>>;
-  return real ? map3<uint64_t, uint64_t, uint64_t, float, Slct<uint64_t, float>> : map3<uint64_t, uint64_t, uint64_t, int32_t, Slct<uint64_t, int32_t>>;
+  if (width == 2)
+    return real ? map3<uint16_t, uint16_t, uint16_t, float, Slct<uint16_t, float>>
+                : map3<uint16_t, uint16_t, uint16_t, int32_t, Slct<uint16_t, int32_t>>;
+  if (width == 4)
+    return real ? map3<U32, U32, U32, float, Slct<U32, float>> : map3<U32, U32, U32, int32_t, Slct<U32, int32_t>>;
+  return real ? map3<uint64_t, uint64_t, uint64_t, float, Slct<uint64_t, float>>
+              : map3<uint64_t, uint64_t, uint64_t, int32_t, Slct<uint64_t, int32_t>>;
 }
 Handler moveHandler(int width) {
-  return width == 2 ? map1<uint16_t, uint16_t, Copy<uint16_t>> : width == 4 ? map1<U32, U32, Copy<U32>> : map1<uint64_t, uint64_t, Copy<uint64_t>>;
+  return width == 2   ? map1<uint16_t, uint16_t, Copy<uint16_t>>
+         : width == 4 ? map1<U32, U32, Copy<U32>>
+                      : map1<uint64_t, uint64_t, Copy<uint64_t>>;
 }
 Handler resizeHandler(int to, int from, bool sign) {
-#define RESIZE(D, S, SD, SS) \
+#define RESIZE(D, S, SD, SS)                                                                                           \
   if (to == sizeof(D) && from == sizeof(S)) return sign ? map1<SD, SS, Resize<SD, SS>> : map1<D, S, Resize<D, S>>;
   RESIZE(uint16_t, uint32_t, int16_t, int32_t)
   RESIZE(uint16_t, uint64_t, int16_t, int64_t)
@@ -648,23 +802,32 @@ Handler unpackHandler(int whole, int part) {
 }
 Handler lop3Handler() { return lop3; }
 Handler prmtHandler(const std::string& mode) {
-#define PRMT(name, M) if (mode == name) return map3<U32, U32, U32, U32, Prmt<M>>;
+#define PRMT(name, M)                                                                                                  \
+  if (mode == name) return map3<U32, U32, U32, U32, Prmt<M>>;
+  // clang-format off
   PRMT("", PrmtIndex) PRMT("f4e", PrmtF4e) PRMT("b4e", PrmtB4e) PRMT("rc8", PrmtRc8) PRMT("ecl", PrmtEcl) PRMT("ecr", PrmtEcr) PRMT("rc16", PrmtRc16)
+  // clang-format on
 #undef PRMT
-  return nullptr;
+          return nullptr;
 }
 Handler funnelHandler(bool left, bool wrap) {
   if (left) return wrap ? map3<U32, U32, U32, U32, Funnel<true, true>> : map3<U32, U32, U32, U32, Funnel<true, false>>;
   return wrap ? map3<U32, U32, U32, U32, Funnel<false, true>> : map3<U32, U32, U32, U32, Funnel<false, false>>;
 }
-Handler bitFieldInsertHandler(Type type) { return type == Type::B32 ? bfi<uint32_t> : type == Type::B64 ? bfi<uint64_t> : nullptr; }
+Handler bitFieldInsertHandler(Type type) {
+  return type == Type::B32 ? bfi<uint32_t> : type == Type::B64 ? bfi<uint64_t> : nullptr;
+}
 Handler dotHandler(const std::string& op, bool sa, bool sb, bool hi) {
-#define DOT(A, B) \
-  if (sa == A && sb == B) \
-    return op == "dp4a" ? map3<U32, U32, U32, U32, Dp4a<A, B>> : hi ? map3<U32, U32, U32, U32, Dp2a<A, B, true>> : map3<U32, U32, U32, U32, Dp2a<A, B, false>>;
+#define DOT(A, B)                                                                                                      \
+  if (sa == A && sb == B)                                                                                              \
+    return op == "dp4a" ? map3<U32, U32, U32, U32, Dp4a<A, B>>                                                         \
+           : hi         ? map3<U32, U32, U32, U32, Dp2a<A, B, true>>                                                   \
+                        : map3<U32, U32, U32, U32, Dp2a<A, B, false>>;
+  // clang-format off
   DOT(false, false) DOT(false, true) DOT(true, false) DOT(true, true)
+  // clang-format on
 #undef DOT
-  return nullptr;
+      return nullptr;
 }
 Handler predicateLogicHandler(const std::string& op) {
   if (op == "and") return predicateLogic<PredAnd>;

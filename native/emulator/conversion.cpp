@@ -10,13 +10,25 @@ namespace {
 
 /// How a type lies in its register (Reg) and what it is computed in (Value).
 template <Type T> struct Form;
-#define FORM(T, R, V) template <> struct Form<Type::T> { using Reg = R; using Value = V; };
+#define FORM(T, R, V)                                                                                                  \
+  template <> struct Form<Type::T> {                                                                                   \
+    using Reg = R;                                                                                                     \
+    using Value = V;                                                                                                   \
+  };
+// clang-format off
 FORM(U8, uint16_t, uint8_t) FORM(S8, uint16_t, int8_t) FORM(U16, uint16_t, uint16_t) FORM(S16, uint16_t, int16_t)
 FORM(U32, uint32_t, uint32_t) FORM(S32, uint32_t, int32_t) FORM(U64, uint64_t, uint64_t) FORM(S64, uint64_t, int64_t)
 FORM(F16, uint16_t, float) FORM(BF16, uint16_t, float) FORM(F32, uint32_t, float) FORM(F64, uint64_t, double)
+// clang-format on
 #undef FORM
 
-enum : uint32_t { RoundingBits = 3, ToIntegral = 4, Saturate = 8, FlushSubnormals = 16, ClampNegative = 32 };
+            enum : uint32_t {
+              RoundingBits = 3,
+              ToIntegral = 4,
+              Saturate = 8,
+              FlushSubnormals = 16,
+              ClampNegative = 32
+            };
 
 /// The float that rounds to 16 bits as the double does (rounding to odd).
 inline float towardOdd(double s) {
@@ -49,7 +61,8 @@ template <class DV, class SV> inline DV clampInteger(SV s) {
 }
 
 template <class DV, class SV> inline DV toInteger(SV s, DV nan) {
-  constexpr double top = std::is_signed_v<DV> ? (double)(1ull << (sizeof(DV) * 8 - 2)) * 2 : (double)(1ull << (sizeof(DV) * 8 - 1)) * 2;
+  constexpr double top =
+      std::is_signed_v<DV> ? (double)(1ull << (sizeof(DV) * 8 - 2)) * 2 : (double)(1ull << (sizeof(DV) * 8 - 1)) * 2;
   constexpr double bottom = std::is_signed_v<DV> ? -top : 0;
   double x = (double)s;
   if constexpr (sizeof(DV) <= 4) {
@@ -104,7 +117,8 @@ template <Type D, Type S> void convert(Warp& w, const Op& op, const int32_t* o, 
     constexpr DV nan = S == Type::F64 || sizeof(DV) == 8 ? (DV)(1ull << (sizeof(DV) * 8 - 1)) : 0;
     EMU_LANES t[i] = (DR)toInteger<DV, SV>(s[i], nan);
   } else {
-    using Middle = std::conditional_t<toHalfType && (S == Type::F64 || sizeof(SR) > 2) && S != Type::F32, double, std::conditional_t<toHalfType, float, DV>>;
+    using Middle = std::conditional_t<toHalfType && (S == Type::F64 || sizeof(SR) > 2) && S != Type::F32, double,
+                                      std::conditional_t<toHalfType, float, DV>>;
     alignas(64) Middle v[32];
     if constexpr (fromReal) {
       if (aux & ToIntegral) integral(s, aux & RoundingBits);
@@ -184,7 +198,8 @@ template <Type D> void convertPair(Warp& w, const Op& op, const int32_t* o, uint
     if ((op.aux & ClampNegative) && x == x && !(x > 0)) x = 0;
     return toHalf<D>(x, op.aux & RoundingBits);
   };
-  if ((op.aux & (ClampNegative | RoundingBits)) == 0 && D == Type::BF16) EMU_LANES t[i] = (uint32_t)toBf16(hi[i]) << 16 | toBf16(lo[i]);
+  if ((op.aux & (ClampNegative | RoundingBits)) == 0 && D == Type::BF16)
+    EMU_LANES t[i] = (uint32_t)toBf16(hi[i]) << 16 | toBf16(lo[i]);
   else EMU_LANES t[i] = one(hi[i]) << 16 | one(lo[i]);
   merge(w.reg<uint32_t>(o[0]), t, m);
 }
@@ -209,6 +224,8 @@ Handler convertHandler(Type to, Type from) {
     default: return nullptr;
   }
 }
-Handler convertPairHandler(Type to) { return to == Type::F16x2 ? convertPair<Type::F16> : to == Type::BF16x2 ? convertPair<Type::BF16> : nullptr; }
+Handler convertPairHandler(Type to) {
+  return to == Type::F16x2 ? convertPair<Type::F16> : to == Type::BF16x2 ? convertPair<Type::BF16> : nullptr;
+}
 
 }  // namespace emu

@@ -7,9 +7,11 @@
 
 namespace emu {
 
-const char* const opClassNames[] = {"integer", "logic", "compare", "move", "convert", "float32", "fma32", "float64", "half", "special", "loadGlobal",
-    "storeGlobal", "loadShared", "storeShared", "loadLocal", "storeLocal", "loadConst", "loadParam", "atomic", "asyncCopy", "loadMatrix", "matrix",
-    "warpSync", "barrier", "fence", "branch", "other"};
+const char* const opClassNames[] = {
+    "integer",   "logic",      "compare",   "move",       "convert",     "float32",    "fma32",
+    "float64",   "half",       "special",   "loadGlobal", "storeGlobal", "loadShared", "storeShared",
+    "loadLocal", "storeLocal", "loadConst", "loadParam",  "atomic",      "asyncCopy",  "loadMatrix",
+    "matrix",    "warpSync",   "barrier",   "fence",      "branch",      "other"};
 static_assert(sizeof opClassNames / sizeof *opClassNames == (size_t)OpClass::Count);
 
 void Counters::add(const Counters& c) {
@@ -22,7 +24,8 @@ void Counters::add(const Counters& c) {
 std::string LaunchRecord::json() const {
   std::string r = "{\"launch\":" + std::to_string(id) + ",\"kernel\":" + quoted(kernel);
   auto extents = [&](const char* name, const unsigned* e) {
-    r += std::string(",\"") + name + "\":[" + std::to_string(e[0]) + "," + std::to_string(e[1]) + "," + std::to_string(e[2]) + "]";
+    r += std::string(",\"") + name + "\":[" + std::to_string(e[0]) + "," + std::to_string(e[1]) + "," +
+         std::to_string(e[2]) + "]";
   };
   auto put = [&](const char* name, uint64_t v) { r += std::string(",\"") + name + "\":" + std::to_string(v); };
   extents("grid", grid);

@@ -11,7 +11,7 @@ namespace emu {
 
 struct Counters {
   uint64_t instructions[(int)OpClass::Count] = {};  // executed by a warp
-  uint64_t lanes[(int)OpClass::Count] = {};         // times active lanes
+  uint64_t lanes[(int)OpClass::Count] = {};  // times active lanes
   uint64_t globalLoadSectors = 0, globalLoadSectorsMinimum = 0, globalLoadBytes = 0, globalLoadRequests = 0;
   uint64_t globalStoreSectors = 0, globalStoreSectorsMinimum = 0, globalStoreBytes = 0, globalStoreRequests = 0;
   uint64_t sharedLoadWavefronts = 0, sharedLoadConflicts = 0, sharedStoreWavefronts = 0, sharedStoreConflicts = 0;

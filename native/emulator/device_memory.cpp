@@ -10,7 +10,7 @@
 namespace emu {
 
 namespace {
-constexpr uint64_t redZone = 512;      // at least so far apart are two allocations
+constexpr uint64_t redZone = 512;  // at least so far apart are two allocations
 constexpr uint64_t page = 4096;
 constexpr uint64_t poisonLimit = 16ull << 20;
 
@@ -196,12 +196,13 @@ void DeviceMemory::markWritten(uint64_t address, uint64_t bytes) {
   for (; i < end && (i & 7); i++) __atomic_fetch_or(bits_ + (i >> 3), (uint8_t)(1 << (i & 7)), __ATOMIC_RELAXED);
   if (i < end) {
     memset(bits_ + (i >> 3), 0xFF, (end - i) >> 3);
-    for (i += (end - i) & ~7ull; i < end; i++) __atomic_fetch_or(bits_ + (i >> 3), (uint8_t)(1 << (i & 7)), __ATOMIC_RELAXED);
+    for (i += (end - i) & ~7ull; i < end; i++)
+      __atomic_fetch_or(bits_ + (i >> 3), (uint8_t)(1 << (i & 7)), __ATOMIC_RELAXED);
   }
 }
 void DeviceMemory::markUnwritten(uint64_t address, uint64_t bytes) {
   if (!holds(address)) return;
-  for (uint64_t i = address - base_, end = i + bytes; i < end; i++) bits_[i >> 3] &= (uint8_t)~(1 << (i & 7));
+  for (uint64_t i = address - base_, end = i + bytes; i < end; i++) bits_[i >> 3] &= (uint8_t) ~(1 << (i & 7));
 }
 uint64_t DeviceMemory::firstUnwritten(uint64_t address, uint64_t bytes) const {
   if (!holds(address)) return 0;

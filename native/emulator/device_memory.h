@@ -74,8 +74,8 @@ class DeviceMemory {
   uint8_t *bits_ = nullptr, *writers_ = nullptr, *readers_ = nullptr;
   uint32_t nextSerial_ = 1;
   std::map<uint64_t, Allocation> allocations_;  // live
-  std::map<uint64_t, Allocation> graves_;       // freed, the last of them at least: for reports of use after free
-  std::deque<uint64_t> order_;                  // of graves, oldest first
+  std::map<uint64_t, Allocation> graves_;  // freed, the last of them at least: for reports of use after free
+  std::deque<uint64_t> order_;  // of graves, oldest first
   uint64_t place(uint64_t span);
 };
 

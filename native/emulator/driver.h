@@ -41,7 +41,7 @@ struct StreamObject {
   uint64_t id = 0;
   GraphObject* capture = nullptr;  // records into this graph instead of working
   bool origin = false, invalidated = false;
-  int mode = 0;                    // 0 global, 1 of the thread, 2 relaxed
+  int mode = 0;  // 0 global, 1 of the thread, 2 relaxed
   std::thread::id captureThread;
   std::vector<struct Node*> tail;  // what the next recorded node depends on
 };
@@ -59,14 +59,23 @@ struct KernelWork {
   bool cooperative = false;
 };
 struct Node {
-  enum Kind : int { Kernel = 0, Memcpy = 1, Memset = 2, Host = 3, Graph = 4, Empty = 5, WaitEvent = 6, EventRecord = 7 } kind = Empty;
+  enum Kind : int {
+    Kernel = 0,
+    Memcpy = 1,
+    Memset = 2,
+    Host = 3,
+    Graph = 4,
+    Empty = 5,
+    WaitEvent = 6,
+    EventRecord = 7
+  } kind = Empty;
   KernelWork kernel;
-  std::vector<void*> parameterPointers;     // for cuGraphKernelNodeGetParams
-  std::function<CUresult()> work;           // all but kernels
+  std::vector<void*> parameterPointers;  // for cuGraphKernelNodeGetParams
+  std::function<CUresult()> work;  // all but kernels
   CUDA_MEMSET_NODE_PARAMS memset{};
   std::vector<Node*> dependencies;
   GraphObject* graph = nullptr;
-  Node* original = nullptr;                 // in a copy: the node it was made from
+  Node* original = nullptr;  // in a copy: the node it was made from
 };
 struct GraphObject {
   std::vector<std::unique_ptr<Node>> nodes;
@@ -111,7 +120,8 @@ std::vector<Context*>& contextStack();
 CUresult refuse(CUresult code, const char* kind, const std::string& kernel, const std::string& message);
 
 CUresult loadModule(const void* image, size_t size, ModuleObject** out, std::string& log);
-CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params, void** extra, KernelWork& out);
+CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params,
+                       void** extra, KernelWork& out);
 CUresult runKernel(const KernelWork& k);
 int occupancy(const FunctionObject& f, int threads, size_t dynamicShared);
 /// Does the work now, or records it where the stream is being captured.
@@ -119,19 +129,19 @@ CUresult enqueue(void* stream, Node&& node);
 CUresult runNode(Node& n);
 
 // Every API function begins so.
-#define ENTER()                                                                  \
-  auto& d = ::emu::driver();                                                     \
-  std::lock_guard lock(d.mutex);                                                 \
-  if (!d.initialised) return CUDA_ERROR_NOT_INITIALIZED;                         \
+#define ENTER()                                                                                                        \
+  auto& d = ::emu::driver();                                                                                           \
+  std::lock_guard lock(d.mutex);                                                                                       \
+  if (!d.initialised) return CUDA_ERROR_NOT_INITIALIZED;                                                               \
   (void)d
 #define ENTER_CONTEXT() ENTER_CONTEXT_OF(__func__)
-#define ENTER_CONTEXT_OF(call)                                                   \
-  ENTER();                                                                       \
-  d.calls[call]++;                                                               \
-  if (::emu::contextStack().empty()) return CUDA_ERROR_INVALID_CONTEXT;          \
-  if (d.settings.deviceLost) return d.settings.deviceLost;                       \
-  ::emu::Context* context = ::emu::contextStack().back();                        \
-  if (!d.contexts.count(context)) return CUDA_ERROR_INVALID_CONTEXT;             \
+#define ENTER_CONTEXT_OF(call)                                                                                         \
+  ENTER();                                                                                                             \
+  d.calls[call]++;                                                                                                     \
+  if (::emu::contextStack().empty()) return CUDA_ERROR_INVALID_CONTEXT;                                                \
+  if (d.settings.deviceLost) return d.settings.deviceLost;                                                             \
+  ::emu::Context* context = ::emu::contextStack().back();                                                              \
+  if (!d.contexts.count(context)) return CUDA_ERROR_INVALID_CONTEXT;                                                   \
   if (context->error) return context->error
 
 }  // namespace emu

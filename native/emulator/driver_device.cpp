@@ -63,35 +63,52 @@ CUDA_EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice de
   if (device) return CUDA_ERROR_INVALID_DEVICE;
   int cc = d.settings.major * 10 + d.settings.minor;
   switch (attribute) {
-    case 1: case 2: case 3: *value = 1024; break;             // threads per block, block x, y
-    case 4: *value = 64; break;                               // block z
-    case 5: *value = 2147483647; break;                       // grid x
-    case 6: case 7: *value = 65535; break;                    // grid y, z
-    case 8: *value = 48 * 1024; break;                        // shared memory per block
-    case 9: *value = 65536; break;                            // constant memory
-    case 10: *value = 32; break;                              // warp
-    case 11: *value = 2147483647; break;                      // pitch
-    case 12: case 82: *value = 65536; break;                  // registers per block, per multiprocessor
-    case 14: *value = 512; break;                             // texture alignment
-    case 15: case 19: case 31: case 41: case 78: case 79: case 80: case 83: case 90: case 91: case 95: case 99: case 115: *value = 1; break;
+    case 1:
+    case 2:
+    case 3: *value = 1024; break;  // threads per block, block x, y
+    case 4: *value = 64; break;  // block z
+    case 5: *value = 2147483647; break;  // grid x
+    case 6:
+    case 7: *value = 65535; break;  // grid y, z
+    case 8: *value = 48 * 1024; break;  // shared memory per block
+    case 9: *value = 65536; break;  // constant memory
+    case 10: *value = 32; break;  // warp
+    case 11: *value = 2147483647; break;  // pitch
+    case 12:
+    case 82: *value = 65536; break;  // registers per block, per multiprocessor
+    case 14: *value = 512; break;  // texture alignment
+    case 15:
+    case 19:
+    case 31:
+    case 41:
+    case 78:
+    case 79:
+    case 80:
+    case 83:
+    case 90:
+    case 91:
+    case 95:
+    case 99:
+    case 115: *value = 1; break;
     case 16: *value = d.settings.multiprocessors; break;
-    case 38: *value = 40 << 20; break;                        // L2
+    case 38: *value = 40 << 20; break;  // L2
     case 39: *value = cc == 86 || cc == 89 || cc >= 120 ? 1536 : 2048; break;
-    case 40: *value = 2; break;                               // copy engines
+    case 40: *value = 2; break;  // copy engines
     case 75: *value = d.settings.major; break;
     case 76: *value = d.settings.minor; break;
     case 81: *value = (int)d.sharedPerMultiprocessor(); break;
     case 97: *value = (int)d.sharedOptIn(); break;
-    case 106: *value = 32; break;                             // blocks per multiprocessor
-    case 111: *value = 1024; break;                           // shared memory kept by the system per block
-    default: *value = 0; break;                               // no clocks, no buses: time means nothing here
+    case 106: *value = 32; break;  // blocks per multiprocessor
+    case 111: *value = 1024; break;  // shared memory kept by the system per block
+    default: *value = 0; break;  // no clocks, no buses: time means nothing here
   }
   return CUDA_SUCCESS;
 }
 CUDA_EXPORT CUresult cuDeviceGetProperties(int* p, CUdevice device) {
   ENTER();
   if (device) return CUDA_ERROR_INVALID_DEVICE;
-  const int values[] = {1024, 1024, 1024, 64, 2147483647, 65535, 65535, 48 * 1024, 65536, 32, 2147483647, 65536, 0, 512};
+  const int values[] = {1024,      1024,  1024, 64,         2147483647, 65535, 65535,
+                        48 * 1024, 65536, 32,   2147483647, 65536,      0,     512};
   memcpy(p, values, sizeof values);
   return CUDA_SUCCESS;
 }
@@ -253,7 +270,10 @@ CUDA_EXPORT CUresult cuProfilerInitialize(const char*, const char*, int) { retur
 // --- errors ------------------------------------------------------------------------------------------------------
 
 namespace {
-const struct { int code; const char *name, *text; } errors[] = {
+const struct {
+  int code;
+  const char *name, *text;
+} errors[] = {
     {0, "CUDA_SUCCESS", "no error"},
     {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
@@ -288,8 +308,10 @@ const struct { int code; const char *name, *text; } errors[] = {
     {901, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
     {903, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "capture was not ended in the same stream as it began"},
     {904, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "capturing stream has unjoined work"},
-    {906, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on a capturing blocking stream"},
-    {908, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "attempt to terminate a thread-local capture sequence from another thread"},
+    {906, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT",
+     "operation would make the legacy stream depend on a capturing blocking stream"},
+    {908, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
+     "attempt to terminate a thread-local capture sequence from another thread"},
     {999, "CUDA_ERROR_UNKNOWN", "unknown error"}};
 }  // namespace
 CUDA_EXPORT CUresult cuGetErrorName(CUresult code, const char** out) {

@@ -51,7 +51,11 @@ namespace {
 
 /// The text of a fatbin's best PTX for the device: the newest that it can run.
 CUresult ptxOfFatbin(const uint8_t* image, int cc, std::string& ptx, std::string& log) {
-  struct Header { uint32_t magic; uint16_t version, headerSize; uint64_t size; };
+  struct Header {
+    uint32_t magic;
+    uint16_t version, headerSize;
+    uint64_t size;
+  };
   struct Entry {
     uint16_t kind, version;
     uint32_t headerSize;
@@ -84,7 +88,9 @@ CUresult ptxOfFatbin(const uint8_t* image, int cc, std::string& ptx, std::string
     at += e.headerSize + e.size;
   }
   if (!ptx.empty()) return CUDA_SUCCESS;
-  log = compressed ? "the fatbin's PTX is compressed; build it with nvcc --no-compress" : any ? "the fatbin has no PTX for this compute capability" : "the fatbin has no PTX, and this device runs nothing else";
+  log = compressed ? "the fatbin's PTX is compressed; build it with nvcc --no-compress"
+        : any      ? "the fatbin has no PTX for this compute capability"
+                   : "the fatbin has no PTX, and this device runs nothing else";
   return CUDA_ERROR_NO_BINARY_FOR_GPU;
 }
 
@@ -95,7 +101,8 @@ void initialise(const Variable& v, uint64_t at, const ModuleSymbols& symbols) {
     uint64_t bits = x.value;
     if (!x.symbol.empty()) {
       auto it = symbols.places.find(x.symbol);
-      if (it == symbols.places.end()) throw PtxError(v.line, "initialiser names " + x.symbol + ", which is no variable of the module");
+      if (it == symbols.places.end())
+        throw PtxError(v.line, "initialiser names " + x.symbol + ", which is no variable of the module");
       bits = it->second.address + (uint64_t)x.offset;
     } else if (x.floating && size == 8 && x.single) {
       float f;
@@ -143,7 +150,8 @@ CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& 
     if (ast.target.rfind("sm_", 0) != 0) throw PtxError(0, "no .target");
     int target = atoi(ast.target.c_str() + 3);
     if (target > cc) {
-      log = "the PTX is for " + ast.target + ", but the device has compute capability " + std::to_string(d.settings.major) + "." + std::to_string(d.settings.minor);
+      log = "the PTX is for " + ast.target + ", but the device has compute capability " +
+            std::to_string(d.settings.major) + "." + std::to_string(d.settings.minor);
       return refuse(CUDA_ERROR_NO_BINARY_FOR_GPU, "module", "", log);
     }
     ModuleSymbols symbols;
@@ -164,7 +172,8 @@ CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& 
       auto fo = std::make_unique<FunctionObject>();
       fo->program = lower(ast, symbols, *f);
       fo->module = m.get();
-      fo->maxDynamicShared = fo->program->staticShared >= 48 * 1024 ? 0 : 48 * 1024 - (uint32_t)fo->program->staticShared;
+      fo->maxDynamicShared =
+          fo->program->staticShared >= 48 * 1024 ? 0 : 48 * 1024 - (uint32_t)fo->program->staticShared;
       d.functions.insert(fo.get());
       m->functions[f->name] = std::move(fo);
     }
@@ -193,40 +202,58 @@ int occupancy(const FunctionObject& f, int threads, size_t dynamicShared) {
   size_t shared = ((size_t)f.program->staticShared + dynamicShared + 1024 + 127) / 128 * 128;
   if (shared > d.sharedPerMultiprocessor()) return 0;
   blocks = std::min<int>(blocks, (int)(d.sharedPerMultiprocessor() / shared));
-  int registers = f.program->maxRegisters ? std::min(f.program->maxRegisters, f.program->estimatedRegisters) : f.program->estimatedRegisters;
+  int registers = f.program->maxRegisters ? std::min(f.program->maxRegisters, f.program->estimatedRegisters)
+                                          : f.program->estimatedRegisters;
   return std::min(blocks, 65536 / (registers * warps * 32));
 }
 
-CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params, void** extra, KernelWork& out) {
+CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params,
+                       void** extra, KernelWork& out) {
   Driver& d = driver();
-  if (!d.functions.count(f)) return refuse(CUDA_ERROR_INVALID_HANDLE, "bad_handle", "", "launch of a function that does not exist (any more)");
+  if (!d.functions.count(f))
+    return refuse(CUDA_ERROR_INVALID_HANDLE, "bad_handle", "", "launch of a function that does not exist (any more)");
   const Program& p = *f->program;
-  auto limit = [&](const std::string& what, CUresult code = CUDA_ERROR_INVALID_VALUE) { return refuse(code, "launch_limit", p.name, what); };
+  auto limit = [&](const std::string& what, CUresult code = CUDA_ERROR_INVALID_VALUE) {
+    return refuse(code, "launch_limit", p.name, what);
+  };
   static const unsigned mostGrid[] = {2147483647u, 65535u, 65535u}, mostBlock[] = {1024u, 1024u, 64u};
   static const char axis[] = "xyz";
   uint64_t threads = 1;
   for (int i = 0; i < 3; i++) {
-    if (grid[i] == 0 || grid[i] > mostGrid[i]) return limit(std::string("grid ") + axis[i] + " = " + std::to_string(grid[i]) + " is not in 1.." + std::to_string(mostGrid[i]));
-    if (block[i] == 0 || block[i] > mostBlock[i]) return limit(std::string("block ") + axis[i] + " = " + std::to_string(block[i]) + " is not in 1.." + std::to_string(mostBlock[i]));
+    if (grid[i] == 0 || grid[i] > mostGrid[i])
+      return limit(std::string("grid ") + axis[i] + " = " + std::to_string(grid[i]) + " is not in 1.." +
+                   std::to_string(mostGrid[i]));
+    if (block[i] == 0 || block[i] > mostBlock[i])
+      return limit(std::string("block ") + axis[i] + " = " + std::to_string(block[i]) + " is not in 1.." +
+                   std::to_string(mostBlock[i]));
     threads *= block[i];
-    if (p.requiredThreads[0] && (unsigned)p.requiredThreads[i] != block[i]) return limit(std::string("the kernel requires block ") + axis[i] + " = " + std::to_string(p.requiredThreads[i]));
+    if (p.requiredThreads[0] && (unsigned)p.requiredThreads[i] != block[i])
+      return limit(std::string("the kernel requires block ") + axis[i] + " = " + std::to_string(p.requiredThreads[i]));
   }
   if (threads > 1024) return limit(std::to_string(threads) + " threads in a block, 1024 are allowed");
   if (p.maxThreads[0]) {
     uint64_t most = (uint64_t)p.maxThreads[0] * (uint64_t)p.maxThreads[1] * (uint64_t)p.maxThreads[2];
-    if (threads > most) return limit(std::to_string(threads) + " threads in a block, the kernel was compiled for at most " + std::to_string(most));
+    if (threads > most)
+      return limit(std::to_string(threads) + " threads in a block, the kernel was compiled for at most " +
+                   std::to_string(most));
   }
   if (shared > f->maxDynamicShared)
-    return limit(std::to_string(shared) + " bytes of dynamic shared memory, the function's maximum is " + std::to_string(f->maxDynamicShared) + " (set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)");
+    return limit(std::to_string(shared) + " bytes of dynamic shared memory, the function's maximum is " +
+                 std::to_string(f->maxDynamicShared) + " (set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)");
   if ((size_t)p.staticShared + shared > d.sharedOptIn())
-    return limit(std::to_string(p.staticShared) + " + " + std::to_string(shared) + " bytes of shared memory, the device has " + std::to_string(d.sharedOptIn()) + " for a block");
-  if (p.maxRegisters && (uint64_t)p.maxRegisters * threads > 65536) return limit("registers: " + std::to_string(p.maxRegisters) + " times " + std::to_string(threads) + " threads exceed 65536", CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+    return limit(std::to_string(p.staticShared) + " + " + std::to_string(shared) +
+                 " bytes of shared memory, the device has " + std::to_string(d.sharedOptIn()) + " for a block");
+  if (p.maxRegisters && (uint64_t)p.maxRegisters * threads > 65536)
+    return limit(
+        "registers: " + std::to_string(p.maxRegisters) + " times " + std::to_string(threads) + " threads exceed 65536",
+        CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
   out.function = f;
   std::copy(grid, grid + 3, out.grid);
   std::copy(block, block + 3, out.block);
   out.shared = shared;
   out.parameters.assign((size_t)p.parameterBytes, 0);
-  if (params && extra) return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "both kernelParams and extra are given");
+  if (params && extra)
+    return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "both kernelParams and extra are given");
   if (extra) {
     void* buffer = nullptr;
     size_t size = 0;
@@ -237,14 +264,22 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
       else return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "unknown entry in extra");
     }
     size_t most = (size_t)p.parameterBytes;
-    for (auto& q : p.parameters) most = std::max(most, ((size_t)p.parameterBytes + (size_t)q.alignment - 1) / (size_t)q.alignment * (size_t)q.alignment);
+    for (auto& q : p.parameters)
+      most = std::max(most,
+                      ((size_t)p.parameterBytes + (size_t)q.alignment - 1) / (size_t)q.alignment * (size_t)q.alignment);
     if (!buffer || !hasSize || size < (size_t)p.parameterBytes || size > most)
-      return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "the parameter buffer has " + std::to_string(size) + " bytes, the kernel takes " + std::to_string(p.parameterBytes));
+      return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name,
+                    "the parameter buffer has " + std::to_string(size) + " bytes, the kernel takes " +
+                        std::to_string(p.parameterBytes));
     memcpy(out.parameters.data(), buffer, (size_t)p.parameterBytes);
   } else if (!p.parameters.empty()) {
-    if (!params) return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "no parameters are given, the kernel takes " + std::to_string(p.parameters.size()));
+    if (!params)
+      return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name,
+                    "no parameters are given, the kernel takes " + std::to_string(p.parameters.size()));
     for (size_t i = 0; i < p.parameters.size(); i++) {
-      if (!params[i]) return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name, "parameter " + std::to_string(i) + " of " + std::to_string(p.parameters.size()) + " is null");
+      if (!params[i])
+        return refuse(CUDA_ERROR_INVALID_VALUE, "parameters", p.name,
+                      "parameter " + std::to_string(i) + " of " + std::to_string(p.parameters.size()) + " is null");
       memcpy(out.parameters.data() + p.parameters[i].offset, params[i], (size_t)p.parameters[i].size);
     }
   }
@@ -253,7 +288,8 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
 
 CUresult runKernel(const KernelWork& k) {
   Driver& d = driver();
-  if (!d.functions.count(k.function)) return refuse(CUDA_ERROR_INVALID_HANDLE, "bad_handle", "", "launch of a function whose module was unloaded");
+  if (!d.functions.count(k.function))
+    return refuse(CUDA_ERROR_INVALID_HANDLE, "bad_handle", "", "launch of a function whose module was unloaded");
   if (d.settings.failLaunch && --d.settings.failLaunch == 0) {
     if (!contextStack().empty()) contextStack().back()->error = d.settings.failLaunchCode;
     return d.settings.failLaunchCode;
@@ -336,11 +372,16 @@ CUDA_EXPORT CUresult cuModuleLoadDataEx(void** module, const void* image, unsign
   for (int k = 0; k < 2; k++)
     if (buffers[k] && sizes[k]) snprintf(buffers[k], sizes[k], "%s", k ? log.c_str() : "");
   for (unsigned i = 0; i < count; i++)
-    if (options[i] == 4 || options[i] == 6) values[i] = (void*)(uintptr_t)(options[i] == 6 ? std::min<size_t>(sizes[1], log.size() + 1) : 1);
+    if (options[i] == 4 || options[i] == 6)
+      values[i] = (void*)(uintptr_t)(options[i] == 6 ? std::min<size_t>(sizes[1], log.size() + 1) : 1);
   return r;
 }
-CUDA_EXPORT CUresult cuModuleLoadData(void** module, const void* image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
-CUDA_EXPORT CUresult cuModuleLoadFatBinary(void** module, const void* image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
+CUDA_EXPORT CUresult cuModuleLoadData(void** module, const void* image) {
+  return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
+CUDA_EXPORT CUresult cuModuleLoadFatBinary(void** module, const void* image) {
+  return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
 CUDA_EXPORT CUresult cuModuleLoad(void** module, const char* file) {
   if (!file) return CUDA_ERROR_INVALID_VALUE;
   std::ifstream in(file, std::ios::binary);
@@ -407,7 +448,8 @@ CUDA_EXPORT CUresult cuFuncGetAttribute(int* value, int attribute, void* functio
     case 2: *value = 0; break;
     case 3: *value = p.localBytes; break;
     case 4: *value = p.maxRegisters ? std::min(p.maxRegisters, p.estimatedRegisters) : p.estimatedRegisters; break;
-    case 5: case 6: *value = cc; break;
+    case 5:
+    case 6: *value = cc; break;
     case 7: *value = 0; break;
     case 8: *value = (int)f->maxDynamicShared; break;
     case 9: *value = -1; break;
@@ -421,8 +463,10 @@ CUDA_EXPORT CUresult cuFuncSetAttribute(void* function, int attribute, int value
   if (!d.functions.count(f)) return CUDA_ERROR_INVALID_HANDLE;
   if (attribute == 8) {
     if (value < 0 || (size_t)value + (size_t)f->program->staticShared > d.sharedOptIn())
-      return refuse(CUDA_ERROR_INVALID_VALUE, "launch_limit", f->program->name, std::to_string(value) + " bytes of dynamic shared memory beside " + std::to_string(f->program->staticShared) +
-                                                                                   " static ones exceed the device's " + std::to_string(d.sharedOptIn()));
+      return refuse(CUDA_ERROR_INVALID_VALUE, "launch_limit", f->program->name,
+                    std::to_string(value) + " bytes of dynamic shared memory beside " +
+                        std::to_string(f->program->staticShared) + " static ones exceed the device's " +
+                        std::to_string(d.sharedOptIn()));
     f->maxDynamicShared = (uint32_t)value;
     return CUDA_SUCCESS;
   }
@@ -431,7 +475,8 @@ CUDA_EXPORT CUresult cuFuncSetAttribute(void* function, int attribute, int value
 CUDA_EXPORT CUresult cuFuncSetCacheConfig(void*, int) { return CUDA_SUCCESS; }
 CUDA_EXPORT CUresult cuFuncSetSharedMemConfig(void*, int) { return CUDA_SUCCESS; }
 
-static CUresult launch(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream, void** params, void** extra, bool cooperative) {
+static CUresult launch(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                       unsigned shared, void* stream, void** params, void** extra, bool cooperative) {
   ENTER_CONTEXT();
   Node n;
   n.kind = Node::Kernel;
@@ -439,14 +484,18 @@ static CUresult launch(void* function, unsigned gx, unsigned gy, unsigned gz, un
   auto* f = (FunctionObject*)function;
   if (CUresult r = prepareLaunch(f, grid, block, shared, params, extra, n.kernel)) return r;
   n.kernel.cooperative = cooperative;
-  if (cooperative && (uint64_t)gx * gy * gz > (uint64_t)occupancy(*f, (int)(bx * by * bz), shared) * (uint64_t)d.settings.multiprocessors)
-    return refuse(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "launch_limit", f->program->name, "the grid does not fit on the device at once");
+  if (cooperative && (uint64_t)gx * gy * gz >
+                         (uint64_t)occupancy(*f, (int)(bx * by * bz), shared) * (uint64_t)d.settings.multiprocessors)
+    return refuse(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "launch_limit", f->program->name,
+                  "the grid does not fit on the device at once");
   return enqueue(stream, std::move(n));
 }
-CUDA_EXPORT CUresult cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream, void** params, void** extra) {
+CUDA_EXPORT CUresult cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                                    unsigned bz, unsigned shared, void* stream, void** params, void** extra) {
   return launch(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra, false);
 }
-CUDA_EXPORT CUresult cuLaunchCooperativeKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream, void** params) {
+CUDA_EXPORT CUresult cuLaunchCooperativeKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                                               unsigned bz, unsigned shared, void* stream, void** params) {
   return launch(f, gx, gy, gz, bx, by, bz, shared, stream, params, nullptr, true);
 }
 CUDA_EXPORT CUresult cuLaunchHostFunc(void* stream, void (*fn)(void*), void* data) {
@@ -457,7 +506,8 @@ CUDA_EXPORT CUresult cuLaunchHostFunc(void* stream, void (*fn)(void*), void* dat
   n.work = [fn, data] { return fn(data), CUDA_SUCCESS; };
   return enqueue(stream, std::move(n));
 }
-CUDA_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, void* function, int threads, size_t shared, unsigned) {
+CUDA_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, void* function, int threads,
+                                                                          size_t shared, unsigned) {
   ENTER();
   auto* f = (FunctionObject*)function;
   if (!d.functions.count(f)) return CUDA_ERROR_INVALID_HANDLE;
@@ -472,16 +522,20 @@ CUDA_EXPORT CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, void
   auto* f = (FunctionObject*)function;
   if (!d.functions.count(f)) return CUDA_ERROR_INVALID_HANDLE;
   if (blocks <= 0) return CUDA_ERROR_INVALID_VALUE;
-  size_t each = d.sharedPerMultiprocessor() / (size_t)blocks / 128 * 128, taken = (size_t)f->program->staticShared + 1024;
+  size_t each = d.sharedPerMultiprocessor() / (size_t)blocks / 128 * 128,
+         taken = (size_t)f->program->staticShared + 1024;
   *bytes = each > taken ? std::min(each - taken, d.sharedOptIn() - (size_t)f->program->staticShared) : 0;
   return CUDA_SUCCESS;
 }
-CUDA_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, void* function, size_t (*sharedOf)(int), size_t shared, int limit, unsigned) {
+CUDA_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, void* function,
+                                                               size_t (*sharedOf)(int), size_t shared, int limit,
+                                                               unsigned) {
   ENTER();
   auto* f = (FunctionObject*)function;
   if (!d.functions.count(f)) return CUDA_ERROR_INVALID_HANDLE;
   int most = 1024, best = 0;
-  if (f->program->maxThreads[0]) most = f->program->maxThreads[0] * f->program->maxThreads[1] * f->program->maxThreads[2];
+  if (f->program->maxThreads[0])
+    most = f->program->maxThreads[0] * f->program->maxThreads[1] * f->program->maxThreads[2];
   if (limit > 0) most = std::min(most, limit);
   for (int t = most / 32 * 32; t >= 32; t -= 32) {
     int b = occupancy(*f, t, sharedOf ? sharedOf(t) : shared);
@@ -489,6 +543,7 @@ CUDA_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* b
   }
   return best ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
-CUDA_EXPORT CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void* f, size_t (*sharedOf)(int), size_t shared, int limit) {
+CUDA_EXPORT CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void* f, size_t (*sharedOf)(int),
+                                                      size_t shared, int limit) {
   return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, f, sharedOf, shared, limit, 0);
 }

@@ -29,7 +29,8 @@ CUresult checkRange(const char* call, CUdeviceptr at, size_t bytes, const char* 
   if (a && at + bytes <= a->end()) return CUDA_SUCCESS;
   bool freed = false;
   std::string where = memory().describe(at, (int)std::min<size_t>(bytes, 1 << 30), &freed);
-  return refuse(CUDA_ERROR_INVALID_VALUE, freed ? "use_after_free" : "out_of_bounds", "", std::string(call) + ": " + role + " " + hex(at) + ", " + std::to_string(bytes) + " bytes: " + where);
+  return refuse(CUDA_ERROR_INVALID_VALUE, freed ? "use_after_free" : "out_of_bounds", "",
+                std::string(call) + ": " + role + " " + hex(at) + ", " + std::to_string(bytes) + " bytes: " + where);
 }
 bool isDevice(CUdeviceptr at) {
   Allocation* a = memory().find(at);
@@ -43,7 +44,8 @@ void warnUnwritten(const char* call, CUdeviceptr from, size_t bytes) {
   Finding f;
   f.warning = true;
   f.kind = "uninitialised_copy";
-  f.message = std::string(call) + ": " + std::to_string(bytes) + " bytes from " + hex(from) + " hold bytes that nothing has written, the first at offset " + std::to_string(at - from);
+  f.message = std::string(call) + ": " + std::to_string(bytes) + " bytes from " + hex(from) +
+              " hold bytes that nothing has written, the first at offset " + std::to_string(at - from);
   reports().add(std::move(f));
 }
 
@@ -84,7 +86,8 @@ CUresult copySync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t byt
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return copyNow(call, to, from, bytes, toDevice, fromDevice);
 }
-CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice, void* stream) {
+CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice,
+                   void* stream) {
   ENTER_CONTEXT_OF(call);
   Node n;
   n.kind = Node::Memcpy;
@@ -92,9 +95,12 @@ CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t by
   return enqueue(stream, std::move(n));
 }
 
-CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height) {
+CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
+                 size_t height) {
   if (!width || !height) return CUDA_SUCCESS;
-  if (at % size) return refuse(CUDA_ERROR_INVALID_VALUE, "misaligned", "", std::string(call) + ": destination " + hex(at) + " is not a multiple of " + std::to_string(size));
+  if (at % size)
+    return refuse(CUDA_ERROR_INVALID_VALUE, "misaligned", "",
+                  std::string(call) + ": destination " + hex(at) + " is not a multiple of " + std::to_string(size));
   size_t span = pitch * (height - 1) + width * size;
   if (CUresult r = checkRange(call, at, span, "destination")) return r;
   for (size_t y = 0; y < height; y++) {
@@ -106,12 +112,14 @@ CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value,
   }
   return CUDA_SUCCESS;
 }
-CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height) {
+CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
+                  size_t height) {
   ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
   return fillNow(call, at, pitch, value, size, width, height);
 }
-CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width, size_t height, void* stream) {
+CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
+                   size_t height, void* stream) {
   ENTER_CONTEXT_OF(call);
   Node n;
   n.kind = Node::Memset;
@@ -122,11 +130,13 @@ CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned valu
 CUresult freeNow(const char* call, CUdeviceptr at, bool host) {
   if (!at) return CUDA_SUCCESS;
   Allocation* a = memory().find(at);
-  bool fits = a && a->base == at && (a->kind == Allocation::Host) == host && a->kind != Allocation::Registered && a->kind != Allocation::Constant && a->kind != Allocation::Variable;
+  bool fits = a && a->base == at && (a->kind == Allocation::Host) == host && a->kind != Allocation::Registered &&
+              a->kind != Allocation::Constant && a->kind != Allocation::Variable;
   if (fits && memory().release(at)) return CUDA_SUCCESS;
   bool freed = false;
   std::string where = memory().describe(at, 1, &freed);
-  return refuse(CUDA_ERROR_INVALID_VALUE, freed ? "double_free" : "bad_free", "", std::string(call) + " of " + hex(at) + ": " + where);
+  return refuse(CUDA_ERROR_INVALID_VALUE, freed ? "double_free" : "bad_free", "",
+                std::string(call) + " of " + hex(at) + ": " + where);
 }
 
 }  // namespace
@@ -235,27 +245,67 @@ CUDA_EXPORT CUresult cuMemHostUnregister(void* at) {
   return memory().unregisterHost((uint64_t)at) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 }
 
-CUDA_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t n) { return copySync("cuMemcpyHtoD", to, (CUdeviceptr)from, n, true, false); }
-CUDA_EXPORT CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t n) { return copySync("cuMemcpyDtoH", (CUdeviceptr)to, from, n, false, true); }
-CUDA_EXPORT CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t n) { return copySync("cuMemcpyDtoD", to, from, n, true, true); }
-CUDA_EXPORT CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t n) { return copySync("cuMemcpy", to, from, n, memory().find(to), memory().find(from)); }
-CUDA_EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n, void* s) { return copyAsync("cuMemcpyHtoDAsync", to, (CUdeviceptr)from, n, true, false, s); }
-CUDA_EXPORT CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t n, void* s) { return copyAsync("cuMemcpyDtoHAsync", (CUdeviceptr)to, from, n, false, true, s); }
-CUDA_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t n, void* s) { return copyAsync("cuMemcpyDtoDAsync", to, from, n, true, true, s); }
-CUDA_EXPORT CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t n, void* s) { return copyAsync("cuMemcpyAsync", to, from, n, memory().find(to), memory().find(from), s); }
+CUDA_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t n) {
+  return copySync("cuMemcpyHtoD", to, (CUdeviceptr)from, n, true, false);
+}
+CUDA_EXPORT CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t n) {
+  return copySync("cuMemcpyDtoH", (CUdeviceptr)to, from, n, false, true);
+}
+CUDA_EXPORT CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t n) {
+  return copySync("cuMemcpyDtoD", to, from, n, true, true);
+}
+CUDA_EXPORT CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t n) {
+  return copySync("cuMemcpy", to, from, n, memory().find(to), memory().find(from));
+}
+CUDA_EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n, void* s) {
+  return copyAsync("cuMemcpyHtoDAsync", to, (CUdeviceptr)from, n, true, false, s);
+}
+CUDA_EXPORT CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t n, void* s) {
+  return copyAsync("cuMemcpyDtoHAsync", (CUdeviceptr)to, from, n, false, true, s);
+}
+CUDA_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t n, void* s) {
+  return copyAsync("cuMemcpyDtoDAsync", to, from, n, true, true, s);
+}
+CUDA_EXPORT CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t n, void* s) {
+  return copyAsync("cuMemcpyAsync", to, from, n, memory().find(to), memory().find(from), s);
+}
 
-CUDA_EXPORT CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char v, size_t n) { return fillSync("cuMemsetD8", at, 0, v, 1, n, 1); }
-CUDA_EXPORT CUresult cuMemsetD16_v2(CUdeviceptr at, unsigned short v, size_t n) { return fillSync("cuMemsetD16", at, 0, v, 2, n, 1); }
-CUDA_EXPORT CUresult cuMemsetD32_v2(CUdeviceptr at, unsigned v, size_t n) { return fillSync("cuMemsetD32", at, 0, v, 4, n, 1); }
-CUDA_EXPORT CUresult cuMemsetD2D8_v2(CUdeviceptr at, size_t p, unsigned char v, size_t w, size_t h) { return fillSync("cuMemsetD2D8", at, p, v, 1, w, h); }
-CUDA_EXPORT CUresult cuMemsetD2D16_v2(CUdeviceptr at, size_t p, unsigned short v, size_t w, size_t h) { return fillSync("cuMemsetD2D16", at, p, v, 2, w, h); }
-CUDA_EXPORT CUresult cuMemsetD2D32_v2(CUdeviceptr at, size_t p, unsigned v, size_t w, size_t h) { return fillSync("cuMemsetD2D32", at, p, v, 4, w, h); }
-CUDA_EXPORT CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char v, size_t n, void* s) { return fillAsync("cuMemsetD8Async", at, 0, v, 1, n, 1, s); }
-CUDA_EXPORT CUresult cuMemsetD16Async(CUdeviceptr at, unsigned short v, size_t n, void* s) { return fillAsync("cuMemsetD16Async", at, 0, v, 2, n, 1, s); }
-CUDA_EXPORT CUresult cuMemsetD32Async(CUdeviceptr at, unsigned v, size_t n, void* s) { return fillAsync("cuMemsetD32Async", at, 0, v, 4, n, 1, s); }
-CUDA_EXPORT CUresult cuMemsetD2D8Async(CUdeviceptr at, size_t p, unsigned char v, size_t w, size_t h, void* s) { return fillAsync("cuMemsetD2D8Async", at, p, v, 1, w, h, s); }
-CUDA_EXPORT CUresult cuMemsetD2D16Async(CUdeviceptr at, size_t p, unsigned short v, size_t w, size_t h, void* s) { return fillAsync("cuMemsetD2D16Async", at, p, v, 2, w, h, s); }
-CUDA_EXPORT CUresult cuMemsetD2D32Async(CUdeviceptr at, size_t p, unsigned v, size_t w, size_t h, void* s) { return fillAsync("cuMemsetD2D32Async", at, p, v, 4, w, h, s); }
+CUDA_EXPORT CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char v, size_t n) {
+  return fillSync("cuMemsetD8", at, 0, v, 1, n, 1);
+}
+CUDA_EXPORT CUresult cuMemsetD16_v2(CUdeviceptr at, unsigned short v, size_t n) {
+  return fillSync("cuMemsetD16", at, 0, v, 2, n, 1);
+}
+CUDA_EXPORT CUresult cuMemsetD32_v2(CUdeviceptr at, unsigned v, size_t n) {
+  return fillSync("cuMemsetD32", at, 0, v, 4, n, 1);
+}
+CUDA_EXPORT CUresult cuMemsetD2D8_v2(CUdeviceptr at, size_t p, unsigned char v, size_t w, size_t h) {
+  return fillSync("cuMemsetD2D8", at, p, v, 1, w, h);
+}
+CUDA_EXPORT CUresult cuMemsetD2D16_v2(CUdeviceptr at, size_t p, unsigned short v, size_t w, size_t h) {
+  return fillSync("cuMemsetD2D16", at, p, v, 2, w, h);
+}
+CUDA_EXPORT CUresult cuMemsetD2D32_v2(CUdeviceptr at, size_t p, unsigned v, size_t w, size_t h) {
+  return fillSync("cuMemsetD2D32", at, p, v, 4, w, h);
+}
+CUDA_EXPORT CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char v, size_t n, void* s) {
+  return fillAsync("cuMemsetD8Async", at, 0, v, 1, n, 1, s);
+}
+CUDA_EXPORT CUresult cuMemsetD16Async(CUdeviceptr at, unsigned short v, size_t n, void* s) {
+  return fillAsync("cuMemsetD16Async", at, 0, v, 2, n, 1, s);
+}
+CUDA_EXPORT CUresult cuMemsetD32Async(CUdeviceptr at, unsigned v, size_t n, void* s) {
+  return fillAsync("cuMemsetD32Async", at, 0, v, 4, n, 1, s);
+}
+CUDA_EXPORT CUresult cuMemsetD2D8Async(CUdeviceptr at, size_t p, unsigned char v, size_t w, size_t h, void* s) {
+  return fillAsync("cuMemsetD2D8Async", at, p, v, 1, w, h, s);
+}
+CUDA_EXPORT CUresult cuMemsetD2D16Async(CUdeviceptr at, size_t p, unsigned short v, size_t w, size_t h, void* s) {
+  return fillAsync("cuMemsetD2D16Async", at, p, v, 2, w, h, s);
+}
+CUDA_EXPORT CUresult cuMemsetD2D32Async(CUdeviceptr at, size_t p, unsigned v, size_t w, size_t h, void* s) {
+  return fillAsync("cuMemsetD2D32Async", at, p, v, 4, w, h, s);
+}
 
 CUDA_EXPORT CUresult cuPointerGetAttribute(void* out, int attribute, CUdeviceptr at) {
   ENTER_CONTEXT();

@@ -238,7 +238,8 @@ bool sortNodes(GraphObject& g) {
   while (sorted.size() < g.nodes.size()) {
     bool any = false;
     for (auto& n : g.nodes) {
-      if (!n || !std::all_of(n->dependencies.begin(), n->dependencies.end(), [&](Node* x) { return done.count(x); })) continue;
+      if (!n || !std::all_of(n->dependencies.begin(), n->dependencies.end(), [&](Node* x) { return done.count(x); }))
+        continue;
       done.insert(n.get());
       sorted.push_back(std::move(n));
       any = true;
@@ -403,7 +404,8 @@ CUDA_EXPORT CUresult cuGraphAddDependencies(void* graph, void* const* from, void
   }
   return CUDA_SUCCESS;
 }
-CUDA_EXPORT CUresult cuGraphAddKernelNode_v2(void** out, void* graph, void* const* dependencies, size_t count, const CUDA_KERNEL_NODE_PARAMS_v2* p) {
+CUDA_EXPORT CUresult cuGraphAddKernelNode_v2(void** out, void* graph, void* const* dependencies, size_t count,
+                                             const CUDA_KERNEL_NODE_PARAMS_v2* p) {
   ENTER_CONTEXT();
   Node n;
   n.kind = Node::Kernel;
@@ -414,7 +416,8 @@ CUDA_EXPORT CUresult cuGraphAddEmptyNode(void** out, void* graph, void* const* d
   ENTER_CONTEXT();
   return addNode(out, graph, dependencies, count, Node{});
 }
-CUDA_EXPORT CUresult cuGraphAddHostNode(void** out, void* graph, void* const* dependencies, size_t count, const CUDA_HOST_NODE_PARAMS* p) {
+CUDA_EXPORT CUresult cuGraphAddHostNode(void** out, void* graph, void* const* dependencies, size_t count,
+                                        const CUDA_HOST_NODE_PARAMS* p) {
   ENTER_CONTEXT();
   Node n;
   n.kind = Node::Host;
@@ -427,9 +430,20 @@ CUDA_EXPORT CUresult cuGraphKernelNodeGetParams_v2(void* node, CUDA_KERNEL_NODE_
   if (!d.nodes.count(n)) return CUDA_ERROR_INVALID_HANDLE;
   if (n->kind != Node::Kernel || !d.functions.count(n->kernel.function)) return CUDA_ERROR_INVALID_VALUE;
   n->parameterPointers.clear();
-  for (auto& q : n->kernel.function->program->parameters) n->parameterPointers.push_back(n->kernel.parameters.data() + q.offset);
-  *p = {n->kernel.function, n->kernel.grid[0], n->kernel.grid[1], n->kernel.grid[2], n->kernel.block[0], n->kernel.block[1], n->kernel.block[2],
-        n->kernel.shared, n->parameterPointers.data(), nullptr, nullptr, nullptr};
+  for (auto& q : n->kernel.function->program->parameters)
+    n->parameterPointers.push_back(n->kernel.parameters.data() + q.offset);
+  *p = {n->kernel.function,
+        n->kernel.grid[0],
+        n->kernel.grid[1],
+        n->kernel.grid[2],
+        n->kernel.block[0],
+        n->kernel.block[1],
+        n->kernel.block[2],
+        n->kernel.shared,
+        n->parameterPointers.data(),
+        nullptr,
+        nullptr,
+        nullptr};
   return CUDA_SUCCESS;
 }
 CUDA_EXPORT CUresult cuGraphKernelNodeSetParams_v2(void* node, const CUDA_KERNEL_NODE_PARAMS_v2* p) {

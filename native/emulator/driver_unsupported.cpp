@@ -1,7 +1,7 @@
 // Every other function that JCuda 12.6 imports exists and answers CUDA_ERROR_NOT_SUPPORTED; a call never ends the process.
 #include "cuda_abi.h"
 
-#define UNSUPPORTED(name) \
+#define UNSUPPORTED(name)                                                                                              \
   CUDA_EXPORT CUresult name() { return CUDA_ERROR_NOT_SUPPORTED; }
 
 UNSUPPORTED(cuArray3DCreate_v2)

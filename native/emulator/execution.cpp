@@ -17,7 +17,8 @@ namespace emu {
 
 std::string threadName(const Block& b, int thread) {
   const unsigned* n = b.launch->block;
-  return "(" + std::to_string(thread % n[0]) + "," + std::to_string(thread / n[0] % n[1]) + "," + std::to_string(thread / n[0] / n[1]) + ")";
+  return "(" + std::to_string(thread % n[0]) + "," + std::to_string(thread / n[0] % n[1]) + "," +
+         std::to_string(thread / n[0] / n[1]) + ")";
 }
 
 namespace {
@@ -32,7 +33,8 @@ Finding findingAt(Warp& w, const Op* op, int lane) {
     f.line = origin.line;
     f.instruction = origin.text ? *origin.text : "";
     f.sourceLine = origin.source.line;
-    f.sourceFile = origin.source.line && p.files.count(origin.source.file) ? p.files.at(origin.source.file) : std::string();
+    f.sourceFile =
+        origin.source.line && p.files.count(origin.source.file) ? p.files.at(origin.source.file) : std::string();
   }
   f.hasThread = true;
   unsigned t = (unsigned)(w.index * 32 + lane);
@@ -43,7 +45,8 @@ Finding findingAt(Warp& w, const Op* op, int lane) {
 }
 }  // namespace
 
-void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address, int bytes, const std::string& message) {
+void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
+            int bytes, const std::string& message) {
   Launch& l = *w.block->launch;
   if (!warning) l.findings++;
   auto& seen = w.worker->reported[(size_t)(&op - l.program->code.data())];
@@ -138,7 +141,9 @@ void Block::runWarp(Warp& w, uint64_t slice) {
         if (rest) w.groups.push_back({w.pc + 1, rest, -1, false});
         for (int i = 0; i < 32; i++) {
           if (!(m >> i & 1)) continue;
-          if (index[i] >= table.size()) throw Fault{"branch_out_of_table", "brx.idx with index " + std::to_string(index[i]), "", illegalInstruction, i};
+          if (index[i] >= table.size())
+            throw Fault{"branch_out_of_table", "brx.idx with index " + std::to_string(index[i]), "", illegalInstruction,
+                        i};
           w.groups.push_back({table[index[i]], 1u << i, -1, false});
         }
         w.lanes = 0;
@@ -153,7 +158,8 @@ void Block::runWarp(Warp& w, uint64_t slice) {
         if (m & w.alive) {
           for (auto& p : w.pending)
             if (p->lanes & m) {
-              report(w, op, firstLane(p->lanes & m), false, "async_copy_unfinished", "shared", p->to[firstLane(p->lanes & m)], p->bytes, "ends with a cp.async that was never waited for");
+              report(w, op, firstLane(p->lanes & m), false, "async_copy_unfinished", "shared",
+                     p->to[firstLane(p->lanes & m)], p->bytes, "ends with a cp.async that was never waited for");
               break;
             }
         }
@@ -193,11 +199,14 @@ void Block::runWarp(Warp& w, uint64_t slice) {
           continue;
         }
         if (m & ~members) {
-          report(w, op, firstLane(m & ~members), false, "not_in_member_mask", "", 0, 0, "executes a warp-level operation whose member mask does not name it");
+          report(w, op, firstLane(m & ~members), false, "not_in_member_mask", "", 0, 0,
+                 "executes a warp-level operation whose member mask does not name it");
         } else if (members & ~m) {
           int gone = firstLane(members & ~m);
           bool launched = w.index * 32 + gone < threads;
-          report(w, op, firstLane(m), false, "member_mask_of_absent_lanes", "", 0, 0, "the member mask names lane " + std::to_string(gone) + (launched ? ", which has exited" : ", which the block does not have"));
+          report(w, op, firstLane(m), false, "member_mask_of_absent_lanes", "", 0, 0,
+                 "the member mask names lane " + std::to_string(gone) +
+                     (launched ? ", which has exited" : ", which the block does not have"));
         }
         op.run(w, op, operands + op.first, m);
         w.pc++;
@@ -206,7 +215,9 @@ void Block::runWarp(Warp& w, uint64_t slice) {
     }
     if (w.pc >= w.watch && !schedule(w)) return;
   }
-  if (w.executed > launch->instructionLimit) throw Fault{"timeout", "the warp executed " + std::to_string(w.executed) + " instructions and is not done", "", launchTimeout, w.lanes ? firstLane(w.lanes) : 0};
+  if (w.executed > launch->instructionLimit)
+    throw Fault{"timeout", "the warp executed " + std::to_string(w.executed) + " instructions and is not done", "",
+                launchTimeout, w.lanes ? firstLane(w.lanes) : 0};
 }
 
 // --- barriers ----------------------------------------------------------------------------------------------------
@@ -216,18 +227,28 @@ void Block::barrier(Warp& w, const Op& op, uint32_t m) {
   const int32_t* o = launch->program->operands.data() + op.first;
   int lane = firstLane(m);
   uint32_t id = w.reg<uint32_t>(o[0])[lane], count = op.aux & 4 ? w.reg<uint32_t>(o[1])[lane] : 0;
-  if (id > 15) throw Fault{"bad_barrier", "barrier " + std::to_string(id) + " does not exist", "", illegalInstruction, lane};
+  if (id > 15)
+    throw Fault{"bad_barrier", "barrier " + std::to_string(id) + " does not exist", "", illegalInstruction, lane};
   if ((op.aux & 2) && m != w.alive) {
     uint32_t absent = w.alive & ~m;
-    throw Fault{"divergent_barrier", "reached by " + std::to_string(__builtin_popcount(m)) + " of " + std::to_string(__builtin_popcount(w.alive)) + " threads of the warp; thread " +
-                                         threadName(*this, w.index * 32 + firstLane(absent)) + " is elsewhere", "", launchFailed, lane};
+    throw Fault{"divergent_barrier",
+                "reached by " + std::to_string(__builtin_popcount(m)) + " of " +
+                    std::to_string(__builtin_popcount(w.alive)) + " threads of the warp; thread " +
+                    threadName(*this, w.index * 32 + firstLane(absent)) + " is elsewhere",
+                "", launchFailed, lane};
   }
   BarrierState& b = barriers[id];
   int expected = count ? (int)count : threads;
-  if (count && count % 32) throw Fault{"bad_barrier", "the thread count " + std::to_string(count) + " is not a multiple of 32", "", launchFailed, lane};
+  if (count && count % 32)
+    throw Fault{"bad_barrier", "the thread count " + std::to_string(count) + " is not a multiple of 32", "",
+                launchFailed, lane};
   if (b.arrived && b.expected != expected)
-    throw Fault{"divergent_barrier", "barrier " + std::to_string(id) + " is waited at for " + std::to_string(b.expected) + " threads and for " + std::to_string(expected), "", launchFailed, lane};
-  if ((op.aux & 1) == 0 && !count) throw Fault{"bad_barrier", "bar.arrive needs a thread count", "", launchFailed, lane};
+    throw Fault{"divergent_barrier",
+                "barrier " + std::to_string(id) + " is waited at for " + std::to_string(b.expected) +
+                    " threads and for " + std::to_string(expected),
+                "", launchFailed, lane};
+  if ((op.aux & 1) == 0 && !count)
+    throw Fault{"bad_barrier", "bar.arrive needs a thread count", "", launchFailed, lane};
   b.expected = expected;
   b.arrived += count ? 32 : __builtin_popcount(m);
   // What the warp did until now happens before what those do that wait here.
@@ -248,7 +269,9 @@ void Block::barrier(Warp& w, const Op& op, uint32_t m) {
   } else {
     w.pc++;
   }
-  if (b.arrived > b.expected) throw Fault{"divergent_barrier", "more threads arrived than barrier " + std::to_string(id) + " expects", "", launchFailed, lane};
+  if (b.arrived > b.expected)
+    throw Fault{"divergent_barrier", "more threads arrived than barrier " + std::to_string(id) + " expects", "",
+                launchFailed, lane};
   if (b.arrived == b.expected) release((int)id);
   else checkExitedAtBarrier();
 }
@@ -262,7 +285,8 @@ void Block::checkExitedAtBarrier() {
       for (Group& g : w.groups)
         if (g.waiting == id) {
           report(w, launch->program->code[(size_t)g.pc - 1], firstLane(g.lanes), false, "divergent_barrier", "", 0, 0,
-                 std::to_string(exited) + " of the block's " + std::to_string(threads) + " threads have exited and never reach the barrier");
+                 std::to_string(exited) + " of the block's " + std::to_string(threads) +
+                     " threads have exited and never reach the barrier");
           release(id);
           return;
         }
@@ -328,8 +352,11 @@ void Block::stuck() {
       const Op* at = &launch->program->code[(size_t)(g.waiting >= 0 ? g.pc - 1 : g.pc)];
       if (!first) first = &w, op = at, lane = firstLane(g.lanes);
       if (where.size() < 300)
-        where += "; warp " + std::to_string(w.index) + ": " + std::to_string(__builtin_popcount(g.lanes)) + " threads wait " +
-                 (g.waiting >= 0 ? "at barrier " + std::to_string(g.waiting) : "for lanes of their member mask") + ", PTX line " + std::to_string(launch->program->origins[(size_t)(at - launch->program->code.data())].line);
+        where += "; warp " + std::to_string(w.index) + ": " + std::to_string(__builtin_popcount(g.lanes)) +
+                 " threads wait " +
+                 (g.waiting >= 0 ? "at barrier " + std::to_string(g.waiting) : "for lanes of their member mask") +
+                 ", PTX line " +
+                 std::to_string(launch->program->origins[(size_t)(at - launch->program->code.data())].line);
     }
   if (first) first->at = op, running = first;
   throw Fault{"deadlock", "no thread of the block can go on" + where, "", launchTimeout, lane};
@@ -351,7 +378,8 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
   launch = &l;
   worker = &k;
   linear = at;
-  index[0] = (unsigned)(at % l.grid[0]), index[1] = (unsigned)(at / l.grid[0] % l.grid[1]), index[2] = (unsigned)(at / l.grid[0] / l.grid[1]);
+  index[0] = (unsigned)(at % l.grid[0]), index[1] = (unsigned)(at / l.grid[0] % l.grid[1]),
+  index[2] = (unsigned)(at / l.grid[0] / l.grid[1]);
   serial = l.firstSerial + (uint32_t)at;
   fenced = false;
   exited = 0;
@@ -407,9 +435,15 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
           case TidX: d[i] = t % l.block[0]; break;
           case TidY: d[i] = t / l.block[0] % l.block[1]; break;
           case TidZ: d[i] = t / l.block[0] / l.block[1]; break;
-          case NtidX: case NtidY: case NtidZ: d[i] = l.block[s.id - NtidX]; break;
-          case CtaidX: case CtaidY: case CtaidZ: d[i] = index[s.id - CtaidX]; break;
-          case NctaidX: case NctaidY: case NctaidZ: d[i] = l.grid[s.id - NctaidX]; break;
+          case NtidX:
+          case NtidY:
+          case NtidZ: d[i] = l.block[s.id - NtidX]; break;
+          case CtaidX:
+          case CtaidY:
+          case CtaidZ: d[i] = index[s.id - CtaidX]; break;
+          case NctaidX:
+          case NctaidY:
+          case NctaidZ: d[i] = l.grid[s.id - NctaidX]; break;
           case LaneId: d[i] = i; break;
           case WarpId: d[i] = (uint32_t)u; break;
           case NWarpId: d[i] = 64; break;
@@ -461,7 +495,8 @@ bool Block::run(uint64_t slice) {
 Allocation* Worker::find(uint64_t address) {
   if (recent && address - recent->base < recent->size) return recent;
   const auto& all = launch->allocations;
-  auto it = std::upper_bound(all.begin(), all.end(), address, [](uint64_t a, const Allocation* x) { return a < x->base; });
+  auto it =
+      std::upper_bound(all.begin(), all.end(), address, [](uint64_t a, const Allocation* x) { return a < x->base; });
   if (it == all.begin()) return nullptr;
   Allocation* a = *std::prev(it);
   if (address - a->base >= a->size) return nullptr;
@@ -558,7 +593,14 @@ int Launch::run() {
   uint64_t step = 1, offset = 0;
   if (seed && n > 1) {
     step = (seed * 0x9e3779b97f4a7c15ull >> 20) % n | 1;
-    auto gcd = [](uint64_t a, uint64_t b) { while (b) { uint64_t t = a % b; a = b; b = t; } return a; };
+    auto gcd = [](uint64_t a, uint64_t b) {
+      while (b) {
+        uint64_t t = a % b;
+        a = b;
+        b = t;
+      }
+      return a;
+    };
     while (gcd(step, n) != 1) step++;
     offset = (seed * 0xbf58476d1ce4e5b9ull >> 20) % n;
   }
@@ -601,8 +643,7 @@ int Launch::run() {
     for (uint64_t i; !stop && (i = next.fetch_add(1)) < n;)
       guarded(*k.block, [&] {
         k.block->start(*this, k, (i * step + offset) % n);
-        while (!stop && !k.block->run(slice)) {
-        }
+        while (!stop && !k.block->run(slice)) {}
       });
   };
   if (count == 1) work(0);

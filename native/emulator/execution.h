@@ -18,7 +18,8 @@
 namespace emu {
 
 // Generic addresses of shared, local and parameter memory lie in windows that no host mapping uses.
-constexpr uint64_t sharedWindow = 0x0001'0000'0000ull, localWindow = 0x0002'0000'0000ull, paramWindow = 0x0003'0000'0000ull;
+constexpr uint64_t sharedWindow = 0x0001'0000'0000ull, localWindow = 0x0002'0000'0000ull,
+                   paramWindow = 0x0003'0000'0000ull;
 constexpr uint64_t windowSize = 0x0001'0000'0000ull;
 
 /// A fault stops the launch, as the hardware would.
@@ -31,7 +32,12 @@ struct Fault {
 };
 
 enum Cuda : int {
-  illegalAddress = 700, assertFailed = 710, misalignedAddress = 716, launchFailed = 719, launchTimeout = 702, illegalInstruction = 715
+  illegalAddress = 700,
+  assertFailed = 710,
+  misalignedAddress = 716,
+  launchFailed = 719,
+  launchTimeout = 702,
+  illegalInstruction = 715
 };
 
 struct Launch;
@@ -67,44 +73,50 @@ struct PendingCopy {
 struct Group {
   int pc;
   uint32_t lanes;
-  int waiting = -1;       // barrier it waits at
-  bool parked = false;    // waits for lanes of its member mask
+  int waiting = -1;  // barrier it waits at
+  bool parked = false;  // waits for lanes of its member mask
 };
 
 struct Warp {
-  char* base[2];          // registers of this warp, constants of the program
+  char* base[2];  // registers of this warp, constants of the program
   uint32_t* predicates;
-  uint32_t* tracked;      // lanes that have written a tracked register
+  uint32_t* tracked;  // lanes that have written a tracked register
   Block* block;
   Worker* worker;
   int index;
   int pc = 0;
-  uint32_t lanes = 0;     // of the running group
+  uint32_t lanes = 0;  // of the running group
   uint32_t alive = 0;
   std::vector<Group> groups;  // the others
   uint64_t executed = 0;
-  const Op* at = nullptr; // the operation being executed
+  const Op* at = nullptr;  // the operation being executed
   uint32_t clock = 1;
-  uint32_t known[33];     // [w]: accesses of warp w before that time happened before whatever this warp does now
+  uint32_t known[33];  // [w]: accesses of warp w before that time happened before whatever this warp does now
   uint32_t knownLeast = 1;
   std::vector<std::unique_ptr<PendingCopy>> pending, spare;
   std::vector<uint32_t> copyGroups;  // lanes of each committed group that may be unfinished, oldest first
   int firstGroup = 0;
-  int watch = 1 << 30;    // lowest pc of a group that may run or be joined
+  int watch = 1 << 30;  // lowest pc of a group that may run or be joined
   std::vector<uint8_t> local, localWritten;
 
   template <class T> T* reg(int32_t o) const { return (T*)(base[o & 1] + (o & ~1)); }
   uint32_t predicate(int32_t o) const { return predicates[o >> 1] ^ -(uint32_t)(o & 1); }
-  void setPredicate(int32_t o, uint32_t value, uint32_t lanes) { predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes); }
+  void setPredicate(int32_t o, uint32_t value, uint32_t lanes) {
+    predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes);
+  }
   void leastKnown();
 };
 
 struct BarrierState {
   int arrived = 0, expected = 0;
-  uint32_t waiters = 0;   // warps that wait, with any of their lanes
+  uint32_t waiters = 0;  // warps that wait, with any of their lanes
   uint32_t joined[33] = {};  // by warp: accesses before that time happened before the barrier
-  uint32_t trueCount = 0; // bar.red
-  struct Result { Warp* w; const Op* op; uint32_t lanes; };
+  uint32_t trueCount = 0;  // bar.red
+  struct Result {
+    Warp* w;
+    const Op* op;
+    uint32_t lanes;
+  };
   std::vector<Result> results;
 };
 
@@ -152,9 +164,9 @@ struct Worker {
   Launch* launch = nullptr;
   Counters counters;
   Allocation* recent = nullptr;
-  std::vector<int32_t> patternOf;     // by operation: its place among the patterns, or -1
+  std::vector<int32_t> patternOf;  // by operation: its place among the patterns, or -1
   std::deque<Pattern> patterns;
-  std::vector<uint16_t> reported; // by operation: findings so far
+  std::vector<uint16_t> reported;  // by operation: findings so far
   std::vector<uint64_t> constants;
   const char* constantBase = nullptr;
   uint64_t random = 1;
@@ -176,12 +188,12 @@ struct Launch {
   bool cooperative = false;
   uint64_t id = 0;
   uint64_t instructionLimit = 0;  // per warp; a kernel that does not end is stopped
-  bool strict = true;             // findings fail the launch
+  bool strict = true;  // findings fail the launch
   Counters counters;
 
   std::atomic<bool> stop{false};
   std::mutex mutex;
-  int error = 0;            // CUDA code of the fault that stopped the launch
+  int error = 0;  // CUDA code of the fault that stopped the launch
   std::atomic<uint64_t> findings{0};
   std::unordered_map<uint64_t, std::unique_ptr<SyncVariable>> syncVariables;
   std::mutex syncMutex;
@@ -193,7 +205,8 @@ struct Launch {
 };
 
 /// Reports something found while `w` executes `op`.
-void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address, int bytes, const std::string& message);
+void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
+            int bytes, const std::string& message);
 std::string threadName(const Block& b, int thread);
 
 inline int firstLane(uint32_t lanes) { return __builtin_ctz(lanes); }

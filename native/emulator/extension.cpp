@@ -41,7 +41,9 @@ uint64_t jtreluEmulatorWarningCount(void) { return reports().warnings(); }
 void jtreluEmulatorReportsClear(void) { reports().clear(); }
 size_t jtreluEmulatorReportsText(char* buffer, size_t capacity) { return copyText(reports().text(), buffer, capacity); }
 size_t jtreluEmulatorReportsJson(char* buffer, size_t capacity) { return copyText(reports().json(), buffer, capacity); }
-size_t jtreluEmulatorCountersJson(char* buffer, size_t capacity) { return copyText(launchLog().json(), buffer, capacity); }
+size_t jtreluEmulatorCountersJson(char* buffer, size_t capacity) {
+  return copyText(launchLog().json(), buffer, capacity);
+}
 void jtreluEmulatorCountersClear(void) {
   launchLog().clear();
   set([](Driver& d) { d.calls.clear(); });
@@ -49,23 +51,48 @@ void jtreluEmulatorCountersClear(void) {
 size_t jtreluEmulatorCallsJson(char* buffer, size_t capacity) {
   std::string text = "{";
   set([&](Driver& d) {
-    for (auto& [name, count] : d.calls) text += (text.size() > 1 ? ", \"" : "\"") + name + "\": " + std::to_string(count);
+    for (auto& [name, count] : d.calls)
+      text += (text.size() > 1 ? ", \"" : "\"") + name + "\": " + std::to_string(count);
   });
   return copyText(text + "}", buffer, capacity);
 }
 uint64_t jtreluEmulatorLaunchCount(void) { return launchLog().total(); }
-void jtreluEmulatorSetSeed(uint64_t seed) { set([=](Driver& d) { d.settings.seed = seed; }); }
-void jtreluEmulatorSetThreads(int threads) { set([=](Driver& d) { d.settings.threads = threads; }); }
-void jtreluEmulatorSetStrict(int strict) { set([=](Driver& d) { d.settings.strict = strict; }); }
-void jtreluEmulatorSetComputeCapability(int major, int minor) { set([=](Driver& d) { d.settings.major = major, d.settings.minor = minor; }); }
-void jtreluEmulatorSetDriverVersion(int version) { set([=](Driver& d) { d.settings.driverVersion = version; }); }
-void jtreluEmulatorSetMultiprocessors(int count) { set([=](Driver& d) { d.settings.multiprocessors = std::max(1, count); }); }
-void jtreluEmulatorSetFootprint(int on) { set([=](Driver& d) { d.settings.footprint = on; }); }
-void jtreluEmulatorSetMemory(uint64_t bytes) { set([=](Driver&) { memory().limit = bytes; }); }
-void jtreluEmulatorSetInstructionLimit(uint64_t n) { set([=](Driver& d) { d.settings.instructionLimit = n; }); }
-void jtreluEmulatorFailAllocation(int64_t n) { set([=](Driver& d) { d.settings.failAllocation = n; }); }
-void jtreluEmulatorFailLaunch(int64_t n, int code) { set([=](Driver& d) { d.settings.failLaunch = n, d.settings.failLaunchCode = code; }); }
-void jtreluEmulatorLoseDevice(int code) { set([=](Driver& d) { d.settings.deviceLost = code; }); }
+void jtreluEmulatorSetSeed(uint64_t seed) {
+  set([=](Driver& d) { d.settings.seed = seed; });
+}
+void jtreluEmulatorSetThreads(int threads) {
+  set([=](Driver& d) { d.settings.threads = threads; });
+}
+void jtreluEmulatorSetStrict(int strict) {
+  set([=](Driver& d) { d.settings.strict = strict; });
+}
+void jtreluEmulatorSetComputeCapability(int major, int minor) {
+  set([=](Driver& d) { d.settings.major = major, d.settings.minor = minor; });
+}
+void jtreluEmulatorSetDriverVersion(int version) {
+  set([=](Driver& d) { d.settings.driverVersion = version; });
+}
+void jtreluEmulatorSetMultiprocessors(int count) {
+  set([=](Driver& d) { d.settings.multiprocessors = std::max(1, count); });
+}
+void jtreluEmulatorSetFootprint(int on) {
+  set([=](Driver& d) { d.settings.footprint = on; });
+}
+void jtreluEmulatorSetMemory(uint64_t bytes) {
+  set([=](Driver&) { memory().limit = bytes; });
+}
+void jtreluEmulatorSetInstructionLimit(uint64_t n) {
+  set([=](Driver& d) { d.settings.instructionLimit = n; });
+}
+void jtreluEmulatorFailAllocation(int64_t n) {
+  set([=](Driver& d) { d.settings.failAllocation = n; });
+}
+void jtreluEmulatorFailLaunch(int64_t n, int code) {
+  set([=](Driver& d) { d.settings.failLaunch = n, d.settings.failLaunchCode = code; });
+}
+void jtreluEmulatorLoseDevice(int code) {
+  set([=](Driver& d) { d.settings.deviceLost = code; });
+}
 uint64_t jtreluEmulatorLiveAllocations(void) { return memory().liveCount(); }
 uint64_t jtreluEmulatorUsedBytes(void) { return memory().used(); }
 void jtreluEmulatorMarkUninitialised(uint64_t address, uint64_t bytes) {

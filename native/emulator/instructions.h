@@ -21,20 +21,20 @@ Handler carryHandler(const std::string& op, Type type, bool hi);
 Handler compareHandler(const std::string& comparison, Type type, bool ftz);
 /// set: operands d, a, b, c; aux as setp, plus 16 for a floating result.
 Handler setHandler(const std::string& comparison, Type type, bool ftz, Type result);
-Handler selectHandler(int width);                 // d, a, b, p
-Handler slctHandler(int width, Type selector);    // d, a, b, c
-Handler moveHandler(int width);                   // d, a
+Handler selectHandler(int width);  // d, a, b, p
+Handler slctHandler(int width, Type selector);  // d, a, b, c
+Handler moveHandler(int width);  // d, a
 Handler resizeHandler(int to, int from, bool sign);
-Handler packHandler(int whole, int part);         // d, parts...
-Handler unpackHandler(int whole, int part);       // parts..., a
-Handler lop3Handler();                            // d, a, b, c; immediate: table
-Handler prmtHandler(const std::string& mode);     // d, a, b, c
-Handler funnelHandler(bool left, bool wrap);      // d, a, b, c
-Handler bitFieldInsertHandler(Type type);         // d, a, b, pos, len
+Handler packHandler(int whole, int part);  // d, parts...
+Handler unpackHandler(int whole, int part);  // parts..., a
+Handler lop3Handler();  // d, a, b, c; immediate: table
+Handler prmtHandler(const std::string& mode);  // d, a, b, c
+Handler funnelHandler(bool left, bool wrap);  // d, a, b, c
+Handler bitFieldInsertHandler(Type type);  // d, a, b, pos, len
 Handler dotHandler(const std::string& op, bool signedA, bool signedB, bool hi);
 /// cvt; aux bits: 0-1 rounding, 2 round to an integral value, 3 sat, 4 ftz, 5 relu, 6 satfinite
 Handler convertHandler(Type to, Type from);
-Handler convertPairHandler(Type to);              // cvt.rn.f16x2.f32 d, a, b
+Handler convertPairHandler(Type to);  // cvt.rn.f16x2.f32 d, a, b
 Handler predicateLogicHandler(const std::string& op);  // p, a, b
 
 enum Space : uint32_t { Generic, Global, Shared, Local, Const, Param };
@@ -46,27 +46,27 @@ Handler loadHandler(Type type, int width, int vector);
 Handler storeHandler(Type type, int width, int vector);
 /// atom: d, address, b, c; red: address, b.
 Handler atomicHandler(const std::string& op, Type type, bool hasResult);
-Handler asyncCopyHandler(int bytes);              // shared address, global address, size of the source
+Handler asyncCopyHandler(int bytes);  // shared address, global address, size of the source
 Handler asyncCommitHandler();
-Handler asyncWaitHandler();                       // immediate: groups that may stay unfinished
+Handler asyncWaitHandler();  // immediate: groups that may stay unfinished
 Handler spaceConversionHandler(bool toGeneric, uint32_t space, int width);
 Handler isSpaceHandler(uint32_t space);
 
 Handler shuffleHandler(const std::string& mode);  // mask, d, p, a, b, c
-Handler voteHandler(const std::string& mode);     // mask, d, p
+Handler voteHandler(const std::string& mode);  // mask, d, p
 Handler reduxHandler(const std::string& op, Type type);  // mask, d, a
 Handler matchHandler(const std::string& mode, int width);  // mask, d, p, a
-Handler activeMaskHandler();                      // d
-Handler warpSyncHandler();                        // mask
-Handler fenceHandler();                           // immediate: 0 block, 1 device
+Handler activeMaskHandler();  // d
+Handler warpSyncHandler();  // mask
+Handler fenceHandler();  // immediate: 0 block, 1 device
 Handler clockHandler(int width);
 Handler trapHandler();
-Handler assertHandler();                          // message, file, line, function
-Handler printHandler();                           // d, format, arguments
-Handler writtenHandler();                         // immediate: tracked register
+Handler assertHandler();  // message, file, line, function
+Handler printHandler();  // d, format, arguments
+Handler writtenHandler();  // immediate: tracked register
 Handler checkWrittenHandler();
 
-Handler loadMatrixHandler(int count, bool transposed);   // d0.., address
+Handler loadMatrixHandler(int count, bool transposed);  // d0.., address
 Handler storeMatrixHandler(int count, bool transposed);  // address, s0..
 /// mma.sync: mask, d.., a.., b.., c..
 Handler matrixHandler(const std::string& shape, Type d, Type a, Type b, Type c);

@@ -108,7 +108,8 @@ struct F16Format {
     for (int i = 0; i < N; i += 8) _mm256_storeu_ps(d + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(s + i))));
   }
   template <int N> static void store(const float* s, uint16_t* d) {
-    for (int i = 0; i < N; i += 8) _mm_storeu_si128((__m128i*)(d + i), _mm256_cvtps_ph(_mm256_loadu_ps(s + i), _MM_FROUND_TO_NEAREST_INT));
+    for (int i = 0; i < N; i += 8)
+      _mm_storeu_si128((__m128i*)(d + i), _mm256_cvtps_ph(_mm256_loadu_ps(s + i), _MM_FROUND_TO_NEAREST_INT));
     for (int i = 0; i < N; i++) d[i] = s[i] != s[i] ? (uint16_t)0x7fff : d[i];
   }
 };

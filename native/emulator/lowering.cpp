@@ -39,10 +39,13 @@ class Modifiers {
   /// Hints about caches, which have no meaning here.
   bool takeHints() {
     bool policy = false;
-    left.erase(std::remove_if(left.begin(), left.end(), [&](const std::string& m) {
-      if (m == "L2::cache_hint") policy = true;
-      return m.rfind("L1::", 0) == 0 || m.rfind("L2::", 0) == 0 || m == "ca" || m == "cg" || m == "cs" || m == "lu" || m == "cv" || m == "wb" || m == "wt" || m == "unified";
-    }), left.end());
+    left.erase(std::remove_if(left.begin(), left.end(),
+                              [&](const std::string& m) {
+                                if (m == "L2::cache_hint") policy = true;
+                                return m.rfind("L1::", 0) == 0 || m.rfind("L2::", 0) == 0 || m == "ca" || m == "cg" ||
+                                       m == "cs" || m == "lu" || m == "cv" || m == "wb" || m == "wt" || m == "unified";
+                              }),
+               left.end());
     return policy;
   }
   void done() const {
@@ -53,9 +56,9 @@ class Modifiers {
 };
 
 struct Place {
-  std::string space;   // global const shared local param frame
+  std::string space;  // global const shared local param frame
   int64_t address = 0;
-  int id = -1;         // frame: the register that stands for a scalar parameter of a device function
+  int id = -1;  // frame: the register that stands for a scalar parameter of a device function
 };
 
 struct Environment {
@@ -68,23 +71,48 @@ struct Environment {
   const Function* function = nullptr;
 };
 
-const std::map<std::string, int> specialNames = {
-    {"%tid.x", TidX}, {"%tid.y", TidY}, {"%tid.z", TidZ}, {"%ntid.x", NtidX}, {"%ntid.y", NtidY}, {"%ntid.z", NtidZ}, {"%ctaid.x", CtaidX},
-    {"%ctaid.y", CtaidY}, {"%ctaid.z", CtaidZ}, {"%nctaid.x", NctaidX}, {"%nctaid.y", NctaidY}, {"%nctaid.z", NctaidZ}, {"%laneid", LaneId},
-    {"%warpid", WarpId}, {"%nwarpid", NWarpId}, {"%smid", SmId}, {"%nsmid", NSmId}, {"%gridid", GridId}, {"%lanemask_eq", LaneMaskEq},
-    {"%lanemask_le", LaneMaskLe}, {"%lanemask_lt", LaneMaskLt}, {"%lanemask_ge", LaneMaskGe}, {"%lanemask_gt", LaneMaskGt},
-    {"%dynamic_smem_size", DynamicSharedSize}, {"%total_smem_size", TotalSharedSize}, {"%clock", Clock}, {"%clock64", Clock64}, {"%clock_hi", ClockHi},
-    {"%globaltimer", GlobalTimer}, {"%globaltimer_lo", Clock}};
+const std::map<std::string, int> specialNames = {{"%tid.x", TidX},
+                                                 {"%tid.y", TidY},
+                                                 {"%tid.z", TidZ},
+                                                 {"%ntid.x", NtidX},
+                                                 {"%ntid.y", NtidY},
+                                                 {"%ntid.z", NtidZ},
+                                                 {"%ctaid.x", CtaidX},
+                                                 {"%ctaid.y", CtaidY},
+                                                 {"%ctaid.z", CtaidZ},
+                                                 {"%nctaid.x", NctaidX},
+                                                 {"%nctaid.y", NctaidY},
+                                                 {"%nctaid.z", NctaidZ},
+                                                 {"%laneid", LaneId},
+                                                 {"%warpid", WarpId},
+                                                 {"%nwarpid", NWarpId},
+                                                 {"%smid", SmId},
+                                                 {"%nsmid", NSmId},
+                                                 {"%gridid", GridId},
+                                                 {"%lanemask_eq", LaneMaskEq},
+                                                 {"%lanemask_le", LaneMaskLe},
+                                                 {"%lanemask_lt", LaneMaskLt},
+                                                 {"%lanemask_ge", LaneMaskGe},
+                                                 {"%lanemask_gt", LaneMaskGt},
+                                                 {"%dynamic_smem_size", DynamicSharedSize},
+                                                 {"%total_smem_size", TotalSharedSize},
+                                                 {"%clock", Clock},
+                                                 {"%clock64", Clock64},
+                                                 {"%clock_hi", ClockHi},
+                                                 {"%globaltimer", GlobalTimer},
+                                                 {"%globaltimer_lo", Clock}};
 
 class Lowering {
  public:
-  Lowering(const ModuleAst& ast, const ModuleSymbols& symbols, const Function& kernel) : ast(ast), symbols(symbols), kernel(kernel) {}
+  Lowering(const ModuleAst& ast, const ModuleSymbols& symbols, const Function& kernel)
+      : ast(ast), symbols(symbols), kernel(kernel) {}
 
   std::unique_ptr<Program> run() {
     out = std::make_unique<Program>();
     out->name = kernel.name;
     out->files = ast.files;
-    for (int i = 0; i < 3; i++) out->maxThreads[i] = kernel.maxThreads[i], out->requiredThreads[i] = kernel.requiredThreads[i];
+    for (int i = 0; i < 3; i++)
+      out->maxThreads[i] = kernel.maxThreads[i], out->requiredThreads[i] = kernel.requiredThreads[i];
     out->maxRegisters = kernel.maxRegisters;
     out->minBlocks = kernel.minBlocks;
     code.predicates = 1;
@@ -100,7 +128,8 @@ class Lowering {
       offset += (int)p.bytes();
     }
     out->parameterBytes = offset;
-    if (offset > 4096 && !(ast.versionMajor > 8 || (ast.versionMajor == 8 && ast.versionMinor >= 1))) throw PtxError(kernel.line, "more than 4096 bytes of parameters");
+    if (offset > 4096 && !(ast.versionMajor > 8 || (ast.versionMajor == 8 && ast.versionMinor >= 1)))
+      throw PtxError(kernel.line, "more than 4096 bytes of parameters");
     scope(kernel.body, env);
     Instruction end;
     end.line = kernel.line;
@@ -116,8 +145,12 @@ class Lowering {
 
  private:
   // --- errors and emission -------------------------------------------------------------------------------------
-  [[noreturn]] void unsupported(const std::string& why = "") { throw PtxError(current->line, "unsupported instruction '" + current->text + "'" + (why.empty() ? "" : ": " + why)); }
-  [[noreturn]] void wrong(const std::string& what) { throw PtxError(current->line, what + " in '" + current->text + "'"); }
+  [[noreturn]] void unsupported(const std::string& why = "") {
+    throw PtxError(current->line, "unsupported instruction '" + current->text + "'" + (why.empty() ? "" : ": " + why));
+  }
+  [[noreturn]] void wrong(const std::string& what) {
+    throw PtxError(current->line, what + " in '" + current->text + "'");
+  }
 
   const Instruction& store(const Instruction& in) {
     owned.push_back(std::make_unique<Instruction>(in));
@@ -316,7 +349,8 @@ class Lowering {
         for (auto& v : ast.variables)
           if (v.space == "shared" && v.name == o.name) add(v);
         for (auto& g : ast.functions)
-          if (g->hasBody && !g->isEntry && g->name == o.name && std::find(seen.begin(), seen.end(), g.get()) == seen.end()) {
+          if (g->hasBody && !g->isEntry && g->name == o.name &&
+              std::find(seen.begin(), seen.end(), g.get()) == seen.end()) {
             seen.push_back(g.get());
             walk(g->body);
           }
@@ -334,7 +368,8 @@ class Lowering {
     };
     walk(f.body);
     for (auto& [name, p] : sharedPlaces)  // dynamic shared memory follows the static variables
-      if (p.address < 0) p.address = (sharedSize + std::max(16, p.id) - 1) / std::max(16, p.id) * std::max(16, p.id), p.id = -1;
+      if (p.address < 0)
+        p.address = (sharedSize + std::max(16, p.id) - 1) / std::max(16, p.id) * std::max(16, p.id), p.id = -1;
     if (out->usesDynamicShared) sharedSize = (sharedSize + 15) / 16 * 16;
   }
 
@@ -377,7 +412,8 @@ class Lowering {
         }
         later.clear();
         instruction(st.instruction, env);
-        for (auto& l : later) emit(resizeHandler(code.widths[(size_t)l.to], l.width, l.sign), OpClass::Move, {def(l.to), use(l.from)});
+        for (auto& l : later)
+          emit(resizeHandler(code.widths[(size_t)l.to], l.width, l.sign), OpClass::Move, {def(l.to), use(l.from)});
         later.clear();
       }
     }
@@ -404,7 +440,13 @@ class Lowering {
   }
 
   // --- addresses -----------------------------------------------------------------------------------------------
-  struct Address { Ref base; int64_t offset; uint32_t aux; std::string space; const Place* place; };
+  struct Address {
+    Ref base;
+    int64_t offset;
+    uint32_t aux;
+    std::string space;
+    const Place* place;
+  };
   Address address(const Operand& o, const Environment& env) {
     if (o.kind != Operand::Address) wrong("expected an address");
     if (o.name.empty()) return {constant(8, 0), o.value, 0, "", nullptr};
@@ -419,7 +461,12 @@ class Lowering {
     return {constant(8, 0), p->address + o.value, p->space == "param" ? auxUniformAddress : 0, p->space, p};
   }
   static uint32_t spaceNamed(const std::string& s) {
-    return s == "global" ? Global : s.rfind("shared", 0) == 0 ? Shared : s == "local" ? Local : s == "const" ? Const : s.rfind("param", 0) == 0 ? Param : Generic;
+    return s == "global"               ? Global
+           : s.rfind("shared", 0) == 0 ? Shared
+           : s == "local"              ? Local
+           : s == "const"              ? Const
+           : s.rfind("param", 0) == 0  ? Param
+                                       : Generic;
   }
   static std::string takeSpace(Modifiers& m) {
     return m.takeAny({"global", "shared::cta", "shared", "local", "const", "param::entry", "param::func", "param"});
@@ -495,7 +542,8 @@ class Lowering {
     if (op == "bfi") {
       Type t = m.takeType();
       m.done(), count(5, 5);
-      Ref a = source(o[1], t, env), b = source(o[2], t, env), c = source(o[3], Type::U32, env), d = source(o[4], Type::U32, env);
+      Ref a = source(o[1], t, env), b = source(o[2], t, env), c = source(o[3], Type::U32, env),
+          d = source(o[4], Type::U32, env);
       need(bitFieldInsertHandler(t), OpClass::Logic, {target(o[0], t, env), a, b, c, d});
       return;
     }
@@ -511,7 +559,8 @@ class Lowering {
     if (op == "isspacep") {
       uint32_t space = spaceNamed(takeSpace(m));
       m.done(), count(2, 2);
-      emit(isSpaceHandler(space), OpClass::Compare, {predicateDef(o[0], env), source(o[1], Type::U64, env)}).aux = space == Const ? Global : space;
+      emit(isSpaceHandler(space), OpClass::Compare, {predicateDef(o[0], env), source(o[1], Type::U64, env)}).aux =
+          space == Const ? Global : space;
       return;
     }
     if (op == "call") return call(in, m, env);
@@ -561,9 +610,11 @@ class Lowering {
       std::string mode = m.takeAny({"up", "down", "bfly", "idx"});
       m.take("b32");
       m.done(), count(5, 5);
-      Ref a = source(o[1], Type::B32, env), b = source(o[2], Type::B32, env), c = source(o[3], Type::B32, env), mask = source(o[4], Type::B32, env);
+      Ref a = source(o[1], Type::B32, env), b = source(o[2], Type::B32, env), c = source(o[3], Type::B32, env),
+          mask = source(o[4], Type::B32, env);
       Ref p = o[0].second ? predicateDef(*o[0].second, env) : scratchPredicate();
-      need(shuffleHandler(mode), OpClass::WarpSync, {mask, target(o[0], Type::B32, env), p, a, b, c}).flow = Flow::Converge;
+      need(shuffleHandler(mode), OpClass::WarpSync, {mask, target(o[0], Type::B32, env), p, a, b, c}).flow =
+          Flow::Converge;
       return;
     }
     if (op == "vote") {
@@ -582,7 +633,9 @@ class Lowering {
       Type t = m.takeType();
       m.done(), count(3, 3);
       Ref a = source(o[1], t, env), mask = source(o[2], Type::B32, env);
-      need(widthOf(t) == 4 && !isFloating(t) ? reduxHandler(what, t) : nullptr, OpClass::WarpSync, {mask, target(o[0], t, env), a}).flow = Flow::Converge;
+      need(widthOf(t) == 4 && !isFloating(t) ? reduxHandler(what, t) : nullptr, OpClass::WarpSync,
+           {mask, target(o[0], t, env), a})
+          .flow = Flow::Converge;
       return;
     }
     if (op == "match") {
@@ -592,7 +645,8 @@ class Lowering {
       m.done(), count(3, 3);
       Ref a = source(o[1], t, env), mask = source(o[2], Type::B32, env);
       Ref p = o[0].second ? predicateDef(*o[0].second, env) : scratchPredicate();
-      need(matchHandler(mode, widthOf(t)), OpClass::WarpSync, {mask, target(o[0], Type::B32, env), p, a}).flow = Flow::Converge;
+      need(matchHandler(mode, widthOf(t)), OpClass::WarpSync, {mask, target(o[0], Type::B32, env), p, a}).flow =
+          Flow::Converge;
       return;
     }
     if (op == "activemask") {
@@ -609,7 +663,9 @@ class Lowering {
       if (!o.empty()) emit(moveHandler(8), OpClass::Move, {target(o[0], Type::B64, env), constant(8, 0)});
       return;
     }
-    if (op == "prefetch" || op == "prefetchu" || op == "applypriority" || op == "discard" || op == "nanosleep" || op == "pmevent" || op == "griddepcontrol" || op == "setmaxnreg") return;
+    if (op == "prefetch" || op == "prefetchu" || op == "applypriority" || op == "discard" || op == "nanosleep" ||
+        op == "pmevent" || op == "griddepcontrol" || op == "setmaxnreg")
+      return;
     // Later (sm_90): wgmma, mbarrier, cp.async.bulk, tensormap, mapa, barrier.cluster.
     arithmetic(in, m, env);
   }
@@ -686,7 +742,8 @@ class Lowering {
       return;
     }
     if (space == Param && a.space == "local") space = Local;
-    else if (!a.space.empty() && space == Generic && a.space != "global" && a.space != "const") space = spaceNamed(a.space);
+    else if (!a.space.empty() && space == Generic && a.space != "global" && a.space != "const")
+      space = spaceNamed(a.space);
     int width = 0;
     std::vector<Ref> refs;
     for (auto& e : to) {
@@ -705,7 +762,8 @@ class Lowering {
       if (r.id == -1) r = def(newRegister(width));
     refs.push_back(a.base);
     if (space == Param && (a.aux & auxUniformAddress)) {
-      if (a.offset < 0 || a.offset + sizeOf(t) * vector > out->parameterBytes) wrong("reads outside the kernel's parameters");
+      if (a.offset < 0 || a.offset + sizeOf(t) * vector > out->parameterBytes)
+        wrong("reads outside the kernel's parameters");
       if (a.offset % (sizeOf(t) * vector)) wrong("misaligned parameter address");
     }
     Op& op = need(loadHandler(t, width, vector), accessClass(space, false), refs);
@@ -734,7 +792,8 @@ class Lowering {
       return;
     }
     if (space == Param && a.space == "local") space = Local;
-    else if (!a.space.empty() && space == Generic && a.space != "global" && a.space != "const") space = spaceNamed(a.space);
+    else if (!a.space.empty() && space == Generic && a.space != "global" && a.space != "const")
+      space = spaceNamed(a.space);
     int width = 0;
     for (auto& e : from) {
       int id = e.kind == Operand::Name ? findRegister(env, e.name) : -1;
@@ -752,8 +811,13 @@ class Lowering {
   void compare(const Instruction& in, Modifiers& m, const Environment& env, bool set) {
     auto& o = in.operands;
     std::string c;
-    for (auto n : {"equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan", "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs"})
-      if (!m.left.empty() && m.left[0] == n) { c = n; m.left.erase(m.left.begin()); break; }
+    for (auto n : {"equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan", "eq", "ne", "lt", "le", "gt", "ge", "lo",
+                   "ls", "hi", "hs"})
+      if (!m.left.empty() && m.left[0] == n) {
+        c = n;
+        m.left.erase(m.left.begin());
+        break;
+      }
     uint32_t aux = m.take("and") ? 1 : m.take("or") ? 2 : m.take("xor") ? 3 : 0;
     bool ftz = m.take("ftz");
     Type d = set ? m.takeType() : Type::Pred, t = m.takeType();
@@ -810,7 +874,9 @@ class Lowering {
     if (o.size() != 2) wrong("wrong number of operands");
     Ref a = source(o[1], t, env);
     if (space == Global || space == Const) emit(moveHandler(widthOf(t)), OpClass::Move, {target(o[0], t, env), a});
-    else emit(spaceConversionHandler(!to, space, widthOf(t)), OpClass::Integer, {target(o[0], t, env), a}).aux = space << 1 | (to ? 0 : 1);
+    else
+      emit(spaceConversionHandler(!to, space, widthOf(t)), OpClass::Integer, {target(o[0], t, env), a}).aux =
+          space << 1 | (to ? 0 : 1);
   }
 
   void call(const Instruction& in, Modifiers& m, const Environment& env) {
@@ -854,7 +920,8 @@ class Lowering {
       return;
     }
     if (std::find(callStack.begin(), callStack.end(), f) != callStack.end()) unsupported("recursion in " + name);
-    if (ins.size() != f->parameters.size() || outs.size() != f->results.size()) wrong("wrong number of arguments for " + name);
+    if (ins.size() != f->parameters.size() || outs.size() != f->results.size())
+      wrong("wrong number of arguments for " + name);
     callStack.push_back(f);
     int after = newLabel();
     if (!guard.constant) {  // lanes that do not call go around the body
@@ -964,7 +1031,8 @@ class Lowering {
     m.done();
     Address a = address(o[load ? 1 : 0], env);
     const Operand& list = o[load ? 0 : 1];
-    if ((int)(list.kind == Operand::Vector ? list.elements.size() : 1) != n) wrong("the list has another number of registers");
+    if ((int)(list.kind == Operand::Vector ? list.elements.size() : 1) != n)
+      wrong("the list has another number of registers");
     std::vector<Ref> refs;
     if (!load) refs.push_back(a.base);
     for (int k = 0; k < n; k++) {
@@ -973,7 +1041,8 @@ class Lowering {
     }
     if (load) refs.push_back(a.base);
     refs.push_back(constant(4, ~0u));
-    Op& op = emit(load ? loadMatrixHandler(n, t) : storeMatrixHandler(n, t), load ? OpClass::LoadMatrix : OpClass::StoreShared, refs);
+    Op& op = emit(load ? loadMatrixHandler(n, t) : storeMatrixHandler(n, t),
+                  load ? OpClass::LoadMatrix : OpClass::StoreShared, refs);
     op.flow = Flow::Converge;
     op.maskOperand = (uint8_t)(refs.size() - 1);
     op.immediate = a.offset;
@@ -1053,16 +1122,18 @@ class Lowering {
     auto& o = in.operands;
     std::string op = in.opcode;
     static const std::map<std::string, int> sources = {
-        {"add", 2}, {"sub", 2}, {"mul", 2}, {"div", 2}, {"rem", 2}, {"min", 2}, {"max", 2}, {"and", 2}, {"or", 2}, {"xor", 2}, {"shl", 2}, {"shr", 2},
-        {"mul24", 2}, {"copysign", 2}, {"mad", 3}, {"fma", 3}, {"sad", 3}, {"mad24", 3}, {"bfe", 3}, {"abs", 1}, {"neg", 1}, {"not", 1}, {"cnot", 1},
-        {"bfind", 1}, {"brev", 1}, {"clz", 1}, {"popc", 1}, {"rcp", 1}, {"sqrt", 1}, {"rsqrt", 1}, {"ex2", 1}, {"lg2", 1}, {"sin", 1}, {"cos", 1},
-        {"tanh", 1}, {"addc", 2}, {"subc", 2}, {"madc", 3}};
+        {"add", 2},  {"sub", 2},   {"mul", 2},  {"div", 2},  {"rem", 2},   {"min", 2},      {"max", 2},  {"and", 2},
+        {"or", 2},   {"xor", 2},   {"shl", 2},  {"shr", 2},  {"mul24", 2}, {"copysign", 2}, {"mad", 3},  {"fma", 3},
+        {"sad", 3},  {"mad24", 3}, {"bfe", 3},  {"abs", 1},  {"neg", 1},   {"not", 1},      {"cnot", 1}, {"bfind", 1},
+        {"brev", 1}, {"clz", 1},   {"popc", 1}, {"rcp", 1},  {"sqrt", 1},  {"rsqrt", 1},    {"ex2", 1},  {"lg2", 1},
+        {"sin", 1},  {"cos", 1},   {"tanh", 1}, {"addc", 2}, {"subc", 2},  {"madc", 3}};
     auto it = sources.find(op);
     if (it == sources.end()) unsupported();
     int n = it->second;
     if ((int)o.size() != n + 1) wrong("wrong number of operands");
     Variant v;
-    bool carryIn = op.size() == 4 && op.back() == 'c' && (op == "addc" || op == "subc" || op == "madc"), carryOut = m.take("cc");
+    bool carryIn = op.size() == 4 && op.back() == 'c' && (op == "addc" || op == "subc" || op == "madc"),
+         carryOut = m.take("cc");
     if (carryIn) op.pop_back();
     v.hi = m.take("hi");
     if (!v.hi) m.take("lo");
@@ -1088,7 +1159,12 @@ class Lowering {
     }
     bool shift = op == "shl" || op == "shr";
     Type d = op == "clz" || op == "popc" || op == "bfind" ? Type::U32 : t;
-    if (v.wide) d = t == Type::U16 ? Type::U32 : t == Type::S16 ? Type::S32 : t == Type::U32 ? Type::U64 : t == Type::S32 ? Type::S64 : Type::None;
+    if (v.wide)
+      d = t == Type::U16   ? Type::U32
+          : t == Type::S16 ? Type::S32
+          : t == Type::U32 ? Type::U64
+          : t == Type::S32 ? Type::S64
+                           : Type::None;
     if (d == Type::None) unsupported();
     std::vector<Ref> refs{{}};
     for (int k = 1; k <= n; k++) {
@@ -1106,11 +1182,13 @@ class Lowering {
       return;
     }
     Handler h = arithmeticHandler(op, t, v, n);
-    if (!h && shift && isSigned(t)) h = arithmeticHandler(op, t == Type::S64 ? Type::B64 : t == Type::S16 ? Type::B16 : Type::B32, v, n);
+    if (!h && shift && isSigned(t))
+      h = arithmeticHandler(op, t == Type::S64 ? Type::B64 : t == Type::S16 ? Type::B16 : Type::B32, v, n);
     OpClass k = OpClass::Integer;
     bool real = isFloating(t);
     static const char* const specials[] = {"rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh", "div"};
-    bool isSpecial = real && std::any_of(std::begin(specials), std::end(specials), [&](const char* s) { return op == s; });
+    bool isSpecial =
+        real && std::any_of(std::begin(specials), std::end(specials), [&](const char* s) { return op == s; });
     if (isSpecial) k = OpClass::Special;
     else if (t == Type::F32) k = op == "fma" || op == "mad" ? OpClass::Fma32 : OpClass::Float32;
     else if (t == Type::F64) k = OpClass::Float64;
@@ -1135,7 +1213,10 @@ class Lowering {
   std::vector<int> labelPositions;
   std::vector<const Function*> callStack;
   int carryPredicate = -1;
-  struct Later { int to, from, width; bool sign; };
+  struct Later {
+    int to, from, width;
+    bool sign;
+  };
   std::vector<Later> later;
 
  public:

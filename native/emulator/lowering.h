@@ -10,14 +10,14 @@ namespace emu {
 /// One operand of an operation before slots are assigned.
 struct Ref {
   enum Role : uint8_t { None = 0, Def = 1, Use = 2 };
-  int id = 0;            // virtual register, predicate, or place of a constant
+  int id = 0;  // virtual register, predicate, or place of a constant
   uint8_t role = None;
   bool predicate = false, negated = false, constant = false;
 };
 
 struct VirtualCode {
-  std::vector<Ref> refs;      // Op::first counts in here
-  std::vector<Ref> guards;    // by operation
+  std::vector<Ref> refs;  // Op::first counts in here
+  std::vector<Ref> guards;  // by operation
   std::vector<uint8_t> widths;  // by virtual register, in bytes
   int predicates = 1;
   std::vector<std::pair<int, int>> specials;  // special register, virtual register

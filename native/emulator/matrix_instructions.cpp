@@ -96,11 +96,23 @@ template <Element E, int K, bool HalfSum> void mma(Warp& w, const Op&, const int
 
 Handler matrixHandler(const std::string& shape, Type d, Type a, Type b, Type c) {
   if (a != b || d != c) return nullptr;
-  if (a == Type::F16 && d == Type::F16) return shape == "m16n8k16" ? mma<Element::F16, 16, true> : shape == "m16n8k8" ? mma<Element::F16, 8, true> : nullptr;
+  if (a == Type::F16 && d == Type::F16)
+    return shape == "m16n8k16"  ? mma<Element::F16, 16, true>
+           : shape == "m16n8k8" ? mma<Element::F16, 8, true>
+                                : nullptr;
   if (d != Type::F32) return nullptr;
-  if (a == Type::F16) return shape == "m16n8k16" ? mma<Element::F16, 16, false> : shape == "m16n8k8" ? mma<Element::F16, 8, false> : nullptr;
-  if (a == Type::BF16) return shape == "m16n8k16" ? mma<Element::BF16, 16, false> : shape == "m16n8k8" ? mma<Element::BF16, 8, false> : nullptr;
-  if (a == Type::TF32) return shape == "m16n8k8" ? mma<Element::TF32, 8, false> : shape == "m16n8k4" ? mma<Element::TF32, 4, false> : nullptr;
+  if (a == Type::F16)
+    return shape == "m16n8k16"  ? mma<Element::F16, 16, false>
+           : shape == "m16n8k8" ? mma<Element::F16, 8, false>
+                                : nullptr;
+  if (a == Type::BF16)
+    return shape == "m16n8k16"  ? mma<Element::BF16, 16, false>
+           : shape == "m16n8k8" ? mma<Element::BF16, 8, false>
+                                : nullptr;
+  if (a == Type::TF32)
+    return shape == "m16n8k8"   ? mma<Element::TF32, 8, false>
+           : shape == "m16n8k4" ? mma<Element::TF32, 4, false>
+                                : nullptr;
   return nullptr;
 }
 

@@ -22,7 +22,7 @@ struct Request {
   const Op& op;
   const uint64_t* at;  // by lane
   uint32_t lanes;
-  uint32_t bytes;      // by lane
+  uint32_t bytes;  // by lane
   bool is(uint32_t flag) const { return op.aux & flag; }
 };
 
@@ -34,8 +34,10 @@ void checkAlignment(const Request& r, const char* space) {
   EMU_LANES low |= r.lanes >> i & 1 ? r.at[i] : 0;
   if (!(low & (r.bytes - 1))) return;
   EMU_LANES
-    if ((r.lanes >> i & 1) && (r.at[i] & (r.bytes - 1)))
-      throw Fault{"misaligned", "address is not a multiple of " + std::to_string(r.bytes), space, misalignedAddress, i, r.at[i], (int)r.bytes};
+  if ((r.lanes >> i & 1) && (r.at[i] & (r.bytes - 1)))
+    throw Fault{
+        "misaligned", "address is not a multiple of " + std::to_string(r.bytes), space, misalignedAddress, i, r.at[i],
+        (int)r.bytes};
 }
 
 // --- global memory -----------------------------------------------------------------------------------------------
@@ -141,14 +143,17 @@ void countSectors(const Request& r, const Extent& e, bool store) {
   Counters& c = r.w.worker->counters;
   uint64_t bytes = (uint64_t)__builtin_popcount(r.lanes) * r.bytes;
   if (store) {
-    c.globalStoreRequests++, c.globalStoreSectors += sectors, c.globalStoreSectorsMinimum += least, c.globalStoreBytes += bytes;
+    c.globalStoreRequests++, c.globalStoreSectors += sectors, c.globalStoreSectorsMinimum += least,
+        c.globalStoreBytes += bytes;
   } else {
-    c.globalLoadRequests++, c.globalLoadSectors += sectors, c.globalLoadSectorsMinimum += least, c.globalLoadBytes += bytes;
+    c.globalLoadRequests++, c.globalLoadSectors += sectors, c.globalLoadSectorsMinimum += least,
+        c.globalLoadBytes += bytes;
   }
 }
 
 std::string blockName(const Launch& l, uint64_t linear) {
-  return "(" + std::to_string(linear % l.grid[0]) + "," + std::to_string(linear / l.grid[0] % l.grid[1]) + "," + std::to_string(linear / l.grid[0] / l.grid[1]) + ")";
+  return "(" + std::to_string(linear % l.grid[0]) + "," + std::to_string(linear / l.grid[0] % l.grid[1]) + "," +
+         std::to_string(linear / l.grid[0] / l.grid[1]) + ")";
 }
 
 bool orderedBefore(Warp& w, uint32_t serial) { return w.block->acquiredFrom(serial); }
@@ -161,7 +166,9 @@ void wordRead(const Request& r, int lane, uint64_t at, Cell mask) {
   Cell c = __atomic_load_n(writer, __ATOMIC_RELAXED), d = __atomic_load_n(reader, __ATOMIC_RELAXED);
   bool strong = r.is(auxStrong);
   if (c >> 6 >= first && c >> 6 != me && (c & mask) && !(strong && (c & cellStrong)) && !orderedBefore(w, c >> 6))
-    report(w, r.op, lane, false, "global_race", "global", at, (int)r.bytes, "reads what block " + blockName(*w.block->launch, (c >> 6) - first) + " wrote in the same launch, with nothing to order the two");
+    report(w, r.op, lane, false, "global_race", "global", at, (int)r.bytes,
+           "reads what block " + blockName(*w.block->launch, (c >> 6) - first) +
+               " wrote in the same launch, with nothing to order the two");
   if (strong) return;
   if (d >> 6 >= first && d >> 6 != me && (d & mask)) d = (d & ~15u) | cellSeveral | (d & mask);
   else d = me << 6 | mask | (d >> 6 == me ? d & 15 : 0);
@@ -175,17 +182,20 @@ void wordWritten(const Request& r, int lane, uint64_t at, Cell mask, bool sameVa
   bool strong = r.is(auxStrong);
   if (c >> 6 >= first && c >> 6 != me && (c & mask) && !(strong && (c & cellStrong)) && !orderedBefore(w, c >> 6))
     report(w, r.op, lane, sameValue, sameValue ? "global_race_same_value" : "global_race", "global", at, (int)r.bytes,
-           "writes what block " + blockName(*w.block->launch, (c >> 6) - first) + " also wrote in the same launch" + (sameValue ? "; both wrote the same value" : ""));
-  if (d >> 6 >= first && (d >> 6 != me || (d & cellSeveral)) && (d & mask) && !(d >> 6 != me && orderedBefore(w, d >> 6)))
+           "writes what block " + blockName(*w.block->launch, (c >> 6) - first) + " also wrote in the same launch" +
+               (sameValue ? "; both wrote the same value" : ""));
+  if (d >> 6 >= first && (d >> 6 != me || (d & cellSeveral)) && (d & mask) &&
+      !(d >> 6 != me && orderedBefore(w, d >> 6)))
     report(w, r.op, lane, sameValue, sameValue ? "global_race_same_value" : "global_race", "global", at, (int)r.bytes,
-           "writes what block " + (d >> 6 != me ? blockName(*w.block->launch, (d >> 6) - first) : std::string("(another)")) + " read in the same launch, with nothing to order the two");
+           "writes what block " +
+               (d >> 6 != me ? blockName(*w.block->launch, (d >> 6) - first) : std::string("(another)")) +
+               " read in the same launch, with nothing to order the two");
   __atomic_store_n(writer, me << 6 | (strong ? cellStrong : 0) | mask | (c >> 6 == me ? c & 15 : 0), __ATOMIC_RELAXED);
 }
 template <class F> void eachWord(uint64_t at, uint32_t bytes, F f) {
   if (bytes >= 4)
     for (uint32_t k = 0; k < bytes; k += 4) f(at + k, 15u);
-  else
-    f(at & ~3ull, ((1u << bytes) - 1) << (at & 3));
+  else f(at & ~3ull, ((1u << bytes) - 1) << (at & 3));
 }
 
 /// Whole words read by this block: true when another block wrote one of them in this launch.
@@ -204,7 +214,8 @@ bool wordsConflict(const Cell* writer, const Cell* reader, uint32_t words, Cell 
 #pragma GCC ivdep
   for (uint32_t k = 0; k < words; k++) {
     Cell c = writer[k], d = reader[k];
-    bad |= ((Cell)(c >= first) & (Cell)((c ^ me) >= 64)) | ((Cell)(d >= first) & ((Cell)((d ^ me) >= 64) | (Cell)((d & cellSeveral) != 0)));
+    bad |= ((Cell)(c >= first) & (Cell)((c ^ me) >= 64)) |
+           ((Cell)(d >= first) & ((Cell)((d ^ me) >= 64) | (Cell)((d & cellSeveral) != 0)));
   }
   return bad;
 }
@@ -213,11 +224,13 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
   if (!a || !a->initialised) {
     bool fine = e.contiguous && memory().written(e.low, e.high - e.low);
     if (!fine) EMU_LANES {
-      if (!(r.lanes >> i & 1)) continue;
-      uint64_t missing = memory().firstUnwritten(r.at[i], r.bytes);
-      if (missing)
-        report(r.w, r.op, i, false, "uninitialised", "global", r.at[i], (int)r.bytes, "reads bytes that nothing has written since they were allocated; " + memory().describe(missing, 1, nullptr));
-    }
+        if (!(r.lanes >> i & 1)) continue;
+        uint64_t missing = memory().firstUnwritten(r.at[i], r.bytes);
+        if (missing)
+          report(r.w, r.op, i, false, "uninitialised", "global", r.at[i], (int)r.bytes,
+                 "reads bytes that nothing has written since they were allocated; " +
+                     memory().describe(missing, 1, nullptr));
+      }
   }
   if (a && (a->kind == Allocation::Registered || a->kind == Allocation::Constant)) return;
   if (r.bytes >= 4 && a && !r.is(auxStrong)) {
@@ -227,17 +240,20 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
       bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, first, me);
     } else {
       const uint32_t words = r.bytes / 4;
-      EMU_LANES if (r.lanes >> i & 1) bad |= wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, first, me);
+      EMU_LANES if (r.lanes >> i & 1) bad |=
+          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, first, me);
     }
     if (!bad) return;
   }
   EMU_LANES
-    if ((r.lanes >> i & 1) && memory().holds(r.at[i])) eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordRead(r, i, at, mask); });
+  if ((r.lanes >> i & 1) && memory().holds(r.at[i]))
+    eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordRead(r, i, at, mask); });
 }
 
 void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const uint8_t* values) {
   if (a && a->kind == Allocation::Constant)
-    throw Fault{"write_to_constant", "writes to constant memory", "global", illegalAddress, e.first, r.at[e.first], (int)r.bytes};
+    throw Fault{"write_to_constant", "writes to constant memory", "global", illegalAddress, e.first, r.at[e.first],
+                (int)r.bytes};
   if (!a || !a->initialised) {
     if (e.contiguous) memory().markWritten(e.low, e.high - e.low);
     else EMU_LANES if (r.lanes >> i & 1) memory().markWritten(r.at[i], r.bytes);
@@ -263,7 +279,8 @@ void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const ui
       for (int j = 0; j < i; j++)
         if ((r.lanes >> i & 1) && (r.lanes >> j & 1) && r.at[i] == r.at[j]) {
           bool same = memcmp(values + i * r.bytes, values + j * r.bytes, r.bytes) == 0;
-          report(r.w, r.op, i, same, same ? "global_race_same_value" : "global_race", "global", r.at[i], (int)r.bytes, "two lanes of one store write the same place");
+          report(r.w, r.op, i, same, same ? "global_race_same_value" : "global_race", "global", r.at[i], (int)r.bytes,
+                 "two lanes of one store write the same place");
         }
   }
 }
@@ -317,7 +334,9 @@ void commitGlobal(const Request& r, const uint8_t* values) {
 
 // --- shared memory -----------------------------------------------------------------------------------------------
 
-uint32_t sharedCell(const Warp& w, int lane, uint32_t mask) { return w.clock << 16 | (uint32_t)lane << 10 | (uint32_t)w.index << 5 | mask; }
+uint32_t sharedCell(const Warp& w, int lane, uint32_t mask) {
+  return w.clock << 16 | (uint32_t)lane << 10 | (uint32_t)w.index << 5 | mask;
+}
 
 void checkSharedBounds(const Request& r) {
   const SharedMemory& s = r.w.block->shared;
@@ -326,8 +345,8 @@ void checkSharedBounds(const Request& r) {
   EMU_LANES most = r.lanes >> i & 1 ? (r.at[i] > most ? r.at[i] : most) : most;
   if (most + r.bytes <= s.size) return;
   EMU_LANES
-    if ((r.lanes >> i & 1) && r.at[i] + r.bytes > s.size)
-      outOfBounds(r, i, "shared", "the block has " + std::to_string(s.size) + " bytes of shared memory");
+  if ((r.lanes >> i & 1) && r.at[i] + r.bytes > s.size)
+    outOfBounds(r, i, "shared", "the block has " + std::to_string(s.size) + " bytes of shared memory");
 }
 
 std::string cellThread(const Warp& w, uint32_t cell) {
@@ -344,17 +363,21 @@ void sharedWordRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
   bool strong = r.is(auxStrong);
   uint32_t have = (c & 15) | s.initialised[at >> 2];
   if (mask & ~have) {
-    report(w, r.op, lane, false, "uninitialised", "shared", at, (int)r.bytes, "reads shared memory that this block has not written");
+    report(w, r.op, lane, false, "uninitialised", "shared", at, (int)r.bytes,
+           "reads shared memory that this block has not written");
     s.initialised[at >> 2] |= mask;
   }
   if ((c & mask) == 0) return;
   if ((c & SharedMemory::asyncLane) == SharedMemory::asyncLane) {
-    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes, "reads bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) + " will write and that has not been waited for");
+    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+           "reads bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) +
+               " will write and that has not been waited for");
     return;
   }
   bool other = (c ^ sharedCell(w, lane, 0)) & 0xffe0;
   if (other && c >> 16 >= w.known[c >> 5 & 31] && !(strong && (c & SharedMemory::strong)))
-    report(w, r.op, lane, false, "shared_race", "shared", at, (int)r.bytes, "reads what " + cellThread(w, c) + " wrote, with no barrier between");
+    report(w, r.op, lane, false, "shared_race", "shared", at, (int)r.bytes,
+           "reads what " + cellThread(w, c) + " wrote, with no barrier between");
 }
 void sharedWordWritten(const Request& r, int lane, uint64_t at, uint32_t mask, bool sameValue) {
   Warp& w = r.w;
@@ -362,13 +385,18 @@ void sharedWordWritten(const Request& r, int lane, uint64_t at, uint32_t mask, b
   uint32_t c = s.writers[at >> 2], d = s.readers[at >> 2], me = sharedCell(w, lane, 0);
   bool strong = r.is(auxStrong);
   if ((c & mask) && (c & SharedMemory::asyncLane) == SharedMemory::asyncLane) {
-    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes, "writes bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) + " will write and that has not been waited for");
-  } else if ((c & mask) && ((c ^ me) & 0xffe0) && c >> 16 >= w.known[c >> 5 & 31] && !(strong && (c & SharedMemory::strong))) {
+    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+           "writes bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) +
+               " will write and that has not been waited for");
+  } else if ((c & mask) && ((c ^ me) & 0xffe0) && c >> 16 >= w.known[c >> 5 & 31] &&
+             !(strong && (c & SharedMemory::strong))) {
     report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
-           "writes what " + cellThread(w, c) + " wrote, with no barrier between" + (sameValue ? "; both wrote the same value" : ""));
+           "writes what " + cellThread(w, c) + " wrote, with no barrier between" +
+               (sameValue ? "; both wrote the same value" : ""));
   }
   if ((d & mask) && ((d ^ me) & 0xffe0) && d >> 16 >= w.known[d >> 5 & 31] && !(strong && (d & SharedMemory::strong)))
-    report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes, "writes what " + cellThread(w, d) + " read, with no barrier between");
+    report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
+           "writes what " + cellThread(w, d) + " read, with no barrier between");
 }
 void rememberSharedRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
   uint32_t& d = r.w.block->shared.readers[at >> 2];
@@ -430,15 +458,20 @@ void checkSharedRead(const Request& r) {
         uint64_t k = r.at[i] >> 2;
         const uint32_t* writer = &s.writers[k];
         uint32_t *reader = &s.readers[k], mine = me | (uint32_t)i << 10;
-        bool b = r.bytes == 16 ? sharedRead<4>(writer, reader, mine, limit) : r.bytes == 8 ? sharedRead<2>(writer, reader, mine, limit) : sharedRead<1>(writer, reader, mine, limit);
+        bool b = r.bytes == 16  ? sharedRead<4>(writer, reader, mine, limit)
+                 : r.bytes == 8 ? sharedRead<2>(writer, reader, mine, limit)
+                                : sharedRead<1>(writer, reader, mine, limit);
         bad |= (uint32_t)b << i;
       }
     }
   } else {
     bad = r.lanes;
-    EMU_LANES if (r.lanes >> i & 1) eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedRead(r, i, at, mask); });
+    EMU_LANES if (r.lanes >> i & 1)
+        eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedRead(r, i, at, mask); });
   }
-  if (bad) EMU_LANES if (bad >> i & 1) eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordRead(r, i, at, mask); });
+  if (bad)
+    EMU_LANES if (bad >> i & 1)
+        eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordRead(r, i, at, mask); });
 }
 
 /// Checks and remembers a store, lane by lane in order, so that lanes storing to the same place are seen too.
@@ -466,19 +499,21 @@ void checkSharedWrite(const Request& r, const uint8_t* values) {
     bool exact = !plain;
     if (plain) {
       const uint32_t *writer = &s.writers[k], *reader = &s.readers[k];
-      exact = r.bytes == 16 ? sharedConflict<4>(writer, reader, limit) : r.bytes == 8 ? sharedConflict<2>(writer, reader, limit) : sharedConflict<1>(writer, reader, limit);
+      exact = r.bytes == 16  ? sharedConflict<4>(writer, reader, limit)
+              : r.bytes == 8 ? sharedConflict<2>(writer, reader, limit)
+                             : sharedConflict<1>(writer, reader, limit);
     }
     if (exact) {
       // A lane that stored before in this instruction has not stored its bytes yet, so it is compared with in the buffer.
       bool same = values && memcmp(&s.bytes[r.at[i]], values + i * r.bytes, r.bytes) == 0;
       for (int j = 0; values && j < i; j++)
-        if ((r.lanes >> j & 1) && r.at[j] == r.at[i]) same = memcmp(values + j * r.bytes, values + i * r.bytes, r.bytes) == 0;
+        if ((r.lanes >> j & 1) && r.at[j] == r.at[i])
+          same = memcmp(values + j * r.bytes, values + i * r.bytes, r.bytes) == 0;
       eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordWritten(r, i, at, mask, same); });
     }
     if (plain)
       for (uint32_t j = 0; j < r.bytes / 4; j++) s.writers[k + j] = me | (uint32_t)i << 10;
-    else
-      eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedWrite(r, i, at, mask); });
+    else eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedWrite(r, i, at, mask); });
   }
 }
 
@@ -516,7 +551,8 @@ void countWavefronts(const Request& r, bool store) {
   }
   Counters& c = r.w.worker->counters;
   uint64_t bytes = (uint64_t)__builtin_popcount(r.lanes) * r.bytes;
-  if (store) c.sharedStoreWavefronts += p.result, c.sharedStoreConflicts += p.result - p.least, c.sharedStoreBytes += bytes;
+  if (store)
+    c.sharedStoreWavefronts += p.result, c.sharedStoreConflicts += p.result - p.least, c.sharedStoreBytes += bytes;
   else c.sharedLoadWavefronts += p.result, c.sharedLoadConflicts += p.result - p.least, c.sharedLoadBytes += bytes;
 }
 
@@ -553,7 +589,8 @@ void checkLocalBounds(const Request& r) {
   checkAlignment(r, "local");
   uint64_t size = (uint64_t)r.w.block->launch->program->localBytes;
   EMU_LANES
-    if ((r.lanes >> i & 1) && r.at[i] + r.bytes > size) outOfBounds(r, i, "local", "the thread has " + std::to_string(size) + " bytes of local memory");
+  if ((r.lanes >> i & 1) && r.at[i] + r.bytes > size)
+    outOfBounds(r, i, "local", "the thread has " + std::to_string(size) + " bytes of local memory");
 }
 const uint8_t* fetchLocal(const Request& r, uint8_t* buffer) {
   checkLocalBounds(r);
@@ -562,7 +599,8 @@ const uint8_t* fetchLocal(const Request& r, uint8_t* buffer) {
     if (!(r.lanes >> i & 1)) continue;
     size_t at = (size_t)i * size + r.at[i];
     if (memchr(&r.w.localWritten[at], 0, r.bytes)) {
-      report(r.w, r.op, i, false, "uninitialised", "local", r.at[i], (int)r.bytes, "reads local memory that this thread has not written");
+      report(r.w, r.op, i, false, "uninitialised", "local", r.at[i], (int)r.bytes,
+             "reads local memory that this thread has not written");
       memset(&r.w.localWritten[at], 1, r.bytes);
     }
     memcpy(buffer + i * r.bytes, &r.w.local[at], r.bytes);
@@ -586,7 +624,8 @@ const uint8_t* fetchParam(const Request& r, uint8_t* buffer) {
   const auto& p = r.w.block->launch->parameters;
   EMU_LANES {
     if (!(r.lanes >> i & 1)) continue;
-    if (r.at[i] + r.bytes > p.size()) outOfBounds(r, i, "param", "the kernel has " + std::to_string(p.size()) + " bytes of parameters");
+    if (r.at[i] + r.bytes > p.size())
+      outOfBounds(r, i, "param", "the kernel has " + std::to_string(p.size()) + " bytes of parameters");
     memcpy(buffer + i * r.bytes, &p[r.at[i]], r.bytes);
   }
   return buffer;
@@ -595,9 +634,14 @@ const uint8_t* fetchParam(const Request& r, uint8_t* buffer) {
 // --- all spaces --------------------------------------------------------------------------------------------------
 
 uint32_t windowOf(uint64_t address) {
-  return address - sharedWindow < windowSize ? Shared : address - localWindow < windowSize ? Local : address - paramWindow < windowSize ? Param : Global;
+  return address - sharedWindow < windowSize  ? Shared
+         : address - localWindow < windowSize ? Local
+         : address - paramWindow < windowSize ? Param
+                                              : Global;
 }
-constexpr uint64_t windowBase(uint32_t space) { return space == Shared ? sharedWindow : space == Local ? localWindow : space == Param ? paramWindow : 0; }
+constexpr uint64_t windowBase(uint32_t space) {
+  return space == Shared ? sharedWindow : space == Local ? localWindow : space == Param ? paramWindow : 0;
+}
 
 const uint8_t* fetch(const Request& r, uint32_t space, uint8_t* buffer) {
   switch (space) {
@@ -627,7 +671,12 @@ void commit(const Request& r, uint32_t space, const uint8_t* values) {
     case Global: return commitGlobal(r, values);
     case Shared: return commitShared(r, values);
     case Local: return commitLocal(r, values);
-    case Param: case Const: throw Fault{"write_to_constant", "writes to parameter or constant memory", spaceName(space), illegalAddress, firstLane(r.lanes), r.at[firstLane(r.lanes)], (int)r.bytes};
+    case Param:
+    case Const:
+      throw Fault{"write_to_constant", "writes to parameter or constant memory",
+                  spaceName(space),    illegalAddress,
+                  firstLane(r.lanes),  r.at[firstLane(r.lanes)],
+                  (int)r.bytes};
     default: break;
   }
   uint64_t at[32];
@@ -669,7 +718,8 @@ template <class T, class R, int V> void spread(Warp& w, const T* s, const int32_
 
 template <class T, class R, int V> void load(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   uint32_t space = op.aux & auxSpace;
-  if (space == Param && (op.aux & auxUniformAddress)) {  // a kernel parameter named in the instruction: the same for all lanes
+  if (space == Param &&
+      (op.aux & auxUniformAddress)) {  // a kernel parameter named in the instruction: the same for all lanes
     T v[V];
     memcpy(v, &w.block->launch->parameters[(size_t)op.immediate], sizeof v);
     for (int k = 0; k < V; k++) {
@@ -716,14 +766,17 @@ template <class T, class R> Handler pickStore(int vector) {
 enum AtomicOp { AtomAdd, AtomMin, AtomMax, AtomExch, AtomCas, AtomAnd, AtomOr, AtomXor, AtomInc, AtomDec };
 template <class Format> struct PairAdd {
   static uint32_t f(uint32_t a, uint32_t b) {
-    return (uint32_t)Format::to(Format::from((uint16_t)a) + Format::from((uint16_t)b)) | (uint32_t)Format::to(Format::from((uint16_t)(a >> 16)) + Format::from((uint16_t)(b >> 16))) << 16;
+    return (uint32_t)Format::to(Format::from((uint16_t)a) + Format::from((uint16_t)b)) |
+           (uint32_t)Format::to(Format::from((uint16_t)(a >> 16)) + Format::from((uint16_t)(b >> 16))) << 16;
   }
 };
 /// T: how the bits are read; U: unsigned of the same size.
 template <class T, class U, AtomicOp K> U applied(U old, U b, U c) {
   T x = bitsAs<T>(old), y = bitsAs<T>(b);
   switch (K) {
-    case AtomAdd: if constexpr (std::is_floating_point_v<T>) return bitsAs<U>(canonical(x + y)); else return old + b;
+    case AtomAdd:
+      if constexpr (std::is_floating_point_v<T>) return bitsAs<U>(canonical(x + y));
+      else return old + b;
     case AtomMin: return y < x ? b : old;
     case AtomMax: return y > x ? b : old;
     case AtomExch: return b;
@@ -751,7 +804,13 @@ template <class U, U (*F)(U, U, U)> void atomic(Warp& w, const Op& op, const int
       inShared |= 1u << i;
       if (space == Generic) at[i] -= sharedWindow;
     } else if (in != Global) {
-      throw Fault{"out_of_bounds", "atomic on memory that is neither global nor shared", spaceName(in), illegalAddress, i, at[i], sizeof(U)};
+      throw Fault{"out_of_bounds",
+                  "atomic on memory that is neither global nor shared",
+                  spaceName(in),
+                  illegalAddress,
+                  i,
+                  at[i],
+                  sizeof(U)};
     }
   }
   w.worker->counters.atomics += (uint64_t)__builtin_popcount(m);
@@ -788,7 +847,8 @@ template <class U, U (*F)(U, U, U)> void atomic(Warp& w, const Op& op, const int
       U* p = (U*)at[i];
       auto perform = [&] {
         U was = __atomic_load_n(p, __ATOMIC_SEQ_CST), next;
-        do next = F(was, b[i], c[i]); while (!__atomic_compare_exchange_n(p, &was, next, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+        do next = F(was, b[i], c[i]);
+        while (!__atomic_compare_exchange_n(p, &was, next, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
         old[i] = was;
       };
       if (!releases) {
@@ -804,10 +864,16 @@ template <class U, U (*F)(U, U, U)> void atomic(Warp& w, const Op& op, const int
   }
   if (result) merge(w.reg<U>(o[0]), old, m);
 }
-template <class U, U (*F)(U, U, U)> void atom(Warp& w, const Op& op, const int32_t* o, uint32_t m) { atomic<U, F>(w, op, o, m, true); }
-template <class U, U (*F)(U, U, U)> void red(Warp& w, const Op& op, const int32_t* o, uint32_t m) { atomic<U, F>(w, op, o, m, false); }
+template <class U, U (*F)(U, U, U)> void atom(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
+  atomic<U, F>(w, op, o, m, true);
+}
+template <class U, U (*F)(U, U, U)> void red(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
+  atomic<U, F>(w, op, o, m, false);
+}
 template <class Format> uint32_t pairAdd(uint32_t old, uint32_t b, uint32_t) { return PairAdd<Format>::f(old, b); }
-template <class Format> uint16_t halfAdd(uint16_t old, uint16_t b, uint16_t) { return Format::to(Format::from(old) + Format::from(b)); }
+template <class Format> uint16_t halfAdd(uint16_t old, uint16_t b, uint16_t) {
+  return Format::to(Format::from(old) + Format::from(b));
+}
 
 template <class U, U (*F)(U, U, U)> Handler either(bool result) { return result ? atom<U, F> : red<U, F>; }
 template <class T, class U> Handler pickAtomic(const std::string& op, bool result) {
@@ -874,7 +940,8 @@ template <int Bytes> void asyncCopy(Warp& w, const Op& op, const int32_t* o, uin
   EMU_LANES {
     if (!(m >> i & 1)) continue;
     p->to[i] = (uint32_t)to[i];
-    for (uint64_t k = to[i] >> 2; k < (to[i] + Bytes) >> 2; k++) s.writers[k] = 0xffff0000u | SharedMemory::asyncLane | (uint32_t)w.index << 5 | 15;
+    for (uint64_t k = to[i] >> 2; k < (to[i] + Bytes) >> 2; k++)
+      s.writers[k] = 0xffff0000u | SharedMemory::asyncLane | (uint32_t)w.index << 5 | 15;
   }
   // Counted apart from st.shared: the bytes go past the registers.
   w.pending.push_back(std::move(p));
@@ -917,7 +984,8 @@ void asyncWait(Warp& w, const Op& op, const int32_t*, uint32_t m) {
     }
   }
   for (auto& p : w.pending) {
-    uint32_t lanes = p->group < 0 ? (op.immediate < 0 ? p->lanes & m : 0) : done[(size_t)(p->group - w.firstGroup)] & p->lanes;
+    uint32_t lanes =
+        p->group < 0 ? (op.immediate < 0 ? p->lanes & m : 0) : done[(size_t)(p->group - w.firstGroup)] & p->lanes;
     if (lanes) finish(w, *p, lanes);
   }
   for (size_t k = 0; k < w.pending.size();) {
@@ -958,9 +1026,10 @@ void isSpace(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
 /// An 8x8 matrix of 16-bit elements, rows of 16 bytes, transposed.
 void transpose8(const uint16_t* s, uint16_t* d) {
 #ifdef __AVX512BW__
-  alignas(64) static const uint16_t index[64] = {
-      0, 8, 16, 24, 32, 40, 48, 56, 1, 9, 17, 25, 33, 41, 49, 57, 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59,
-      4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61, 6, 14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63};
+  alignas(64) static const uint16_t index[64] = {0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57,
+                                                 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59,
+                                                 4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61,
+                                                 6, 14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63};
   __m512i a = _mm512_loadu_si512(s), b = _mm512_loadu_si512(s + 32);
   _mm512_storeu_si512(d, _mm512_permutex2var_epi16(a, _mm512_load_si512(index), b));
   _mm512_storeu_si512(d + 32, _mm512_permutex2var_epi16(a, _mm512_load_si512(index + 32), b));
@@ -1028,9 +1097,11 @@ Handler storeHandler(Type type, int width, int vector) {
 }
 Handler atomicHandler(const std::string& op, Type type, bool result) {
   switch (type) {
-    case Type::B32: case Type::U32: return pickAtomic<uint32_t, uint32_t>(op, result);
+    case Type::B32:
+    case Type::U32: return pickAtomic<uint32_t, uint32_t>(op, result);
     case Type::S32: return pickAtomic<int32_t, uint32_t>(op, result);
-    case Type::B64: case Type::U64: return pickAtomic<uint64_t, uint64_t>(op, result);
+    case Type::B64:
+    case Type::U64: return pickAtomic<uint64_t, uint64_t>(op, result);
     case Type::S64: return pickAtomic<int64_t, uint64_t>(op, result);
     case Type::F32: return pickAtomic<float, uint32_t>(op, result);
     case Type::F64: return pickAtomic<double, uint64_t>(op, result);
@@ -1042,10 +1113,14 @@ Handler atomicHandler(const std::string& op, Type type, bool result) {
     default: return nullptr;
   }
 }
-Handler asyncCopyHandler(int bytes) { return bytes == 4 ? asyncCopy<4> : bytes == 8 ? asyncCopy<8> : bytes == 16 ? asyncCopy<16> : nullptr; }
+Handler asyncCopyHandler(int bytes) {
+  return bytes == 4 ? asyncCopy<4> : bytes == 8 ? asyncCopy<8> : bytes == 16 ? asyncCopy<16> : nullptr;
+}
 Handler asyncCommitHandler() { return asyncCommit; }
 Handler asyncWaitHandler() { return asyncWait; }
-Handler spaceConversionHandler(bool, uint32_t, int width) { return width == 8 ? convertSpace<uint64_t> : convertSpace<uint32_t>; }
+Handler spaceConversionHandler(bool, uint32_t, int width) {
+  return width == 8 ? convertSpace<uint64_t> : convertSpace<uint32_t>;
+}
 Handler isSpaceHandler(uint32_t) { return isSpace; }
 Handler loadMatrixHandler(int count, bool t) {
   if (count == 1) return t ? loadMatrix<1, true> : loadMatrix<1, false>;

@@ -18,28 +18,54 @@ using Handler = void (*)(Warp& w, const Op& op, const int32_t* o, uint32_t lanes
 
 /// How an operation moves the program counter.
 enum class Flow : uint8_t {
-  Next,      // falls through
-  Branch,    // to `target` for the executing lanes
-  Indexed,   // through a branch table
-  Exit,      // the executing lanes end
-  Barrier,   // block barrier: the warp waits
+  Next,  // falls through
+  Branch,  // to `target` for the executing lanes
+  Indexed,  // through a branch table
+  Exit,  // the executing lanes end
+  Barrier,  // block barrier: the warp waits
   Converge,  // needs all lanes named by the member mask (operand maskOperand) here before it runs
 };
 
 /// Counter classes.
 enum class OpClass : uint8_t {
-  Integer, Logic, Compare, Move, Convert, Float32, Fma32, Float64, Half, Special, LoadGlobal, StoreGlobal, LoadShared, StoreShared,
-  LoadLocal, StoreLocal, LoadConst, LoadParam, Atomic, AsyncCopy, LoadMatrix, Matrix, WarpSync, Barrier, Fence, Branch, Other, Count
+  Integer,
+  Logic,
+  Compare,
+  Move,
+  Convert,
+  Float32,
+  Fma32,
+  Float64,
+  Half,
+  Special,
+  LoadGlobal,
+  StoreGlobal,
+  LoadShared,
+  StoreShared,
+  LoadLocal,
+  StoreLocal,
+  LoadConst,
+  LoadParam,
+  Atomic,
+  AsyncCopy,
+  LoadMatrix,
+  Matrix,
+  WarpSync,
+  Barrier,
+  Fence,
+  Branch,
+  Other,
+  Count
 };
 extern const char* const opClassNames[];
 
 struct Op {
   Handler run = nullptr;
-  int64_t immediate = 0;    // address offset, branch table index, ...
-  uint32_t first = 0;       // first operand in Program::operands
-  int32_t target = 0;       // branch target
-  uint32_t aux = 0;         // meaning belongs to the handler
-  uint16_t guard = 0;       // predicate index << 1 | negated; 0: unconditional
+  int64_t immediate = 0;  // address offset, branch table index, ...
+  uint32_t first = 0;  // first operand in Program::operands
+  int32_t target = 0;  // branch target
+  uint32_t aux = 0;  // meaning belongs to the handler
+  uint16_t guard = 0;  // predicate index << 1 | negated; 0: unconditional
   Flow flow = Flow::Next;
   OpClass klass = OpClass::Other;
   uint8_t operandCount = 0;
@@ -54,13 +80,46 @@ struct OpOrigin {
 };
 
 /// A special register that the kernel reads, and the slot it is kept in.
-struct SpecialSlot { int id; int32_t slot; };
+struct SpecialSlot {
+  int id;
+  int32_t slot;
+};
 enum Special : int {
-  TidX, TidY, TidZ, NtidX, NtidY, NtidZ, CtaidX, CtaidY, CtaidZ, NctaidX, NctaidY, NctaidZ, LaneId, WarpId, NWarpId, SmId, NSmId, GridId,
-  LaneMaskEq, LaneMaskLe, LaneMaskLt, LaneMaskGe, LaneMaskGt, DynamicSharedSize, TotalSharedSize, Clock, Clock64, ClockHi, GlobalTimer, SpecialCount
+  TidX,
+  TidY,
+  TidZ,
+  NtidX,
+  NtidY,
+  NtidZ,
+  CtaidX,
+  CtaidY,
+  CtaidZ,
+  NctaidX,
+  NctaidY,
+  NctaidZ,
+  LaneId,
+  WarpId,
+  NWarpId,
+  SmId,
+  NSmId,
+  GridId,
+  LaneMaskEq,
+  LaneMaskLe,
+  LaneMaskLt,
+  LaneMaskGe,
+  LaneMaskGt,
+  DynamicSharedSize,
+  TotalSharedSize,
+  Clock,
+  Clock64,
+  ClockHi,
+  GlobalTimer,
+  SpecialCount
 };
 
-struct Parameter { int offset, size, alignment; };
+struct Parameter {
+  int offset, size, alignment;
+};
 
 struct Program {
   std::string name;
@@ -69,14 +128,14 @@ struct Program {
   std::vector<OpOrigin> origins;
   std::vector<int32_t> operands;
   std::vector<std::vector<int32_t>> branchTables;
-  std::vector<uint8_t> constants;    // 32-lane broadcast immediates
+  std::vector<uint8_t> constants;  // 32-lane broadcast immediates
   std::vector<SpecialSlot> specials;
-  int32_t registerBytes = 0;         // per warp
-  int predicateCount = 1;            // predicate 0 is always true
-  int trackedCount = 0;              // registers that may be read before they are written
+  int32_t registerBytes = 0;  // per warp
+  int predicateCount = 1;  // predicate 0 is always true
+  int trackedCount = 0;  // registers that may be read before they are written
   int staticShared = 0, localBytes = 0, parameterBytes = 0;
   bool usesDynamicShared = false;
-  int estimatedRegisters = 0;        // peak of live 32-bit registers, for attributes and occupancy
+  int estimatedRegisters = 0;  // peak of live 32-bit registers, for attributes and occupancy
   std::vector<Parameter> parameters;
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};
   int maxRegisters = 0, minBlocks = 0;
@@ -85,7 +144,12 @@ struct Program {
 
 /// Addresses of a module's variables, decided before its kernels are lowered.
 struct ModuleSymbols {
-  struct Place { std::string space; uint64_t address = 0; int64_t bytes = 0; const Variable* variable = nullptr; };
+  struct Place {
+    std::string space;
+    uint64_t address = 0;
+    int64_t bytes = 0;
+    const Variable* variable = nullptr;
+  };
   std::unordered_map<std::string, Place> places;
 };
 

@@ -7,10 +7,14 @@
 namespace emu {
 
 namespace {
-const struct { const char* name; Type type; } typeNames[] = {
-    {"pred", Type::Pred}, {"b8", Type::B8}, {"b16", Type::B16}, {"b32", Type::B32}, {"b64", Type::B64}, {"u8", Type::U8}, {"u16", Type::U16},
-    {"u32", Type::U32}, {"u64", Type::U64}, {"s8", Type::S8}, {"s16", Type::S16}, {"s32", Type::S32}, {"s64", Type::S64}, {"f16", Type::F16},
-    {"f16x2", Type::F16x2}, {"bf16", Type::BF16}, {"bf16x2", Type::BF16x2}, {"tf32", Type::TF32}, {"f32", Type::F32}, {"f64", Type::F64}};
+const struct {
+  const char* name;
+  Type type;
+} typeNames[] = {{"pred", Type::Pred},     {"b8", Type::B8},     {"b16", Type::B16},     {"b32", Type::B32},
+                 {"b64", Type::B64},       {"u8", Type::U8},     {"u16", Type::U16},     {"u32", Type::U32},
+                 {"u64", Type::U64},       {"s8", Type::S8},     {"s16", Type::S16},     {"s32", Type::S32},
+                 {"s64", Type::S64},       {"f16", Type::F16},   {"f16x2", Type::F16x2}, {"bf16", Type::BF16},
+                 {"bf16x2", Type::BF16x2}, {"tf32", Type::TF32}, {"f32", Type::F32},     {"f64", Type::F64}};
 }  // namespace
 
 Type typeNamed(const std::string& name) {
@@ -48,7 +52,8 @@ class Lexer {
     if (isdigit((unsigned char)*p)) return number(t);
     if (startsWord(*p)) {
       const char* s = p;
-      while (p < end && (continuesWord(*p) || (*p == ':' && p + 2 < end && p[1] == ':' && continuesWord(p[2]) ))) p += *p == ':' ? 2 : 1;
+      while (p < end && (continuesWord(*p) || (*p == ':' && p + 2 < end && p[1] == ':' && continuesWord(p[2]))))
+        p += *p == ':' ? 2 : 1;
       t.kind = Token::Word;
       t.text.assign(s, p);
       return t;
@@ -68,7 +73,9 @@ class Lexer {
 
  private:
   static bool startsWord(char c) { return isalpha((unsigned char)c) || c == '_' || c == '$' || c == '%' || c == '.'; }
-  static bool continuesWord(char c) { return isalnum((unsigned char)c) || c == '_' || c == '$' || c == '.' || c == '%'; }
+  static bool continuesWord(char c) {
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || c == '.' || c == '%';
+  }
 
   void skipSpace() {
     for (;;) {
@@ -141,7 +148,9 @@ class Parser {
     if (!take(s)) fail(std::string("expected '") + s + "' but found '" + describe() + "'");
   }
   std::string describe() const {
-    return token.kind == Token::End ? "end of text" : token.kind == Token::Integer ? std::to_string(token.bits) : token.text;
+    return token.kind == Token::End       ? "end of text"
+           : token.kind == Token::Integer ? std::to_string(token.bits)
+                                          : token.text;
   }
   std::string word() {
     if (token.kind != Token::Word) fail("expected a name but found '" + describe() + "'");
@@ -313,7 +322,8 @@ class Parser {
       if (take("+")) i.offset = integer();
     } else {
       bool minus = take("-");
-      if (token.kind != Token::Integer && token.kind != Token::Float) fail("unsupported initialiser '" + describe() + "'");
+      if (token.kind != Token::Integer && token.kind != Token::Float)
+        fail("unsupported initialiser '" + describe() + "'");
       i.value = token.bits;
       i.floating = token.kind == Token::Float;
       i.single = token.single;
@@ -353,8 +363,10 @@ class Parser {
       else if (take(".maxnreg")) f->maxRegisters = (int)integer();
       else if (take(".maxnctapersm")) integer();
       else if (take(".noreturn")) continue;
-      else if (take(".pragma")) { advance(); expect(";"); }
-      else break;
+      else if (take(".pragma")) {
+        advance();
+        expect(";");
+      } else break;
     }
     if (!take(";")) {
       expect("{");
@@ -397,7 +409,8 @@ class Parser {
       return expect(";");
     }
     if (take(".reg")) return registers(s);
-    if (at(".local") || at(".shared") || at(".param") || at(".const") || at(".global")) return declare(s.variables, false);
+    if (at(".local") || at(".shared") || at(".param") || at(".const") || at(".global"))
+      return declare(s.variables, false);
     if (at("@")) return instruction(s);
     if (token.kind != Token::Word) fail("unexpected '" + describe() + "'");
     Token first = token;
@@ -406,7 +419,8 @@ class Parser {
       if (at(".branchtargets")) {
         advance();
         auto& table = s.branchTables[first.text];
-        do table.push_back(word()); while (take(","));
+        do table.push_back(word());
+        while (take(","));
         return expect(";");
       }
       if (at(".callprototype") || at(".calltargets")) fail("indirect calls are not supported");

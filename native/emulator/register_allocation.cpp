@@ -139,7 +139,8 @@ void trackUnwritten(Program& p, VirtualCode& code) {
       origins.push_back(p.origins[i]);
       guards.push_back(guarded ? code.guards[i] : Ref{0, Ref::None, true, false, true});
     };
-    for (; next < checks.size() && checks[next].first == (int)i; next++) add(checkWrittenHandler(), checks[next].second, number.of(code.guards[i]) != checks[next].second);
+    for (; next < checks.size() && checks[next].first == (int)i; next++)
+      add(checkWrittenHandler(), checks[next].second, number.of(code.guards[i]) != checks[next].second);
     eachRef(p, code, (int)i, [&](const Ref& r) {
       int id = number.of(r);
       if (id >= 0 && (r.role & Ref::Def) && tracked.count(id)) add(writtenHandler(), id, true);
@@ -158,13 +159,16 @@ void trackUnwritten(Program& p, VirtualCode& code) {
   code.guards = std::move(guards);
 }
 
-struct Range { int id, from = 1 << 30, to = -1; };
+struct Range {
+  int id, from = 1 << 30, to = -1;
+};
 
 std::vector<Range> liveRanges(const Program& p, const VirtualCode& code) {
   int n = (int)code.widths.size();
   size_t words = (size_t)n / 64 + 1;
   auto blocks = blocksOf(p, code);
-  std::vector<Bits> in(blocks.size(), Bits(words)), out(blocks.size(), Bits(words)), uses(blocks.size(), Bits(words)), kills(blocks.size(), Bits(words));
+  std::vector<Bits> in(blocks.size(), Bits(words)), out(blocks.size(), Bits(words)), uses(blocks.size(), Bits(words)),
+      kills(blocks.size(), Bits(words));
   auto isRegister = [](const Ref& r) { return !r.constant && !r.predicate && r.role != Ref::None; };
   for (size_t b = 0; b < blocks.size(); b++)
     for (int i = blocks[b].begin; i < blocks[b].end; i++) {

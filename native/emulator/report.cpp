@@ -11,8 +11,11 @@ std::string quoted(const std::string& s) {
   for (unsigned char c : s) {
     if (c == '"' || c == '\\') r += '\\', r += (char)c;
     else if (c == '\n') r += "\\n";
-    else if (c < 0x20) { char b[8]; snprintf(b, sizeof b, "\\u%04x", c); r += b; }
-    else r += (char)c;
+    else if (c < 0x20) {
+      char b[8];
+      snprintf(b, sizeof b, "\\u%04x", c);
+      r += b;
+    } else r += (char)c;
   }
   return r + "\"";
 }
@@ -24,7 +27,8 @@ std::string Finding::text() const {
   if (line) r += ", PTX line " + std::to_string(line) + " (" + instruction + ")";
   if (sourceLine) r += ", " + sourceFile + ":" + std::to_string(sourceLine);
   if (hasThread) {
-    snprintf(b, sizeof b, ", block (%u,%u,%u) thread (%u,%u,%u)", block[0], block[1], block[2], thread[0], thread[1], thread[2]);
+    snprintf(b, sizeof b, ", block (%u,%u,%u) thread (%u,%u,%u)", block[0], block[1], block[2], thread[0], thread[1],
+             thread[2]);
     r += b;
   }
   if (!space.empty()) {
@@ -38,11 +42,13 @@ std::string Finding::text() const {
 
 std::string Finding::json() const {
   char b[512];
-  std::string r = std::string("{\"severity\":\"") + (warning ? "warning" : "error") + "\",\"kind\":" + quoted(kind) + ",\"kernel\":" + quoted(kernel);
+  std::string r = std::string("{\"severity\":\"") + (warning ? "warning" : "error") + "\",\"kind\":" + quoted(kind) +
+                  ",\"kernel\":" + quoted(kernel);
   r += ",\"ptxLine\":" + std::to_string(line) + ",\"instruction\":" + quoted(instruction);
   r += ",\"sourceFile\":" + quoted(sourceFile) + ",\"sourceLine\":" + std::to_string(sourceLine);
   if (hasThread) {
-    snprintf(b, sizeof b, ",\"block\":[%u,%u,%u],\"thread\":[%u,%u,%u]", block[0], block[1], block[2], thread[0], thread[1], thread[2]);
+    snprintf(b, sizeof b, ",\"block\":[%u,%u,%u],\"thread\":[%u,%u,%u]", block[0], block[1], block[2], thread[0],
+             thread[1], thread[2]);
     r += b;
   }
   snprintf(b, sizeof b, ",\"address\":\"0x%" PRIx64 "\",\"bytes\":%d,\"count\":%" PRIu64, address, bytes, count);
@@ -53,7 +59,8 @@ void Reports::add(Finding f) {
   std::lock_guard lock(mutex);
   (f.warning ? warningCount : errorCount)++;
   for (auto& known : findings) {
-    if (known.kind == f.kind && known.kernel == f.kernel && known.line == f.line && known.warning == f.warning && (f.line || known.message == f.message)) {
+    if (known.kind == f.kind && known.kernel == f.kernel && known.line == f.line && known.warning == f.warning &&
+        (f.line || known.message == f.message)) {
       known.count++;
       return;
     }

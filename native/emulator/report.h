@@ -8,20 +8,20 @@
 namespace emu {
 
 struct Finding {
-  bool warning = false;        // an oddity that cannot change results; counted apart
-  std::string kind;            // a stable word: out_of_bounds, misaligned, use_after_free, uninitialised, shared_race, ...
+  bool warning = false;  // an oddity that cannot change results; counted apart
+  std::string kind;  // a stable word: out_of_bounds, misaligned, use_after_free, uninitialised, shared_race, ...
   std::string kernel;
-  int line = 0;                // line of PTX
+  int line = 0;  // line of PTX
   std::string instruction;
   std::string sourceFile;
   int sourceLine = 0;
   bool hasThread = false;
   unsigned block[3] = {0, 0, 0}, thread[3] = {0, 0, 0};
-  std::string space;           // address space, "" where no address is involved
+  std::string space;  // address space, "" where no address is involved
   uint64_t address = 0;
   int bytes = 0;
   std::string message;
-  uint64_t count = 1;          // further findings at the same instruction and of the same kind are only counted
+  uint64_t count = 1;  // further findings at the same instruction and of the same kind are only counted
 
   std::string text() const;
   std::string json() const;

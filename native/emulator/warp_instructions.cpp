@@ -25,10 +25,11 @@ template <ShuffleMode Mode> void shuffle(Warp& w, const Op& op, const int32_t* o
     if (!p) j = i;
     t[i] = a[j & 31];
     valid |= (uint32_t)p << i;
-    absent |= (uint32_t)!(m >> (j & 31) & 1) << i;
+    absent |= (uint32_t) !(m >> (j & 31) & 1) << i;
   }
   if (absent & m)
-    report(w, op, firstLane(absent & m), false, "shuffle_from_absent_lane", "", 0, 0, "reads the value of a lane that does not take part in the shuffle");
+    report(w, op, firstLane(absent & m), false, "shuffle_from_absent_lane", "", 0, 0,
+           "reads the value of a lane that does not take part in the shuffle");
   merge(w.reg<uint32_t>(o[1]), t, m);
   w.setPredicate(o[2], valid, m);
 }
@@ -51,7 +52,12 @@ template <class T, ReduxOp K> void redux(Warp& w, const Op&, const int32_t* o, u
   T r = a[firstLane(m)];
   for (uint32_t rest = m & (m - 1); rest; rest &= rest - 1) {
     T x = a[firstLane(rest)];
-    r = K == RAdd ? (T)((uint32_t)r + (uint32_t)x) : K == RMin ? std::min(r, x) : K == RMax ? std::max(r, x) : K == RAnd ? (T)(r & x) : K == ROr ? (T)(r | x) : (T)(r ^ x);
+    r = K == RAdd   ? (T)((uint32_t)r + (uint32_t)x)
+        : K == RMin ? std::min(r, x)
+        : K == RMax ? std::max(r, x)
+        : K == RAnd ? (T)(r & x)
+        : K == ROr  ? (T)(r | x)
+                    : (T)(r ^ x);
   }
   T* d = w.reg<T>(o[1]);
   EMU_LANES if (m >> i & 1) d[i] = r;
@@ -98,8 +104,10 @@ std::string textAt(uint64_t address) {
 }
 [[noreturn]] void assertion(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   int lane = firstLane(m);
-  throw Fault{"assert", "assertion failed: " + textAt(w.reg<uint64_t>(o[0])[lane]) + " at " + textAt(w.reg<uint64_t>(o[1])[lane]) + ":" +
-                            std::to_string(w.reg<uint32_t>(o[2])[lane]) + " in " + textAt(w.reg<uint64_t>(o[3])[lane]),
+  throw Fault{"assert",
+              "assertion failed: " + textAt(w.reg<uint64_t>(o[0])[lane]) + " at " +
+                  textAt(w.reg<uint64_t>(o[1])[lane]) + ":" + std::to_string(w.reg<uint32_t>(o[2])[lane]) + " in " +
+                  textAt(w.reg<uint64_t>(o[3])[lane]),
               "", assertFailed, lane};
 }
 
@@ -129,13 +137,20 @@ void print(Warp& w, const Op&, const int32_t* o, uint32_t m) {
       char b[256] = "";
       for (k++; k < format.size(); k++) {
         char c = format[k];
-        if (c == 'l' || c == 'z') { longs = true; continue; }
+        if (c == 'l' || c == 'z') {
+          longs = true;
+          continue;
+        }
         if (c == 'h') continue;
         if (strchr("diouxXc", c)) {
           uint64_t v = take(longs ? 8 : 4);
           spec += c == 'c' ? "c" : std::string("ll") + c;
           if (c == 'c') snprintf(b, sizeof b, spec.c_str(), (int)v);
-          else snprintf(b, sizeof b, spec.c_str(), longs ? (long long)v : strchr("di", c) ? (long long)(int32_t)v : (long long)v);
+          else
+            snprintf(b, sizeof b, spec.c_str(),
+                     longs             ? (long long)v
+                     : strchr("di", c) ? (long long)(int32_t)v
+                                       : (long long)v);
         } else if (strchr("fFeEgGaA", c)) {
           spec += c;
           snprintf(b, sizeof b, spec.c_str(), bitsAs<double>(take(8)));
@@ -163,17 +178,26 @@ void written(Warp& w, const Op& op, const int32_t*, uint32_t m) { w.tracked[op.i
 void checkWritten(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   uint32_t missing = m & ~w.tracked[op.immediate];
   if (!missing) return;
-  report(w, op, firstLane(missing), op.aux & 1, "uninitialised_register", "", 0, 0, "reads a register that this thread has never written");
+  report(w, op, firstLane(missing), op.aux & 1, "uninitialised_register", "", 0, 0,
+         "reads a register that this thread has never written");
   w.tracked[op.immediate] |= missing;
 }
 
 }  // namespace
 
 Handler shuffleHandler(const std::string& mode) {
-  return mode == "up" ? shuffle<Up> : mode == "down" ? shuffle<Down> : mode == "bfly" ? shuffle<Butterfly> : mode == "idx" ? shuffle<Index> : nullptr;
+  return mode == "up"     ? shuffle<Up>
+         : mode == "down" ? shuffle<Down>
+         : mode == "bfly" ? shuffle<Butterfly>
+         : mode == "idx"  ? shuffle<Index>
+                          : nullptr;
 }
 Handler voteHandler(const std::string& mode) {
-  return mode == "all" ? vote<All> : mode == "any" ? vote<Any> : mode == "uni" ? vote<Uniform> : mode == "ballot" ? vote<Ballot> : nullptr;
+  return mode == "all"      ? vote<All>
+         : mode == "any"    ? vote<Any>
+         : mode == "uni"    ? vote<Uniform>
+         : mode == "ballot" ? vote<Ballot>
+                            : nullptr;
 }
 Handler reduxHandler(const std::string& op, Type type) {
   bool s = type == Type::S32;

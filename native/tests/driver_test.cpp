@@ -62,7 +62,10 @@ int cuArrayDestroy(void*);
 }
 
 namespace {
-const char* const increment = ".visible .entry k(.param .u64 p, .param .u32 by) {.reg .u32 x, y, t; .reg .u64 a; mov.u32 t, %tid.x; ld.param.u64 a, [p]; mad.wide.u32 a, t, 4, a; ld.global.u32 x, [a]; ld.param.u32 y, [by]; add.u32 x, x, y; st.global.u32 [a], x; ret;}\n";
+const char* const increment =
+    ".visible .entry k(.param .u64 p, .param .u32 by) {.reg .u32 x, y, t; .reg .u64 a; mov.u32 t, %tid.x; ld.param.u64 "
+    "a, [p]; mad.wide.u32 a, t, 4, a; ld.global.u32 x, [a]; ld.param.u32 y, [by]; add.u32 x, x, y; st.global.u32 [a], "
+    "x; ret;}\n";
 std::vector<uint32_t> filled(uint32_t v) { return std::vector<uint32_t>(32, v); }
 }  // namespace
 
@@ -88,7 +91,9 @@ TEST(driver_device) {
   CHECK_EQUAL(cuDeviceGet(&device, 1), 101);
   CHECK_EQUAL(cuDeviceGetName(name, 100, 0), 0);
   CHECK(std::string(name).find("no GPU") != std::string::npos);
-  struct { int attribute, value; } attributes[] = {{1, 1024}, {10, 32}, {75, 8}, {76, 0}, {97, 163 * 1024}, {13, 0}};
+  struct {
+    int attribute, value;
+  } attributes[] = {{1, 1024}, {10, 32}, {75, 8}, {76, 0}, {97, 163 * 1024}, {13, 0}};
   for (auto& a : attributes) {
     CHECK_EQUAL(cuDeviceGetAttribute(&v, a.attribute, 0), 0);
     CHECK_EQUAL(v, a.value);
@@ -200,7 +205,9 @@ TEST(driver_capture_and_graphs) {
   uint64_t at = a.at;
   uint32_t by = 5;
   void* arguments[] = {&at, &by};
-  auto launch = [&](void* stream) { return cuLaunchKernel(m.function("k"), 1, 1, 1, 32, 1, 1, 0, stream, arguments, nullptr); };
+  auto launch = [&](void* stream) {
+    return cuLaunchKernel(m.function("k"), 1, 1, 1, 32, 1, 1, 0, stream, arguments, nullptr);
+  };
   int status;
   CHECK_EQUAL(cuStreamBeginCapture_v2(s, 0), 0);
   CHECK_EQUAL(cuStreamIsCapturing(s, &status), 0);
@@ -314,7 +321,9 @@ TEST(driver_fatbins) {
     memcpy(&h[0], &magic, 4), memcpy(&h[4], &version, 2), memcpy(&h[6], &size, 2), memcpy(&h[8], &n, 8);
     return h + body;
   };
-  std::string old = ".version 8.0\n.target sm_70\n.address_size 64\n.visible .entry older() {ret;}\n", fit = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry fitting() {ret;}\n", neu = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry newer() {ret;}\n";
+  std::string old = ".version 8.0\n.target sm_70\n.address_size 64\n.visible .entry older() {ret;}\n",
+              fit = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry fitting() {ret;}\n",
+              neu = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry newer() {ret;}\n";
   void *m = nullptr, *f;
   CHECK_EQUAL(cuModuleLoadData(&m, fatbin(entry(90, neu, 0) + entry(70, old, 0) + entry(80, fit, 0)).data()), 0);
   CHECK_EQUAL(cuModuleGetFunction(&f, m, "fitting"), 0);
@@ -322,7 +331,10 @@ TEST(driver_fatbins) {
   CHECK_EQUAL(cuModuleLoadData(&m, fatbin(entry(90, neu, 0)).data()), 209);
   CHECK_EQUAL(cuModuleLoadData(&m, fatbin(entry(80, fit, 0x2000)).data()), 209);
   CHECK(findings().find("--no-compress") != std::string::npos);
-  CHECK_EQUAL(cuModuleLoadData(&m, "\x7f" "ELF cubin"), 209);
+  CHECK_EQUAL(cuModuleLoadData(&m,
+                               "\x7f"
+                               "ELF cubin"),
+              209);
 }
 
 TEST(driver_injected_failures) {

@@ -28,7 +28,8 @@ int cuMemsetD8_v2(uint64_t, unsigned char, size_t);
 int cuFuncSetAttribute(void*, int, int);
 int cuFuncGetAttribute(int*, int, void*);
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
-int cuLaunchCooperativeKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**);
+int cuLaunchCooperativeKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                              void**);
 }
 
 struct Test {
@@ -40,28 +41,31 @@ struct Test {
   }
   Test(const char* name, void (*run)()) : name(name), run(run) { all().push_back(*this); }
 };
-#define TEST(name)            \
-  static void name();         \
-  static Test test_##name(#name, name); \
+#define TEST(name)                                                                                                     \
+  static void name();                                                                                                  \
+  static Test test_##name(#name, name);                                                                                \
   static void name()
 
-struct Failure { std::string text; };
+struct Failure {
+  std::string text;
+};
 inline long checks = 0;
 [[noreturn]] inline void fail(const char* file, int line, const std::string& what) {
   const char* base = strrchr(file, '/');
   throw Failure{std::string(base ? base + 1 : file) + ":" + std::to_string(line) + ": " + what};
 }
-#define CHECK(condition)                                     \
-  do {                                                       \
-    checks++;                                                \
-    if (!(condition)) fail(__FILE__, __LINE__, #condition);  \
+#define CHECK(condition)                                                                                               \
+  do {                                                                                                                 \
+    checks++;                                                                                                          \
+    if (!(condition)) fail(__FILE__, __LINE__, #condition);                                                            \
   } while (0)
-#define CHECK_EQUAL(a, b)                                                                                                       \
-  do {                                                                                                                          \
-    checks++;                                                                                                                   \
-    auto va = (a);                                                                                                              \
-    auto vb = (b);                                                                                                              \
-    if (!(va == vb)) fail(__FILE__, __LINE__, std::string(#a " is ") + std::to_string(va) + ", expected " + std::to_string(vb)); \
+#define CHECK_EQUAL(a, b)                                                                                              \
+  do {                                                                                                                 \
+    checks++;                                                                                                          \
+    auto va = (a);                                                                                                     \
+    auto vb = (b);                                                                                                     \
+    if (!(va == vb))                                                                                                   \
+      fail(__FILE__, __LINE__, std::string(#a " is ") + std::to_string(va) + ", expected " + std::to_string(vb));      \
   } while (0)
 
 inline std::string text(size_t (*get)(char*, size_t)) {
@@ -76,7 +80,9 @@ template <class T> struct Buffer {
   uint64_t at = 0;
   size_t n;
   explicit Buffer(size_t n) : n(n) { CHECK_EQUAL(cuMemAlloc_v2(&at, n * sizeof(T)), 0); }
-  explicit Buffer(const std::vector<T>& v) : Buffer(v.size()) { CHECK_EQUAL(cuMemcpyHtoD_v2(at, v.data(), n * sizeof(T)), 0); }
+  explicit Buffer(const std::vector<T>& v) : Buffer(v.size()) {
+    CHECK_EQUAL(cuMemcpyHtoD_v2(at, v.data(), n * sizeof(T)), 0);
+  }
   Buffer(const Buffer&) = delete;
   ~Buffer() { cuMemFree_v2(at); }
   std::vector<T> get() const {
@@ -109,6 +115,7 @@ struct Module {
   }
   template <class... A> void run(const char* name, unsigned grid, unsigned block, unsigned shared, A... arguments) {
     int r = launch(name, grid, block, shared, arguments...);
-    if (r || jtreluEmulatorErrorCount()) fail(__FILE__, __LINE__, "launch of " + std::string(name) + " gave " + std::to_string(r) + "\n" + findings());
+    if (r || jtreluEmulatorErrorCount())
+      fail(__FILE__, __LINE__, "launch of " + std::string(name) + " gave " + std::to_string(r) + "\n" + findings());
   }
 };

@@ -14,8 +14,10 @@ extern "C" __global__ void functions(const __grid_constant__ Arguments a) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.n) return;
   float x = a.in[i], *o = a.out + 16 * i;
-  o[0] = expf(x), o[1] = logf(fabsf(x)), o[2] = sinf(x), o[3] = cosf(x), o[4] = tanhf(x), o[5] = erff(x), o[6] = powf(fabsf(x), 1.5f), o[7] = x / 3.7f;
-  o[8] = sqrtf(fabsf(x)), o[9] = rsqrtf(fabsf(x) + 1), o[10] = fmodf(x, 0.7f), o[11] = (float)(int)x, o[12] = floorf(x), o[13] = log1pf(fabsf(x));
+  o[0] = expf(x), o[1] = logf(fabsf(x)), o[2] = sinf(x), o[3] = cosf(x), o[4] = tanhf(x), o[5] = erff(x),
+  o[6] = powf(fabsf(x), 1.5f), o[7] = x / 3.7f;
+  o[8] = sqrtf(fabsf(x)), o[9] = rsqrtf(fabsf(x) + 1), o[10] = fmodf(x, 0.7f), o[11] = (float)(int)x, o[12] = floorf(x),
+  o[13] = log1pf(fabsf(x));
   o[14] = a.table[i & 3] * x, o[15] = sinf(x * 100000);  // the slow path of the argument reduction, in local memory
 }
 
@@ -24,7 +26,9 @@ __device__ __noinline__ double horner(const double* c, int n, double x) {
   for (int i = n - 1; i >= 0; i--) r = r * x + c[i];
   return r;
 }
-extern "C" __global__ void polynomial(const double* c, int n, const double* x, double* y) { y[threadIdx.x] = horner(c, n, x[threadIdx.x]); }
+extern "C" __global__ void polynomial(const double* c, int n, const double* x, double* y) {
+  y[threadIdx.x] = horner(c, n, x[threadIdx.x]);
+}
 
 // C = A B^T in f32, through shared memory filled by cp.async, two stages.
 extern "C" __global__ void product(const float* a, const float* b, float* c, int m, int n, int k) {
@@ -66,7 +70,8 @@ extern "C" __global__ void halves(const float* x, float* y, int n) {
   __nv_bfloat162 b = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
   h = __hfma2(h, h, __float2half2_rn(1));
   b = __hadd2(__hmul2(b, b), __float2bfloat162_rn(1));
-  y[4 * i] = __low2float(h), y[4 * i + 1] = __high2float(h), y[4 * i + 2] = __low2float(b), y[4 * i + 3] = __high2float(b);
+  y[4 * i] = __low2float(h), y[4 * i + 1] = __high2float(h), y[4 * i + 2] = __low2float(b),
+        y[4 * i + 3] = __high2float(b);
 }
 
 extern "C" __global__ void blockSum(const float* x, float* sums, int n) {
@@ -85,5 +90,5 @@ extern "C" __global__ void blockSum(const float* x, float* sums, int n) {
 
 extern "C" __global__ void outOfBounds(float* x, int n) {
   int i = threadIdx.x;
-  if (i <= n) x[i] = 1;  // line 88: one too many
+  if (i <= n) x[i] = 1;  // line 93: one too many
 }

@@ -20,17 +20,26 @@ TEST(nvcc_functions) {
   std::vector<float> x;
   for (int i = 0; i < 1000; i++) x.push_back((float)(i - 500) * 0.037f);
   Buffer<float> in(x), out(x.size() * 16);
-  struct { uint64_t in, out; int n; float table[4]; } a = {in.at, out.at, (int)x.size(), {1, 2, 3, 4}};
+  struct {
+    uint64_t in, out;
+    int n;
+    float table[4];
+  } a = {in.at, out.at, (int)x.size(), {1, 2, 3, 4}};
   m.run("functions", 8, 128, 0, a);
   auto y = out.get();
   for (size_t i = 0; i < x.size(); i++) {
     float v = x[i], u = std::fabs(v), big = v * 100000;
-    double expected[16] = {std::exp(v), std::log(u), std::sin(v), std::cos(v), std::tanh(v), std::erf(v), std::pow(u, 1.5), v / 3.7f, std::sqrt(u), 1 / std::sqrt(u + 1), std::fmod(v, 0.7f), (double)(int)v, std::floor(v), std::log1p(u), a.table[i & 3] * v, std::sin((double)big)};
+    double expected[16] = {std::exp(v),   std::log(u),          std::sin(v),        std::cos(v),
+                           std::tanh(v),  std::erf(v),          std::pow(u, 1.5),   v / 3.7f,
+                           std::sqrt(u),  1 / std::sqrt(u + 1), std::fmod(v, 0.7f), (double)(int)v,
+                           std::floor(v), std::log1p(u),        a.table[i & 3] * v, std::sin((double)big)};
     for (int k = 0; k < 16; k++) {
       checks++;
       double got = y[i * 16 + (size_t)k];
       if (std::isinf(expected[k]) ? got == expected[k] : near<double>(got, expected[k], 2e-6)) continue;
-      fail(__FILE__, __LINE__, "function " + std::to_string(k) + " of " + std::to_string(v) + " is " + std::to_string(got) + ", expected " + std::to_string(expected[k]));
+      fail(__FILE__, __LINE__,
+           "function " + std::to_string(k) + " of " + std::to_string(v) + " is " + std::to_string(got) + ", expected " +
+               std::to_string(expected[k]));
     }
   }
 }
@@ -57,7 +66,9 @@ TEST(nvcc_product) {
       uint64_t pa = da.at, pb = db.at, pc = dc.at;
       int pm = mm, pn = n, pk = k;
       void* arguments[] = {&pa, &pb, &pc, &pm, &pn, &pk};
-      CHECK_EQUAL(cuLaunchKernel(m.function("product"), (unsigned)(n + 31) / 32, (unsigned)(mm + 31) / 32, 1, 256, 1, 1, 0, nullptr, arguments, nullptr), 0);
+      CHECK_EQUAL(cuLaunchKernel(m.function("product"), (unsigned)(n + 31) / 32, (unsigned)(mm + 31) / 32, 1, 256, 1, 1,
+                                 0, nullptr, arguments, nullptr),
+                  0);
       CHECK(findings().empty());
       auto c = dc.get();
       for (int i = 0; i < mm; i++)
@@ -96,5 +107,6 @@ TEST(nvcc_source_lines) {
   CHECK_EQUAL(m.launch("outOfBounds", 1, 32, 0, x.at, 16), 700);
   std::string f = findings();
   checks++;
-  if (f.find("nvcc_kernels.cu:88") == std::string::npos || f.find("thread (16,0,0)") == std::string::npos) fail(__FILE__, __LINE__, f);
+  if (f.find("nvcc_kernels.cu:93") == std::string::npos || f.find("thread (16,0,0)") == std::string::npos)
+    fail(__FILE__, __LINE__, f);
 }

@@ -79,7 +79,7 @@ public record EvaluationReport(
       int at = p * data.channels();
       int rgb = 0;
       for (int c = 0; c < 3; c++) {
-        rgb = rgb << 8 | pixels[at + (data.channels() == 3 ? c : 0)] & 0xff;
+        rgb = (rgb << 8) | (pixels[at + (data.channels() == 3 ? c : 0)] & 0xff);
       }
       image.setRGB(p % data.width(), p / data.width(), rgb);
     }

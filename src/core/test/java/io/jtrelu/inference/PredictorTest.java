@@ -88,7 +88,7 @@ class PredictorTest {
     for (int p = 0; p < 63; p++) {
       int rgb = 0;
       for (int c = 0; c < 3; c++) {
-        rgb = rgb << 8 | pixels[3 * p + c] & 0xff;
+        rgb = (rgb << 8) | (pixels[3 * p + c] & 0xff);
       }
       picture.setRGB(p % 7, p / 7, rgb);
     }
