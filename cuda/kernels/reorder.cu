@@ -24,7 +24,7 @@ struct ReorderParameters {
   void* out;
   long long rows;
   long long cols;
-  long long tilesDown;    // ceil(rows / 64)
+  long long tilesDown;  // ceil(rows / 64)
   long long tilesAcross;  // ceil(cols / 64)
 };
 
@@ -74,10 +74,10 @@ __device__ __forceinline__ void reorder(const ReorderParameters& p) {
   }
 }
 
-#define REORDER(bytes, T)                                                   \
-  extern "C" __global__ void __launch_bounds__(kThreads)                    \
-      reorder_##bytes(const __grid_constant__ ReorderParameters p) {        \
-    reorder<T>(p);                                                          \
+#define REORDER(bytes, T)                                                                          \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                           \
+      reorder_##bytes(const __grid_constant__ ReorderParameters p) {                               \
+    reorder<T>(p);                                                                                 \
   }
 
 REORDER(1, unsigned char)

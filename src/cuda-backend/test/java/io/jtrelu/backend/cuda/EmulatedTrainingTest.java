@@ -79,7 +79,7 @@ class EmulatedTrainingTest {
   }
 
   /** A run over the bars but for its data. */
-  private record Setup(TrainingConfig training, double dropout) {
+  record Setup(TrainingConfig training, double dropout) {
     Run run(Datasets data) {
       var network = new Networks.Options("plain:14:6", Networks.Block.V2, 0, (float) dropout);
       return Run.of(network, ShapingConfig.DEFAULT, training, data, "bars");
