@@ -352,8 +352,7 @@ public final class BatchExecutor implements AutoCloseable {
     /** Operations for slices of one size. */
     private record Operations(GradientSum sum, GradientNorm norm) {}
 
-    private record Slice(
-        long at, long elements, Operations operations, List<Tensor> parts) {}
+    private record Slice(long at, long elements, Operations operations, List<Tensor> parts) {}
 
     GradientSlices(long elements) {
       long most = backend.takesWholeBatches() ? elements : Math.min(ELEMENTS, elements);

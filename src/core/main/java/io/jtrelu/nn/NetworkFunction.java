@@ -35,8 +35,8 @@ import org.jspecify.annotations.Nullable;
  * do not depend on the number of lanes: a batch is cut into a fixed number of parts, whose
  * gradients are added in order.
  *
- * <p>Tensors of the caller lie in host memory or on the backend's device, in any floating type; they
- * are free again when a call returns, and nothing is allocated in a call.
+ * <p>Tensors of the caller lie in host memory or on the backend's device, in any floating type;
+ * they are free again when a call returns, and nothing is allocated in a call.
  *
  * <p>Owns its threads, streams and programs; close it before the backend. Used by one thread at a
  * time.
@@ -250,8 +250,7 @@ public final class NetworkFunction implements AutoCloseable {
             slot.workspace.forward(input(lane, slot, input, micro), firstNumber + micro);
             for (int k = 0; k < outputs.size(); k++) {
               Tensor destination = rows(outputs.get(k), micro);
-              backend.copy(
-                  lane.stream, head(slot.workspace.output(k), destination), destination);
+              backend.copy(lane.stream, head(slot.workspace.output(k), destination), destination);
             }
           }
         });
@@ -303,8 +302,7 @@ public final class NetworkFunction implements AutoCloseable {
           for (int micro = part; micro < used; micro += parts) {
             Slot slot = slot(lane, micro);
             for (int k = 0; k < outputGradients.size(); k++) {
-              place(
-                  lane, rows(outputGradients.get(k), micro), slot.workspace.outputGradient(k));
+              place(lane, rows(outputGradients.get(k), micro), slot.workspace.outputGradient(k));
             }
             Write first = part == 0 ? mode : Write.OVERWRITE;
             slot.workspace.backward(destination, micro < parts ? first : Write.ACCUMULATE);

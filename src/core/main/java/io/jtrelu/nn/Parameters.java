@@ -26,8 +26,7 @@ public final class Parameters implements AutoCloseable {
   private final List<Tensor> views;
   private final boolean owner;
 
-  private Parameters(
-      Network network, @Nullable Tensor arena, List<Tensor> views, boolean owner) {
+  private Parameters(Network network, @Nullable Tensor arena, List<Tensor> views, boolean owner) {
     this.network = network;
     this.arena = arena;
     this.views = views;
@@ -36,8 +35,7 @@ public final class Parameters implements AutoCloseable {
 
   /** Allocates a zeroed arena for a network. */
   public static Parameters allocate(Network network, Backend backend) {
-    Tensor arena =
-        backend.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
+    Tensor arena = backend.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
     return new Parameters(network, arena, views(network, arena), true);
   }
 

@@ -255,8 +255,7 @@ class NetworkFunctionTest {
         Parameters expected = Parameters.allocate(network, backend);
         Tensor labels = ProgramTest.labels(batch);
         BatchExecutor executor =
-            new BatchExecutor(
-                network, backend, batch, 2, new Program.Options(F32, 0, true, 5))) {
+            new BatchExecutor(network, backend, batch, 2, new Program.Options(F32, 0, true, 5))) {
       run.batch(batch).forward();
       float[] logits = run.outputs.getFirst().toFloatArray();
       float[] gradient = new float[logits.length];
@@ -379,7 +378,9 @@ class NetworkFunctionTest {
       }
       for (int p = 0; p < values.size(); p++) {
         assertArrayEquals(
-            run.gradients.view(p).toFloatArray(), gradients.get(p).toFloatArray(), "parameter " + p);
+            run.gradients.view(p).toFloatArray(),
+            gradients.get(p).toFloatArray(),
+            "parameter " + p);
       }
       values.forEach(Tensor::close);
       gradients.forEach(Tensor::close);
@@ -393,8 +394,7 @@ class NetworkFunctionTest {
     var inference = new NetworkFunction.Options(11, 2, F32, false, false, 5);
     try (Backend backend = new ReferenceProvider().open(0);
         Run run = new Run(network, backend, inference);
-        Program program =
-            new Program(network, backend, 11, new Program.Options(F32, 0, false, 5));
+        Program program = new Program(network, backend, 11, new Program.Options(F32, 0, false, 5));
         var stream = backend.newStream();
         var workspace = program.newWorkspace(stream)) {
       program.load(stream, run.parameters);
@@ -432,8 +432,7 @@ class NetworkFunctionTest {
     Network network = networks().findFirst().orElseThrow();
     try (Backend backend = new ReferenceProvider().open(0);
         Run run = new Run(network, backend, options(5, 2));
-        Tensor rounded =
-            Tensor.allocate(network.input().batch(5), DataType.BF16, Layout.NHWC)) {
+        Tensor rounded = Tensor.allocate(network.input().batch(5), DataType.BF16, Layout.NHWC)) {
       run.batch(5);
       rounded.set(run.input.toFloatArray());
       run.input.set(rounded.toFloatArray());
@@ -457,8 +456,7 @@ class NetworkFunctionTest {
     Network network = networks().findFirst().orElseThrow();
     try (Backend backend = new ReferenceProvider().open(0);
         Run run =
-            new Run(
-                network, backend, new NetworkFunction.Options(4, 0, F32, true, false, 5))) {
+            new Run(network, backend, new NetworkFunction.Options(4, 0, F32, true, false, 5))) {
       run.batch(5);
       var large = assertThrows(OperandException.class, run::forward);
       assertTrue(large.getMessage().contains("1 to 4 images"), large.getMessage());
@@ -466,7 +464,8 @@ class NetworkFunctionTest {
       var early =
           assertThrows(
               IllegalStateException.class,
-              () -> run.function.backward(run.outputGradients, run.gradients, Write.OVERWRITE, null));
+              () ->
+                  run.function.backward(run.outputGradients, run.gradients, Write.OVERWRITE, null));
       assertTrue(early.getMessage().contains("call forward"), early.getMessage());
       var few =
           assertThrows(

@@ -29,8 +29,7 @@ class ParametersTest {
     for (ParameterSpec spec : network.parameters()) {
       boolean weights = spec.kind() == ParameterSpec.Kind.WEIGHTS;
       tensors.add(
-          Tensor.allocate(
-              spec.shape(), DataType.F32, weights ? Layout.KRSC : Layout.ROW_MAJOR));
+          Tensor.allocate(spec.shape(), DataType.F32, weights ? Layout.KRSC : Layout.ROW_MAJOR));
     }
     return tensors;
   }
@@ -40,8 +39,7 @@ class ParametersTest {
   void memoryOfTheCallerIsUsedAsItIs() {
     try (Backend backend = new ReferenceProvider().open(0);
         Parameters own = Parameters.allocate(NETWORK, backend);
-        Tensor arena =
-            Tensor.allocate(own.arena().shape(), DataType.F32, Layout.ROW_MAJOR)) {
+        Tensor arena = Tensor.allocate(own.arena().shape(), DataType.F32, Layout.ROW_MAJOR)) {
       List<Tensor> tensors = tensors(NETWORK);
       Initializer.delta(3).fill(backend, own);
       try (Parameters flat = Parameters.over(NETWORK, arena);
@@ -72,15 +70,13 @@ class ParametersTest {
         List.of(
             Tensor.allocate(Shape.of(elements - 16), DataType.F32, Layout.ROW_MAJOR),
             Tensor.allocate(Shape.of(elements), DataType.I32, Layout.ROW_MAJOR))) {
-      var error =
-          assertThrows(OperandException.class, () -> Parameters.over(NETWORK, wrong));
+      var error = assertThrows(OperandException.class, () -> Parameters.over(NETWORK, wrong));
       assertTrue(error.getMessage().contains(elements + " elements"), error.getMessage());
       wrong.close();
     }
     List<Tensor> tensors = tensors(NETWORK);
     var count =
-        assertThrows(
-            OperandException.class, () -> Parameters.over(NETWORK, tensors.subList(0, 3)));
+        assertThrows(OperandException.class, () -> Parameters.over(NETWORK, tensors.subList(0, 3)));
     assertTrue(count.getMessage().contains("got 3 tensors"), count.getMessage());
     Shape second = tensors.get(1).shape();
     for (Tensor wrong :
@@ -155,14 +151,12 @@ class ParametersTest {
     Network network = b.build();
     List<Tensor> allocated = new ArrayList<>();
     try (Backend reference = new ReferenceProvider().open(0);
-        Parameters parameters =
-            Parameters.allocate(network, withoutMemory(reference, allocated))) {
+        Parameters parameters = Parameters.allocate(network, withoutMemory(reference, allocated))) {
       long weights = 70L * 5600 * 5600; // a multiple of 16, as 5600 is
       assertEquals(weights, parameters.weights().shape().elements());
       assertEquals(70L * 5600, parameters.biases().shape().elements());
       assertEquals(weights + 70L * 5600, parameters.arena().shape().elements());
-      assertEquals(
-          4096 + 4 * 69L * 5600 * 5600, parameters.view(69).address()); // the last weights
+      assertEquals(4096 + 4 * 69L * 5600 * 5600, parameters.view(69).address()); // the last weights
       assertEquals(allocated.getFirst().bytes(), 4 * (weights + 70L * 5600));
     }
   }
