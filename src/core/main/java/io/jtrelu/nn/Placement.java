@@ -8,14 +8,13 @@ import java.util.Arrays;
 /**
  * Where the values, gradients and reserves of a pass lie in one block, by their lifetimes. Time is
  * counted in layers: forward passes at 0..n-1, the outside (loss, output gradients) at n, backward
- * passes at n+1..2n, the time after them at 2n+1.
+ * passes of layers n-1..1 at n+1..2n-1, the end at 2n.
  */
 final class Placement {
   private final Fusion fusion;
   private final int batch;
   private final DataType type;
   private final int outside;
-  private final int after;
   private final MemoryPlan plan = new MemoryPlan();
   private final int[] value;
   private final int[] gradient;
@@ -32,7 +31,6 @@ final class Placement {
     this.type = type;
     int count = fusion.layers.size();
     this.outside = count;
-    this.after = 2 * count + 1;
     this.value = none(count);
     this.gradient = none(count);
     this.reserve = none(count);
@@ -92,7 +90,7 @@ final class Placement {
     long bytes = elements(i) * type.bytes();
     held[i] = lastUse > outside;
     heldBytes += held[i] ? bytes : 0;
-    value[i] = plan.add(bytes, i, output ? after : lastUse);
+    value[i] = plan.add(bytes, i, output ? backwardTime(0) : lastUse);
   }
 
   private void addReserve(int i) {
@@ -118,7 +116,7 @@ final class Placement {
       }
     } else if (output || fusion.needsGradient(i)) {
       int from = output ? outside : backwardTime(fusion.readers(read).getLast());
-      gradient[i] = plan.add(bytes, from, i == 0 ? after : backwardTime(i));
+      gradient[i] = plan.add(bytes, from, backwardTime(i));
     }
   }
 

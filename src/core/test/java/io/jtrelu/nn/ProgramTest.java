@@ -397,10 +397,16 @@ class ProgramTest {
         Parameters part = Parameters.allocate(network, backend);
         Tensor images = images(network, batch, 1);
         Tensor labels = labels(batch);
-        BatchExecutor executor = new BatchExecutor(network, backend, batch, 2, training())) {
+        BatchExecutor executor =
+            new BatchExecutor(network, WithLanes.of(backend, 1), batch, 4, training())) {
       Initializer.delta(3).fill(backend, parameters);
       executor.load(parameters);
-      executor.forwardBackward(images, labels, part, Write.OVERWRITE, 1, 7); // leaves something
+      try (Tensor infinite = images(network, 3, 1)) { // what is left of it must not count
+        float[] values = infinite.toFloatArray();
+        Arrays.fill(values, Float.POSITIVE_INFINITY);
+        Tensor theirLabels = labels.slice(0, Shape.of(3), Layout.ROW_MAJOR);
+        executor.evaluate(infinite.set(values), theirLabels);
+      }
       for (int n : List.of(1, 2, 7, 19, 20)) {
         try (Tensor padded = images(network, batch, 1);
             Tensor someLabels = labels(batch)) {
@@ -413,6 +419,7 @@ class ProgramTest {
           Tensor firstImages = images.slice(0, network.input().batch(n), Layout.NHWC);
           Tensor firstLabels = labels.slice(0, Shape.of(n), Layout.ROW_MAJOR);
           var expected = executor.forwardBackward(padded, someLabels, whole, Write.OVERWRITE, 1, 7);
+          executor.forwardBackward(images, labels, part, Write.OVERWRITE, 1, 7); // leaves parts
           var actual =
               executor.forwardBackward(firstImages, firstLabels, part, Write.OVERWRITE, 1, 7);
           assertEquals(expected, actual);
@@ -425,11 +432,11 @@ class ProgramTest {
           }
         }
       }
-      assertThrows(
-          OperandException.class,
-          () -> executor.evaluate(images(network, batch + 1, 1), labels(batch + 1)));
-      assertThrows(
-          OperandException.class, () -> executor.evaluate(images(network, 3, 1), labels(4)));
+      try (Tensor tooMany = images(network, batch + 1, 1);
+          Tensor theirLabels = labels(batch + 1)) {
+        assertThrows(OperandException.class, () -> executor.evaluate(tooMany, theirLabels));
+        assertThrows(OperandException.class, () -> executor.evaluate(images, theirLabels));
+      }
     }
   }
 
