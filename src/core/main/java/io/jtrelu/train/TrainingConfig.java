@@ -67,10 +67,18 @@ public record TrainingConfig(
         "micro-batch",
         microBatch,
         "a divisor of the batch of " + batch + ", or 0 for one that is chosen");
-    require(learningRate > 0 && learningRate < 1e6, "learning rate", learningRate, "positive");
+    require(
+        learningRate > 0 && learningRate < 1e6,
+        "learning rate",
+        learningRate,
+        "above 0 and below 1e6");
     require(warmup >= 0 && warmup < 1, "warm-up", warmup, "a share of the steps in [0, 1)");
     require(momentum >= 0 && momentum < 1, "momentum", momentum, "in [0, 1)");
-    require(weightDecay >= 0 && weightDecay < 1e6, "weight decay", weightDecay, "0 or more");
+    require(
+        weightDecay >= 0 && weightDecay < 1e6,
+        "weight decay",
+        weightDecay,
+        "0 or more and below 1e6");
     require(clipNorm > 0, "clipping norm", clipNorm, "positive; infinity for none");
     require(
         labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing", labelSmoothing, "in [0, 1)");
