@@ -25,14 +25,19 @@ public abstract class Adam implements Operation {
   private final float weightDecay;
   private final Operands operands;
 
-  /** For backends. */
+  /**
+   * For backends.
+   *
+   * @throws IllegalArgumentException if elements is negative, beta1 or beta2 outside [0, 1), or
+   *     epsilon or weight decay negative or not finite
+   */
   protected Adam(
       Device device, long elements, float beta1, float beta2, float epsilon, float weightDecay) {
-    this.elements = elements;
-    this.beta1 = beta1;
-    this.beta2 = beta2;
-    this.epsilon = epsilon;
-    this.weightDecay = weightDecay;
+    this.elements = Operands.requireCount("adam", elements);
+    this.beta1 = Operands.requireBelowOne("adam", "beta1", beta1);
+    this.beta2 = Operands.requireBelowOne("adam", "beta2", beta2);
+    this.epsilon = Operands.requireNotNegative("adam", "epsilon", epsilon);
+    this.weightDecay = Operands.requireNotNegative("adam", "weight decay", weightDecay);
     this.operands = new Operands("adam", device);
   }
 
@@ -69,6 +74,7 @@ public abstract class Adam implements Operation {
    * @param scalars F32, two elements on the device: learning rate, and the step number t (from 1)
    * @param gradientScale one element, on the device: the second of {@link GradientNorm}'s result.
    *     Where it is NaN, nothing changes
+   * @throws OperandException if a tensor does not fit, or two overlap
    */
   public final void step(
       Stream stream,
@@ -84,6 +90,12 @@ public abstract class Adam implements Operation {
     operands.requireElements("second moment", moment2, elements, DataType.F32);
     operands.requireElements("scalars", scalars, 2, DataType.F32);
     operands.requireElements("gradient scale", gradientScale, 1, DataType.F32);
+    operands.requireDistinct("parameters", parameters, "gradient", gradient);
+    operands.requireDistinct("parameters", parameters, "first moment", moment1);
+    operands.requireDistinct("parameters", parameters, "second moment", moment2);
+    operands.requireDistinct("first moment", moment1, "gradient", gradient);
+    operands.requireDistinct("second moment", moment2, "gradient", gradient);
+    operands.requireDistinct("first moment", moment1, "second moment", moment2);
     compute(stream, parameters, gradient, moment1, moment2, scalars, gradientScale);
   }
 

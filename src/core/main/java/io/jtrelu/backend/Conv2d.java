@@ -24,8 +24,9 @@ import io.jtrelu.tensor.Tensor;
  * <p><b>Types.</b> src, dst, diff_src and diff_dst have the storage type {@link #type}; weights,
  * bias, diff_weights and diff_bias are F32 always. Sums are accumulated in at least binary32.
  *
- * <p><b>Overlap.</b> dst must not overlap src; diff_src must not overlap diff_dst, but may be the
- * very tensor src where the source is not needed again (an in-place gradient).
+ * <p><b>Overlap.</b> What is written must overlap nothing else that is read or written, but that
+ * diff_src may be the very tensor src where the source is not needed again (an in-place gradient);
+ * and where srcActivation is the identity, src is not read by backwardData and may lie anywhere.
  *
  * <p>An empty batch is allowed: forward and backwardData do nothing; backwardWeights overwrites
  * with zeros or adds nothing.
@@ -97,6 +98,7 @@ public abstract class Conv2d implements Operation {
     operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
     operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
     operands.requireDistinct("src", src, "dst", dst);
+    operands.requireDistinct("bias", bias, "dst", dst);
     if (descriptor.n() > 0) {
       runForward(stream, src, weights, bias, dst);
     }
@@ -121,6 +123,9 @@ public abstract class Conv2d implements Operation {
     operands.require("src", src, descriptor.src(), type, Layout.NHWC);
     operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
+    }
     if (descriptor.n() > 0) {
       runBackwardData(stream, diffDst, weights, src, diffSrc, write);
     }
@@ -140,6 +145,11 @@ public abstract class Conv2d implements Operation {
     operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);
     operands.require("diff_weights", diffWeights, descriptor.weights(), DataType.F32, Layout.KRSC);
     operands.require("diff_bias", diffBias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
+    operands.requireDistinct("diff_weights", diffWeights, "diff_bias", diffBias);
+    operands.requireDistinct("src", src, "diff_weights", diffWeights);
+    operands.requireDistinct("src", src, "diff_bias", diffBias);
+    operands.requireDistinct("diff_dst", diffDst, "diff_weights", diffWeights);
+    operands.requireDistinct("diff_dst", diffDst, "diff_bias", diffBias);
     runBackwardWeights(stream, src, diffDst, diffWeights, diffBias, write);
   }
 

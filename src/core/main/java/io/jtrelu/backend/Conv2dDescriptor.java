@@ -1,6 +1,7 @@
 package io.jtrelu.backend;
 
 import io.jtrelu.tensor.Shape;
+import java.util.Arrays;
 
 /**
  * The sizes of a two-dimensional convolution (cross-correlation). Kernels, oracle, tests and
@@ -47,7 +48,8 @@ public record Conv2dDescriptor(
 
   /**
    * @throws IllegalArgumentException if a size is out of range, channels do not divide into groups,
-   *     or the kernel does not fit into the padded source
+   *     the kernel does not fit into the padded source, or an extent, a number of elements or that
+   *     of multiply-adds is too large to be counted
    */
   public Conv2dDescriptor {
     check(n >= 0, "batch size must be 0 or more, got %d", n);
@@ -73,16 +75,41 @@ public record Conv2dDescriptor(
         ic,
         oc,
         groups);
+    long paddedH = (long) h + padTop + padBottom;
+    long paddedW = (long) w + padLeft + padRight;
     check(
-        (long) dilationH * (kh - 1) < (long) h + padTop + padBottom
-            && (long) dilationW * (kw - 1) < (long) w + padLeft + padRight,
+        paddedH <= Integer.MAX_VALUE && paddedW <= Integer.MAX_VALUE,
+        "the padded source of %dx%d is larger than 2^31 - 1 either way",
+        paddedH,
+        paddedW);
+    check(
+        (long) dilationH * (kh - 1) < paddedH && (long) dilationW * (kw - 1) < paddedW,
         "a %dx%d kernel with dilation %dx%d does not fit into a padded %dx%d source",
         kh,
         kw,
         dilationH,
         dilationW,
-        h + padTop + padBottom,
-        w + padLeft + padRight);
+        paddedH,
+        paddedW);
+    int oh = (int) ((paddedH - (long) dilationH * (kh - 1) - 1) / strideH + 1);
+    int ow = (int) ((paddedW - (long) dilationW * (kw - 1) - 1) / strideW + 1);
+    checkCountable("source", n, h, w, ic);
+    checkCountable("weights", oc, kh, kw, ic / groups);
+    checkCountable("destination", n, oh, ow, oc);
+    checkCountable("multiply-adds", n, oh, ow, oc, kh, kw, ic / groups);
+  }
+
+  /** In bytes of the widest type, so that no size that is computed from these can overflow. */
+  private static void checkCountable(String what, int... extents) {
+    long product = Float.BYTES;
+    for (int extent : extents) {
+      check(
+          extent <= 1 || product <= Long.MAX_VALUE / extent,
+          "%s of %s: more than can be counted in 63 bits",
+          what,
+          Arrays.toString(extents));
+      product *= Math.max(extent, 1);
+    }
   }
 
   @SuppressWarnings("AnnotateFormatMethod")
@@ -103,6 +130,8 @@ public record Conv2dDescriptor(
   /**
    * SAME padding as TensorFlow defines it: output extent ceil(extent / stride), total padding as
    * needed, the odd row or column going to the bottom or right.
+   *
+   * @throws IllegalArgumentException as the constructor
    */
   public static Conv2dDescriptor same(int n, int h, int w, int ic, int oc, int kernel, int stride) {
     int padH = samePadding(h, kernel, stride);
@@ -127,8 +156,16 @@ public record Conv2dDescriptor(
   }
 
   private static int samePadding(int extent, int kernel, int stride) {
-    int outputs = Math.ceilDiv(extent, stride);
-    return Math.max((outputs - 1) * stride + kernel - extent, 0);
+    check(stride > 0, "stride must be positive, got %d", stride);
+    long outputs = Math.ceilDiv(extent, stride);
+    long padding = Math.max((outputs - 1) * stride + kernel - extent, 0);
+    check(
+        padding <= Integer.MAX_VALUE,
+        "a kernel of %d and a stride of %d need padding of %d",
+        kernel,
+        stride,
+        padding);
+    return (int) padding;
   }
 
   /** A fully connected layer: a 1x1 convolution of 1x1 images. */

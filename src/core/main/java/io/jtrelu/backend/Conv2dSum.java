@@ -89,6 +89,7 @@ public abstract class Conv2dSum implements Operation {
     operands.require("dst", dst, d.dst(), type, Layout.NHWC);
     operands.requireDistinct("src", src, "dst", dst);
     operands.requireDistinct("shortcut", shortcut, "dst", dst);
+    operands.requireDistinct("bias", bias, "dst", dst);
     if (d.n() > 0) {
       runForward(stream, src, weights, bias, shortcut, dst);
     }

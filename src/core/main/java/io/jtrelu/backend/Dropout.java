@@ -23,14 +23,15 @@ public abstract class Dropout implements Operation {
   private final float rate;
   private final Operands operands;
 
-  /** For backends. */
+  /**
+   * For backends.
+   *
+   * @throws IllegalArgumentException if elements is negative or rate outside [0, 1)
+   */
   protected Dropout(Device device, long elements, DataType type, float rate) {
-    if (!(rate >= 0 && rate < 1)) {
-      throw new IllegalArgumentException("dropout rate must lie in [0, 1), got " + rate);
-    }
-    this.elements = elements;
+    this.elements = Operands.requireCount("dropout", elements);
     this.type = type;
-    this.rate = rate;
+    this.rate = Operands.requireBelowOne("dropout", "rate", rate);
     this.operands = new Operands("dropout", device);
   }
 
@@ -58,6 +59,8 @@ public abstract class Dropout implements Operation {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
     operands.requireElements("sequence", sequence, 2, DataType.I32);
+    operands.requireSameOrDistinct("src", src, "dst", dst);
+    operands.requireDistinct("dst", dst, "sequence", sequence);
     run(stream, src, dst, seed, sequence, Write.OVERWRITE);
   }
 
@@ -67,6 +70,8 @@ public abstract class Dropout implements Operation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireElements("sequence", sequence, 2, DataType.I32);
+    operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    operands.requireDistinct("diff_src", diffSrc, "sequence", sequence);
     run(stream, diffDst, diffSrc, seed, sequence, write);
   }
 

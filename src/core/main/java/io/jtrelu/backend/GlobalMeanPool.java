@@ -52,6 +52,7 @@ public abstract class GlobalMeanPool implements Operation {
   public final void forward(Stream stream, Tensor source, Tensor destination) {
     operands.require("src", source, src, type, Layout.NHWC);
     operands.require("dst", destination, dst, type, Layout.NHWC);
+    operands.requireDistinct("src", source, "dst", destination);
     runForward(stream, source, destination);
   }
 
@@ -61,6 +62,7 @@ public abstract class GlobalMeanPool implements Operation {
     operands.require("diff_dst", diffDst, dst, type, Layout.NHWC);
     operands.require("src", source, src, type, Layout.NHWC);
     operands.require("diff_src", diffSrc, src, type, Layout.NHWC);
+    operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     runBackward(stream, diffDst, source, diffSrc, write);
   }
 

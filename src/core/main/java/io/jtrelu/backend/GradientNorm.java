@@ -21,9 +21,13 @@ public abstract class GradientNorm implements Operation {
   private final long elements;
   private final Operands operands;
 
-  /** For backends. */
+  /**
+   * For backends.
+   *
+   * @throws IllegalArgumentException if elements is negative
+   */
   protected GradientNorm(Device device, long elements) {
-    this.elements = elements;
+    this.elements = Operands.requireCount("gradient norm", elements);
     this.operands = new Operands("gradient norm", device);
   }
 
@@ -38,13 +42,17 @@ public abstract class GradientNorm implements Operation {
    * @param gradient F32
    * @param maxNorm largest norm left alone; infinity clips nothing
    * @param result F32, two elements; the second must not be NaN before the first call
+   * @throws OperandException if a tensor does not fit, or the two overlap
+   * @throws IllegalArgumentException if maxNorm is NaN, 0 or negative
    */
   public final void run(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
     operands.requireElements("gradient", gradient, elements, DataType.F32);
     operands.requireElements("result", result, 2, DataType.F32);
     if (!(maxNorm > 0)) {
-      throw new IllegalArgumentException("clipping norm must be positive, got " + maxNorm);
+      throw new IllegalArgumentException(
+          "gradient norm: the clipping norm must be positive, infinity for none; got " + maxNorm);
     }
+    operands.requireDistinct("gradient", gradient, "result", result);
     compute(stream, gradient, maxNorm, result);
   }
 

@@ -18,7 +18,7 @@ public abstract class GradientSum implements Operation {
 
   /** For backends. */
   protected GradientSum(Device device, long elements) {
-    this.elements = elements;
+    this.elements = Operands.requireCount("gradient sum", elements);
     this.operands = new Operands("gradient sum", device);
   }
 

@@ -53,6 +53,8 @@ public abstract class MaxPool2d implements Operation {
     operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
     operands.require("argmax", argmax, descriptor.dst(), DataType.U8, Layout.NHWC);
     operands.requireDistinct("src", src, "dst", dst);
+    operands.requireDistinct("src", src, "argmax", argmax);
+    operands.requireDistinct("dst", dst, "argmax", argmax);
     runForward(stream, src, dst, argmax);
   }
 
@@ -64,6 +66,7 @@ public abstract class MaxPool2d implements Operation {
     operands.require("src", src, descriptor.src(), type, Layout.NHWC);
     operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    operands.requireDistinct("argmax", argmax, "diff_src", diffSrc);
     runBackward(stream, diffDst, argmax, src, diffSrc, write);
   }
 

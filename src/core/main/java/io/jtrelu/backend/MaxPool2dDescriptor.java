@@ -1,6 +1,8 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
 
 /**
  * The sizes of a two-dimensional max-pooling. Padding never wins: it counts as minus infinity.
@@ -17,7 +19,8 @@ import io.jtrelu.tensor.Shape;
 public record MaxPool2dDescriptor(
     int n, int h, int w, int c, int kernel, int stride, int padBegin, int padEnd) {
   /**
-   * @throws IllegalArgumentException if a size is out of range or the window does not fit
+   * @throws IllegalArgumentException if a size is out of range, the window does not fit, or the
+   *     elements are too many to be counted
    */
   public MaxPool2dDescriptor {
     if (n < 0
@@ -31,20 +34,35 @@ public record MaxPool2dDescriptor(
         || padEnd < 0
         || padBegin >= kernel
         || padEnd >= kernel
-        || Math.min(h, w) + padBegin + padEnd < kernel) {
+        || (long) Math.min(h, w) + padBegin + padEnd < kernel
+        || (long) Math.max(h, w) + padBegin + padEnd > Integer.MAX_VALUE) {
       throw new IllegalArgumentException(
           String.format(
               "max-pool of %d images %dx%dx%d with kernel %d, stride %d, padding %d and %d: sizes"
                   + " must be positive, kernel at most 15 and no larger than the padded image,"
-                  + " padding smaller than the kernel",
+                  + " padding smaller than the kernel, the padded image smaller than 2^31 either way",
               n, h, w, c, kernel, stride, padBegin, padEnd));
+    }
+    try {
+      Tensor.byteSize(Shape.of(n, h, w, c), DataType.F32);
+      int padding = padBegin + padEnd;
+      Shape dst =
+          Shape.of(n, (h + padding - kernel) / stride + 1, (w + padding - kernel) / stride + 1, c);
+      Tensor.byteSize(dst, DataType.F32);
+    } catch (IllegalArgumentException overflow) {
+      throw new IllegalArgumentException(
+          String.format(
+              "max-pool of %d images %dx%dx%d: more elements than can be counted in 63 bits",
+              n, h, w, c),
+          overflow);
     }
   }
 
   /** SAME padding as TensorFlow defines it for a square image. */
   public static MaxPool2dDescriptor same(int n, int h, int w, int c, int kernel, int stride) {
-    int total = Math.max((Math.ceilDiv(h, stride) - 1) * stride + kernel - h, 0);
-    return new MaxPool2dDescriptor(n, h, w, c, kernel, stride, total / 2, total - total / 2);
+    long total = Math.max((Math.ceilDiv(h, (long) stride) - 1) * stride + kernel - h, 0);
+    int begin = (int) (total / 2); // less than the kernel, or the constructor refuses it
+    return new MaxPool2dDescriptor(n, h, w, c, kernel, stride, begin, (int) (total - begin));
   }
 
   /** Output height. */

@@ -159,7 +159,10 @@ public final class NativeCache {
     }
     T loaded;
     try {
-      loaded = loadFromTemporary(sources, loader);
+      loaded =
+          isInMemory(contents)
+              ? loader.load(inMemory(contents, sources))
+              : loadFromTemporary(sources, loader);
     } catch (IOException | InvalidPathException failure) {
       failures.add(describe(failure));
       try {
@@ -173,12 +176,7 @@ public final class NativeCache {
     }
     Backends.logOnce(
         Level.INFO,
-        "each process unpacks "
-            + set
-            + " anew, since "
-            + String.join("; ", failures)
-            + "; "
-            + advice());
+        "each process unpacks " + set + " anew, since " + failures.getFirst() + "; " + advice());
     return loaded;
   }
 
@@ -473,6 +471,12 @@ public final class NativeCache {
           // no reason not to go on
         }
       }
+    }
+  }
+
+  private static boolean isInMemory(String contents) {
+    synchronized (IN_MEMORY) {
+      return IN_MEMORY.containsKey(contents);
     }
   }
 

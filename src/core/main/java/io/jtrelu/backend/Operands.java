@@ -69,12 +69,56 @@ final class Operands {
 
   /** Requires two operands not to overlap in memory. */
   void requireDistinct(String name, Tensor tensor, String otherName, Tensor other) {
-    if (tensor.bytes() > 0
-        && other.bytes() > 0
-        && tensor.address() < other.address() + other.bytes()
-        && other.address() < tensor.address() + tensor.bytes()) {
+    if (overlap(tensor, other)) {
       throw new OperandException(
           operation + ": " + name + " and " + otherName + " overlap in memory; they must not");
     }
+  }
+
+  /** Requires two operands to begin at the same element, or not to overlap in memory. */
+  void requireSameOrDistinct(String name, Tensor tensor, String otherName, Tensor other) {
+    if (overlap(tensor, other) && tensor.address() != other.address()) {
+      throw new OperandException(
+          operation
+              + ": "
+              + name
+              + " and "
+              + otherName
+              + " overlap in memory in part; they must be one or apart");
+    }
+  }
+
+  private static boolean overlap(Tensor a, Tensor b) {
+    return a.bytes() > 0
+        && b.bytes() > 0
+        && a.address() < b.address() + b.bytes()
+        && b.address() < a.address() + a.bytes();
+  }
+
+  /** Requires a number of elements of 0 or more. */
+  static long requireCount(String operation, long elements) {
+    if (elements < 0) {
+      throw new IllegalArgumentException(
+          operation + ": elements must be 0 or more, got " + elements);
+    }
+    return elements;
+  }
+
+  /** Requires a factor in [0, 1); NaN is none. */
+  static float requireBelowOne(String operation, String name, float value) {
+    if (!(value >= 0 && value < 1)) {
+      throw new IllegalArgumentException(
+          operation + ": " + name + " must lie in [0, 1), got " + value);
+    }
+    return value;
+  }
+
+  /** Requires a finite number of 0 or more; NaN is none. */
+  static float requireNotNegative(String operation, String name, float value) {
+    if (!(value >= 0 && value < Float.POSITIVE_INFINITY)) {
+      throw new IllegalArgumentException(
+          operation + ": " + name + " must be finite and 0 or more, got " + value);
+    }
+    return value;
   }
 }

@@ -30,7 +30,7 @@ public abstract class Pointwise implements Operation {
 
   /** For backends. */
   protected Pointwise(Device device, long elements, DataType type, TransformedActivation function) {
-    this.elements = elements;
+    this.elements = Operands.requireCount("pointwise", elements);
     this.type = type;
     this.function = function;
     this.operands = new Operands(function.function().activationName(), device);
@@ -60,6 +60,7 @@ public abstract class Pointwise implements Operation {
   public final void forward(Stream stream, Tensor src, Tensor dst) {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
+    operands.requireSameOrDistinct("src", src, "dst", dst);
     runForward(stream, src, dst);
   }
 
@@ -73,6 +74,7 @@ public abstract class Pointwise implements Operation {
     operands.requireElements("saved", saved, elements, type);
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
+    operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     runBackward(stream, saved, diffDst, diffSrc, write);
   }
 

@@ -23,7 +23,7 @@ public abstract class Rectify implements Operation {
 
   /** For backends. */
   protected Rectify(Device device, long elements, DataType type, Rectifier rectifier) {
-    this.elements = elements;
+    this.elements = Operands.requireCount("rectify", elements);
     this.type = type;
     this.rectifier = rectifier;
     this.operands = new Operands("rectify", device);
@@ -48,6 +48,7 @@ public abstract class Rectify implements Operation {
   public final void forward(Stream stream, Tensor src, Tensor dst) {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
+    operands.requireSameOrDistinct("src", src, "dst", dst);
     runForward(stream, src, dst);
   }
 
@@ -57,6 +58,7 @@ public abstract class Rectify implements Operation {
     operands.requireElements("dst", dst, elements, type);
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
+    operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     runBackward(stream, dst, diffDst, diffSrc, write);
   }
 

@@ -22,12 +22,17 @@ public abstract class Sgd implements Operation {
   private final float weightDecay;
   private final Operands operands;
 
-  /** For backends. */
+  /**
+   * For backends.
+   *
+   * @throws IllegalArgumentException if elements is negative, momentum outside [0, 1), or weight
+   *     decay negative or not finite
+   */
   protected Sgd(Device device, long elements, float momentum, boolean nesterov, float weightDecay) {
-    this.elements = elements;
-    this.momentum = momentum;
+    this.elements = Operands.requireCount("sgd", elements);
+    this.momentum = Operands.requireBelowOne("sgd", "momentum", momentum);
     this.nesterov = nesterov;
-    this.weightDecay = weightDecay;
+    this.weightDecay = Operands.requireNotNegative("sgd", "weight decay", weightDecay);
     this.operands = new Operands("sgd", device);
   }
 
@@ -58,6 +63,7 @@ public abstract class Sgd implements Operation {
    * @param learningRate one element, on the device
    * @param gradientScale one element, on the device: the second of {@link GradientNorm}'s result.
    *     Where it is NaN, nothing changes
+   * @throws OperandException if a tensor does not fit, or two overlap
    */
   public final void step(
       Stream stream,
@@ -71,6 +77,9 @@ public abstract class Sgd implements Operation {
     operands.requireElements("velocity", velocity, elements, DataType.F32);
     operands.requireElements("learning rate", learningRate, 1, DataType.F32);
     operands.requireElements("gradient scale", gradientScale, 1, DataType.F32);
+    operands.requireDistinct("parameters", parameters, "gradient", gradient);
+    operands.requireDistinct("parameters", parameters, "velocity", velocity);
+    operands.requireDistinct("velocity", velocity, "gradient", gradient);
     compute(stream, parameters, gradient, velocity, learningRate, gradientScale);
   }
 

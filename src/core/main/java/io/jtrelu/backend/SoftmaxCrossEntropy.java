@@ -89,6 +89,15 @@ public abstract class SoftmaxCrossEntropy implements Operation {
     operands.require("labels", labels, Shape.of(n), DataType.I32, Layout.ROW_MAJOR);
     operands.require("losses", losses, Shape.of(n), DataType.F32, Layout.ROW_MAJOR);
     operands.require("correct", correct, Shape.of(n), DataType.I32, Layout.ROW_MAJOR);
+    operands.requireSameOrDistinct("logits", logits, "diff_logits", diffLogits);
+    operands.requireDistinct("labels", labels, "diff_logits", diffLogits);
+    operands.requireDistinct("losses", losses, "logits", logits);
+    operands.requireDistinct("losses", losses, "labels", labels);
+    operands.requireDistinct("losses", losses, "diff_logits", diffLogits);
+    operands.requireDistinct("correct", correct, "logits", logits);
+    operands.requireDistinct("correct", correct, "labels", labels);
+    operands.requireDistinct("correct", correct, "diff_logits", diffLogits);
+    operands.requireDistinct("correct", correct, "losses", losses);
     compute(stream, logits, labels, gradientScale, diffLogits, losses, correct);
   }
 

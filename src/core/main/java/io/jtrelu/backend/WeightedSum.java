@@ -31,7 +31,7 @@ public abstract class WeightedSum implements Operation {
       float weightA,
       float weightB,
       Rectifier activation) {
-    this.elements = elements;
+    this.elements = Operands.requireCount("weighted sum", elements);
     this.type = type;
     this.weightA = weightA;
     this.weightB = weightB;
@@ -69,6 +69,8 @@ public abstract class WeightedSum implements Operation {
     operands.requireElements("a", a, elements, type);
     operands.requireElements("b", b, elements, type);
     operands.requireElements("dst", dst, elements, type);
+    operands.requireSameOrDistinct("a", a, "dst", dst);
+    operands.requireSameOrDistinct("b", b, "dst", dst);
     runForward(stream, a, b, dst);
   }
 
@@ -100,6 +102,7 @@ public abstract class WeightedSum implements Operation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("src", src, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
+    operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     runBackward(stream, weight, diffDst, srcActivation, src, diffSrc, write);
   }
 

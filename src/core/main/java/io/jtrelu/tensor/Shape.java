@@ -11,17 +11,21 @@ public final class Shape {
   private final long elements;
 
   private Shape(int[] dims) {
-    long product = 1;
+    boolean empty = false;
     for (int dim : dims) {
       if (dim < 0) {
         throw new IllegalArgumentException(
             "a shape needs extents of 0 or more, got " + Arrays.toString(dims));
       }
+      empty |= dim == 0;
+    }
+    long product = empty ? 0 : 1;
+    for (int dim : dims) {
       try {
         product = Math.multiplyExact(product, (long) dim);
       } catch (ArithmeticException overflow) {
         throw new IllegalArgumentException(
-            "shape " + Arrays.toString(dims) + " has more than 2^63 elements", overflow);
+            "shape " + Arrays.toString(dims) + " has more than 2^63 - 1 elements", overflow);
       }
     }
     this.dims = dims;

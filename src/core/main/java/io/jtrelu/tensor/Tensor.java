@@ -217,14 +217,31 @@ public final class Tensor implements AutoCloseable {
   /**
    * One element by its row-major index, widened to float. For looking, not for loops: each call
    * checks the owner.
+   *
+   * @throws IndexOutOfBoundsException if there is no such element
+   * @throws IllegalStateException if this is not a host tensor or it is closed
    */
   public float get(long index) {
-    return get(segment(), index);
+    return get(segmentOf(index), index);
   }
 
-  /** Sets one element by its row-major index, rounded to this tensor's type. */
+  /**
+   * Sets one element by its row-major index, rounded to this tensor's type.
+   *
+   * @throws IndexOutOfBoundsException if there is no such element
+   * @throws IllegalStateException if this is not a host tensor or it is closed
+   */
   public void put(long index, float value) {
-    put(segment(), index, value);
+    put(segmentOf(index), index, value);
+  }
+
+  private MemorySegment segmentOf(long index) {
+    MemorySegment segment = segment();
+    if (index < 0 || index >= shape.elements()) {
+      throw new IndexOutOfBoundsException(
+          "there is no element " + index + " in " + this + ", which has " + shape.elements());
+    }
+    return segment;
   }
 
   private float get(MemorySegment segment, long index) {

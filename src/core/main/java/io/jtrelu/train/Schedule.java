@@ -63,8 +63,9 @@ public sealed interface Schedule {
   }
 
   private static void requireRate(double rate) {
-    if (!(rate >= 0 && rate < Double.POSITIVE_INFINITY)) {
-      throw new IllegalArgumentException("a learning rate is a number of 0 or more, got " + rate);
+    if (!(rate >= 0 && rate <= Float.MAX_VALUE)) {
+      throw new IllegalArgumentException(
+          "a learning rate is a number of 0 or more that binary32 can hold, got " + rate);
     }
   }
 }

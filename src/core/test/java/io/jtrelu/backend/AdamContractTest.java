@@ -151,15 +151,18 @@ class AdamContractTest extends Contract {
     try (Adam adam = backend.adam(12, 0.9f, 0.999f, 1e-8f, 0);
         var stream = backend.newStream();
         Tensor p = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor g = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor m = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor v = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
         Tensor two = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
         Tensor one = backend.allocate(Shape.of(1), DataType.F32, Layout.ROW_MAJOR)) {
-      refusals.requireElements("parameters", p, t -> adam.step(stream, t, p, p, p, two, one));
-      refusals.requireElements("gradient", p, t -> adam.step(stream, p, t, p, p, two, one));
-      refusals.requireElements("first moment", p, t -> adam.step(stream, p, p, t, p, two, one));
-      refusals.requireElements("second moment", p, t -> adam.step(stream, p, p, p, t, two, one));
-      refusals.requireElements("scalars", two, t -> adam.step(stream, p, p, p, p, t, one));
-      refusals.requireElements("gradient scale", one, t -> adam.step(stream, p, p, p, p, two, t));
-      Refusals.requireClosing(adam, () -> adam.step(stream, p, p, p, p, two, one));
+      refusals.requireElements("parameters", p, t -> adam.step(stream, t, g, m, v, two, one));
+      refusals.requireElements("gradient", p, t -> adam.step(stream, p, t, m, v, two, one));
+      refusals.requireElements("first moment", p, t -> adam.step(stream, p, g, t, v, two, one));
+      refusals.requireElements("second moment", p, t -> adam.step(stream, p, g, m, t, two, one));
+      refusals.requireElements("scalars", two, t -> adam.step(stream, p, g, m, v, t, one));
+      refusals.requireElements("gradient scale", one, t -> adam.step(stream, p, g, m, v, two, t));
+      Refusals.requireClosing(adam, () -> adam.step(stream, p, g, m, v, two, one));
     }
   }
 }

@@ -214,42 +214,47 @@ class NativeCacheTest {
   /** The place is at fault where loading fails, as on a file system without execution. */
   @Test
   void fallsBackWhereLoadingFails() throws IOException {
+    List<URL> others = jar("others.jar", SECOND, SECOND); // not in memory by another test
     List<Path> tried = new ArrayList<>();
     Path loaded =
         cache()
             .load(
                 "set",
-                sources,
+                others,
                 files -> {
                   Path file = files.getFirst();
                   tried.add(file);
                   if (file.startsWith(folder)) {
                     throw new IOException("no execution in " + file.getParent());
                   }
-                  read(files);
+                  assertArrayEquals(SECOND, Files.readAllBytes(file));
                   return file;
                 });
     assertEquals(3, tried.size(), tried.toString());
     assertTrue(tried.get(0).startsWith(root), tried.toString());
     assertTrue(tried.get(1).startsWith(temporary), tried.toString());
     assertTrue(loaded.startsWith("/proc/self/fd"), loaded.toString());
-    // It stays there: a second load makes no second file.
+    // It stays there: a second load makes no second file, and looks nowhere in between.
+    tried.clear();
     assertEquals(
         loaded,
         cache()
             .load(
                 "set",
-                sources,
+                others,
                 files -> {
+                  tried.add(files.getFirst());
                   if (files.getFirst().startsWith(folder)) {
                     throw new IOException("still none");
                   }
                   return files.getFirst();
                 }));
+    assertEquals(2, tried.size(), tried.toString());
   }
 
   @Test
-  void saysWhyEachPlaceFailed() {
+  void saysWhyEachPlaceFailed() throws IOException {
+    List<URL> others = jar("others.jar", SECOND, FIRST); // not in memory by another test
     IOException refused =
         assertThrows(
             IOException.class,
@@ -257,7 +262,7 @@ class NativeCacheTest {
                 cache()
                     .load(
                         "set",
-                        sources,
+                        others,
                         files -> {
                           throw new IOException("not from " + files.getFirst().getParent());
                         }));

@@ -127,13 +127,15 @@ class SgdContractTest extends Contract {
     try (Sgd sgd = backend.sgd(12, 0.9f, true, 0);
         var stream = backend.newStream();
         Tensor p = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor g = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor v = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
         Tensor one = backend.allocate(Shape.of(1), DataType.F32, Layout.ROW_MAJOR)) {
-      refusals.requireElements("parameters", p, t -> sgd.step(stream, t, p, p, one, one));
-      refusals.requireElements("gradient", p, t -> sgd.step(stream, p, t, p, one, one));
-      refusals.requireElements("velocity", p, t -> sgd.step(stream, p, p, t, one, one));
-      refusals.requireElements("learning rate", one, t -> sgd.step(stream, p, p, p, t, one));
-      refusals.requireElements("gradient scale", one, t -> sgd.step(stream, p, p, p, one, t));
-      Refusals.requireClosing(sgd, () -> sgd.step(stream, p, p, p, one, one));
+      refusals.requireElements("parameters", p, t -> sgd.step(stream, t, g, v, one, one));
+      refusals.requireElements("gradient", p, t -> sgd.step(stream, p, t, v, one, one));
+      refusals.requireElements("velocity", p, t -> sgd.step(stream, p, g, t, one, one));
+      refusals.requireElements("learning rate", one, t -> sgd.step(stream, p, g, v, t, one));
+      refusals.requireElements("gradient scale", one, t -> sgd.step(stream, p, g, v, one, t));
+      Refusals.requireClosing(sgd, () -> sgd.step(stream, p, g, v, one, one));
     }
   }
 }

@@ -61,8 +61,12 @@ class TensorTest {
         tensor.put(3, 7);
         assertEquals(7f, tensor.get(3));
         assertEquals(0, tensor.address() % HostMemory.ALIGNMENT);
-        assertThrows(IndexOutOfBoundsException.class, () -> tensor.get(5));
-        assertThrows(IndexOutOfBoundsException.class, () -> tensor.put(-1, 0));
+        refused(IndexOutOfBoundsException.class, () -> tensor.get(5), "element 5", "has 5");
+        refused(IndexOutOfBoundsException.class, () -> tensor.put(-1, 0), "element -1", "has 5");
+        refused(
+            IndexOutOfBoundsException.class,
+            () -> tensor.put(Long.MAX_VALUE, 0),
+            "element 9223372036854775807");
         refused(IllegalArgumentException.class, () -> tensor.set(1, 2), "2 values", "5 elements");
       }
     }
