@@ -254,7 +254,11 @@ class NativeCacheTest {
 
   @Test
   void saysWhyEachPlaceFailed() throws IOException {
-    List<URL> others = jar("others.jar", SECOND, FIRST); // not in memory by another test
+    List<URL> others =
+        jar(
+            "others.jar",
+            /* first= */ SECOND,
+            /* second= */ FIRST); // not in memory by another test
     IOException refused =
         assertThrows(
             IOException.class,
