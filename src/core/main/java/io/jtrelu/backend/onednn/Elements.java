@@ -138,26 +138,34 @@ final class Elements {
    */
   static void transpose(
       int bytes, long from, long fromPitch, long to, long toPitch, int rows, int cols) {
-    for (int c = 0; c < cols; c++) {
-      long read = from + (long) c * bytes;
-      long written = to + c * toPitch * bytes;
-      long step = fromPitch * bytes;
+    // The inner loop runs along the longer side: an image has few channels.
+    boolean down = rows >= cols;
+    int outer = down ? cols : rows;
+    int inner = down ? rows : cols;
+    long rowStep = fromPitch * bytes;
+    long columnStep = toPitch * bytes;
+    long readStep = down ? rowStep : bytes;
+    long writeStep = down ? bytes : columnStep;
+    for (int o = 0; o < outer; o++) {
+      long read = from + o * (down ? bytes : rowStep);
+      long written = to + o * (down ? columnStep : bytes);
       switch (bytes) {
         case 1 -> {
-          for (int r = 0; r < rows; r++) {
-            MEMORY.set(JAVA_BYTE, written + r, MEMORY.get(JAVA_BYTE, read + r * step));
+          for (int i = 0; i < inner; i++) {
+            MEMORY.set(
+                JAVA_BYTE, written + i * writeStep, MEMORY.get(JAVA_BYTE, read + i * readStep));
           }
         }
         case 2 -> {
-          for (int r = 0; r < rows; r++) {
-            short bits = MEMORY.get(JAVA_SHORT_UNALIGNED, read + r * step);
-            MEMORY.set(JAVA_SHORT_UNALIGNED, written + 2L * r, bits);
+          for (int i = 0; i < inner; i++) {
+            short bits = MEMORY.get(JAVA_SHORT_UNALIGNED, read + i * readStep);
+            MEMORY.set(JAVA_SHORT_UNALIGNED, written + i * writeStep, bits);
           }
         }
         default -> {
-          for (int r = 0; r < rows; r++) {
-            int bits = MEMORY.get(JAVA_INT_UNALIGNED, read + r * step);
-            MEMORY.set(JAVA_INT_UNALIGNED, written + 4L * r, bits);
+          for (int i = 0; i < inner; i++) {
+            int bits = MEMORY.get(JAVA_INT_UNALIGNED, read + i * readStep);
+            MEMORY.set(JAVA_INT_UNALIGNED, written + i * writeStep, bits);
           }
         }
       }
