@@ -122,7 +122,7 @@ final class CompareCommand implements Callable<Integer> {
       }
     }
     String network = runs.values().iterator().next().model().network().name();
-    Path directory = out != null ? out : TrainCommand.freeFolder("runs", "compare-" + network);
+    Path directory = out != null ? out : TrainCommand.newFolder("runs", "compare-" + network);
     if (Files.exists(directory.resolve(TrainCommand.REPORT))) {
       throw new IOException(directory + " already holds a comparison; choose another --out");
     }

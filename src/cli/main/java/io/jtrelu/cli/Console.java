@@ -1,6 +1,8 @@
 package io.jtrelu.cli;
 
+import io.jtrelu.tensor.PrintableText;
 import java.io.PrintWriter;
+import java.util.stream.Collectors;
 
 /**
  * Where a command writes: results to standard output, everything else to standard error.
@@ -15,16 +17,24 @@ public record Console(PrintWriter out, PrintWriter err, boolean terminal) {
     return new Console(out, err, Terminal.isShown());
   }
 
-  /** A line of the result. */
-  public void print(String line) {
-    out.println(line);
+  /** A line of the result, or several; see {@link #safe}. */
+  public void print(String text) {
+    out.println(safe(text));
     out.flush();
   }
 
-  /** A line for people, beside the result. */
-  public void note(String line) {
-    err.println(line);
+  /** A line for people, beside the result, or several; see {@link #safe}. */
+  public void note(String text) {
+    err.println(safe(text));
     err.flush();
+  }
+
+  /**
+   * Names of classes, tensors and files come from files of others: what would steer a terminal is
+   * spelt out here, once for all that is shown. (In JSON strings the spelling means the same.)
+   */
+  private static String safe(String text) {
+    return text.lines().map(PrintableText::of).collect(Collectors.joining("\n"));
   }
 
   /**

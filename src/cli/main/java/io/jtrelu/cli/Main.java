@@ -1,7 +1,10 @@
 package io.jtrelu.cli;
 
+import io.jtrelu.tensor.PrintableText;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
@@ -17,6 +20,7 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.RunLast;
 import picocli.CommandLine.ScopeType;
 import picocli.CommandLine.Spec;
+import picocli.CommandLine.TypeConversionException;
 import picocli.CommandLine.UnmatchedArgumentException;
 
 /** The program {@code jtrelu}. Failures of all commands become messages and exit codes here. */
@@ -72,6 +76,7 @@ public final class Main implements Callable<Integer> {
         .setOut(console.out())
         .setErr(console.err())
         .setCaseInsensitiveEnumValuesAllowed(true)
+        .registerConverter(Path.class, Main::path)
         .setExecutionStrategy(
             parsed -> {
               LOGGER.setLevel(main.verbose ? Level.ALL : Level.WARNING);
@@ -82,13 +87,29 @@ public final class Main implements Callable<Integer> {
     for (CommandLine command : commands.getSubcommands().values()) {
       command.getCommandSpec().mixinStandardHelpOptions(true);
     }
+    int code;
     try {
-      return commands.execute(arguments);
+      code = commands.execute(arguments);
     } catch (Throwable error) { // errors of the virtual machine pass the handlers above
-      return main.failed(error);
-    } finally {
-      console.out().flush();
-      console.err().flush();
+      code = main.failed(error);
+    }
+    if (console.out().checkError()) { // a full disk, a reader that has gone
+      console.note("error: the result could not be written to standard output");
+      code = code == 0 ? CommandLine.ExitCode.SOFTWARE : code;
+    }
+    console.err().flush();
+    return code;
+  }
+
+  private static Path path(String text) {
+    if (text.isBlank()) {
+      throw new TypeConversionException("a file or folder has a name; '" + text + "' is none");
+    }
+    try {
+      return Path.of(text);
+    } catch (InvalidPathException invalid) {
+      throw new TypeConversionException(
+          PrintableText.quoted(text) + " is no name of a file or folder: " + invalid.getReason());
     }
   }
 

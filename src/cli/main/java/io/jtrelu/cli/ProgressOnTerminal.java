@@ -123,7 +123,8 @@ final class ProgressOnTerminal implements Progress {
 
   @Override
   public void line(String text) {
-    console.note("\r\u001b[2K" + text); // in place of the bar, which is redrawn below
+    console.err().print("\r\u001b[2K"); // in place of the bar, which is redrawn below
+    console.note(text);
     bar.refresh();
   }
 

@@ -29,6 +29,7 @@ import io.jtrelu.train.Metrics;
 import io.jtrelu.train.Model;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -65,7 +66,7 @@ final class RunFigures {
         .forEach((name, function) -> activations.add(curve(name, function::value, -3, 3)));
     activations.add(curve("ReLU, He", he()::value, -3, 3).with(Series.Style.DASHED));
     return new TrainingReport(
-        network.name() + " on " + run.data(),
+        network.name() + " on " + shortName(run.data()),
         String.format(
             Locale.ROOT,
             "%d layers with weights, no normalisation%s; %,d parameters.",
@@ -99,13 +100,20 @@ final class RunFigures {
       kernel(name, maps(network), network.signalGraph(), colour++, maps, depth);
     }
     return new ComparisonReport(
-        any.model().network().name() + " on " + any.data(),
+        any.model().network().name() + " on " + shortName(any.data()),
         "The same network, data, seed and schedule; only the activations differ.",
         shown,
         layers(any.model().network()),
         maps,
         depth,
         environment());
+  }
+
+  /** Of a folder its own name. */
+  private static String shortName(String data) {
+    Path name =
+        data.indexOf('/') < 0 && data.indexOf('\\') < 0 ? null : Path.of(data).getFileName();
+    return name == null ? data : name.toString();
   }
 
   private static TransformedActivation he() {

@@ -175,6 +175,9 @@ final class ShapeCommand implements Callable<Integer> {
       main.console().print(json ? text(ShapingNames.json()) : ShapingNames.text());
       return 0;
     }
+    if (plot != null && !plot.toString().toLowerCase(Locale.ROOT).endsWith(".svg")) {
+      throw new UsageException("--plot draws SVG; give the file a name that ends in .svg");
+    }
     Request request = request();
     Shaping shaping = request.method().solve(request.graph(), request.activation());
     if (plot != null) {

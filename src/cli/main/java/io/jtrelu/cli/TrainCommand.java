@@ -16,6 +16,7 @@ import io.jtrelu.train.Trainer;
 import io.jtrelu.train.TrainingConfig;
 import io.jtrelu.train.TrainingListener;
 import java.io.IOException;
+import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
@@ -23,6 +24,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.function.Predicate;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -147,10 +149,11 @@ final class TrainCommand implements Callable<Integer> {
       data = RunOptions.open(options.data, console);
       what = options.run(options.shaping(method, activation), options.training(epochs), data);
     }
+    boolean claimed = resume == null && out == null;
     Path directory =
         resume != null
             ? resume
-            : out != null ? out : freeFolder("runs", what.model().network().name());
+            : out != null ? out : newFolder("runs", what.model().network().name());
     try (Interrupt interrupt = new Interrupt();
         Backend backend = RunOptions.openDevice(options.device);
         Trainer trainer =
@@ -181,7 +184,22 @@ final class TrainCommand implements Callable<Integer> {
       }
       console.print(json ? json(trainer, directory, report) : text(trainer, directory, report));
       return 0;
+    } finally {
+      if (claimed) {
+        removeIfEmpty(directory); // where nothing came of it
+      }
     }
+  }
+
+  private static void removeIfEmpty(Path folder) throws IOException {
+    Path lock = folder.resolve(".lock");
+    try (Stream<Path> files = Files.list(folder)) {
+      if (files.anyMatch(file -> !file.equals(lock))) {
+        return;
+      }
+    }
+    Files.deleteIfExists(lock);
+    Files.deleteIfExists(folder);
   }
 
   /** The run that a folder or a checkpoint is of. */
@@ -350,13 +368,20 @@ final class TrainCommand implements Callable<Integer> {
     return mapper.writerWithDefaultPrettyPrinter().writeValueAsString(node);
   }
 
-  /** The first folder of a name, or of the name and a number, that does not exist. */
-  static Path freeFolder(String parent, String name) {
+  /**
+   * Makes a folder of a name, or of the name and the first number that is free. Whoever comes at
+   * the same time gets another one.
+   */
+  static Path newFolder(String parent, String name) throws IOException {
     String safe = name.replaceAll("[^A-Za-z0-9.-]", "-");
-    Path folder = Path.of(parent, safe);
-    for (int i = 2; Files.exists(folder); i++) {
-      folder = Path.of(parent, safe + "-" + i);
+    Files.createDirectories(Path.of(parent));
+    for (int i = 1; ; i++) {
+      Path folder = Path.of(parent, i == 1 ? safe : safe + "-" + i);
+      try {
+        return Files.createDirectory(folder);
+      } catch (FileAlreadyExistsException taken) {
+        continue;
+      }
     }
-    return folder;
   }
 }

@@ -9,14 +9,18 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
+import java.awt.image.BufferedImage;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
+import java.io.Writer;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.List;
 import java.util.SplittableRandom;
+import javax.imageio.ImageIO;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -197,5 +201,190 @@ class RunCommandsTest {
     assertFalse(notes.toString().contains("\tat "), "a stack trace");
     assertFalse(Files.exists(out));
     assertEquals(1, run("evaluate", "--model", folder.resolve("nowhere").toString()));
+  }
+
+  /** Folders of classes whose names would move a terminal's cursor; one class is renamed later. */
+  private Path pictures(String first, String second) throws IOException {
+    Path root = Files.createTempDirectory(folder, "pictures");
+    for (String part : new String[] {"train", "test"}) {
+      for (int c = 0; c < 2; c++) {
+        Path of = Files.createDirectories(root.resolve(part).resolve(c == 0 ? first : second));
+        for (int i = 0; i < 8; i++) {
+          BufferedImage image = new BufferedImage(8, 8, BufferedImage.TYPE_BYTE_GRAY);
+          for (int p = 0; p < 64; p++) {
+            int bright = (p / 32 == c ? 150 : 0) + 10 * i;
+            image.getRaster().setSample(p % 8, p / 8, 0, bright);
+          }
+          ImageIO.write(image, "png", of.resolve(i + ".png").toFile());
+        }
+      }
+    }
+    return root;
+  }
+
+  @Test
+  void classesAreMatchedByNameAndNamesCannotSteerATerminal() throws IOException {
+    Path one = pictures("a\u001b[2Jx", "b");
+    String[] train = {
+      "train",
+      "--network",
+      "plain:13:4",
+      "--data",
+      one.toString(),
+      "--batch",
+      "4",
+      "--epochs",
+      "8",
+      "--out",
+      out.toString()
+    };
+    assertEquals(0, run(train), notes.toString());
+    assertEquals(0, run("evaluate", "--model", out.toString()), notes.toString());
+    assertFalse(results.toString().contains("\u001b"), results.toString());
+    assertTrue(results.toString().contains("a\\u001b[2Jx"), results.toString());
+    assertEquals(0, run("evaluate", "--model", out.toString(), "--json"), notes.toString());
+    double accuracy = json().get("test_accuracy").asDouble();
+    assertEquals("a\u001b[2Jx", json().get("classes").get(0).get("name").asText());
+    // The order of the folders is another one now, the pictures and their names are the same.
+    Path flat = Files.createDirectory(folder.resolve("flat"));
+    Files.move(one.resolve("test").resolve("b"), flat.resolve("b"));
+    Files.move(one.resolve("test").resolve("a\u001b[2Jx"), flat.resolve("a\u001b[2Jx"));
+    int code = run("evaluate", "--model", out.toString(), "--data", flat.toString(), "--json");
+    assertEquals(0, code, notes.toString());
+    assertEquals(16, json().get("images").asInt());
+    assertEquals(accuracy, json().get("test_accuracy").asDouble());
+    Path other = pictures("c", "b");
+    assertEquals(1, run("evaluate", "--model", out.toString(), "--data", other.toString()));
+    assertTrue(notes.toString().contains("wanted: c;"), notes.toString());
+    // And a run does not go on with other images.
+    Files.delete(one.resolve("train").resolve("b").resolve("3.png"));
+    Files.createDirectories(one.resolve("test"));
+    Files.move(flat.resolve("b"), one.resolve("test").resolve("b"));
+    Files.move(flat.resolve("a\u001b[2Jx"), one.resolve("test").resolve("a\u001b[2Jx"));
+    assertEquals(1, run("train", "--resume", out.toString()));
+    assertTrue(notes.toString().contains("--from"), notes.toString());
+  }
+
+  @Test
+  void predictsPictures() throws IOException {
+    Path data = pictures("top", "bottom");
+    String[] train = {
+      "train",
+      "--network",
+      "plain:13:4",
+      "--data",
+      data.toString(),
+      "--batch",
+      "4",
+      "--epochs",
+      "12",
+      "--out",
+      out.toString()
+    };
+    assertEquals(0, run(train), notes.toString());
+    Path picture = data.resolve("test").resolve("top").resolve("2.png");
+    String model = out.resolve("best.safetensors").toString();
+    assertEquals(0, run("predict", "--model", model, picture.toString(), "--top", "2", "--json"));
+    JsonNode classes = json().get(0).get("classes");
+    assertEquals(2, classes.size());
+    String best = classes.get(0).get("name").asText();
+    assertTrue(List.of("top", "bottom").contains(best), best);
+    assertTrue(classes.get(0).get("probability").asDouble() >= 0.5);
+    double sum = classes.get(0).get("probability").asDouble();
+    sum += classes.get(1).get("probability").asDouble();
+    assertEquals(1, sum, 1e-9);
+    String missing = folder.resolve("missing.png").toString();
+    assertEquals(1, run("predict", "--model", model, missing, picture.toString()));
+    assertTrue(results.toString().contains("2.png: " + best + " "), results.toString());
+    assertTrue(notes.toString().contains("missing.png"), notes.toString());
+    // What evaluate makes of this picture alone is the same.
+    Path alone = Files.createDirectories(folder.resolve("alone").resolve("top"));
+    Files.copy(picture, alone.resolve("2.png"));
+    String of = alone.getParent().toString();
+    assertEquals(0, run("evaluate", "--model", model, "--data", of, "--json"), notes.toString());
+    assertEquals(best.equals("top") ? 1 : 0, json().get("test_accuracy").asDouble());
+    assertEquals(2, run("predict", "--model", model, picture.toString(), "--top", "0"));
+    assertEquals(2, run("predict"));
+  }
+
+  @Test
+  void goesOnFromAnEarlierRun() throws IOException {
+    assertEquals(0, train("--out", out.toString()));
+    Path more = folder.resolve("more");
+    String[] from = {"train", "--from", out.toString(), "--epochs", "1", "--out", more.toString()};
+    assertEquals(0, run(from), notes.toString());
+    JsonNode config = new ObjectMapper().readTree(more.resolve("config.json").toFile());
+    assertEquals(4, config.get("training").get("batch").asInt(), "as there");
+    assertEquals(1, config.get("training").get("epochs").asInt(), "as asked for");
+    assertEquals(2, run("train", "--from", out.toString(), "--network", "plain50"));
+    assertTrue(notes.toString().contains("--network"), notes.toString());
+    // Other classes: another last layer, which begins anew; pictures are brought to the size.
+    Path pictures = pictures("top", "bottom");
+    Path other = folder.resolve("other");
+    int code =
+        run(
+            "train",
+            "--from",
+            out.resolve("best.safetensors").toString(),
+            "--data",
+            pictures.toString(),
+            "--epochs",
+            "1",
+            "--out",
+            other.toString());
+    assertEquals(0, code, notes.toString());
+    assertTrue(new ObjectMapper().readTree(other.resolve("config.json").toFile()).has("model"));
+  }
+
+  @Test
+  void patienceEndsARun() throws IOException {
+    String[] patient = {
+      "train",
+      "--network",
+      "plain:13:4",
+      "--data",
+      data.toString(),
+      "--batch",
+      "4",
+      "--epochs",
+      "60",
+      "--patience",
+      "1",
+      "--out",
+      out.toString()
+    };
+    assertEquals(0, run(patient), notes.toString());
+    assertTrue(notes.toString().contains("has not risen for 1 epochs"), notes.toString());
+    assertTrue(Files.exists(out.resolve("best.safetensors")));
+    assertEquals(2, train("--out", folder.resolve("no").toString(), "--patience", "0"));
+  }
+
+  @Test
+  void namesOfNothingAreRefused() {
+    assertEquals(2, train("--out="));
+    assertTrue(notes.toString().contains("--out"), notes.toString());
+    assertEquals(2, run("shape", "--plot", folder.resolve("x.png").toString()));
+    assertTrue(notes.toString().contains(".svg"), notes.toString());
+  }
+
+  /** A full disk, or a reader that has gone. */
+  @Test
+  void aResultThatCannotBeWrittenIsAFailure() {
+    Writer full =
+        new Writer() {
+          @Override
+          public void write(char[] text, int from, int count) throws IOException {
+            throw new IOException("No space left on device");
+          }
+
+          @Override
+          public void flush() {}
+
+          @Override
+          public void close() {}
+        };
+    Console console = new Console(new PrintWriter(full), new PrintWriter(notes), false);
+    assertEquals(1, Main.run(console, "shape"));
+    assertTrue(notes.toString().contains("could not be written"), notes.toString());
   }
 }

@@ -4,7 +4,6 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
-import io.jtrelu.backend.Stream;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.ImageDecoder;
 import io.jtrelu.data.PerLocationNormalization;
@@ -16,7 +15,6 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Checkpoint;
-import io.jtrelu.train.CheckpointException;
 import io.jtrelu.train.Model;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.Trainer;
@@ -93,7 +91,7 @@ public final class Predictor implements AutoCloseable {
    * @param trained folder of a run, for its last checkpoint, or a checkpoint such as {@value
    *     Trainer#BEST}, which needs nothing beside it
    * @throws IOException if it cannot be read or is not one
-   * @throws CheckpointException if a parameter in it is not finite
+   * @throws io.jtrelu.train.CheckpointException if a parameter in it is not finite
    */
   public static Predictor open(Path trained) throws IOException {
     return open(trained, "auto");
@@ -137,7 +135,6 @@ public final class Predictor implements AutoCloseable {
         Network network = model.network();
         Parameters parameters = own(Parameters.allocate(network, backend));
         Trainer.restoreParameters(checkpoint, backend, parameters);
-        requireFinite(file, backend, parameters);
         pixels = own(batch(DataType.U8, model.height(), model.width(), model.channels()));
         images = own(batch(DataType.F32, model.height(), model.width(), model.channels() + 1));
         results = own(batch(DataType.F32, 1, 1, model.classes().size()));
@@ -164,27 +161,6 @@ public final class Predictor implements AutoCloseable {
 
   private static Tensor batch(DataType type, int height, int width, int channels) {
     return Tensor.allocate(Shape.of(LARGEST_BATCH, height, width, channels), type, Layout.NHWC);
-  }
-
-  private static void requireFinite(Path file, Backend backend, Parameters parameters) {
-    try (Stream stream = backend.newStream()) {
-      for (int p = 0; p < parameters.network().parameters().size(); p++) {
-        Tensor view = parameters.view(p);
-        try (Tensor host = Tensor.allocate(view.shape(), view.type(), view.layout())) {
-          backend.copy(stream, view, host);
-          stream.synchronize();
-          for (float value : host.toFloatArray()) {
-            if (!Float.isFinite(value)) {
-              throw new CheckpointException(
-                  file
-                      + ": "
-                      + parameters.network().parameters().get(p).name()
-                      + " holds a value that is not finite; the model is spoilt");
-            }
-          }
-        }
-      }
-    }
   }
 
   private <T extends AutoCloseable> T own(T resource) {

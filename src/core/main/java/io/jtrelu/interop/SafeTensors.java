@@ -23,6 +23,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
@@ -37,7 +38,8 @@ import org.jspecify.annotations.Nullable;
  * <p>The file is: the header's size in bytes (64 bits, little endian), the header (a JSON object),
  * the elements. The header gives for each name {@code dtype}, {@code shape} and {@code
  * data_offsets}, and under {@code __metadata__} a map of strings. The elements must be covered by
- * the tensors without a hole or an overlap. Types: F32, BF16, F16, I32, U8.
+ * the tensors without a hole or an overlap. Types: F32, BF16, F16, I32, U8; tensors of other types
+ * may be there, and are refused when they are asked for.
  *
  * <p>Opening reads the header alone; {@link #read} then copies one tensor from the file straight
  * into memory of the caller. Everything the header claims is checked against the size of the file
@@ -51,6 +53,13 @@ public final class SafeTensors implements AutoCloseable {
 
   private static final String METADATA = "__metadata__";
   private static final int CHUNK = 1 << 26;
+
+  /** Bytes of an element of the format's types that are not read here. */
+  private static final Map<String, Integer> OTHER_TYPES =
+      Map.of(
+          "F64", 8, "I64", 8, "U64", 8, "U32", 4, "I16", 2, "U16", 2, "I8", 1, "BOOL", 1, "F8_E4M3",
+          1, "F8_E5M2", 1);
+
   private static final JsonFactory JSON =
       JsonFactory.builder().enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION).build();
 
@@ -73,13 +82,19 @@ public final class SafeTensors implements AutoCloseable {
   private final FileChannel channel;
   private final Map<String, String> metadata;
   private final Map<String, Entry> entries;
+  private final Map<String, String> others;
 
   private SafeTensors(
-      Path file, FileChannel channel, Map<String, String> metadata, Map<String, Entry> entries) {
+      Path file,
+      FileChannel channel,
+      Map<String, String> metadata,
+      Map<String, Entry> entries,
+      Map<String, String> others) {
     this.file = file;
     this.channel = channel;
     this.metadata = Collections.unmodifiableMap(metadata);
     this.entries = Collections.unmodifiableMap(entries);
+    this.others = Collections.unmodifiableMap(others);
   }
 
   /**
@@ -113,13 +128,19 @@ public final class SafeTensors implements AutoCloseable {
     return entries;
   }
 
+  /** Types of tensors in the file that cannot be read, by name: such as I64, F64, BOOL. */
+  public Map<String, String> others() {
+    return others;
+  }
+
   /**
    * Copies a tensor into memory of the caller.
    *
    * @param name name of a tensor in the file
    * @param dst a host tensor of the same type and shape (the layout is the caller's business)
    * @throws SafeTensorsException if the file has no such tensor, its type or shape differs from
-   *     dst's, or the file has become shorter since it was opened
+   *     dst's, its type is none that can be read, or the file has become shorter since it was
+   *     opened
    * @throws IOException if the file cannot be read
    */
   public void read(String name, Tensor dst) throws IOException {
@@ -179,7 +200,17 @@ public final class SafeTensors implements AutoCloseable {
   private Entry entry(String name) {
     Entry entry = entries.get(name);
     if (entry == null) {
-      throw new SafeTensorsException(file + ": there is no tensor " + PrintableText.quoted(name));
+      String type = others.get(name);
+      throw new SafeTensorsException(
+          file
+              + (type == null
+                  ? ": there is no tensor " + PrintableText.quoted(name)
+                  : ": tensor "
+                      + PrintableText.quoted(name)
+                      + " has type "
+                      + PrintableText.quoted(type)
+                      + ", which is not read; those that are: "
+                      + Arrays.toString(DataType.values())));
     }
     return entry;
   }
@@ -287,6 +318,11 @@ public final class SafeTensors implements AutoCloseable {
     private final FileChannel channel;
     private final Map<String, String> metadata = new LinkedHashMap<>();
     private final Map<String, Entry> entries = new LinkedHashMap<>();
+    private final Map<String, String> others = new LinkedHashMap<>();
+    private final List<Span> spans = new ArrayList<>();
+
+    /** Where the elements of a tensor of any type lie. */
+    private record Span(String name, long begin, long end) {}
 
     /** First byte of the elements. */
     private long dataStart;
@@ -307,7 +343,7 @@ public final class SafeTensors implements AutoCloseable {
           if (name.equals(METADATA)) {
             readMetadata(json);
           } else {
-            entries.put(name, readEntry(json, name)); // the parser refuses a second of the name
+            readEntry(json, name); // the parser refuses a second of the name
           }
         }
         if (json.nextToken() != null) {
@@ -323,7 +359,7 @@ public final class SafeTensors implements AutoCloseable {
             notJson);
       }
       requireGapless();
-      return new SafeTensors(file, channel, metadata, entries);
+      return new SafeTensors(file, channel, metadata, entries, others);
     }
 
     private String headerText() throws IOException {
@@ -381,24 +417,24 @@ public final class SafeTensors implements AutoCloseable {
       }
     }
 
-    private Entry readEntry(JsonParser json, String name) throws IOException {
+    private void readEntry(JsonParser json, String name) throws IOException {
       String of = " of tensor " + PrintableText.quoted(name);
       expect(
           json,
           json.nextToken(),
           JsonToken.START_OBJECT,
           "an object for tensor " + PrintableText.quoted(name));
-      DataType type = null;
-      Shape shape = null;
+      String type = null;
+      List<Long> shape = null;
       List<Long> offsets = null;
       while (json.nextToken() == JsonToken.FIELD_NAME) {
         String key = json.currentName();
         switch (key) {
           case "dtype" -> {
             expect(json, json.nextToken(), JsonToken.VALUE_STRING, "a string as dtype" + of);
-            type = typeOf(json, name);
+            type = json.getText();
           }
-          case "shape" -> shape = shapeOf(json, readNumbers(json, "shape" + of, 64), name);
+          case "shape" -> shape = readNumbers(json, "shape" + of, 64);
           case "data_offsets" -> offsets = readNumbers(json, "data_offsets" + of, 2);
           default ->
               throw malformed(
@@ -409,23 +445,58 @@ public final class SafeTensors implements AutoCloseable {
                       + PrintableText.quoted(key));
         }
       }
-      return checkedEntry(json, name, type, shape, offsets);
+      if (type == null || shape == null || offsets == null || offsets.size() != 2) {
+        throw malformed(
+            json,
+            "tensor " + PrintableText.quoted(name) + " needs dtype, shape and two data_offsets");
+      }
+      requireInside(json, name, offsets);
+      spans.add(new Span(name, dataStart + offsets.get(0), dataStart + offsets.get(1)));
+      DataType known = typeOf(type);
+      if (known == null) {
+        requireSize(json, name, type, shape, offsets.get(1) - offsets.get(0));
+        others.put(name, type);
+      } else {
+        entries.put(name, checkedEntry(json, name, known, shapeOf(json, shape, name), offsets));
+      }
     }
 
-    private DataType typeOf(JsonParser json, String name) throws IOException {
-      String text = json.getText();
+    /** Of a type that is not read; one that is not even known can have any size. */
+    private void requireSize(
+        JsonParser json, String name, String type, List<Long> shape, long bytes) {
+      Integer size = OTHER_TYPES.get(type);
+      if (size == null) {
+        return;
+      }
+      long expected = size;
+      try {
+        for (long dim : shape) {
+          expected = Math.multiplyExact(expected, dim);
+        }
+      } catch (ArithmeticException tooLarge) {
+        expected = -1;
+      }
+      if (expected != bytes) {
+        throw malformed(
+            json,
+            "tensor "
+                + PrintableText.quoted(name)
+                + " of "
+                + type
+                + shape
+                + " does not take the "
+                + bytes
+                + " bytes that data_offsets give it");
+      }
+    }
+
+    private static @Nullable DataType typeOf(String text) {
       for (DataType type : DataType.values()) {
         if (type.name().equals(text)) {
           return type;
         }
       }
-      throw malformed(
-          json,
-          "tensor "
-              + PrintableText.quoted(name)
-              + " has type "
-              + PrintableText.quoted(text)
-              + "; expected one of F32, BF16, F16, I32, U8");
+      return null;
     }
 
     private Shape shapeOf(JsonParser json, List<Long> numbers, String name) {
@@ -451,17 +522,7 @@ public final class SafeTensors implements AutoCloseable {
       }
     }
 
-    private Entry checkedEntry(
-        JsonParser json,
-        String name,
-        @Nullable DataType type,
-        @Nullable Shape shape,
-        @Nullable List<Long> offsets) {
-      if (type == null || shape == null || offsets == null || offsets.size() != 2) {
-        throw malformed(
-            json,
-            "tensor " + PrintableText.quoted(name) + " needs dtype, shape and two data_offsets");
-      }
+    private void requireInside(JsonParser json, String name, List<Long> offsets) {
       long begin = offsets.get(0);
       long end = offsets.get(1);
       if (begin > end || end > dataBytes) {
@@ -477,6 +538,12 @@ public final class SafeTensors implements AutoCloseable {
                 + dataBytes
                 + "); it is damaged or cut short");
       }
+    }
+
+    private Entry checkedEntry(
+        JsonParser json, String name, DataType type, Shape shape, List<Long> offsets) {
+      long begin = offsets.get(0);
+      long end = offsets.get(1);
       long bytes;
       try {
         bytes = Tensor.byteSize(shape, type);
@@ -515,23 +582,22 @@ public final class SafeTensors implements AutoCloseable {
     }
 
     private void requireGapless() {
-      List<Entry> byPosition = new ArrayList<>(entries.values());
-      byPosition.sort(Comparator.comparingLong(Entry::position).thenComparingLong(Entry::bytes));
+      spans.sort(Comparator.comparingLong(Span::begin).thenComparingLong(Span::end));
       long position = dataStart;
-      for (Entry entry : byPosition) {
-        if (entry.position() != position) {
+      for (Span span : spans) {
+        if (span.begin() != position) {
           throw new SafeTensorsException(
               file
                   + ": byte "
                   + position
                   + ": "
-                  + (entry.position() < position ? "an overlap" : "a hole")
+                  + (span.begin() < position ? "an overlap" : "a hole")
                   + " before tensor "
-                  + PrintableText.quoted(entry.name())
+                  + PrintableText.quoted(span.name())
                   + " at byte "
-                  + entry.position());
+                  + span.begin());
         }
-        position += entry.bytes();
+        position = span.end();
       }
       if (position != dataStart + dataBytes) {
         throw new SafeTensorsException(

@@ -269,6 +269,7 @@ public final class BatchExecutor implements AutoCloseable {
    * @param update called once for each parameter, by several threads at once
    */
   public void update(Parameters parameters, Update update) {
+    parameters.requireFits(program.network());
     lanes.share(
         parameters.network().parameters().size(),
         (lane, parameter) -> {
@@ -296,6 +297,7 @@ public final class BatchExecutor implements AutoCloseable {
       Write mode,
       float gradientScale,
       long sequence) {
+    gradients.requireFits(program.network());
     Result result =
         run(
             images,

@@ -202,7 +202,7 @@ public final class NetworkFunction implements AutoCloseable {
    * @throws OperandException if these are the parameters of another network
    */
   public void load(Parameters parameters) {
-    requireMatch(parameters);
+    parameters.requireFits(network);
     pending = 0;
     lanes.share(
         network.parameters().size(),
@@ -287,7 +287,7 @@ public final class NetworkFunction implements AutoCloseable {
           "a backward pass uses up the activations of a forward pass: call forward before each,"
               + " after load");
     }
-    requireMatch(gradients);
+    gradients.requireFits(network);
     requireOutputs("output gradient", outputGradients, pending);
     if (inputGradient != null) {
       requireImages("input gradient", inputGradient, pending, network.input());
@@ -404,17 +404,6 @@ public final class NetworkFunction implements AutoCloseable {
               + backend.device()
               + ", got "
               + tensor);
-    }
-  }
-
-  private void requireMatch(Parameters parameters) {
-    if (!parameters.network().parameters().equals(network.parameters())) {
-      throw new OperandException(
-          "parameters of network "
-              + parameters.network()
-              + " do not fit "
-              + network
-              + ": names, shapes or order differ");
     }
   }
 

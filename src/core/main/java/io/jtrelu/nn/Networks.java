@@ -23,6 +23,9 @@ public final class Networks {
   /** Images below this extent get the small stem: a 3x3 convolution without pooling. */
   private static final int SMALL_IMAGE = 64;
 
+  /** Layers of a chain at most; the solver's limit too. */
+  private static final int DEEPEST = 1_000_000;
+
   private Networks() {}
 
   /** Order of activation, convolution and sum in a residual block. */
@@ -98,6 +101,21 @@ public final class Networks {
       }
       int depth = positive(options.name(), parts[1]);
       int width = parts.length == 3 ? positive(options.name(), parts[2]) : 32;
+      if (depth > DEEPEST) {
+        throw new IllegalArgumentException(
+            "network '" + name + "': a chain has at most " + DEEPEST + " layers");
+      }
+      double weights = 9.0 * width * width;
+      if (weights > Integer.MAX_VALUE) {
+        throw new IllegalArgumentException(
+            String.format(
+                Locale.ROOT,
+                "network '%s': a layer of %d to %d channels has %.2g weights; at most 2^31 - 1",
+                name,
+                width,
+                width,
+                weights));
+      }
       return plain(name, input, classes, thirds(depth, width), options.dropout());
     }
     if (name.startsWith("resnet")) {
@@ -124,7 +142,11 @@ public final class Networks {
       // falls through to the same message
     }
     throw new IllegalArgumentException(
-        "network '" + name + "': '" + digits + "' is not a positive number; as in plain:100:32");
+        "network '"
+            + name
+            + "': '"
+            + digits
+            + "' is not a positive number below 2^31; as in plain:100:32");
   }
 
   /** A chain of constant width in three stages, each at half the resolution of the one before. */

@@ -124,6 +124,22 @@ public final class Parameters implements AutoCloseable {
         : Shape.of(Math.toIntExact(elements / 16), 16);
   }
 
+  /**
+   * Checks that these can be the parameters, or their gradients, of a network.
+   *
+   * @throws OperandException if they are those of another one
+   */
+  void requireFits(Network other) {
+    if (network != other && !network.parameters().equals(other.parameters())) {
+      throw new OperandException(
+          "parameters of network "
+              + network
+              + " do not fit "
+              + other
+              + ": names, shapes or order differ");
+    }
+  }
+
   /** The network whose parameters these are. */
   public Network network() {
     return network;

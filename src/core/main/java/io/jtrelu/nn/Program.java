@@ -151,8 +151,11 @@ public final class Program implements AutoCloseable {
   /**
    * Packs the weights of the parameters' present values. Call it again whenever they change; the
    * arena must stay open while the program runs (biases are read from it).
+   *
+   * @throws io.jtrelu.backend.OperandException if these are the parameters of another network
    */
   public void load(Stream stream, Parameters parameters) {
+    parameters.requireFits(network);
     for (int p = 0; p < network.parameters().size(); p++) {
       pack(stream, parameters, p);
     }
@@ -383,9 +386,11 @@ public final class Program implements AutoCloseable {
      * @param destination receives them
      * @param mode whether they replace or add to what is there
      * @throws IllegalStateException if there is no backward pass
+     * @throws io.jtrelu.backend.OperandException if these are the gradients of another network
      */
     public void backward(Parameters destination, Write mode) {
       program.requireTraining();
+      destination.requireFits(program.network);
       pass.parameterGradients = destination;
       pass.write = mode;
       for (Lowering.Step step : program.backward) {

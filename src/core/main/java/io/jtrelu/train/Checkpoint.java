@@ -1,10 +1,15 @@
 package io.jtrelu.train;
 
 import io.jtrelu.interop.SafeTensors;
+import io.jtrelu.tensor.PrintableText;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
+import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -15,8 +20,9 @@ import java.util.TreeMap;
  * in one {@link SafeTensors} file. So it is replaced as a whole or not at all, and any reader of
  * the format finds the parameters under their own names.
  *
- * <p>Tensors are matched by name, type and shape. Those of the optimiser are stored with the prefix
- * {@value #OPTIMIZER}.
+ * <p>Each tensor's SHA-256 is in the metadata and compared when it is read, so that a damaged or
+ * foreign tensor is never taken for what was saved. Tensors are matched by name, type and shape.
+ * Those of the optimiser are stored with the prefix {@value #OPTIMIZER}.
  */
 public final class Checkpoint implements AutoCloseable {
   /** Prefix that sets the optimiser's tensors apart from the parameters. */
@@ -24,6 +30,10 @@ public final class Checkpoint implements AutoCloseable {
 
   private static final String FORMAT = "jtrelu-checkpoint-1";
   private static final String SEED = "seed.";
+
+  /** Prefix of each tensor's SHA-256. */
+  private static final String DIGEST = "sha256.";
+
   private static final int LISTED_DIFFERENCES = 12;
 
   private final SafeTensors tensors;
@@ -50,7 +60,9 @@ public final class Checkpoint implements AutoCloseable {
       }
     }
     Map<String, Tensor> all = combined(parameters, optimizer);
-    AtomicFile.write(file, channel -> SafeTensors.write(channel, all, metadata(state)));
+    Map<String, String> metadata = metadata(state);
+    all.forEach((name, tensor) -> metadata.put(DIGEST + name, digest(tensor)));
+    AtomicFile.write(file, channel -> SafeTensors.write(channel, all, metadata));
   }
 
   /**
@@ -93,7 +105,7 @@ public final class Checkpoint implements AutoCloseable {
    *
    * @param parameters host tensors by name
    * @throws CheckpointException listing the differences, if names, types or shapes differ; nothing
-   *     was copied then
+   *     was copied then. Or if a tensor is not what was saved
    * @throws IOException if the file cannot be read
    */
   public void restore(Map<String, Tensor> parameters) throws IOException {
@@ -106,7 +118,7 @@ public final class Checkpoint implements AutoCloseable {
    * @param parameters host tensors by name
    * @param optimizer host tensors by name, without the prefix
    * @throws CheckpointException listing the differences, if names, types or shapes differ; nothing
-   *     was copied then
+   *     was copied then. Or if a tensor is not what was saved
    * @throws IOException if the file cannot be read
    */
   public void restore(Map<String, Tensor> parameters, Map<String, Tensor> optimizer)
@@ -128,7 +140,7 @@ public final class Checkpoint implements AutoCloseable {
         || !entry.shape().equals(destination.shape())) {
       return false;
     }
-    tensors.read(parameter, destination);
+    readChecked(parameter, destination);
     return true;
   }
 
@@ -147,7 +159,36 @@ public final class Checkpoint implements AutoCloseable {
       throw new CheckpointException(message.toString());
     }
     for (Map.Entry<String, Tensor> destination : destinations.entrySet()) {
-      tensors.read(destination.getKey(), destination.getValue());
+      readChecked(destination.getKey(), destination.getValue());
+    }
+  }
+
+  /** A tensor whose bytes are those that were saved. (The first version saved no digests.) */
+  private void readChecked(String name, Tensor destination) throws IOException {
+    tensors.read(name, destination);
+    String saved = tensors.metadata().get(DIGEST + name);
+    if (saved != null && !saved.equals(digest(destination))) {
+      throw new CheckpointException(
+          tensors.file()
+              + ": tensor "
+              + PrintableText.quoted(name)
+              + " is not what was saved: its SHA-256 differs. The file was damaged or changed; go"
+              + " back to another checkpoint, such as "
+              + Trainer.BEST);
+    }
+  }
+
+  private static String digest(Tensor tensor) {
+    try {
+      MessageDigest sha = MessageDigest.getInstance("SHA-256");
+      MemorySegment segment = tensor.segment();
+      long chunk = 1 << 26;
+      for (long at = 0; at < tensor.bytes(); at += chunk) {
+        sha.update(segment.asSlice(at, Math.min(chunk, tensor.bytes() - at)).asByteBuffer());
+      }
+      return HexFormat.of().formatHex(sha.digest());
+    } catch (NoSuchAlgorithmException impossible) {
+      throw new IllegalStateException(impossible); // every Java platform has it
     }
   }
 
@@ -175,7 +216,11 @@ public final class Checkpoint implements AutoCloseable {
       if (!destinations.containsKey(entry.name())
           && (withOptimizer || !entry.name().startsWith(OPTIMIZER))) {
         differences.add(
-            "unexpected in the file: " + entry.name() + " " + entry.type() + entry.shape());
+            "unexpected in the file: "
+                + PrintableText.of(entry.name())
+                + " "
+                + entry.type()
+                + entry.shape());
       }
     }
     return differences;

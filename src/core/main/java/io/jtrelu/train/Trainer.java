@@ -12,6 +12,7 @@ import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.PrintableText;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -242,6 +243,9 @@ public final class Trainer implements AutoCloseable {
         bestAccuracy = checkpoint.state().bestMetric();
       }
       this.stepsPerEpoch = stepsPerEpoch(config, train);
+      if (checkpoint != null) {
+        requirePosition(checkpoint.state());
+      }
       long steps = (long) stepsPerEpoch * config.epochs();
       long warmup = Math.min(steps - 1, Math.round(steps * config.warmup()));
       this.schedule = new Schedule.WarmupCosine(config.learningRate(), warmup, steps);
@@ -275,6 +279,26 @@ public final class Trainer implements AutoCloseable {
     } catch (Throwable failure) {
       close();
       throw failure;
+    }
+  }
+
+  /** Step, epoch and position of a checkpoint say the same thing in three ways. */
+  private void requirePosition(TrainingState state) {
+    long position = step % stepsPerEpoch * run.training().batch() * run.training().accumulate();
+    if (step < 0
+        || step > totalSteps()
+        || state.epoch() != step / stepsPerEpoch
+        || state.position() != position) {
+      throw new CheckpointException(
+          "the checkpoint stands at step "
+              + state.step()
+              + ", epoch "
+              + state.epoch()
+              + ", image "
+              + state.position()
+              + "; with "
+              + stepsPerEpoch
+              + " steps an epoch that does not fit together: the file was changed, or the data");
     }
   }
 
@@ -713,7 +737,7 @@ public final class Trainer implements AutoCloseable {
   /**
    * Copies a checkpoint's parameters to a device.
    *
-   * @throws CheckpointException if it is of another network
+   * @throws CheckpointException if it is of another network, or a value is not finite
    */
   public static void restoreParameters(
       Checkpoint checkpoint, Backend backend, Parameters parameters) throws IOException {
@@ -743,12 +767,25 @@ public final class Trainer implements AutoCloseable {
         optimizerHost.forEach((name, t) -> backend.copy(stream, t, optimizer.get(name)));
       }
       for (int p = 0; p < specs.size(); p++) {
-        backend.copy(stream, host.get(specs.get(p).name()), parameters.view(p));
+        Tensor values = host.get(specs.get(p).name());
+        requireFinite(specs.get(p).name(), values);
+        backend.copy(stream, values, parameters.view(p));
       }
       stream.synchronize();
     } finally {
       host.values().forEach(Tensor::close);
       optimizerHost.values().forEach(Tensor::close);
+    }
+  }
+
+  private static void requireFinite(String parameter, Tensor values) {
+    for (float value : values.toFloatArray()) {
+      if (!Float.isFinite(value)) {
+        throw new CheckpointException(
+            "the checkpoint's "
+                + PrintableText.of(parameter)
+                + " holds a value that is not finite; the model is spoilt");
+      }
     }
   }
 

@@ -13,6 +13,9 @@ import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
 import io.jtrelu.nn.Network;
 import io.jtrelu.shaping.Tat;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.CheckpointException;
 import io.jtrelu.train.EpochMetric;
@@ -28,7 +31,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.SplittableRandom;
 import java.util.concurrent.ExecutorService;
@@ -213,21 +218,43 @@ class PredictorTest {
     assertThrows(IOException.class, () -> Predictor.open(folder.resolve("nowhere")));
   }
 
-  /** A weight that is not a number, in a file that is sound else. */
+  /** A byte that is another, in a file that is sound else. */
   @Test
-  void aSpoiltModelIsRefused() throws IOException {
-    Path file = folder.resolve("spoilt.safetensors");
+  void aFileThatWasChangedIsRefused() throws IOException {
+    Path file = folder.resolve("changed.safetensors");
     Files.copy(run.resolve(Trainer.CHECKPOINT), file);
     try (FileChannel channel =
         FileChannel.open(file, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
       ByteBuffer length = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN);
       channel.read(length, 0);
-      ByteBuffer nan = ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putFloat(Float.NaN);
-      channel.write(nan.flip(), 8 + length.getLong(0));
+      channel.write(ByteBuffer.wrap(new byte[] {77}), 8 + length.getLong(0));
     }
     Checkpoint.open(file).close();
     String message =
         assertThrows(CheckpointException.class, () -> Predictor.open(file, "cpu")).getMessage();
-    assertTrue(message.contains("not finite"), message);
+    assertTrue(message.contains("c0.weights") && message.contains("SHA-256"), message);
+  }
+
+  /** A weight that is not a number, saved as such. */
+  @Test
+  void aSpoiltModelIsRefused() throws IOException {
+    Path file = folder.resolve("spoilt.safetensors");
+    Map<String, Tensor> tensors = new LinkedHashMap<>();
+    try (Checkpoint good = Checkpoint.open(run.resolve(Trainer.CHECKPOINT))) {
+      for (Network.ParameterSpec spec : good.run().model().network().parameters()) {
+        boolean weights = spec.kind() == Network.ParameterSpec.Kind.WEIGHTS;
+        Tensor tensor =
+            Tensor.allocate(spec.shape(), DataType.F32, weights ? Layout.KRSC : Layout.ROW_MAJOR);
+        tensors.put(spec.name(), tensor);
+        assertTrue(good.read(spec.name(), tensor));
+      }
+      tensors.get("c7.weights").put(3, Float.NaN);
+      Checkpoint.save(file, good.state(), tensors, Map.of());
+    } finally {
+      tensors.values().forEach(Tensor::close);
+    }
+    String message =
+        assertThrows(CheckpointException.class, () -> Predictor.open(file, "cpu")).getMessage();
+    assertTrue(message.contains("c7.weights") && message.contains("not finite"), message);
   }
 }

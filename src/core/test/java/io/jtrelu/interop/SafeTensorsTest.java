@@ -218,14 +218,35 @@ class SafeTensorsTest {
     refusal(broken);
   }
 
+  /** Files of others hold all kinds of tensors beside those that are wanted. */
+  @Test
+  void aTensorOfAnotherTypeIsRefusedWhenItIsAskedFor() throws IOException {
+    String header =
+        "{\"n\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+            + "\"new\":{\"dtype\":\"F4\",\"shape\":[6],\"data_offsets\":[8,11]},"
+            + "\"x\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[11,13]}}";
+    byte[] data = new byte[13];
+    data[11] = 5;
+    data[12] = 9;
+    try (SafeTensors read = open(file(header, data));
+        Tensor x = read.load("x", Layout.ROW_MAJOR)) {
+      assertArrayEquals(new float[] {5, 9}, x.toFloatArray());
+      assertEquals(Map.of("n", "I64", "new", "F4"), read.others());
+      String message =
+          assertThrows(SafeTensorsException.class, () -> read.load("n", Layout.ROW_MAJOR))
+              .getMessage();
+      assertTrue(message.contains("'n' has type 'I64'"), message);
+    }
+  }
+
   @Test
   void messagesNamePlaceAndExpectation() {
     assertTrue(
         refusal(
                 file(
-                    "{\"x\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+                    "{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}",
                     new byte[4]))
-            .contains("header, character 14: tensor 'x' has type 'F64'; expected one of F32"));
+            .contains("tensor 'x' of F32[2] takes 8 bytes; data_offsets give it 4"));
     assertTrue(refusal(new byte[3]).contains("3 bytes are too few"));
     // Names from the file cannot move the cursor or flood the screen.
     String flood = refusal(file("{\"\\u001b[2J" + "n".repeat(9000) + "\":{\"dtype\":\"F64\"}}"));

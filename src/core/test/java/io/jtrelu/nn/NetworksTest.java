@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Networks.Block;
 import io.jtrelu.nn.Networks.Options;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -108,5 +109,20 @@ class NetworksTest {
     b.linear("logits", b.globalMeanPool("pool", x), 2);
     IllegalStateException error = assertThrows(IllegalStateException.class, b::build);
     assertTrue(error.getMessage().contains("loose"));
+  }
+
+  /** Numbers that no machine could hold are refused at once, by what is too large. */
+  @Test
+  void enormousChainsAreRefusedByCause() {
+    for (String name : List.of("plain:13:100000", "plain:100000000:1", "plain:99999999999")) {
+      String message =
+          assertThrows(
+                  IllegalArgumentException.class,
+                  () -> Networks.build(Networks.Options.of(name), new Extent(8, 8, 2), 2))
+              .getMessage();
+      assertTrue(
+          message.contains(name) && message.contains("2^31") || message.contains("1000000"),
+          message);
+    }
   }
 }

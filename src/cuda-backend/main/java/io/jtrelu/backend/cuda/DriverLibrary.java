@@ -94,7 +94,7 @@ final class DriverLibrary {
   static String whyNoEmulator() {
     return "the emulated driver is not at "
         + emulator()
-        + ": build it (mvn generate-test-resources, which needs cmake and a C++ compiler) or name it"
+        + ": build it (native/build emulator, which needs cmake and a C++ compiler) or name it"
         + " with -D"
         + EMULATOR_PROPERTY
         + "=FILE";
