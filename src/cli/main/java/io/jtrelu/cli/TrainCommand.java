@@ -380,7 +380,7 @@ final class TrainCommand implements Callable<Integer> {
       try {
         return Files.createDirectory(folder);
       } catch (FileAlreadyExistsException taken) {
-        continue;
+        // the next number may be free
       }
     }
   }

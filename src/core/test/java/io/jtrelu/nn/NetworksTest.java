@@ -121,7 +121,7 @@ class NetworksTest {
                   () -> Networks.build(Networks.Options.of(name), new Extent(8, 8, 2), 2))
               .getMessage();
       assertTrue(
-          message.contains(name) && message.contains("2^31") || message.contains("1000000"),
+          message.contains(name) && (message.contains("2^31") || message.contains("1000000")),
           message);
     }
   }
