@@ -82,16 +82,17 @@ final class ProgressOnTerminal implements Progress {
     double part = steps <= 0 ? 0 : Math.min(1, (double) step / steps);
     String begin = String.format(Locale.ROOT, "%s %d %%", task, Math.round(Math.floor(100 * part)));
     StringBuilder rest = new StringBuilder(" " + step + "/" + steps);
-    String time = ", " + clock(elapsed.toSeconds());
+    String pieces = clock(elapsed.toSeconds());
     if (taken > 0 && step <= steps) {
-      time +=
+      pieces +=
           ", " + clock(Math.round(elapsed.toMillis() * 1e-3 * (steps - step) / taken)) + " left";
     }
+    if (!figures.isBlank()) {
+      pieces += ", " + figures;
+    }
     String drawn = bar(part);
-    boolean barred = begin.length() + drawn.length() + rest.length() + time.length() <= columns;
     int room = columns - begin.length() - rest.length();
-    for (String piece :
-        (time.substring(2) + (figures.isBlank() ? "" : ", " + figures)).split(", ")) {
+    for (String piece : pieces.split(", ", -1)) {
       room -= piece.length() + 2;
       if (room < 0) {
         break;
@@ -99,8 +100,7 @@ final class ProgressOnTerminal implements Progress {
       rest.append(", ").append(piece);
     }
     String without = begin + rest;
-    boolean fits = without.length() + drawn.length() <= columns;
-    return barred && fits ? begin + drawn + rest : without;
+    return without.length() + drawn.length() <= columns ? begin + drawn + rest : without;
   }
 
   private static String bar(double part) {
