@@ -119,8 +119,7 @@ public final class AtomicFile {
     removeTemporary(file.toAbsolutePath(), process -> true);
   }
 
-  private static void removeTemporary(Path target, Predicate<String> ofProcess)
-      throws IOException {
+  private static void removeTemporary(Path target, Predicate<String> ofProcess) throws IOException {
     String begin = target.getFileName() + ".";
     List<Path> leftovers = new ArrayList<>();
     try (Stream<Path> siblings = Files.list(target.resolveSibling("."))) {

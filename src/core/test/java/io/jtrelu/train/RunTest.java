@@ -110,8 +110,7 @@ class RunTest {
     Path best = folder.resolve(Trainer.BEST);
     Path inTheWay = Files.createDirectories(best.resolve("in the way"));
     try (Backend backend = Backends.open("cpu");
-        Trainer trainer =
-            Trainer.start(model, config().epochs(1).build(), data, backend, folder)) {
+        Trainer trainer = Trainer.start(model, config().epochs(1).build(), data, backend, folder)) {
       String message = assertThrows(IOException.class, trainer::train).getMessage();
       assertTrue(message.contains(best.toString()), message);
     }
