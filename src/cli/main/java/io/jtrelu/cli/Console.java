@@ -13,7 +13,7 @@ import java.util.stream.Collectors;
  */
 public record Console(PrintWriter out, PrintWriter err, boolean terminal) {
   /** A console on the given writers, which are the process's own. */
-  static Console of(PrintWriter out, PrintWriter err) {
+  public static Console of(PrintWriter out, PrintWriter err) {
     return new Console(out, err, Terminal.isShown());
   }
 

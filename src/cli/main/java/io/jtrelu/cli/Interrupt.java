@@ -7,7 +7,7 @@ import java.util.concurrent.TimeUnit;
  * Turns Ctrl-C and termination into a wish to stop, which the command grants at the next step. The
  * process ends when this is closed.
  */
-final class Interrupt implements AutoCloseable {
+public final class Interrupt implements AutoCloseable {
   /** How long the machine may take to finish a step and save. */
   private static final long PATIENCE_SECONDS = 120;
 
@@ -15,7 +15,8 @@ final class Interrupt implements AutoCloseable {
   private final Thread hook = new Thread(this::stop, "jtrelu-interrupt");
   private volatile boolean requested;
 
-  Interrupt() {
+  /** Takes signals from now on. */
+  public Interrupt() {
     Runtime.getRuntime().addShutdownHook(hook);
   }
 
@@ -31,10 +32,11 @@ final class Interrupt implements AutoCloseable {
   }
 
   /** Whether the user asked to stop. */
-  boolean requested() {
+  public boolean requested() {
     return requested;
   }
 
+  /** Lets the process end, if it is to. Idempotent. */
   @Override
   public void close() {
     done.countDown();

@@ -68,8 +68,13 @@ public final class Main implements Callable<Integer> {
     System.exit(run(Console.of(out, err), arguments));
   }
 
-  /** Runs a command and returns its exit code. */
-  static int run(Console console, String... arguments) {
+  /**
+   * Runs a command and returns its exit code; whatever fails becomes a message and the code.
+   *
+   * @param console where it writes
+   * @param arguments as on the command line
+   */
+  public static int run(Console console, String... arguments) {
     Main main = new Main(console);
     CommandLine commands = new CommandLine(main);
     commands

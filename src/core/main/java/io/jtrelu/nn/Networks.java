@@ -10,6 +10,9 @@ import java.util.Map;
  * normalisation layers.
  */
 public final class Networks {
+  /** More is a slip of the finger, or an attack by a configuration: each layer takes memory. */
+  private static final int LONGEST_CHAIN = 100_000;
+
   /** Bottleneck or basic blocks per stage, by ResNet depth (He et al., CVPR 2016). */
   private static final Map<Integer, int[]> RESNET_BLOCKS =
       Map.of(
@@ -100,6 +103,10 @@ public final class Networks {
         throw unknown(options.name());
       }
       int depth = positive(options.name(), parts[1]);
+      if (depth > LONGEST_CHAIN) {
+        throw new IllegalArgumentException(
+            "network '" + options.name() + "': a chain has at most " + LONGEST_CHAIN + " layers");
+      }
       int width = parts.length == 3 ? positive(options.name(), parts[2]) : 32;
       if (depth > DEEPEST) {
         throw new IllegalArgumentException(

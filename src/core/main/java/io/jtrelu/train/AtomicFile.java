@@ -15,6 +15,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Predicate;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
@@ -104,26 +105,39 @@ public final class AtomicFile {
 
   /** Removes temporary files of processes that are no more. */
   private static void removeLeftovers(Path target) throws IOException {
+    removeTemporary(
+        target,
+        process ->
+            ProcessHandle.of(Long.parseLong(process)).filter(ProcessHandle::isAlive).isEmpty());
+  }
+
+  /**
+   * Removes all temporary files of one that nobody writes now: also those with the number of a
+   * process that lives, which may be another of the same number.
+   */
+  static void removeAllLeftovers(Path file) throws IOException {
+    removeTemporary(file.toAbsolutePath(), process -> true);
+  }
+
+  private static void removeTemporary(Path target, Predicate<String> ofProcess) throws IOException {
     String begin = target.getFileName() + ".";
     List<Path> leftovers = new ArrayList<>();
     try (Stream<Path> siblings = Files.list(target.resolveSibling("."))) {
-      siblings
-          .filter(path -> path.getFileName().toString().startsWith(begin))
-          .filter(path -> isLeftover(path.getFileName().toString().substring(begin.length())))
-          .forEach(leftovers::add);
+      for (Path path : (Iterable<Path>) siblings::iterator) {
+        String name = path.getFileName().toString();
+        if (name.startsWith(begin)) {
+          Matcher matcher = TEMPORARY.matcher(name.substring(begin.length()));
+          if (matcher.matches()
+              && (matcher.group(1) == null // of the first version, which had one name for all
+                  || ofProcess.test(matcher.group(1)))) {
+            leftovers.add(path);
+          }
+        }
+      }
     }
     for (Path leftover : leftovers) {
       Files.deleteIfExists(leftover);
     }
-  }
-
-  private static boolean isLeftover(String suffix) {
-    Matcher matcher = TEMPORARY.matcher(suffix);
-    return matcher.matches()
-        && (matcher.group(1) == null // of the first version, which had one name for all
-            || ProcessHandle.of(Long.parseLong(matcher.group(1)))
-                .filter(ProcessHandle::isAlive)
-                .isEmpty());
   }
 
   /** Makes the rename itself durable. */

@@ -131,7 +131,10 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
 
   /** Configurations without a format: the network is one by name, its activations are all alike. */
   private static Run firstVersion(JsonNode node) throws JsonProcessingException {
-    ObjectNode training = Json.required(node, "the file", "training").deepCopy();
+    if (!(Json.required(node, "the file", "training") instanceof ObjectNode given)) {
+      throw new IllegalArgumentException("training must be an object");
+    }
+    ObjectNode training = given.deepCopy();
     JsonNode a = Json.required(node, "the file", "activation");
     int channels = Json.integer(node, "the file", "channels");
     ShapingConfig shaping =

@@ -53,14 +53,25 @@ final class RunLock implements AutoCloseable {
           String text = Files.readString(file).strip();
           throw inUse(folder, text.isEmpty() ? "a process that is not known" : text);
         }
-        channel.truncate(0);
-        channel.write(ByteBuffer.wrap(("process " + own).getBytes(StandardCharsets.UTF_8)));
+        write(channel, file, "process " + own);
         HELD.add(real);
         return new RunLock(real, channel);
       } catch (Throwable failure) {
         channel.close();
         throw failure;
       }
+    }
+  }
+
+  private static void write(FileChannel channel, Path file, String holder) throws IOException {
+    try {
+      channel.truncate(0);
+      ByteBuffer bytes = StandardCharsets.UTF_8.encode(holder);
+      while (bytes.hasRemaining()) {
+        channel.write(bytes);
+      }
+    } catch (IOException cause) {
+      throw new IOException("cannot write " + file + ": " + cause.getMessage(), cause);
     }
   }
 

@@ -209,6 +209,8 @@ public final class Trainer implements AutoCloseable {
     RunLock lock = RunLock.take(directory);
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
       run.requireOwn(checkpoint);
+      // The others are written again soon, which removes theirs; this one may never be.
+      AtomicFile.removeAllLeftovers(directory.resolve(BEST));
       Trainer trainer = new Trainer(run, data, backend, directory, checkpoint);
       trainer.owned.addLast(lock);
       return trainer;
@@ -618,10 +620,11 @@ public final class Trainer implements AutoCloseable {
     for (TrainingListener listener : listeners) {
       listener.epoch(this, metric);
     }
-    save();
+    // The best before the checkpoint: who goes on from that does not come back to this epoch.
     if (best && directory != null) {
       save(directory.resolve(BEST), false);
     }
+    save();
   }
 
   /** A duration; NaN on the emulated device, whose speed means nothing. */

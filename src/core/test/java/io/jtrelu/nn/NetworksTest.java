@@ -85,6 +85,7 @@ class NetworksTest {
     "plain, plain50",
     "plain:0, positive",
     "plain:x, positive",
+    "plain:2000000000, at most 100000 layers",
     "plain:3:4:5, plain:L:width"
   })
   void saysWhatIsWrongWithAName(String name, String hint) {

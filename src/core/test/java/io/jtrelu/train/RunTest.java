@@ -102,6 +102,34 @@ class RunTest {
     assertEquals(Run.read(whole).toJson(), Run.read(parts).toJson());
   }
 
+  /** What stops a run between an epoch's best parameters and its checkpoint. */
+  @Test
+  void aBestEpochThatCouldNotBeKeptIsKeptWhenTheRunGoesOn() throws IOException {
+    Datasets data = TrainerTest.data(36, 12);
+    Model model = Model.of(network(), data.train());
+    Path best = folder.resolve(Trainer.BEST);
+    Path inTheWay = Files.createDirectories(best.resolve("in the way"));
+    try (Backend backend = Backends.open("cpu");
+        Trainer trainer = Trainer.start(model, config().epochs(1).build(), data, backend, folder)) {
+      String message = assertThrows(IOException.class, trainer::train).getMessage();
+      assertTrue(message.contains(best.toString()), message);
+    }
+    Files.delete(inTheWay);
+    Files.delete(best);
+    String process = Long.toString(ProcessHandle.current().pid());
+    Files.writeString(folder.resolve(Trainer.BEST + "." + process + "-ff.tmp"), "of a kill");
+    try (Backend backend = Backends.open("cpu");
+        Trainer trainer = Trainer.resume(folder, data, backend)) {
+      assertTrue(trainer.train());
+      try (Checkpoint kept = Checkpoint.open(best)) {
+        assertEquals(1, kept.state().epoch());
+      }
+    }
+    try (Stream<Path> files = Files.list(folder)) {
+      assertEquals(List.of(), files.filter(file -> file.toString().endsWith(".tmp")).toList());
+    }
+  }
+
   @Test
   void theBestEpochIsKeptAndPatienceEnds() throws IOException {
     Datasets data = TrainerTest.data(36, 30);
@@ -260,6 +288,9 @@ class RunTest {
         "{\"format\": \"jtrelu-run-2\", \"data\": \"x\", \"training\": {}}");
     error = assertThrows(IOException.class, () -> Run.read(folder));
     assertTrue(error.getMessage().contains("model"), error.getMessage());
+    Files.writeString(folder.resolve(Run.FILE), "{\"training\": \"six epochs\"}");
+    error = assertThrows(IOException.class, () -> Run.read(folder));
+    assertTrue(error.getMessage().contains("training must be an object"), error.getMessage());
     Files.delete(folder.resolve(Run.FILE));
     error = assertThrows(IOException.class, () -> Run.read(folder));
     assertTrue(error.getMessage().contains("no folder of a training run"), error.getMessage());
