@@ -33,7 +33,7 @@ class ReadmeTest {
   @Test
   void theExampleCompilesAndRuns() throws Exception {
     Matcher code =
-        Pattern.compile("```java\n(.*?)```", Pattern.DOTALL)
+        Pattern.compile("## The API in 15 lines\n.*?```java\n(.*?)```", Pattern.DOTALL)
             .matcher(Files.readString(Path.of("README.md")));
     assertTrue(code.find(), "the README has no example");
     String body = code.group(1);

@@ -63,7 +63,9 @@ class InterruptTest {
     assertEquals(0, run(train(whole)));
 
     Path parts = folder.resolve("parts");
-    List<String> command = new ArrayList<>();
+    // Where the tests run in the background, a shell lets its children ignore SIGINT; a terminal's
+    // program does not.
+    List<String> command = new ArrayList<>(List.of("env", "--default-signal=INT"));
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(List.of("--enable-native-access=ALL-UNNAMED", "-cp"));
     command.add(System.getProperty("java.class.path"));
