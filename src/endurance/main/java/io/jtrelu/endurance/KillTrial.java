@@ -26,7 +26,9 @@ final class KillTrial {
   private final long seed;
   private final SmallRun run;
   private final Path undisturbed;
-  private final double seconds;
+
+  /** Longest wait for a kill; follows the machine's load, so that kills meet training. */
+  private double seconds;
 
   private int kills;
   private int chains;
@@ -105,6 +107,7 @@ final class KillTrial {
         return true;
       }
       if (ended) {
+        seconds *= 0.8;
         finished(chain, out);
         return true;
       }
@@ -119,6 +122,7 @@ final class KillTrial {
         if (now < steps) {
           throw new IOException("the checkpoint of step " + steps + " became one of step " + now);
         }
+        seconds *= now == steps ? 1.05 : 1;
         steps = now;
       } catch (IOException | RuntimeException damaged) {
         lost++;

@@ -43,7 +43,7 @@ enum Target {
   SAFETENSORS(List.of(SafeTensorsException.class)) {
     @Override
     void read(byte[] input, Path folder) throws IOException {
-      Path file = Files.write(folder.resolve("input.safetensors"), input);
+      Path file = write(folder.resolve("input.safetensors"), input);
       try (SafeTensors tensors = SafeTensors.open(file)) {
         for (String name : tensors.entries().keySet()) {
           tensors.load(name, Layout.ROW_MAJOR).close();
@@ -56,7 +56,7 @@ enum Target {
     @Override
     void read(byte[] input, Path folder) throws IOException {
       try (Checkpoint checkpoint =
-          Checkpoint.open(Files.write(folder.resolve("model.safetensors"), input))) {
+          Checkpoint.open(write(folder.resolve("model.safetensors"), input))) {
         checkpoint.run();
       }
     }
@@ -94,14 +94,14 @@ enum Target {
       String name = files.get(input.length == 0 ? 0 : (input[0] & 0xff) % files.size());
       Path file = folder.resolve(name);
       byte[] before = Files.exists(file) ? Files.readAllBytes(file) : new byte[0];
-      Files.write(file, Arrays.copyOfRange(input, Math.min(1, input.length), input.length));
+      write(file, Arrays.copyOfRange(input, Math.min(1, input.length), input.length));
       try {
         Datasets.open(folder.toString());
       } finally {
         if (before.length == 0) {
           Files.delete(file);
         } else {
-          Files.write(file, before);
+          write(file, before);
         }
       }
     }
@@ -115,7 +115,7 @@ enum Target {
 
     @Override
     void read(byte[] input, Path folder) throws IOException {
-      Files.write(folder.resolve("train.bin"), input);
+      write(folder.resolve("train.bin"), input);
       Datasets.open(folder.toString());
     }
   },
@@ -150,10 +150,10 @@ enum Target {
   METRICS(List.of(IOException.class)) {
     @Override
     void read(byte[] input, Path folder) throws IOException {
-      Path file = Files.write(folder.resolve("metrics.jsonl"), input);
+      Path file = write(folder.resolve("metrics.jsonl"), input);
       MetricsLog.resume(file, 3, new ArrayList<>()).close();
       Metrics.read(file); // what is left is whole
-      Metrics.read(Files.write(file, input));
+      Metrics.read(write(file, input));
     }
   },
   /** Arguments of the command line, a line each; every command only shows its help. */
@@ -232,6 +232,12 @@ enum Target {
       throw new AssertionError(this + " exhausts the virtual machine", exhausted);
     }
     return threads.getCurrentThreadAllocatedBytes() - before;
+  }
+
+  /** Makes a new file: one that is cut off and written again is flushed to the disk at once. */
+  private static Path write(Path file, byte[] input) throws IOException {
+    Files.deleteIfExists(file);
+    return Files.write(file, input);
   }
 
   private static String text(byte[] input) {

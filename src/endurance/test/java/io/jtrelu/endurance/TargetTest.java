@@ -21,7 +21,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 
 /** The short form of {@code src/endurance/run fuzz}: the corpus, and damage by a fixed seed. */
 class TargetTest {
-  private static final int EXECUTIONS = 2000;
+  private static final int EXECUTIONS = 1000;
 
   @TempDir Path folder;
 
