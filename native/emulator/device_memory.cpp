@@ -20,17 +20,21 @@ void* reserve(uint64_t bytes, void* hint) {
 }
 uint64_t up(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }
 
-/// Zeroes a range, giving whole pages back to the system.
-void discard(uint8_t* from, uint64_t bytes) {
-  uint64_t a = (uint64_t)from, b = a + bytes, pa = up(a, page), pb = b & ~(page - 1);
+/// Zeroes a range, giving whole pages back to the system; also the first and the last if nothing in them is in use, which is what lies
+/// from low to high. Else small allocations would leave theirs behind, and addresses are not used again for long.
+void discard(uint8_t* from, uint64_t bytes, const uint8_t* low, const uint8_t* high) {
+  uint64_t a = (uint64_t)from, b = a + bytes, pa = a & ~(page - 1), pb = up(b, page);
+  if (pa < (uint64_t)low) pa = up(a, page);
+  if (pb > (uint64_t)high) pb = b & ~(page - 1);
   if (pa >= pb) {
     memset(from, 0, bytes);
     return;
   }
-  memset(from, 0, pa - a);
+  if (a < pa) memset(from, 0, pa - a);
   madvise((void*)pa, pb - pa, MADV_DONTNEED);
-  memset((void*)pb, 0, b - pb);
+  if (pb < b) memset((void*)pb, 0, b - pb);
 }
+void discard(uint8_t* from, uint64_t bytes) { discard(from, bytes, from, from + bytes); }
 }  // namespace
 
 DeviceMemory& memory() {
@@ -134,12 +138,17 @@ bool DeviceMemory::release(uint64_t base) {
   auto it = allocations_.find(base);
   if (it == allocations_.end() || it->second.kind == Allocation::Registered) return false;
   Allocation a = it->second;
-  allocations_.erase(it);
+  auto next = allocations_.erase(it);
   (a.kind == Allocation::Host ? hostUsed_ : used_) -= a.size;
-  discard((uint8_t*)a.base, a.size);
-  discard(bitmap(a.base), (a.size + 7) / 8);
-  discard((uint8_t*)writer(a.base), up(a.size, 4));
-  discard((uint8_t*)reader(a.base), up(a.size, 4));
+  // What is free around it, in whole bytes of the bitmap; memory of the caller's may be next to it in the list, but lies elsewhere.
+  uint64_t low = next == allocations_.begin() ? 0 : up(std::prev(next)->second.end(), 8) - base_;
+  uint64_t high = next == allocations_.end() ? size_ : (next->second.base & ~7ull) - base_;
+  if (low > size_) low = 0;
+  if (high > size_) high = size_;
+  discard((uint8_t*)a.base, a.size, (uint8_t*)base_ + low, (uint8_t*)base_ + high);
+  discard(bitmap(a.base), (a.size + 7) / 8, bits_ + low / 8, bits_ + high / 8);
+  discard((uint8_t*)writer(a.base), up(a.size, 4), writers_ + low, writers_ + high);
+  discard((uint8_t*)reader(a.base), up(a.size, 4), readers_ + low, readers_ + high);
   a.freed = true;
   graves_[base] = a;
   order_.push_back(base);

@@ -360,6 +360,33 @@ TEST(driver_injected_failures) {
   CHECK(a.get() == filled(1));
 }
 
+/// Memory of this process that is in the machine, in bytes; 0 where the system does not tell.
+static uint64_t resident() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t all = 0, present = 0;
+  statm >> all >> present;
+  return present * 4096;
+}
+
+TEST(driver_freed_memory_goes_back_to_the_system) {
+  auto turns = [](int count) {
+    for (int i = 0; i < count; i++) {  // of sizes whose ends share pages
+      uint64_t p, q;
+      CHECK_EQUAL(cuMemAlloc_v2(&p, 600), 0);
+      CHECK_EQUAL(cuMemAlloc_v2(&q, 5000), 0);
+      CHECK_EQUAL(cuMemsetD8_v2(p, 1, 600), 0);
+      CHECK_EQUAL(cuMemsetD8_v2(q, 1, 5000), 0);
+      CHECK_EQUAL(cuMemFree_v2(q), 0);
+      CHECK_EQUAL(cuMemFree_v2(p), 0);
+    }
+  };
+  turns(100);
+  uint64_t before = resident();
+  turns(10000);
+  // What is remembered of each takes some hundred bytes; a page of each would take 80 MB.
+  CHECK(resident() < before + (12u << 20));
+}
+
 TEST(driver_allocations_are_counted) {
   uint64_t before = jtreluEmulatorLiveAllocations(), used = jtreluEmulatorUsedBytes();
   {

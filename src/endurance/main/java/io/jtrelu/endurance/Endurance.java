@@ -5,7 +5,8 @@ import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
-import picocli.CommandLine.Option;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.ScopeType;
 
 /** The program {@code src/endurance/run}. */
@@ -21,19 +22,18 @@ import picocli.CommandLine.ScopeType;
     exitCodeList = {"0:no failure", "1:a failure, which is told", "2:wrong usage"},
     subcommands = {KillCommand.class, FaultsCommand.class, FuzzCommand.class})
 final class Endurance {
-  @Option(
-      names = {"-h", "--help"},
-      usageHelp = true,
-      scope = ScopeType.INHERIT,
-      description = "Show this help.")
-  @SuppressWarnings("UnusedVariable") // picocli acts on it
-  private boolean help;
-
   private Endurance() {}
 
   /** Runs a trial and ends the process with its exit code. */
   public static void main(String[] arguments) {
-    System.exit(new CommandLine(new Endurance()).execute(arguments));
+    CommandSpec spec = CommandSpec.forAnnotatedObject(new Endurance());
+    spec.addOption(
+        OptionSpec.builder("-h", "--help")
+            .usageHelp(true)
+            .scopeType(ScopeType.INHERIT)
+            .description("Show this help.")
+            .build());
+    System.exit(new CommandLine(spec).execute(arguments));
   }
 
   /** The console of the process. */
