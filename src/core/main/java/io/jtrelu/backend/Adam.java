@@ -95,6 +95,12 @@ public abstract class Adam extends PreparedOperation {
     operands.requireDistinct("first moment", moment1, "gradient", gradient);
     operands.requireDistinct("second moment", moment2, "gradient", gradient);
     operands.requireDistinct("first moment", moment1, "second moment", moment2);
+    for (int i = 0; i < 3; i++) {
+      Tensor written = i == 0 ? parameters : i == 1 ? moment1 : moment2;
+      String name = i == 0 ? "parameters" : i == 1 ? "first moment" : "second moment";
+      operands.requireDistinct(name, written, "scalars", scalars);
+      operands.requireDistinct(name, written, "gradient scale", gradientScale);
+    }
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(gradient)
           .reads(scalars)

@@ -72,6 +72,12 @@ public abstract class BackendStream implements Stream {
       return this;
     }
 
+    /** Lets nothing else run within the operation, as it calls functions of users. */
+    Use alone() {
+      alone = true;
+      return this;
+    }
+
     /** Ends the operation. */
     @Override
     public void close() {
@@ -89,7 +95,7 @@ public abstract class BackendStream implements Stream {
    *
    * @param name of the operation, for messages
    * @throws IllegalStateException if the stream is closed or another thread is using it, or if the
-   *     operation under way is one that {@linkplain #runAlone runs alone}
+   *     operation under way is one that runs alone
    */
   public final Use use(String name) {
     turn.take();
@@ -107,11 +113,6 @@ public abstract class BackendStream implements Stream {
     begins[depth - 1] = count;
     operation = name;
     return use;
-  }
-
-  /** Lets nothing else run within the operation under way, for it calls functions of users. */
-  protected final void runAlone() {
-    alone = true;
   }
 
   /**

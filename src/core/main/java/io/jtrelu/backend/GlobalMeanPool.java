@@ -65,6 +65,9 @@ public abstract class GlobalMeanPool extends PreparedOperation {
     operands.require("src", source, src, type, Layout.NHWC);
     operands.require("diff_src", diffSrc, src, type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", source, "diff_src", diffSrc);
+    }
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(diffDst).reads(source).writes("diff_src", diffSrc);
       runBackward(stream, diffDst, source, diffSrc, write);

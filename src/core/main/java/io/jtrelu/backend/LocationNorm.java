@@ -147,6 +147,7 @@ public abstract class LocationNorm extends PreparedOperation {
   public final void forward(Stream stream, Tensor source, Tensor windows, Tensor destination) {
     operands.require("windows", windows, windows(), DataType.I32, Layout.ROW_MAJOR);
     check(source, destination);
+    operands.requireDistinct("windows", windows, "dst", destination);
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(source).reads(windows).writes("dst", destination);
       runForward(stream, source, windows, destination);

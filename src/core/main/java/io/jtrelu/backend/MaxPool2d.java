@@ -69,6 +69,9 @@ public abstract class MaxPool2d extends PreparedOperation {
     operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     operands.requireDistinct("argmax", argmax, "diff_src", diffSrc);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
+    }
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(diffDst).reads(argmax).reads(src).writes("diff_src", diffSrc);
       runBackward(stream, diffDst, argmax, src, diffSrc, write);

@@ -61,7 +61,7 @@ public abstract class Pointwise extends PreparedOperation {
     operands.requireElements("dst", dst, elements, type);
     operands.requireSameOrDistinct("src", src, "dst", dst);
     try (BackendStream.Use use = operands.use(stream)) {
-      use.reads(src).writes("dst", dst);
+      use.alone().reads(src).writes("dst", dst);
       runForward(stream, src, dst);
     }
   }
@@ -77,8 +77,9 @@ public abstract class Pointwise extends PreparedOperation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    operands.requireSameOrDistinct("saved", saved, "diff_src", diffSrc);
     try (BackendStream.Use use = operands.use(stream)) {
-      use.reads(saved).reads(diffDst).writes("diff_src", diffSrc);
+      use.alone().reads(saved).reads(diffDst).writes("diff_src", diffSrc);
       runBackward(stream, saved, diffDst, diffSrc, write);
     }
   }

@@ -61,6 +61,7 @@ public abstract class Rectify extends PreparedOperation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    operands.requireSameOrDistinct("dst", dst, "diff_src", diffSrc);
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(dst).reads(diffDst).writes("diff_src", diffSrc);
       runBackward(stream, dst, diffDst, diffSrc, write);

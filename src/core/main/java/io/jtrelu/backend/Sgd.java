@@ -79,6 +79,10 @@ public abstract class Sgd extends PreparedOperation {
     operands.requireDistinct("parameters", parameters, "gradient", gradient);
     operands.requireDistinct("parameters", parameters, "velocity", velocity);
     operands.requireDistinct("velocity", velocity, "gradient", gradient);
+    operands.requireDistinct("parameters", parameters, "learning rate", learningRate);
+    operands.requireDistinct("parameters", parameters, "gradient scale", gradientScale);
+    operands.requireDistinct("velocity", velocity, "learning rate", learningRate);
+    operands.requireDistinct("velocity", velocity, "gradient scale", gradientScale);
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(gradient)
           .reads(learningRate)

@@ -105,6 +105,9 @@ public abstract class WeightedSum extends PreparedOperation {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
+    }
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(diffDst).reads(src).writes("diff_src", diffSrc);
       runBackward(stream, weight, diffDst, srcActivation, src, diffSrc, write);

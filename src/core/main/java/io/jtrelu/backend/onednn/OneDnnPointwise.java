@@ -39,7 +39,6 @@ final class OneDnnPointwise extends Pointwise {
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
     OneDnnStream lane = OneDnnStream.of(stream);
-    lane.callsUsers();
     float[] x = lane.chunk(0);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);
@@ -56,7 +55,6 @@ final class OneDnnPointwise extends Pointwise {
   protected void runBackward(
       Stream stream, Tensor saved, Tensor diffDst, Tensor diffSrc, Write write) {
     OneDnnStream lane = OneDnnStream.of(stream);
-    lane.callsUsers();
     float[] diff = lane.chunk(0);
     float[] at = lane.chunk(2);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {

@@ -52,11 +52,6 @@ final class OneDnnStream extends BackendStream {
         "operations of the onednn backend run on streams of its own, got " + stream);
   }
 
-  /** Lets no function of a user's, which the operation under way calls, use this lane. */
-  void callsUsers() {
-    runAlone();
-  }
-
   /** A chunk-sized array of this lane, which holds nothing between operations. */
   float[] chunk(int index) {
     return chunks[index];
