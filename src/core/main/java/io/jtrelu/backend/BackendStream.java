@@ -66,9 +66,13 @@ public abstract class BackendStream implements Stream {
       return this;
     }
 
-    /** Holds another operation, which this one runs. */
-    Use runs(PreparedOperation other) {
-      hold(other.operands.lifetime());
+    /**
+     * Holds something else that it works on.
+     *
+     * @throws IllegalStateException if it is closed
+     */
+    public Use holds(Lifetime lifetime) {
+      hold(lifetime);
       return this;
     }
 

@@ -90,7 +90,11 @@ public abstract class Conv2dSum extends PreparedOperation {
     operands.requireDistinct("shortcut", shortcut, "dst", dst);
     operands.requireDistinct("bias", bias, "dst", dst);
     try (BackendStream.Use use = operands.use(stream)) {
-      use.runs(convolution).reads(src).reads(bias).reads(shortcut).writes("dst", dst);
+      use.holds(convolution.operands.lifetime())
+          .reads(src)
+          .reads(bias)
+          .reads(shortcut)
+          .writes("dst", dst);
       if (d.n() > 0) {
         runForward(stream, src, weights, bias, shortcut, dst);
       }

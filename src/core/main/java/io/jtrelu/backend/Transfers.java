@@ -5,23 +5,19 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
-/**
- * Checks and uses of the operands of {@link Backend#copy} and {@link Backend#fill}, for backends.
- */
+/** Checks of the operands of {@link Backend#copy} and {@link Backend#fill}, for backends. */
 public final class Transfers {
   private Transfers() {}
 
   /**
-   * Begins a copy.
+   * Requires operands of a copy.
    *
-   * @param on the stream
    * @param device the backend's
    * @throws OperandException if counts differ, a type is not floating while types differ, a tensor
-   *     lies on another device, the two overlap without being the same, or dst is read-only
-   * @throws IllegalStateException if one of the three is closed, or the stream is in use
+   *     lies on another device, or the two overlap without being the same
+   * @throws IllegalStateException if one of them is closed
    */
-  public static BackendStream.Use copy(
-      BackendStream on, Device device, @Nullable Tensor src, @Nullable Tensor dst) {
+  public static void requireCopy(Device device, @Nullable Tensor src, @Nullable Tensor dst) {
     Tensor from = require("copy", "src", src, device, true);
     Tensor to = require("copy", "dst", dst, device, true);
     if (from.shape().elements() != to.shape().elements()) {
@@ -40,32 +36,16 @@ public final class Transfers {
               + ", dst is "
               + to);
     }
-    BackendStream.Use use = on.use("copy");
-    try {
-      return use.reads(from).writes("dst", to);
-    } catch (RuntimeException refused) {
-      use.close();
-      throw refused;
-    }
   }
 
   /**
-   * Begins a fill.
+   * Requires the operand of a fill.
    *
-   * @param on the stream
    * @param device the backend's
-   * @throws OperandException if dst lies on another device or is read-only
-   * @throws IllegalStateException if one of the two is closed, or the stream is in use
+   * @throws OperandException if it lies on another device
    */
-  public static BackendStream.Use fill(BackendStream on, Device device, @Nullable Tensor dst) {
-    Tensor to = require("fill", "dst", dst, device, false);
-    BackendStream.Use use = on.use("fill");
-    try {
-      return use.writes("dst", to);
-    } catch (RuntimeException refused) {
-      use.close();
-      throw refused;
-    }
+  public static void requireFill(Device device, @Nullable Tensor dst) {
+    require("fill", "dst", dst, device, false);
   }
 
   private static Tensor require(

@@ -23,6 +23,7 @@ final class HostileCalls {
   }
 
   /** An operand of a call. */
+  @SuppressWarnings("ArrayRecordComponent") // nobody compares operands
   record Operand(
       String name, Shape shape, DataType type, Layout layout, Access access, float[] values) {
     boolean isWritten() {
@@ -47,10 +48,10 @@ final class HostileCalls {
    * @param packed packed weights that it reads, or null
    * @param runner runs it
    */
-  record Prepared(AutoCloseable operation, PackedWeights packed, Runner runner)
+  record Prepared(Operation operation, PackedWeights packed, Runner runner)
       implements AutoCloseable {
     @Override
-    public void close() throws Exception {
+    public void close() {
       if (packed != null) {
         packed.close();
       }
@@ -163,7 +164,7 @@ final class HostileCalls {
 
   /** Weights that are packed, and the tensor they are from, which stays open with them. */
   private static Prepared packed(
-      Backend backend, Conv2d conv, AutoCloseable operation, Operand weights, WithWeights call) {
+      Backend backend, Conv2d conv, Operation operation, Operand weights, WithWeights call) {
     Tensor device = backend.allocate(weights.shape(), F32, Layout.KRSC);
     PackedWeights packed = conv.newPackedWeights();
     try (Stream stream = backend.newStream();
@@ -175,9 +176,7 @@ final class HostileCalls {
     return new Prepared(
         () -> {
           operation.close();
-          if (operation != conv) {
-            conv.close();
-          }
+          conv.close(); // once more, where it is the operation
           device.close();
         },
         packed,

@@ -297,7 +297,7 @@ final class HostileCases {
     }
 
     @Override
-    public void close() throws Exception {
+    public void close() {
       stream.close();
       for (Tensor tensor : tensors) {
         tensor.close();
@@ -533,7 +533,7 @@ final class HostileCases {
                 }));
       }
       long end = System.nanoTime() + DEADLINE_NANOS;
-      while ((ran.size() < 2 || call.repeats() && done.get() < 40) && System.nanoTime() < end) {
+      while ((ran.size() < 2 || (call.repeats() && done.get() < 40)) && System.nanoTime() < end) {
         LockSupport.parkNanos(100_000);
       }
       for (Worker worker : workers) {
@@ -687,13 +687,11 @@ final class HostileCases {
         AutoCloseable thing =
             target < operands
                 ? setup.tensors[target]
-                : List.<AutoCloseable>of(
-                        orNothing(setup.prepared.operation()),
-                        orNothing(setup.prepared.packed()),
-                        setup.stream)
+                : Arrays.<AutoCloseable>asList(
+                        setup.prepared.operation(), setup.prepared.packed(), setup.stream)
                     .get(target - operands);
         boolean isStream = target == operands + 2;
-        boolean closed = closes(thing) && thing != NOTHING;
+        boolean closed = thing != null && closes(thing);
         if (closed) {
           refused("replay", IllegalStateException.class, () -> recording.replay(setup.stream));
         } else {
@@ -706,12 +704,6 @@ final class HostileCases {
       recording.close();
       refused("replay", IllegalStateException.class, () -> recording.replay(other));
     }
-  }
-
-  private static final AutoCloseable NOTHING = () -> {};
-
-  private static AutoCloseable orNothing(AutoCloseable thing) {
-    return thing == null ? NOTHING : thing;
   }
 
   private void recordedUpload(Backend backend, SplittableRandom random) throws Exception {

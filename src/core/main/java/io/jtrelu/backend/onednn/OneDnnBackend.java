@@ -203,7 +203,9 @@ public final class OneDnnBackend implements Backend {
   public void copy(Stream stream, Tensor src, Tensor dst) {
     lifetime.requireOpen();
     OneDnnStream lane = OneDnnStream.of(stream);
-    try (BackendStream.Use use = Transfers.copy(lane, Device.CPU, src, dst)) {
+    Transfers.requireCopy(Device.CPU, src, dst);
+    try (BackendStream.Use use = lane.use("copy")) {
+      use.reads(src).writes("dst", dst);
       if (src.type() == dst.type()) {
         Elements.copy(src.address(), dst.address(), src.bytes());
         return;
@@ -221,7 +223,9 @@ public final class OneDnnBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     lifetime.requireOpen();
-    try (BackendStream.Use use = Transfers.fill(OneDnnStream.of(stream), Device.CPU, dst)) {
+    Transfers.requireFill(Device.CPU, dst);
+    try (BackendStream.Use use = OneDnnStream.of(stream).use("fill")) {
+      use.writes("dst", dst);
       Elements.fill(dst.type(), dst.address(), dst.shape().elements(), value);
     }
   }

@@ -129,8 +129,9 @@ public final class ReferenceBackend implements Backend {
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     lifetime.requireOpen();
-    try (BackendStream.Use use =
-        Transfers.copy(ReferenceStream.require(stream), Device.CPU, src, dst)) {
+    Transfers.requireCopy(Device.CPU, src, dst);
+    try (BackendStream.Use use = ReferenceStream.require(stream).use("copy")) {
+      use.reads(src).writes("dst", dst);
       if (src.type() == dst.type()) {
         dst.segment().copyFrom(src.segment());
       } else {
@@ -142,7 +143,9 @@ public final class ReferenceBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     lifetime.requireOpen();
-    try (BackendStream.Use use = Transfers.fill(ReferenceStream.require(stream), Device.CPU, dst)) {
+    Transfers.requireFill(Device.CPU, dst);
+    try (BackendStream.Use use = ReferenceStream.require(stream).use("fill")) {
+      use.writes("dst", dst);
       float[] values = new float[Math.toIntExact(dst.shape().elements())];
       Arrays.fill(values, value);
       dst.set(values);

@@ -264,7 +264,9 @@ final class CudaBackend implements Backend {
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     CudaStream on = own(stream);
-    try (BackendStream.Use use = Transfers.copy(on, device, src, dst)) {
+    Transfers.requireCopy(device, src, dst);
+    try (BackendStream.Use use = on.use("copy")) {
+      use.reads(src).writes("dst", dst);
       copyOn(on, src, dst);
     }
   }
@@ -322,7 +324,9 @@ final class CudaBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     CudaStream on = own(stream);
-    try (BackendStream.Use use = Transfers.fill(on, device, dst)) {
+    Transfers.requireFill(device, dst);
+    try (BackendStream.Use use = on.use("fill")) {
+      use.writes("dst", dst);
       int pattern =
           switch (dst.type()) {
             case F32 -> Float.floatToRawIntBits(value);

@@ -65,8 +65,11 @@ final class CudaEvent implements Event {
 
   private void with(Stream stream, Consumer<CudaStream> action) {
     CudaStream on = backend.own(stream);
-    try (BackendStream.Use use = on.use("event")) {
+    BackendStream.Use use = on.use("event");
+    try {
       action.accept(on);
+    } finally {
+      use.close();
     }
   }
 

@@ -49,7 +49,7 @@ final class CudaRecording implements Recording {
     lifetime.requireOpen();
     CudaStream on = backend.own(stream);
     try (BackendStream.Use use = on.use("recording")) {
-      on.hold(lifetime);
+      use.holds(lifetime);
       on.replay(executable);
     }
   }

@@ -208,6 +208,7 @@ final class CudaStream extends BackendStream {
   /** Records work instead of doing it. */
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
+      use.holds(recordings);
       await(); // so that no work is under way that other threads might wait for meanwhile
       CudaRecording result = new CudaRecording(backend, context);
       try {
