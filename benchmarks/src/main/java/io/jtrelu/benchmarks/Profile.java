@@ -310,7 +310,7 @@ public final class Profile {
     }
 
     @Override
-    public PackedWeights newPackedWeights() {
+    protected PackedWeights allocatePackedWeights() {
       return op.newPackedWeights();
     }
 
@@ -357,7 +357,7 @@ public final class Profile {
     }
 
     @Override
-    public void close() {
+    protected void release() {
       op.close();
     }
   }
@@ -382,7 +382,7 @@ public final class Profile {
     }
 
     @Override
-    public void close() {
+    protected void release() {
       op.close();
     }
   }
@@ -411,7 +411,7 @@ public final class Profile {
     }
 
     @Override
-    public void close() {
+    protected void release() {
       op.close();
     }
   }

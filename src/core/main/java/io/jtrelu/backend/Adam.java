@@ -17,13 +17,12 @@ import io.jtrelu.tensor.Tensor;
  *
  * All tensors are F32; t counts steps from 1 and is kept on the device.
  */
-public abstract class Adam implements Operation {
+public abstract class Adam extends PreparedOperation {
   private final long elements;
   private final float beta1;
   private final float beta2;
   private final float epsilon;
   private final float weightDecay;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -33,12 +32,12 @@ public abstract class Adam implements Operation {
    */
   protected Adam(
       Device device, long elements, float beta1, float beta2, float epsilon, float weightDecay) {
+    super("adam", device);
     this.elements = Operands.requireCount("adam", elements);
     this.beta1 = Operands.requireBelowOne("adam", "beta1", beta1);
     this.beta2 = Operands.requireBelowOne("adam", "beta2", beta2);
     this.epsilon = Operands.requireNotNegative("adam", "epsilon", epsilon);
     this.weightDecay = Operands.requireNotNegative("adam", "weight decay", weightDecay);
-    this.operands = new Operands("adam", device);
   }
 
   /** Number of parameters. */
@@ -96,7 +95,21 @@ public abstract class Adam implements Operation {
     operands.requireDistinct("first moment", moment1, "gradient", gradient);
     operands.requireDistinct("second moment", moment2, "gradient", gradient);
     operands.requireDistinct("first moment", moment1, "second moment", moment2);
-    compute(stream, parameters, gradient, moment1, moment2, scalars, gradientScale);
+    for (int i = 0; i < 3; i++) {
+      Tensor written = i == 0 ? parameters : i == 1 ? moment1 : moment2;
+      String name = i == 0 ? "parameters" : i == 1 ? "first moment" : "second moment";
+      operands.requireDistinct(name, written, "scalars", scalars);
+      operands.requireDistinct(name, written, "gradient scale", gradientScale);
+    }
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(gradient)
+          .reads(scalars)
+          .reads(gradientScale)
+          .writes("parameters", parameters)
+          .writes("first moment", moment1)
+          .writes("second moment", moment2);
+      compute(stream, parameters, gradient, moment1, moment2, scalars, gradientScale);
+    }
   }
 
   /** Implements {@link #step}. */

@@ -10,8 +10,10 @@ import io.jtrelu.tensor.Tensor;
 /**
  * A device that is open for work: it allocates tensors, makes streams and prepares operations.
  *
- * <p>Thread-safe. The caller closes tensors, operations and streams before the backend. Preparing
- * an operation that the backend cannot run throws {@link UnsupportedException}.
+ * <p>Thread-safe. What is in use refuses to be closed, with {@link IllegalStateException}, and can
+ * be closed when that use has ended; nothing waits for it. The caller closes tensors, operations
+ * and streams before the backend. Preparing an operation that the backend cannot run throws {@link
+ * UnsupportedException}.
  */
 public interface Backend extends AutoCloseable {
   /** Name of its provider. */
@@ -72,12 +74,16 @@ public interface Backend extends AutoCloseable {
    * unchanged until the copy is known to have run: until the stream is synchronised, or an {@link
    * Event} recorded after it.
    *
-   * @throws OperandException if counts differ, a type is not floating while types differ, or a
-   *     tensor lies on another device
+   * @throws OperandException if counts differ, a type is not floating while types differ, a tensor
+   *     lies on another device, the two overlap without being the same, or dst is read-only
    */
   void copy(Stream stream, Tensor src, Tensor dst);
 
-  /** Sets all elements of a tensor on this device. */
+  /**
+   * Sets all elements of a tensor on this device.
+   *
+   * @throws OperandException if the tensor lies on another device, or is read-only
+   */
   void fill(Stream stream, Tensor dst, float value);
 
   /**
@@ -189,7 +195,13 @@ public interface Backend extends AutoCloseable {
   /** Prepares a random orthogonal matrix. */
   Orthogonal orthogonal(int rows, int cols, float gain);
 
-  /** Releases the device. Idempotent. */
+  /**
+   * Closes the streams that are open, and releases the device. Idempotent. Nothing runs afterwards:
+   * streams, operations and recordings of a closed backend throw {@link IllegalStateException}.
+   *
+   * @throws IllegalStateException if an operation is running or being prepared; then nothing was
+   *     closed, and close can be called again
+   */
   @Override
   void close();
 }

@@ -26,7 +26,7 @@ final class ComposedConv2dSum extends Conv2dSum {
   }
 
   @Override
-  public void close() {
+  protected void release() {
     sum.close();
   }
 }

@@ -21,7 +21,7 @@ final class ComposedGradientSum extends GradientSum {
   }
 
   @Override
-  public void close() {
+  protected void release() {
     sum.close();
   }
 }

@@ -31,12 +31,11 @@ import io.jtrelu.tensor.Tensor;
  * <p>An empty batch is allowed: forward and backwardData do nothing; backwardWeights overwrites
  * with zeros or adds nothing.
  */
-public abstract class Conv2d implements Operation {
+public abstract class Conv2d extends PreparedOperation {
   private final Conv2dDescriptor descriptor;
   private final DataType type;
   private final Rectifier activation;
   private final Rectifier srcActivation;
-  private final Operands operands;
 
   /** For backends: keeps the arguments that every implementation needs. */
   protected Conv2d(
@@ -45,11 +44,11 @@ public abstract class Conv2d implements Operation {
       DataType type,
       Rectifier activation,
       Rectifier srcActivation) {
+    super("conv2d " + descriptor, device);
     this.descriptor = descriptor;
     this.type = type;
     this.activation = activation;
     this.srcActivation = srcActivation;
-    this.operands = new Operands("conv2d " + descriptor, device);
   }
 
   /** The sizes. */
@@ -72,8 +71,22 @@ public abstract class Conv2d implements Operation {
     return srcActivation;
   }
 
-  /** Allocates a packed form for this operation's weights, owned by the caller; pack before use. */
-  public abstract PackedWeights newPackedWeights();
+  /**
+   * Allocates a packed form for this operation's weights, owned by the caller; pack before use.
+   *
+   * @throws IllegalStateException after close
+   */
+  public final PackedWeights newPackedWeights() {
+    operands.lifetime().acquire();
+    try {
+      return allocatePackedWeights();
+    } finally {
+      operands.lifetime().release();
+    }
+  }
+
+  /** Implements {@link #newPackedWeights}. */
+  protected abstract PackedWeights allocatePackedWeights();
 
   /**
    * Brings weights into packed form.
@@ -84,7 +97,10 @@ public abstract class Conv2d implements Operation {
    */
   public final void pack(Stream stream, Tensor weights, PackedWeights packed) {
     operands.require("weights", weights, descriptor.weights(), DataType.F32, Layout.KRSC);
-    runPack(stream, weights, packed);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(weights);
+      runPack(stream, weights, packed);
+    }
   }
 
   /**
@@ -99,8 +115,11 @@ public abstract class Conv2d implements Operation {
     operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
     operands.requireDistinct("src", src, "dst", dst);
     operands.requireDistinct("bias", bias, "dst", dst);
-    if (descriptor.n() > 0) {
-      runForward(stream, src, weights, bias, dst);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src).reads(bias).writes("dst", dst);
+      if (descriptor.n() > 0) {
+        runForward(stream, src, weights, bias, dst);
+      }
     }
   }
 
@@ -126,8 +145,11 @@ public abstract class Conv2d implements Operation {
     if (!srcActivation.isIdentity()) {
       operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
     }
-    if (descriptor.n() > 0) {
-      runBackwardData(stream, diffDst, weights, src, diffSrc, write);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(src).writes("diff_src", diffSrc);
+      if (descriptor.n() > 0) {
+        runBackwardData(stream, diffDst, weights, src, diffSrc, write);
+      }
     }
   }
 
@@ -150,7 +172,13 @@ public abstract class Conv2d implements Operation {
     operands.requireDistinct("src", src, "diff_bias", diffBias);
     operands.requireDistinct("diff_dst", diffDst, "diff_weights", diffWeights);
     operands.requireDistinct("diff_dst", diffDst, "diff_bias", diffBias);
-    runBackwardWeights(stream, src, diffDst, diffWeights, diffBias, write);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src)
+          .reads(diffDst)
+          .writes("diff_weights", diffWeights)
+          .writes("diff_bias", diffBias);
+      runBackwardWeights(stream, src, diffDst, diffWeights, diffBias, write);
+    }
   }
 
   /** Implements {@link #pack}; operands are checked. */

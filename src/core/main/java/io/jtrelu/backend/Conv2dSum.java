@@ -22,12 +22,11 @@ import io.jtrelu.tensor.Tensor;
  * <p>A backend may round the convolution's result to the storage type before the sum. dst must
  * overlap neither src nor shortcut; these may be one tensor.
  */
-public abstract class Conv2dSum implements Operation {
+public abstract class Conv2dSum extends PreparedOperation {
   private final Conv2d convolution;
   private final float shortcutWeight;
   private final float branchWeight;
   private final Rectifier activation;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -40,6 +39,7 @@ public abstract class Conv2dSum implements Operation {
       float shortcutWeight,
       float branchWeight,
       Rectifier activation) {
+    super("conv2d sum " + convolution.descriptor(), device);
     if (!convolution.activation().isIdentity()) {
       throw new IllegalArgumentException(
           "a convolution within a sum has no activation of its own, got "
@@ -49,7 +49,6 @@ public abstract class Conv2dSum implements Operation {
     this.shortcutWeight = shortcutWeight;
     this.branchWeight = branchWeight;
     this.activation = activation;
-    this.operands = new Operands("conv2d sum " + convolution.descriptor(), device);
   }
 
   /** The convolution. */
@@ -90,8 +89,15 @@ public abstract class Conv2dSum implements Operation {
     operands.requireDistinct("src", src, "dst", dst);
     operands.requireDistinct("shortcut", shortcut, "dst", dst);
     operands.requireDistinct("bias", bias, "dst", dst);
-    if (d.n() > 0) {
-      runForward(stream, src, weights, bias, shortcut, dst);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.holds(convolution.operands.lifetime())
+          .reads(src)
+          .reads(bias)
+          .reads(shortcut)
+          .writes("dst", dst);
+      if (d.n() > 0) {
+        runForward(stream, src, weights, bias, shortcut, dst);
+      }
     }
   }
 

@@ -1,32 +1,28 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.tensor.Lifetime;
+
 /** For backends whose operations have run when the call returns: there is nothing to wait for. */
 final class DirectEvent implements Event {
-  private volatile boolean closed;
-
-  private void requireOpen() {
-    if (closed) {
-      throw new IllegalStateException("use after close: this event is closed");
-    }
-  }
+  private final Lifetime lifetime = new Lifetime("event");
 
   @Override
   public void record(Stream stream) {
-    requireOpen();
+    lifetime.requireOpen();
   }
 
   @Override
   public void await(Stream stream) {
-    requireOpen();
+    lifetime.requireOpen();
   }
 
   @Override
   public void synchronize() {
-    requireOpen();
+    lifetime.requireOpen();
   }
 
   @Override
   public void close() {
-    closed = true;
+    lifetime.close();
   }
 }

@@ -1,9 +1,11 @@
 package io.jtrelu.backend;
 
+import io.jtrelu.tensor.Lifetime;
+
 /** Runs the work anew: for backends whose operations cost the host no more that way. */
 final class DirectRecording implements Recording {
   private final Runnable work;
-  private volatile boolean closed;
+  private final Lifetime lifetime = new Lifetime("recording");
 
   DirectRecording(Runnable work) {
     this.work = work;
@@ -11,14 +13,16 @@ final class DirectRecording implements Recording {
 
   @Override
   public void replay(Stream stream) {
-    if (closed) {
-      throw new IllegalStateException("use after close: this recording is closed");
+    lifetime.acquire();
+    try {
+      work.run();
+    } finally {
+      lifetime.release();
     }
-    work.run();
   }
 
   @Override
   public void close() {
-    closed = true;
+    lifetime.close();
   }
 }

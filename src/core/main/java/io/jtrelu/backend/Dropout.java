@@ -17,11 +17,10 @@ import io.jtrelu.tensor.Tensor;
  * The sequence number lies on the device, as I32 [2], low word first: a recorded pass takes another
  * mask each time it runs.
  */
-public abstract class Dropout implements Operation {
+public abstract class Dropout extends PreparedOperation {
   private final long elements;
   private final DataType type;
   private final float rate;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -29,10 +28,10 @@ public abstract class Dropout implements Operation {
    * @throws IllegalArgumentException if elements is negative or rate outside [0, 1)
    */
   protected Dropout(Device device, long elements, DataType type, float rate) {
+    super("dropout", device);
     this.elements = Operands.requireCount("dropout", elements);
     this.type = type;
     this.rate = Operands.requireBelowOne("dropout", "rate", rate);
-    this.operands = new Operands("dropout", device);
   }
 
   /** Number of elements. */
@@ -61,7 +60,10 @@ public abstract class Dropout implements Operation {
     operands.requireElements("sequence", sequence, 2, DataType.I32);
     operands.requireSameOrDistinct("src", src, "dst", dst);
     operands.requireDistinct("dst", dst, "sequence", sequence);
-    run(stream, src, dst, seed, sequence, Write.OVERWRITE);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src).reads(sequence).writes("dst", dst);
+      run(stream, src, dst, seed, sequence, Write.OVERWRITE);
+    }
   }
 
   /** diff_src = [diff_src +] diff_dst * keep / (1 - rate), with the same seed and sequence. */
@@ -72,7 +74,10 @@ public abstract class Dropout implements Operation {
     operands.requireElements("sequence", sequence, 2, DataType.I32);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     operands.requireDistinct("diff_src", diffSrc, "sequence", sequence);
-    run(stream, diffDst, diffSrc, seed, sequence, write);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(sequence).writes("diff_src", diffSrc);
+      run(stream, diffDst, diffSrc, seed, sequence, write);
+    }
   }
 
   /** Implements both directions, which are the same map. */

@@ -26,7 +26,11 @@ public interface Event extends AutoCloseable {
   /** Makes the host wait for the marked point; reports what failed before it. */
   void synchronize();
 
-  /** Releases it. Idempotent. */
+  /**
+   * Releases it. Idempotent.
+   *
+   * @throws IllegalStateException while a thread uses it; it stays open
+   */
   @Override
   void close();
 }

@@ -14,15 +14,15 @@ import io.jtrelu.tensor.Tensor;
  * backward  diff_src[n,p,q,c] = ( [diff_src +] diff_dst[n,0,0,c] / (h*w) ) * psi'(src)
  * </pre>
  */
-public abstract class GlobalMeanPool implements Operation {
+public abstract class GlobalMeanPool extends PreparedOperation {
   private final Shape src;
   private final Shape dst;
   private final DataType type;
   private final Rectifier srcActivation;
-  private final Operands operands;
 
   /** For backends. */
   protected GlobalMeanPool(Device device, Shape src, DataType type, Rectifier srcActivation) {
+    super("global mean-pool " + src, device);
     if (src.rank() != 4) {
       throw new IllegalArgumentException("global mean-pool needs an NHWC shape, got " + src);
     }
@@ -30,7 +30,6 @@ public abstract class GlobalMeanPool implements Operation {
     this.dst = Shape.of(src.dim(0), 1, 1, src.dim(3));
     this.type = type;
     this.srcActivation = srcActivation;
-    this.operands = new Operands("global mean-pool " + src, device);
   }
 
   /** Shape of src, NHWC. */
@@ -53,7 +52,10 @@ public abstract class GlobalMeanPool implements Operation {
     operands.require("src", source, src, type, Layout.NHWC);
     operands.require("dst", destination, dst, type, Layout.NHWC);
     operands.requireDistinct("src", source, "dst", destination);
-    runForward(stream, source, destination);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(source).writes("dst", destination);
+      runForward(stream, source, destination);
+    }
   }
 
   /** Spreads the gradient over locations; source is read only for psi'. */
@@ -63,7 +65,13 @@ public abstract class GlobalMeanPool implements Operation {
     operands.require("src", source, src, type, Layout.NHWC);
     operands.require("diff_src", diffSrc, src, type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
-    runBackward(stream, diffDst, source, diffSrc, write);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", source, "diff_src", diffSrc);
+    }
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(source).writes("diff_src", diffSrc);
+      runBackward(stream, diffDst, source, diffSrc, write);
+    }
   }
 
   /** Implements {@link #forward}. */

@@ -17,9 +17,8 @@ import io.jtrelu.tensor.Tensor;
  * gradient. So the steps that were queued behind a bad one change nothing either, and the host need
  * not wait for one step before it queues the next. Zero the result to go on.
  */
-public abstract class GradientNorm implements Operation {
+public abstract class GradientNorm extends PreparedOperation {
   private final long elements;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -27,8 +26,8 @@ public abstract class GradientNorm implements Operation {
    * @throws IllegalArgumentException if elements is negative
    */
   protected GradientNorm(Device device, long elements) {
+    super("gradient norm", device);
     this.elements = Operands.requireCount("gradient norm", elements);
-    this.operands = new Operands("gradient norm", device);
   }
 
   /** Number of gradient elements. */
@@ -53,7 +52,10 @@ public abstract class GradientNorm implements Operation {
           "gradient norm: the clipping norm must be positive, infinity for none; got " + maxNorm);
     }
     operands.requireDistinct("gradient", gradient, "result", result);
-    compute(stream, gradient, maxNorm, result);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(gradient).writes("result", result);
+      compute(stream, gradient, maxNorm, result);
+    }
   }
 
   /** Implements {@link #run}; sums in binary64 or pairwise, in a fixed order. */

@@ -12,14 +12,13 @@ import java.util.List;
  * gradient = gradient + parts[0] + parts[1] + ...       rounded to F32 after each, in this order
  * </pre>
  */
-public abstract class GradientSum implements Operation {
+public abstract class GradientSum extends PreparedOperation {
   private final long elements;
-  private final Operands operands;
 
   /** For backends. */
   protected GradientSum(Device device, long elements) {
+    super("gradient sum", device);
     this.elements = Operands.requireCount("gradient sum", elements);
-    this.operands = new Operands("gradient sum", device);
   }
 
   /** Number of gradient elements. */
@@ -39,7 +38,13 @@ public abstract class GradientSum implements Operation {
       operands.requireElements("part", parts.get(i), elements, DataType.F32);
       operands.requireDistinct("part", parts.get(i), "gradient", gradient);
     }
-    compute(stream, gradient, parts);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.writes("gradient", gradient);
+      for (int i = 0; i < parts.size(); i++) {
+        use.reads(parts.get(i));
+      }
+      compute(stream, gradient, parts);
+    }
   }
 
   /** Implements {@link #run}. */

@@ -35,7 +35,7 @@ import org.jspecify.annotations.Nullable;
  * <p>Accuracy: x[k] within 8 * 2^-24 * (|v[k]| + |mean[k]|) / std[k], dst likewise after division,
  * then one rounding to the type of dst.
  */
-public abstract class LocationNorm implements Operation {
+public abstract class LocationNorm extends PreparedOperation {
   /** The channel that is appended. */
   public enum Homogeneous {
     /** The constant 1. */
@@ -81,11 +81,11 @@ public abstract class LocationNorm implements Operation {
   private final DataType srcType;
   private final DataType type;
   private final Settings settings;
-  private final Operands operands;
 
   /** For backends. */
   protected LocationNorm(
       Device device, Shape src, DataType srcType, DataType type, Settings settings) {
+    super("location norm " + src, device);
     if (src.rank() != 4 || src.dim(3) != settings.mean().size()) {
       throw new IllegalArgumentException(
           "location norm of " + settings.mean().size() + " channels, but src is " + src);
@@ -98,7 +98,6 @@ public abstract class LocationNorm implements Operation {
     this.srcType = srcType;
     this.type = type;
     this.settings = settings;
-    this.operands = new Operands("location norm " + src, device);
   }
 
   /** Shape of src, NHWC. */
@@ -134,7 +133,10 @@ public abstract class LocationNorm implements Operation {
   /** Normalises images; source and destination must not overlap. */
   public final void forward(Stream stream, Tensor source, Tensor destination) {
     check(source, destination);
-    runForward(stream, source, null, destination);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(source).writes("dst", destination);
+      runForward(stream, source, null, destination);
+    }
   }
 
   /**
@@ -145,7 +147,11 @@ public abstract class LocationNorm implements Operation {
   public final void forward(Stream stream, Tensor source, Tensor windows, Tensor destination) {
     operands.require("windows", windows, windows(), DataType.I32, Layout.ROW_MAJOR);
     check(source, destination);
-    runForward(stream, source, windows, destination);
+    operands.requireDistinct("windows", windows, "dst", destination);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(source).reads(windows).writes("dst", destination);
+      runForward(stream, source, windows, destination);
+    }
   }
 
   private void check(Tensor source, Tensor destination) {

@@ -13,19 +13,18 @@ import io.jtrelu.tensor.Tensor;
  * backward  diff_src     = ( [diff_src +] sum of diff_dst over the windows that the element won ) * psi'(src)
  * </pre>
  */
-public abstract class MaxPool2d implements Operation {
+public abstract class MaxPool2d extends PreparedOperation {
   private final MaxPool2dDescriptor descriptor;
   private final DataType type;
   private final Rectifier srcActivation;
-  private final Operands operands;
 
   /** For backends. */
   protected MaxPool2d(
       Device device, MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    super("max-pool " + descriptor, device);
     this.descriptor = descriptor;
     this.type = type;
     this.srcActivation = srcActivation;
-    this.operands = new Operands("max-pool " + descriptor, device);
   }
 
   /** The sizes. */
@@ -55,7 +54,10 @@ public abstract class MaxPool2d implements Operation {
     operands.requireDistinct("src", src, "dst", dst);
     operands.requireDistinct("src", src, "argmax", argmax);
     operands.requireDistinct("dst", dst, "argmax", argmax);
-    runForward(stream, src, dst, argmax);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src).writes("dst", dst).writes("argmax", argmax);
+      runForward(stream, src, dst, argmax);
+    }
   }
 
   /** Routes each gradient to the element that won; src is read only for psi'. */
@@ -67,7 +69,13 @@ public abstract class MaxPool2d implements Operation {
     operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
     operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
     operands.requireDistinct("argmax", argmax, "diff_src", diffSrc);
-    runBackward(stream, diffDst, argmax, src, diffSrc, write);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
+    }
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(argmax).reads(src).writes("diff_src", diffSrc);
+      runBackward(stream, diffDst, argmax, src, diffSrc, write);
+    }
   }
 
   /** Implements {@link #forward}. */

@@ -3,18 +3,53 @@ package io.jtrelu.backend;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Lifetime;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
-/** Checks of an operation's operands; package-private because operations check, backends trust. */
+/**
+ * Checks of an operation's operands, and its uses of them; package-private because operations
+ * check, backends trust.
+ */
 final class Operands {
   private final String operation;
   private final Device device;
+  private final Lifetime lifetime;
 
   Operands(String operation, Device device) {
     this.operation = operation;
     this.device = device;
+    this.lifetime = new Lifetime(operation);
+  }
+
+  /** The operation's. */
+  Lifetime lifetime() {
+    return lifetime;
+  }
+
+  /**
+   * Begins a run of the operation on a stream: everything that an operation works on is given to
+   * the result, which holds it until its close.
+   *
+   * @throws IllegalArgumentException if the stream is null or no backend's
+   * @throws IllegalStateException if operation or stream are closed, or the stream is in use
+   */
+  BackendStream.Use use(Stream stream) {
+    if (!(stream instanceof BackendStream own)) {
+      throw new IllegalArgumentException(
+          operation
+              + ": an operation runs on its own streams, those of its backend's newStream, got "
+              + stream);
+    }
+    BackendStream.Use use = own.use(operation);
+    try {
+      own.hold(lifetime);
+      return use;
+    } catch (RuntimeException closed) {
+      use.close();
+      throw closed;
+    }
   }
 
   private void requirePresent(String name, @Nullable Tensor tensor) {
@@ -88,7 +123,8 @@ final class Operands {
     }
   }
 
-  private static boolean overlap(Tensor a, Tensor b) {
+  /** Whether two tensors of one device share memory. */
+  static boolean overlap(Tensor a, Tensor b) {
     return a.bytes() > 0
         && b.bytes() > 0
         && a.address() < b.address() + b.bytes()

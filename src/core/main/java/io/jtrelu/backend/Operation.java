@@ -5,7 +5,8 @@ package io.jtrelu.backend;
  *
  * <p>Immutable after preparation: it may run on several streams at once. It is closed by whoever
  * prepared it, before its backend; close is idempotent and use after close throws {@link
- * IllegalStateException}.
+ * IllegalStateException}. While it runs, close throws {@link IllegalStateException} and leaves it
+ * open.
  */
 public interface Operation extends AutoCloseable {
   @Override

@@ -14,14 +14,14 @@ import io.jtrelu.tensor.Tensor;
  * <p>Every backend yields the same matrix from the same seed, within rounding: max |Q^T Q - I|
  * &lt;= 6e-7 in F32.
  */
-public abstract class Orthogonal implements Operation {
+public abstract class Orthogonal extends PreparedOperation {
   private final int rows;
   private final int cols;
   private final float gain;
-  private final Operands operands;
 
   /** For backends. */
   protected Orthogonal(Device device, int rows, int cols, float gain) {
+    super("orthogonal " + rows + "x" + cols, device);
     if (rows < 1 || cols < 1) {
       throw new IllegalArgumentException(
           "an orthogonal matrix needs at least one row and column, got " + rows + "x" + cols);
@@ -29,7 +29,6 @@ public abstract class Orthogonal implements Operation {
     this.rows = rows;
     this.cols = cols;
     this.gain = gain;
-    this.operands = new Operands("orthogonal " + rows + "x" + cols, device);
   }
 
   /** Number of rows. */
@@ -56,7 +55,10 @@ public abstract class Orthogonal implements Operation {
    */
   public final void fill(Stream stream, Tensor dst, long seed, long sequence) {
     operands.require("dst", dst, Shape.of(rows, cols), DataType.F32, Layout.ROW_MAJOR);
-    compute(stream, dst, seed, sequence);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.writes("dst", dst);
+      compute(stream, dst, seed, sequence);
+    }
   }
 
   /** Implements {@link #fill}. */

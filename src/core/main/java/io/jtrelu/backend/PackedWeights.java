@@ -7,7 +7,11 @@ package io.jtrelu.backend;
  * weights change, pack again.
  */
 public interface PackedWeights extends AutoCloseable {
-  /** Releases the packed copy. Idempotent. */
+  /**
+   * Releases the packed copy. Idempotent.
+   *
+   * @throws IllegalStateException if an operation or a recording uses it; it stays open
+   */
   @Override
   void close();
 }

@@ -22,18 +22,17 @@ import io.jtrelu.tensor.Tensor;
  * <p>Accuracy in F32: within 8 * 2^-24 * (|phi_hat(x)| + |outputScale| * (1 + |outputShift|)), the
  * derivative likewise with |outputScale * inputScale|.
  */
-public abstract class Pointwise implements Operation {
+public abstract class Pointwise extends PreparedOperation {
   private final long elements;
   private final DataType type;
   private final TransformedActivation function;
-  private final Operands operands;
 
   /** For backends. */
   protected Pointwise(Device device, long elements, DataType type, TransformedActivation function) {
+    super(function.function().activationName(), device);
     this.elements = Operands.requireCount("pointwise", elements);
     this.type = type;
     this.function = function;
-    this.operands = new Operands(function.function().activationName(), device);
   }
 
   /** Number of elements. */
@@ -61,7 +60,10 @@ public abstract class Pointwise implements Operation {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
     operands.requireSameOrDistinct("src", src, "dst", dst);
-    runForward(stream, src, dst);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.alone().reads(src).writes("dst", dst);
+      runForward(stream, src, dst);
+    }
   }
 
   /**
@@ -75,7 +77,11 @@ public abstract class Pointwise implements Operation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
-    runBackward(stream, saved, diffDst, diffSrc, write);
+    operands.requireSameOrDistinct("saved", saved, "diff_src", diffSrc);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.alone().reads(saved).reads(diffDst).writes("diff_src", diffSrc);
+      runBackward(stream, saved, diffDst, diffSrc, write);
+    }
   }
 
   /** Implements {@link #forward}. */

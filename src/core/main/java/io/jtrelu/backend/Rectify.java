@@ -15,18 +15,17 @@ import io.jtrelu.tensor.Tensor;
  *
  * Here diff_dst is the gradient <i>after</i> the activation: this operation is the activation.
  */
-public abstract class Rectify implements Operation {
+public abstract class Rectify extends PreparedOperation {
   private final long elements;
   private final DataType type;
   private final Rectifier rectifier;
-  private final Operands operands;
 
   /** For backends. */
   protected Rectify(Device device, long elements, DataType type, Rectifier rectifier) {
+    super("rectify", device);
     this.elements = Operands.requireCount("rectify", elements);
     this.type = type;
     this.rectifier = rectifier;
-    this.operands = new Operands("rectify", device);
   }
 
   /** Number of elements. */
@@ -49,7 +48,10 @@ public abstract class Rectify implements Operation {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("dst", dst, elements, type);
     operands.requireSameOrDistinct("src", src, "dst", dst);
-    runForward(stream, src, dst);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src).writes("dst", dst);
+      runForward(stream, src, dst);
+    }
   }
 
   /** diff_src = [diff_src +] diff_dst * phi'; diff_src may be diff_dst itself when overwriting. */
@@ -59,7 +61,11 @@ public abstract class Rectify implements Operation {
     operands.requireElements("diff_dst", diffDst, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
-    runBackward(stream, dst, diffDst, diffSrc, write);
+    operands.requireSameOrDistinct("dst", dst, "diff_src", diffSrc);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(dst).reads(diffDst).writes("diff_src", diffSrc);
+      runBackward(stream, dst, diffDst, diffSrc, write);
+    }
   }
 
   /** Implements {@link #forward}. */

@@ -24,7 +24,7 @@ import io.jtrelu.tensor.Tensor;
  * where batch is the first extent, and one of rows and cols is the channels, the other height times
  * width. An empty tensor is allowed: then nothing is done. dst must not overlap src.
  */
-public abstract class Reorder implements Operation {
+public abstract class Reorder extends PreparedOperation {
   private final Shape src;
   private final Shape dst;
   private final DataType type;
@@ -32,7 +32,6 @@ public abstract class Reorder implements Operation {
   private final Layout to;
   private final long rows;
   private final long cols;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -42,6 +41,7 @@ public abstract class Reorder implements Operation {
    *     has not four extents
    */
   protected Reorder(Device device, Shape src, DataType type, Layout from, Layout to) {
+    super("reorder " + src + " from " + from + " to " + to, device);
     boolean channelsFirst = leadsToOurs(from, to);
     if (!channelsFirst && !leadsToOurs(to, from)) {
       throw new IllegalArgumentException(
@@ -65,7 +65,6 @@ public abstract class Reorder implements Operation {
     this.type = type;
     this.from = from;
     this.to = to;
-    this.operands = new Operands("reorder " + src + " from " + from + " to " + to, device);
   }
 
   /** Whether a reorder from one layout to the other brings channels from first place to last. */
@@ -131,7 +130,10 @@ public abstract class Reorder implements Operation {
     operands.require("src", srcTensor, src, type, from);
     operands.require("dst", dstTensor, dst, type, to);
     operands.requireDistinct("src", srcTensor, "dst", dstTensor);
-    compute(stream, srcTensor, dstTensor);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(srcTensor).writes("dst", dstTensor);
+      compute(stream, srcTensor, dstTensor);
+    }
   }
 
   /** Implements {@link #run}; operands are checked, and may be empty. */

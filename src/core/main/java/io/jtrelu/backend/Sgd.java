@@ -15,12 +15,11 @@ import io.jtrelu.tensor.Tensor;
  *
  * (Sutskever et al. 2013 in the form used by the deep-learning frameworks.) All tensors are F32.
  */
-public abstract class Sgd implements Operation {
+public abstract class Sgd extends PreparedOperation {
   private final long elements;
   private final float momentum;
   private final boolean nesterov;
   private final float weightDecay;
-  private final Operands operands;
 
   /**
    * For backends.
@@ -29,11 +28,11 @@ public abstract class Sgd implements Operation {
    *     decay negative or not finite
    */
   protected Sgd(Device device, long elements, float momentum, boolean nesterov, float weightDecay) {
+    super("sgd", device);
     this.elements = Operands.requireCount("sgd", elements);
     this.momentum = Operands.requireBelowOne("sgd", "momentum", momentum);
     this.nesterov = nesterov;
     this.weightDecay = Operands.requireNotNegative("sgd", "weight decay", weightDecay);
-    this.operands = new Operands("sgd", device);
   }
 
   /** Number of parameters. */
@@ -80,7 +79,18 @@ public abstract class Sgd implements Operation {
     operands.requireDistinct("parameters", parameters, "gradient", gradient);
     operands.requireDistinct("parameters", parameters, "velocity", velocity);
     operands.requireDistinct("velocity", velocity, "gradient", gradient);
-    compute(stream, parameters, gradient, velocity, learningRate, gradientScale);
+    operands.requireDistinct("parameters", parameters, "learning rate", learningRate);
+    operands.requireDistinct("parameters", parameters, "gradient scale", gradientScale);
+    operands.requireDistinct("velocity", velocity, "learning rate", learningRate);
+    operands.requireDistinct("velocity", velocity, "gradient scale", gradientScale);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(gradient)
+          .reads(learningRate)
+          .reads(gradientScale)
+          .writes("parameters", parameters)
+          .writes("velocity", velocity);
+      compute(stream, parameters, gradient, velocity, learningRate, gradientScale);
+    }
   }
 
   /** Implements {@link #step}. */

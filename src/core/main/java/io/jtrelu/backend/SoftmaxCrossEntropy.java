@@ -20,15 +20,15 @@ import io.jtrelu.tensor.Tensor;
  * classes) must not occur otherwise; such a row's loss is NaN. Where a row's loss is not finite,
  * its gradient is NaN: so the norm of the gradient tells of every loss that is not finite.
  */
-public abstract class SoftmaxCrossEntropy implements Operation {
+public abstract class SoftmaxCrossEntropy extends PreparedOperation {
   private final int n;
   private final int classes;
   private final DataType type;
   private final float smoothing;
-  private final Operands operands;
 
   /** For backends. */
   protected SoftmaxCrossEntropy(Device device, int n, int classes, DataType type, float smoothing) {
+    super("softmax cross-entropy", device);
     if (n < 0 || classes < 1 || !(smoothing >= 0 && smoothing < 1)) {
       throw new IllegalArgumentException(
           "softmax cross-entropy needs a batch of 0 or more, a class and smoothing in [0, 1), got "
@@ -42,7 +42,6 @@ public abstract class SoftmaxCrossEntropy implements Operation {
     this.classes = classes;
     this.type = type;
     this.smoothing = smoothing;
-    this.operands = new Operands("softmax cross-entropy", device);
   }
 
   /** Batch size. */
@@ -98,7 +97,14 @@ public abstract class SoftmaxCrossEntropy implements Operation {
     operands.requireDistinct("correct", correct, "labels", labels);
     operands.requireDistinct("correct", correct, "diff_logits", diffLogits);
     operands.requireDistinct("correct", correct, "losses", losses);
-    compute(stream, logits, labels, gradientScale, diffLogits, losses, correct);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(logits)
+          .reads(labels)
+          .writes("diff_logits", diffLogits)
+          .writes("losses", losses)
+          .writes("correct", correct);
+      compute(stream, logits, labels, gradientScale, diffLogits, losses, correct);
+    }
   }
 
   /** Implements {@link #run}. */

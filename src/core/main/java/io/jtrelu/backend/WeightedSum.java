@@ -15,13 +15,12 @@ import io.jtrelu.tensor.Tensor;
  * diff_dst is the gradient before phi; psi is the activation that produced that source. A source's
  * gradient is asked for one at a time, so that a caller can accumulate into shared tensors.
  */
-public abstract class WeightedSum implements Operation {
+public abstract class WeightedSum extends PreparedOperation {
   private final long elements;
   private final DataType type;
   private final float weightA;
   private final float weightB;
   private final Rectifier activation;
-  private final Operands operands;
 
   /** For backends. */
   protected WeightedSum(
@@ -31,12 +30,12 @@ public abstract class WeightedSum implements Operation {
       float weightA,
       float weightB,
       Rectifier activation) {
+    super("weighted sum", device);
     this.elements = Operands.requireCount("weighted sum", elements);
     this.type = type;
     this.weightA = weightA;
     this.weightB = weightB;
     this.activation = activation;
-    this.operands = new Operands("weighted sum", device);
   }
 
   /** Number of elements. */
@@ -71,7 +70,10 @@ public abstract class WeightedSum implements Operation {
     operands.requireElements("dst", dst, elements, type);
     operands.requireSameOrDistinct("a", a, "dst", dst);
     operands.requireSameOrDistinct("b", b, "dst", dst);
-    runForward(stream, a, b, dst);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(a).reads(b).writes("dst", dst);
+      runForward(stream, a, b, dst);
+    }
   }
 
   /**
@@ -103,7 +105,13 @@ public abstract class WeightedSum implements Operation {
     operands.requireElements("src", src, elements, type);
     operands.requireElements("diff_src", diffSrc, elements, type);
     operands.requireSameOrDistinct("diff_dst", diffDst, "diff_src", diffSrc);
-    runBackward(stream, weight, diffDst, srcActivation, src, diffSrc, write);
+    if (!srcActivation.isIdentity()) {
+      operands.requireSameOrDistinct("src", src, "diff_src", diffSrc);
+    }
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(src).writes("diff_src", diffSrc);
+      runBackward(stream, weight, diffDst, srcActivation, src, diffSrc, write);
+    }
   }
 
   /** Implements {@link #forward}. */

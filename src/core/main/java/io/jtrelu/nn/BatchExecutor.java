@@ -12,6 +12,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import io.jtrelu.tensor.Turn;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -28,7 +29,9 @@ import org.jspecify.annotations.Nullable;
  * number of lanes. What follows a batch is shared likewise: the sum of the parts and the norm of
  * the gradient by slices of fixed size, the update and the packing by parameter.
  *
- * <p>Owns its threads, streams and programs. Used by one thread at a time.
+ * <p>Owns its threads, streams and programs. Used by one thread at a time: during a call others,
+ * and close, are refused with {@link IllegalStateException}, as is use after close. The tensors of
+ * a call are used by the lanes' threads, so they cannot be wrapped memory of a confined arena.
  */
 public final class BatchExecutor implements AutoCloseable {
   /**
@@ -66,6 +69,7 @@ public final class BatchExecutor implements AutoCloseable {
   private final int laneCount;
   private final Lanes<Lane> lanes;
   private final List<Parameters> partGradients = new ArrayList<>();
+  private final Turn turn = new Turn("batch executor");
   private final @Nullable GradientSlices slices; // null without a backward pass
 
   /** One stream and workspace, used by one thread at a time. */
@@ -270,12 +274,17 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public void update(Parameters parameters, Update update) {
     parameters.requireFits(program.network());
-    lanes.share(
-        parameters.network().parameters().size(),
-        (lane, parameter) -> {
-          update.run(lane.stream, parameter);
-          program.pack(lane.stream, parameters, parameter);
-        });
+    turn.take();
+    try {
+      lanes.share(
+          parameters.network().parameters().size(),
+          (lane, parameter) -> {
+            update.run(lane.stream, parameter);
+            program.pack(lane.stream, parameters, parameter);
+          });
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -298,22 +307,27 @@ public final class BatchExecutor implements AutoCloseable {
       float gradientScale,
       long sequence) {
     gradients.requireFits(program.network());
-    Result result =
-        run(
-            images,
-            labels,
-            (lane, part, micro) -> {
-              lane.workspace.loss(lane.labels(labels, micro), gradientScale);
-              Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
-              boolean first = micro < parts;
-              lane.workspace.backward(
-                  destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
-            },
-            sequence * microBatches);
-    GradientSlices all = trainingSlices();
-    int used = Math.min(parts, microBatches(images));
-    lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
-    return result;
+    turn.take();
+    try {
+      Result result =
+          run(
+              images,
+              labels,
+              (lane, part, micro) -> {
+                lane.workspace.loss(lane.labels(labels, micro), gradientScale);
+                Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
+                boolean first = micro < parts;
+                lane.workspace.backward(
+                    destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
+              },
+              sequence * microBatches);
+      GradientSlices all = trainingSlices();
+      int used = Math.min(parts, microBatches(images));
+      lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
+      return result;
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -324,8 +338,13 @@ public final class BatchExecutor implements AutoCloseable {
    * @param result F32 [2] on the device
    */
   public void gradientNorm(Stream stream, float maxNorm, Tensor result) {
-    GradientSlices all = trainingSlices();
-    all.norm.run(stream, all.norms, maxNorm, result);
+    turn.take();
+    try {
+      GradientSlices all = trainingSlices();
+      all.norm.run(stream, all.norms, maxNorm, result);
+    } finally {
+      turn.give();
+    }
   }
 
   private GradientSlices trainingSlices() {
@@ -423,11 +442,16 @@ public final class BatchExecutor implements AutoCloseable {
    * @throws OperandException if images and labels do not fit
    */
   public Result evaluate(Tensor images, Tensor labels) {
-    return run(
-        images,
-        labels,
-        (lane, part, micro) -> lane.workspace.loss(lane.labels(labels, micro), 0),
-        0);
+    turn.take();
+    try {
+      return run(
+          images,
+          labels,
+          (lane, part, micro) -> lane.workspace.loss(lane.labels(labels, micro), 0),
+          0);
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -437,25 +461,30 @@ public final class BatchExecutor implements AutoCloseable {
    * @return the layer's name, or null where all values are finite
    */
   public @Nullable String firstNonFiniteLayer(Tensor images) {
-    String[] found = new String[1];
-    lanes.share(
-        1,
-        (lane, all) -> {
-          for (int i = 0; found[0] == null && i < microBatches(images); i++) {
-            lane.workspace.forward(lane.images(images, i), 0);
-            found[0] =
-                lane.workspace.firstNonFinite(
-                    value -> {
-                      try (Tensor host =
-                          Tensor.allocate(value.shape(), value.type(), value.layout())) {
-                        backend.copy(lane.stream, value, host);
-                        lane.stream.synchronize();
-                        return host.toFloatArray();
-                      }
-                    });
-          }
-        });
-    return found[0];
+    turn.take();
+    try {
+      String[] found = new String[1];
+      lanes.share(
+          1,
+          (lane, all) -> {
+            for (int i = 0; found[0] == null && i < microBatches(images); i++) {
+              lane.workspace.forward(lane.images(images, i), 0);
+              found[0] =
+                  lane.workspace.firstNonFinite(
+                      value -> {
+                        try (Tensor host =
+                            Tensor.allocate(value.shape(), value.type(), value.layout())) {
+                          backend.copy(lane.stream, value, host);
+                          lane.stream.synchronize();
+                          return host.toFloatArray();
+                        }
+                      });
+            }
+          });
+      return found[0];
+    } finally {
+      turn.give();
+    }
   }
 
   private interface AfterForward {
@@ -513,6 +542,7 @@ public final class BatchExecutor implements AutoCloseable {
 
   @Override
   public void close() {
+    turn.close();
     close(lanes, slices);
   }
 

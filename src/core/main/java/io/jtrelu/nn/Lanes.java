@@ -127,7 +127,8 @@ final class Lanes<S extends AutoCloseable> implements AutoCloseable {
 
   @Override
   public void close() {
-    for (Lane<S> lane : lanes) {
+    while (!lanes.isEmpty()) {
+      Lane<S> lane = lanes.getFirst();
       lane.thread.shutdown();
       try {
         lane.state.close();
@@ -137,7 +138,7 @@ final class Lanes<S extends AutoCloseable> implements AutoCloseable {
         throw new IllegalStateException("closing a lane failed", failure);
       }
       lane.stream.close();
+      lanes.removeFirst(); // what is refused is closed by the next call
     }
-    lanes.clear();
   }
 }

@@ -11,6 +11,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import io.jtrelu.tensor.Turn;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -39,7 +40,9 @@ import org.jspecify.annotations.Nullable;
  * they are free again when a call returns, and nothing is allocated in a call.
  *
  * <p>Owns its threads, streams and programs; close it before the backend. Used by one thread at a
- * time.
+ * time: during a call others, and close, are refused with {@link IllegalStateException}, as is use
+ * after close. The tensors of a call are used by the lanes' threads, so they cannot be wrapped
+ * memory of a confined arena.
  */
 public final class NetworkFunction implements AutoCloseable {
   /**
@@ -100,6 +103,8 @@ public final class NetworkFunction implements AutoCloseable {
   private int pending;
 
   private long passes;
+
+  private final Turn turn = new Turn("network function");
 
   /** A workspace and its input. */
   private record Slot(Program.Workspace workspace, Tensor input) {}
@@ -202,11 +207,16 @@ public final class NetworkFunction implements AutoCloseable {
    * @throws OperandException if these are the parameters of another network
    */
   public void load(Parameters parameters) {
-    parameters.requireFits(network);
-    pending = 0;
-    lanes.share(
-        network.parameters().size(),
-        (lane, parameter) -> program.pack(lane.stream, parameters, parameter));
+    turn.take();
+    try {
+      parameters.requireFits(network);
+      pending = 0;
+      lanes.share(
+          network.parameters().size(),
+          (lane, parameter) -> program.pack(lane.stream, parameters, parameter));
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -218,7 +228,12 @@ public final class NetworkFunction implements AutoCloseable {
    * @throws IllegalStateException if nothing was loaded
    */
   public void forward(Tensor input, List<Tensor> outputs) {
-    forward(input, outputs, passes++);
+    turn.take();
+    try {
+      forward(input, outputs, passes++);
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -227,34 +242,39 @@ public final class NetworkFunction implements AutoCloseable {
    * @param sequence give each pass its own
    */
   public void forward(Tensor input, List<Tensor> outputs, long sequence) {
-    int rows = input.shape().rank() == 4 ? input.shape().dim(0) : 0;
-    if (rows < 1 || rows > options.batch()) {
-      throw new OperandException(
-          "the input must have 1 to "
-              + options.batch()
-              + " images of "
-              + network.input()
-              + ", got "
-              + input);
-    }
-    requireImages("input", input, rows, network.input());
-    requireOutputs("output", outputs, rows);
-    pending = 0;
-    int used = Math.ceilDiv(rows, program.batch());
-    long firstNumber = sequence * Math.ceilDiv(options.batch(), program.batch());
-    lanes.share(
-        Math.min(parts, used),
-        (lane, part) -> {
-          for (int micro = part; micro < used; micro += parts) {
-            Slot slot = slot(lane, micro);
-            slot.workspace.forward(input(lane, slot, input, micro), firstNumber + micro);
-            for (int k = 0; k < outputs.size(); k++) {
-              Tensor destination = rows(outputs.get(k), micro);
-              backend.copy(lane.stream, head(slot.workspace.output(k), destination), destination);
+    turn.take();
+    try {
+      int rows = input.shape().rank() == 4 ? input.shape().dim(0) : 0;
+      if (rows < 1 || rows > options.batch()) {
+        throw new OperandException(
+            "the input must have 1 to "
+                + options.batch()
+                + " images of "
+                + network.input()
+                + ", got "
+                + input);
+      }
+      requireImages("input", input, rows, network.input());
+      requireOutputs("output", outputs, rows);
+      pending = 0;
+      int used = Math.ceilDiv(rows, program.batch());
+      long firstNumber = sequence * Math.ceilDiv(options.batch(), program.batch());
+      lanes.share(
+          Math.min(parts, used),
+          (lane, part) -> {
+            for (int micro = part; micro < used; micro += parts) {
+              Slot slot = slot(lane, micro);
+              slot.workspace.forward(input(lane, slot, input, micro), firstNumber + micro);
+              for (int k = 0; k < outputs.size(); k++) {
+                Tensor destination = rows(outputs.get(k), micro);
+                backend.copy(lane.stream, head(slot.workspace.output(k), destination), destination);
+              }
             }
-          }
-        });
-    pending = options.training() ? rows : 0;
+          });
+      pending = options.training() ? rows : 0;
+    } finally {
+      turn.give();
+    }
   }
 
   /**
@@ -275,54 +295,59 @@ public final class NetworkFunction implements AutoCloseable {
       Parameters gradients,
       Write mode,
       @Nullable Tensor inputGradient) {
-    if (!options.training()) {
-      throw new IllegalStateException("this function was compiled without a backward pass");
-    }
-    if (inputGradient != null && !options.inputGradient()) {
-      throw new IllegalStateException(
-          "this function was compiled without a gradient of the input; ask for it in its options");
-    }
-    if (pending == 0) {
-      throw new IllegalStateException(
-          "a backward pass uses up the activations of a forward pass: call forward before each,"
-              + " after load");
-    }
-    gradients.requireFits(network);
-    requireOutputs("output gradient", outputGradients, pending);
-    if (inputGradient != null) {
-      requireImages("input gradient", inputGradient, pending, network.input());
-    }
-    int used = Math.ceilDiv(pending, program.batch());
-    int usedParts = Math.min(parts, used);
-    pending = 0;
-    lanes.share(
-        usedParts,
-        (lane, part) -> {
-          Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
-          for (int micro = part; micro < used; micro += parts) {
-            Slot slot = slot(lane, micro);
-            for (int k = 0; k < outputGradients.size(); k++) {
-              place(lane, rows(outputGradients.get(k), micro), slot.workspace.outputGradient(k));
-            }
-            Write first = part == 0 ? mode : Write.OVERWRITE;
-            slot.workspace.backward(destination, micro < parts ? first : Write.ACCUMULATE);
-            if (inputGradient != null) {
-              Tensor there = rows(inputGradient, micro);
-              backend.copy(lane.stream, head(slot.workspace.inputGradient(), there), there);
-            }
-          }
-        });
-    if (usedParts > 1) {
+    turn.take();
+    try {
+      if (!options.training()) {
+        throw new IllegalStateException("this function was compiled without a backward pass");
+      }
+      if (inputGradient != null && !options.inputGradient()) {
+        throw new IllegalStateException(
+            "this function was compiled without a gradient of the input; ask for it in its options");
+      }
+      if (pending == 0) {
+        throw new IllegalStateException(
+            "a backward pass uses up the activations of a forward pass: call forward before each,"
+                + " after load");
+      }
+      gradients.requireFits(network);
+      requireOutputs("output gradient", outputGradients, pending);
+      if (inputGradient != null) {
+        requireImages("input gradient", inputGradient, pending, network.input());
+      }
+      int used = Math.ceilDiv(pending, program.batch());
+      int usedParts = Math.min(parts, used);
+      pending = 0;
       lanes.share(
-          network.parameters().size(),
-          (lane, p) -> {
-            List<Tensor> others = new ArrayList<>();
-            for (int part = 1; part < usedParts; part++) {
-              others.add(partGradients.get(part - 1).view(p));
+          usedParts,
+          (lane, part) -> {
+            Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
+            for (int micro = part; micro < used; micro += parts) {
+              Slot slot = slot(lane, micro);
+              for (int k = 0; k < outputGradients.size(); k++) {
+                place(lane, rows(outputGradients.get(k), micro), slot.workspace.outputGradient(k));
+              }
+              Write first = part == 0 ? mode : Write.OVERWRITE;
+              slot.workspace.backward(destination, micro < parts ? first : Write.ACCUMULATE);
+              if (inputGradient != null) {
+                Tensor there = rows(inputGradient, micro);
+                backend.copy(lane.stream, head(slot.workspace.inputGradient(), there), there);
+              }
             }
-            Tensor sum = gradients.view(p);
-            sums.get(sum.shape().elements()).run(lane.stream, sum, others);
           });
+      if (usedParts > 1) {
+        lanes.share(
+            network.parameters().size(),
+            (lane, p) -> {
+              List<Tensor> others = new ArrayList<>();
+              for (int part = 1; part < usedParts; part++) {
+                others.add(partGradients.get(part - 1).view(p));
+              }
+              Tensor sum = gradients.view(p);
+              sums.get(sum.shape().elements()).run(lane.stream, sum, others);
+            });
+      }
+    } finally {
+      turn.give();
     }
   }
 
@@ -409,9 +434,13 @@ public final class NetworkFunction implements AutoCloseable {
 
   @Override
   public void close() {
+    turn.close();
     while (!owned.isEmpty()) {
       try {
-        owned.pop().close();
+        owned.peek().close(); // what is refused is closed by the next call
+        owned.pop();
+      } catch (IllegalStateException refused) {
+        throw refused;
       } catch (Exception failure) {
         throw new IllegalStateException("closing a network function failed", failure);
       }

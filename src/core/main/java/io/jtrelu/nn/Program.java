@@ -11,6 +11,7 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import io.jtrelu.tensor.Turn;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.List;
@@ -197,7 +198,8 @@ public final class Program implements AutoCloseable {
   }
 
   /**
-   * The values of one pass and the stream it runs on. Used by one thread at a time.
+   * The values of one pass and the stream it runs on. Used by one thread at a time: while one runs
+   * a pass, others, and close, are refused with {@link IllegalStateException}.
    *
    * <p>A training pass is {@link #forward}; then the gradients of the outputs, by {@link #loss} or
    * written by the caller into each {@link #outputGradient}; then {@link #backward}.
@@ -210,6 +212,7 @@ public final class Program implements AutoCloseable {
     private final Tensor correct;
     private final Tensor ownSequence;
     private final Tensor sequenceOnHost;
+    private final Turn turn = new Turn("workspace");
 
     private Workspace(Program program, Stream stream) {
       this.program = program;
@@ -262,12 +265,17 @@ public final class Program implements AutoCloseable {
      *     until the next pass
      */
     public Tensor forward(Tensor images, long sequence) {
-      pass.stream.synchronize(); // the number before it may still be on its way
-      MemorySegment number = sequenceOnHost.segment();
-      number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
-      number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
-      program.backend.copy(pass.stream, sequenceOnHost, ownSequence);
-      return forward(images, ownSequence);
+      turn.take();
+      try {
+        pass.stream.synchronize(); // the number before it may still be on its way
+        MemorySegment number = sequenceOnHost.segment();
+        number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
+        number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
+        program.backend.copy(pass.stream, sequenceOnHost, ownSequence);
+        return forward(images, ownSequence);
+      } finally {
+        turn.give();
+      }
     }
 
     /**
@@ -280,22 +288,32 @@ public final class Program implements AutoCloseable {
      * @return the first output, as above
      */
     public Tensor forward(Tensor images, Tensor sequence) {
-      begin(images);
-      pass.sequence = sequence;
-      for (ForwardStep step : program.forward) {
-        step.step.run(pass);
+      turn.take();
+      try {
+        begin(images);
+        pass.sequence = sequence;
+        for (ForwardStep step : program.forward) {
+          step.step.run(pass);
+        }
+        return output(0);
+      } finally {
+        turn.give();
       }
-      return output(0);
     }
 
     /** Runs the network without dropout and shows each value before its memory is used again. */
     void forward(Tensor images, Observer observer) {
-      begin(images);
-      for (ForwardStep step : program.forward) {
-        step.step.run(pass);
-        if (step.completes != NONE) {
-          observer.value(step.completes, pass.values[step.completes]);
+      turn.take();
+      try {
+        begin(images);
+        for (ForwardStep step : program.forward) {
+          step.step.run(pass);
+          if (step.completes != NONE) {
+            observer.value(step.completes, pass.values[step.completes]);
+          }
         }
+      } finally {
+        turn.give();
       }
     }
 
@@ -365,18 +383,23 @@ public final class Program implements AutoCloseable {
      */
     public void loss(
         Tensor labels, float gradientScale, Tensor lossResults, Tensor correctResults) {
-      if (program.loss == null) {
-        throw program.network.noClassifier("the built-in loss");
+      turn.take();
+      try {
+        if (program.loss == null) {
+          throw program.network.noClassifier("the built-in loss");
+        }
+        int logits = program.network.outputs().getFirst();
+        program.loss.run(
+            pass.stream,
+            pass.values[logits],
+            labels,
+            gradientScale,
+            pass.gradients[logits],
+            lossResults,
+            correctResults);
+      } finally {
+        turn.give();
       }
-      int logits = program.network.outputs().getFirst();
-      program.loss.run(
-          pass.stream,
-          pass.values[logits],
-          labels,
-          gradientScale,
-          pass.gradients[logits],
-          lossResults,
-          correctResults);
     }
 
     /**
@@ -389,14 +412,19 @@ public final class Program implements AutoCloseable {
      * @throws io.jtrelu.backend.OperandException if these are the gradients of another network
      */
     public void backward(Parameters destination, Write mode) {
-      program.requireTraining();
-      destination.requireFits(program.network);
-      pass.parameterGradients = destination;
-      pass.write = mode;
-      for (Lowering.Step step : program.backward) {
-        step.run(pass);
+      turn.take();
+      try {
+        program.requireTraining();
+        destination.requireFits(program.network);
+        pass.parameterGradients = destination;
+        pass.write = mode;
+        for (Lowering.Step step : program.backward) {
+          step.run(pass);
+        }
+        pass.parameterGradients = null;
+      } finally {
+        turn.give();
       }
-      pass.parameterGradients = null;
     }
 
     /**
@@ -432,6 +460,7 @@ public final class Program implements AutoCloseable {
     /** Releases the values; the stream stays its owner's. */
     @Override
     public void close() {
+      turn.close();
       block.close();
       losses.close();
       correct.close();

@@ -4,7 +4,14 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
-/** A block of host memory: allocated here, or wrapped without a copy and owned by the caller. */
+/**
+ * A block of host memory: allocated here, or wrapped without a copy and owned by the caller.
+ *
+ * <p>Wrapped memory keeps what its owner made it: read-only memory is refused as a destination,
+ * that of a confined arena serves the arena's thread alone (not a network's lanes), and after its
+ * arena was closed it cannot be used. Its owner must not close that arena while an operation runs
+ * on it: no library can hold up the arena of somebody else.
+ */
 public final class HostMemory extends Memory {
   /** One cache line, and the widest vector register. */
   public static final long ALIGNMENT = 64;
@@ -56,6 +63,31 @@ public final class HostMemory extends Memory {
               + " heap: use ByteBuffer.allocateDirect or Arena.allocate");
     }
     return new HostMemory(segment, null, () -> {});
+  }
+
+  @Override
+  public boolean isReadOnly() {
+    return segment.isReadOnly();
+  }
+
+  @Override
+  protected void requireAccess() {
+    if (arena != null) {
+      return; // our own, which closes with this block
+    }
+    if (!segment.scope().isAlive()) {
+      throw new IllegalStateException(
+          "use after close: the arena of this wrapped memory ("
+              + bytes()
+              + " bytes) was closed by its owner");
+    }
+    if (!segment.isAccessibleBy(Thread.currentThread())) {
+      throw new WrongThreadException(
+          "this wrapped memory ("
+              + bytes()
+              + " bytes) belongs to a confined arena, so to another thread alone: wrap memory of a"
+              + " shared or automatic arena");
+    }
   }
 
   @Override

@@ -2,21 +2,24 @@ package io.jtrelu.tensor;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Cleaner;
-import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
  * One block of memory and its owner. Tensors are views of it; closing it invalidates them all.
  *
- * <p>Closing is idempotent and thread-safe. Nothing is released by the garbage collector: a block
- * that becomes unreachable while open is only reported, as a warning on the logger {@code
- * io.jtrelu.tensor}.
+ * <p>Closing is idempotent and thread-safe. An operation {@linkplain #acquire holds} its operands'
+ * memory while it runs; closing it meanwhile, from another thread or from within the operation, is
+ * refused with {@link IllegalStateException} and changes nothing: close again when the operation
+ * has ended. Nobody ever waits here.
+ *
+ * <p>Nothing is released by the garbage collector: a block that becomes unreachable while open is
+ * only reported, as a warning on the logger {@code io.jtrelu.tensor}.
  */
 public abstract class Memory implements AutoCloseable {
   private static final Cleaner LEAKS = Cleaner.create();
 
   private final Device device;
   private final long bytes;
-  private final AtomicBoolean closed = new AtomicBoolean();
+  private final Lifetime lifetime;
 
   /**
    * @param device where the block lies
@@ -26,15 +29,24 @@ public abstract class Memory implements AutoCloseable {
   protected Memory(Device device, long bytes, boolean owned) {
     this.device = device;
     this.bytes = bytes;
+    this.lifetime = new Lifetime(new Block(device, bytes));
     if (owned) {
-      LEAKS.register(this, new LeakReport(closed, device, bytes));
+      LEAKS.register(this, new LeakReport(lifetime, device, bytes));
     }
   }
 
-  private record LeakReport(AtomicBoolean closed, Device device, long bytes) implements Runnable {
+  /** What a block is called in messages, made only where there is one. */
+  private record Block(Device device, long bytes) {
+    @Override
+    public String toString() {
+      return "tensor's memory (" + bytes + " bytes on " + device + ")";
+    }
+  }
+
+  private record LeakReport(Lifetime lifetime, Device device, long bytes) implements Runnable {
     @Override
     public void run() {
-      if (!closed.get()) {
+      if (!lifetime.isClosed()) {
         System.getLogger("io.jtrelu.tensor")
             .log(
                 System.Logger.Level.WARNING,
@@ -57,13 +69,13 @@ public abstract class Memory implements AutoCloseable {
 
   /** Whether {@link #close} was called. */
   public final boolean isClosed() {
-    return closed.get();
+    return lifetime.isClosed();
   }
 
   /**
    * Native address of the first byte, in the device's address space.
    *
-   * @throws IllegalStateException after close
+   * @throws IllegalStateException after close, or where the owner of wrapped memory has freed it
    */
   public final long address() {
     requireOpen();
@@ -80,16 +92,41 @@ public abstract class Memory implements AutoCloseable {
     return hostSegment();
   }
 
-  private void requireOpen() {
-    if (closed.get()) {
-      throw new IllegalStateException(
-          "use after close: this tensor's memory ("
-              + bytes
-              + " bytes on "
-              + device
-              + ") is closed");
-    }
+  /** Whether the block must not be written to: false, but for memory that was wrapped as such. */
+  public boolean isReadOnly() {
+    return false;
   }
+
+  /**
+   * Begins a use by the calling thread (for backends): while it lasts, the block cannot be closed.
+   *
+   * @return what to {@linkplain Lifetime#release release} when the use has ended
+   * @throws IllegalStateException after close, or where the owner of wrapped memory has freed it
+   * @throws WrongThreadException if the block is wrapped memory that another thread alone may use
+   */
+  public final Lifetime acquire() {
+    lifetime.acquire();
+    try {
+      requireAccess();
+    } catch (RuntimeException refused) {
+      lifetime.release();
+      throw refused;
+    }
+    return lifetime;
+  }
+
+  private void requireOpen() {
+    lifetime.requireOpen();
+  }
+
+  /**
+   * Requires the calling thread to have access to the memory beneath, where that is not this
+   * block's own.
+   *
+   * @throws IllegalStateException if its owner has freed it
+   * @throws WrongThreadException if it belongs to another thread
+   */
+  protected void requireAccess() {}
 
   /** The address, called only while open. */
   protected abstract long rawAddress();
@@ -100,9 +137,14 @@ public abstract class Memory implements AutoCloseable {
   /** Gives the memory back; called once. */
   protected abstract void release();
 
+  /**
+   * Gives the memory back. Idempotent.
+   *
+   * @throws IllegalStateException if an operation or a recording uses it; it stays open
+   */
   @Override
   public final void close() {
-    if (closed.compareAndSet(false, true)) {
+    if (lifetime.close()) {
       release();
     }
   }

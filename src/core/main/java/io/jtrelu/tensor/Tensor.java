@@ -89,7 +89,8 @@ public final class Tensor implements AutoCloseable {
   }
 
   /**
-   * Wraps direct memory of the caller without a copy. The caller keeps it alive and releases it.
+   * Wraps direct memory of the caller without a copy. The caller keeps it alive and releases it;
+   * see {@link HostMemory} for what it may be used for.
    *
    * @throws IllegalArgumentException if the segment is on the heap or smaller than the tensor
    */
@@ -264,7 +265,11 @@ public final class Tensor implements AutoCloseable {
     }
   }
 
-  /** Closes the memory if this tensor owns it; otherwise does nothing. Idempotent. */
+  /**
+   * Closes the memory if this tensor owns it; otherwise does nothing. Idempotent.
+   *
+   * @throws IllegalStateException if an operation or a recording uses the memory; it stays open
+   */
   @Override
   public void close() {
     if (owner) {

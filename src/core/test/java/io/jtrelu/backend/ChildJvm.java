@@ -57,8 +57,14 @@ public final class ChildJvm {
     return this;
   }
 
-  /** Runs a main class and returns what it printed, errors included; fails where it fails. */
-  public String run(Class<?> main, String... arguments) {
+  /** Starts a main class; its errors are part of its output. */
+  public Process start(Class<?> main, String... arguments) throws IOException {
+    Process process = builder(main, arguments).start();
+    process.getOutputStream().close();
+    return process;
+  }
+
+  private ProcessBuilder builder(Class<?> main, String... arguments) {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(options);
@@ -69,13 +75,18 @@ public final class ChildJvm {
     command.addAll(Arrays.asList(arguments));
     ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true);
     builder.environment().putAll(environment);
+    return builder;
+  }
+
+  /** Runs a main class and returns what it printed, errors included; fails where it fails. */
+  public String run(Class<?> main, String... arguments) {
     try {
-      Process process = builder.start();
-      process.getOutputStream().close();
+      Process process = start(main, arguments);
       String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
       int status = process.waitFor();
       if (status != 0) {
-        throw new AssertionError(command + " ended with status " + status + ":\n" + output);
+        throw new AssertionError(
+            builder(main, arguments).command() + " ended with status " + status + ":\n" + output);
       }
       return output;
     } catch (IOException failure) {

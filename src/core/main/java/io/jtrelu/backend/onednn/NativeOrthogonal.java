@@ -22,7 +22,6 @@ final class NativeOrthogonal extends Orthogonal {
   private static final long PARALLEL = 1 << 20;
 
   private final CpuKernels.Orthogonals kernels;
-  private final Lifetime lifetime = new Lifetime("orthogonal generator");
 
   NativeOrthogonal(CpuKernels.Orthogonals kernels, int rows, int cols, float gain) {
     super(Device.CPU, rows, cols, gain);
@@ -31,7 +30,7 @@ final class NativeOrthogonal extends Orthogonal {
 
   @Override
   protected void compute(Stream stream, Tensor dst, long seed, long sequence) {
-    lifetime.requireOpen(stream);
+    OneDnnStream.of(stream);
     int m = Math.max(rows(), cols());
     int k = Math.min(rows(), cols());
     int blocks = Math.ceilDiv(k, BLOCK);
@@ -71,10 +70,5 @@ final class NativeOrthogonal extends Orthogonal {
                 action.accept(i);
               }
             });
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -9,7 +9,6 @@ import org.jspecify.annotations.Nullable;
 
 /** A pass over the parameters. */
 final class OneDnnAdam extends Adam {
-  private final Lifetime lifetime = new Lifetime("adam");
   private final CpuKernels.@Nullable ParameterPasses kernels; // null: a loop in Java
 
   OneDnnAdam(
@@ -32,7 +31,7 @@ final class OneDnnAdam extends Adam {
       Tensor moment2,
       Tensor scalars,
       Tensor gradientScale) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     float rate = Elements.get(scalars.address());
     double t = Elements.get(scalars.address() + 4);
     float scale = Elements.get(gradientScale.address());
@@ -100,10 +99,5 @@ final class OneDnnAdam extends Adam {
       float root = (float) Math.sqrt(correction2 * second);
       x[i] -= rate * (correction1 * first / (root + small) + decay * x[i]);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -3,6 +3,8 @@ package io.jtrelu.backend.onednn;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.BackendLifetime;
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
@@ -13,7 +15,6 @@ import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
-import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Pointwise;
@@ -23,6 +24,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.tensor.DataType;
@@ -51,7 +53,7 @@ public final class OneDnnBackend implements Backend {
   private final @Nullable CpuKernels kernels;
   private final int laneCount;
   private final boolean bfloat16;
-  private final Lifetime lifetime = new Lifetime("onednn backend");
+  private final BackendLifetime<OneDnnStream> lifetime = new BackendLifetime<>("onednn backend");
   private final BitSet lanes = new BitSet(); // guarded by itself
   private final long machineBytes;
   private final Object statistics = new Object();
@@ -111,16 +113,28 @@ public final class OneDnnBackend implements Backend {
 
   @Override
   public Stream newStream() {
-    lifetime.requireOpen();
-    int lane;
-    synchronized (lanes) {
-      lane = lanes.nextClearBit(0);
-      lanes.set(lane);
-    }
-    return new OneDnnStream(this, lane);
+    return lifetime.newStream(
+        () -> {
+          int lane;
+          synchronized (lanes) {
+            lane = lanes.nextClearBit(0);
+            lanes.set(lane);
+          }
+          try {
+            return new OneDnnStream(this, lane);
+          } catch (RuntimeException failure) {
+            releaseLane(lane);
+            throw failure;
+          }
+        });
   }
 
-  void releaseLane(int lane) {
+  void forget(OneDnnStream stream) {
+    lifetime.forget(stream);
+    releaseLane(stream.lane());
+  }
+
+  private void releaseLane(int lane) {
     synchronized (lanes) {
       lanes.clear(lane);
     }
@@ -187,48 +201,33 @@ public final class OneDnnBackend implements Backend {
 
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
-    long elements = src.shape().elements();
-    if (elements != dst.shape().elements()) {
-      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
-    }
-    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
-      throw new OperandException(
-          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
-    }
-    requireHost("copy", "src", src);
-    requireHost("copy", "dst", dst);
-    if (src.type() == dst.type()) {
-      Elements.copy(src.address(), dst.address(), src.bytes());
-      return;
-    }
-    float[] x = lane.chunk(0);
-    for (long i = 0; i < elements; i += Elements.CHUNK) {
-      int count = (int) Math.min(Elements.CHUNK, elements - i);
-      Elements.load(src.type(), src.address() + i * src.type().bytes(), x, count);
-      Elements.store(dst.type(), x, dst.address() + i * dst.type().bytes(), count);
+    lifetime.requireOpen();
+    OneDnnStream lane = OneDnnStream.of(stream);
+    Transfers.requireCopy(Device.CPU, src, dst);
+    try (BackendStream.Use use = lane.use("copy")) {
+      use.reads(src).writes("dst", dst);
+      if (src.type() == dst.type()) {
+        Elements.copy(src.address(), dst.address(), src.bytes());
+        return;
+      }
+      long elements = src.shape().elements();
+      float[] x = lane.chunk(0);
+      for (long i = 0; i < elements; i += Elements.CHUNK) {
+        int count = (int) Math.min(Elements.CHUNK, elements - i);
+        Elements.load(src.type(), src.address() + i * src.type().bytes(), x, count);
+        Elements.store(dst.type(), x, dst.address() + i * dst.type().bytes(), count);
+      }
     }
   }
 
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
-    lifetime.requireOpen(stream);
-    requireHost("fill", "dst", dst);
-    Elements.fill(dst.type(), dst.address(), dst.shape().elements(), value);
-  }
-
-  private static void requireHost(String operation, String name, Tensor tensor) {
-    if (!tensor.device().equals(Device.CPU)) {
-      throw new OperandException(
-          operation + ": " + name + " must lie on " + Device.CPU + ", got " + tensor);
+    lifetime.requireOpen();
+    Transfers.requireFill(Device.CPU, dst);
+    try (BackendStream.Use use = OneDnnStream.of(stream).use("fill")) {
+      use.writes("dst", dst);
+      Elements.fill(dst.type(), dst.address(), dst.shape().elements(), value);
     }
-  }
-
-  private static boolean isFloating(DataType type) {
-    return switch (type) {
-      case F32, BF16, F16 -> true;
-      case I32, U8 -> false;
-    };
   }
 
   private void requirePreparable(DataType type) {
@@ -247,12 +246,19 @@ public final class OneDnnBackend implements Backend {
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
     requireFeasible(descriptor, type);
-    CpuKernels.Convolutions own = winogradConvolutions(type);
-    if (own != null && WinogradConv2d.pays(descriptor)) {
-      return new WinogradConv2d(
-          own, descriptor, type, activation, srcActivation, WinogradConv2d.bestTile(descriptor));
-    }
-    return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+    return lifetime.during(
+        () -> {
+          CpuKernels.Convolutions own = winogradConvolutions(type);
+          return own != null && WinogradConv2d.pays(descriptor)
+              ? new WinogradConv2d(
+                  own,
+                  descriptor,
+                  type,
+                  activation,
+                  srcActivation,
+                  WinogradConv2d.bestTile(descriptor))
+              : new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+        });
   }
 
   /**
@@ -402,11 +408,12 @@ public final class OneDnnBackend implements Backend {
 
   @Override
   public void close() {
-    if (lifetime.close()) {
-      if (kernels != null) {
-        kernels.close();
-      }
-      library.close();
-    }
+    lifetime.close(
+        () -> {
+          if (kernels != null) {
+            kernels.close();
+          }
+          library.close();
+        });
   }
 }

@@ -26,7 +26,6 @@ final class OneDnnConv2d extends Conv2d {
   private static final Rectifier RELU = new Rectifier(0, 1);
 
   private final Dnnl library;
-  private final Lifetime lifetime = new Lifetime("convolution");
   private final Deque<Primitive> primitives = new ArrayDeque<>();
   private final Primitive forward;
   private final Primitive backwardData;
@@ -377,30 +376,40 @@ final class OneDnnConv2d extends Conv2d {
   }
 
   @Override
-  public PackedWeights newPackedWeights() {
-    lifetime.requireOpen();
+  protected PackedWeights allocatePackedWeights() {
     return new OneDnnPackedWeights(format, packedForwardBytes, packedBackwardBytes);
   }
 
-  private OneDnnPackedWeights require(PackedWeights packed) {
-    return OneDnnPackedWeights.require(packed, format, descriptor());
+  private OneDnnPackedWeights require(OneDnnStream lane, PackedWeights packed) {
+    return OneDnnPackedWeights.require(lane, packed, format, descriptor());
+  }
+
+  /** A stream of the very library: primitives have arguments by the lanes of one. */
+  private OneDnnStream lane(Stream stream) {
+    OneDnnStream lane = OneDnnStream.of(stream);
+    if (lane.library() != library) {
+      throw new IllegalArgumentException(
+          "conv2d " + descriptor() + ": this stream is one of another backend than the operation");
+    }
+    return lane;
   }
 
   @Override
   protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
-    OneDnnPackedWeights own = require(packed);
+    OneDnnStream lane = lane(stream);
+    OneDnnPackedWeights own = require(lane, packed);
     long scratchpad =
         lane.workspace(Math.max(packForward.scratchpadBytes(), packBackward.scratchpadBytes()));
-    packForward.run(lane, scratchpad, weights.address(), own.forward(), 0, 0);
-    packBackward.run(lane, scratchpad, weights.address(), own.backward(), 0, 0);
+    packForward.run(lane, scratchpad, weights.address(), own.forwardToPack(), 0, 0);
+    packBackward.run(lane, scratchpad, weights.address(), own.backwardToPack(), 0, 0);
+    own.setPacked();
   }
 
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
-    long packed = require(weights).forward();
+    OneDnnStream lane = lane(stream);
+    long packed = require(lane, weights).forward();
     long scratchpad = lane.workspace(forward.scratchpadBytes());
     forward.run(lane, scratchpad, src.address(), packed, bias.address(), dst.address());
     if (activation().slope() == 0) {
@@ -429,8 +438,8 @@ final class OneDnnConv2d extends Conv2d {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
-    long packed = require(weights).backward();
+    OneDnnStream lane = lane(stream);
+    long packed = require(lane, weights).backward();
     boolean direct =
         type() == gradientType && write == Write.OVERWRITE && srcActivation().isIdentity();
     long gradientAt = align(Math.max(backwardData.scratchpadBytes(), derivativeScratchpad()));
@@ -465,7 +474,7 @@ final class OneDnnConv2d extends Conv2d {
   @Override
   protected void runBackwardWeights(
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = lane(stream);
     boolean overwrite = write == Write.OVERWRITE;
     if (descriptor().n() == 0) {
       if (overwrite) {
@@ -505,12 +514,10 @@ final class OneDnnConv2d extends Conv2d {
   }
 
   @Override
-  public void close() {
-    if (lifetime.close()) {
-      closePrimitives();
-      if (derivative != null) {
-        derivative.zero.close();
-      }
+  protected void release() {
+    closePrimitives();
+    if (derivative != null) {
+      derivative.zero.close();
     }
   }
 

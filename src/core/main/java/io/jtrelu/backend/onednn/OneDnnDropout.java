@@ -10,7 +10,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** A pass over the elements, four to a block of random words. */
 final class OneDnnDropout extends Dropout {
-  private final Lifetime lifetime = new Lifetime("dropout");
 
   OneDnnDropout(long elements, DataType type, float rate) {
     super(Device.CPU, elements, type, rate);
@@ -19,7 +18,7 @@ final class OneDnnDropout extends Dropout {
   @Override
   protected void run(
       Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     float[] x = lane.chunk(0);
     int[] words = lane.words();
     long low = Integer.toUnsignedLong(Elements.getInt(sequence.address()));
@@ -40,10 +39,5 @@ final class OneDnnDropout extends Dropout {
       }
       Elements.store(type(), x, to.address() + offset, count);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -12,7 +12,6 @@ import java.util.Arrays;
 
 /** Sums over locations in binary64, all channels of a location at once. */
 final class OneDnnGlobalMeanPool extends GlobalMeanPool {
-  private final Lifetime lifetime = new Lifetime("global mean-pooling");
 
   OneDnnGlobalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     super(Device.CPU, src, type, srcActivation);
@@ -20,7 +19,7 @@ final class OneDnnGlobalMeanPool extends GlobalMeanPool {
 
   @Override
   protected void runForward(Stream stream, Tensor source, Tensor destination) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     int pixels = src().dim(1) * src().dim(2);
     int channels = src().dim(3);
     int size = type().bytes();
@@ -51,7 +50,7 @@ final class OneDnnGlobalMeanPool extends GlobalMeanPool {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor source, Tensor diffSrc, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     int pixels = src().dim(1) * src().dim(2);
     int channels = src().dim(3);
     int size = type().bytes();
@@ -79,10 +78,5 @@ final class OneDnnGlobalMeanPool extends GlobalMeanPool {
         }
       }
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

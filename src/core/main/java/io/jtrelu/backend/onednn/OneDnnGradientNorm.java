@@ -12,7 +12,6 @@ import org.jspecify.annotations.Nullable;
 final class OneDnnGradientNorm extends GradientNorm {
   private static final int PARTIAL_SUMS = 16; // independent, so that the loop is vectorised
 
-  private final Lifetime lifetime = new Lifetime("gradient norm");
   private final CpuKernels.@Nullable ParameterPasses kernels; // null: a loop in Java
 
   OneDnnGradientNorm(CpuKernels.@Nullable ParameterPasses kernels, long elements) {
@@ -22,7 +21,7 @@ final class OneDnnGradientNorm extends GradientNorm {
 
   @Override
   protected void compute(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     double sum =
         kernels != null
             ? kernels.sumOfSquares(elements(), gradient.address())
@@ -59,10 +58,5 @@ final class OneDnnGradientNorm extends GradientNorm {
         sums[k] += value * value;
       }
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

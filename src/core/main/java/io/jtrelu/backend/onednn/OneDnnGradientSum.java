@@ -8,7 +8,6 @@ import java.util.List;
 
 /** All parts in one pass over memory. */
 final class OneDnnGradientSum extends GradientSum {
-  private final Lifetime lifetime = new Lifetime("gradient sum");
   private final CpuKernels.ParameterPasses kernels;
 
   OneDnnGradientSum(CpuKernels.ParameterPasses kernels, long elements) {
@@ -18,16 +17,11 @@ final class OneDnnGradientSum extends GradientSum {
 
   @Override
   protected void compute(Stream stream, Tensor gradient, List<Tensor> parts) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     long addresses = lane.workspace((long) Long.BYTES * parts.size());
     for (int i = 0; i < parts.size(); i++) {
       Elements.putLong(addresses + (long) Long.BYTES * i, parts.get(i).address());
     }
     kernels.sum(elements(), parts.size(), addresses, gradient.address());
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -11,7 +11,6 @@ import org.jspecify.annotations.Nullable;
 
 /** A pass over the locations, after one over the image where its mean square is asked for. */
 final class OneDnnLocationNorm extends LocationNorm {
-  private final Lifetime lifetime = new Lifetime("location norm");
 
   /** x = factor * src + offset, per channel; in binary64, as the two terms may nearly cancel. */
   private final double[] factor;
@@ -33,7 +32,7 @@ final class OneDnnLocationNorm extends LocationNorm {
   @Override
   protected void runForward(
       Stream stream, Tensor source, @Nullable Tensor windows, Tensor destination) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     int channels = factor.length;
     long locations = (long) src().dim(1) * src().dim(2);
     float[] v = lane.array(0, channels);
@@ -111,10 +110,5 @@ final class OneDnnLocationNorm extends LocationNorm {
       x[k] = (float) value;
     }
     return squares;
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

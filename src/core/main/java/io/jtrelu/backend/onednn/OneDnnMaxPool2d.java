@@ -15,7 +15,6 @@ import java.util.Arrays;
  * that nothing is scattered and sums have a fixed order.
  */
 final class OneDnnMaxPool2d extends MaxPool2d {
-  private final Lifetime lifetime = new Lifetime("max-pooling");
 
   OneDnnMaxPool2d(MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     super(Device.CPU, descriptor, type, srcActivation);
@@ -23,7 +22,7 @@ final class OneDnnMaxPool2d extends MaxPool2d {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     MaxPool2dDescriptor d = descriptor();
     long source = src.address();
     long destination = dst.address();
@@ -90,7 +89,7 @@ final class OneDnnMaxPool2d extends MaxPool2d {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     MaxPool2dDescriptor d = descriptor();
     long gradient = diffDst.address();
     long winners = argmax.address();
@@ -146,10 +145,5 @@ final class OneDnnMaxPool2d extends MaxPool2d {
   private int first(int coordinate) {
     int past = coordinate - descriptor().kernel() + 1;
     return past <= 0 ? 0 : Math.ceilDiv(past, descriptor().stride());
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -24,7 +24,6 @@ final class OneDnnOrthogonal extends Orthogonal {
   private static final int BLOCK = 64;
 
   private final Dnnl library;
-  private final Lifetime lifetime = new Lifetime("orthogonal generator");
 
   OneDnnOrthogonal(Dnnl library, int rows, int cols, float gain) {
     super(Device.CPU, rows, cols, gain);
@@ -33,7 +32,7 @@ final class OneDnnOrthogonal extends Orthogonal {
 
   @Override
   protected void compute(Stream stream, Tensor dst, long seed, long sequence) {
-    lifetime.requireOpen(stream);
+    OneDnnStream.of(stream);
     int m = Math.max(rows(), cols());
     int k = Math.min(rows(), cols());
     Elements.zero(dst.address(), dst.bytes());
@@ -186,10 +185,5 @@ final class OneDnnOrthogonal extends Orthogonal {
             false, false, columns, length, size, -1, y, size, v.address(), length, 1, q, cols());
       }
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -12,7 +12,6 @@ import java.util.function.DoubleUnaryOperator;
 
 /** A pass over the elements, through tables of phi and phi': any function costs the same. */
 final class OneDnnPointwise extends Pointwise {
-  private final Lifetime lifetime = new Lifetime("pointwise");
   private final DoubleUnaryOperator value;
   private final DoubleUnaryOperator derivative;
 
@@ -39,7 +38,7 @@ final class OneDnnPointwise extends Pointwise {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     float[] x = lane.chunk(0);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
       int count = (int) Math.min(Elements.CHUNK, elements() - i);
@@ -55,7 +54,7 @@ final class OneDnnPointwise extends Pointwise {
   @Override
   protected void runBackward(
       Stream stream, Tensor saved, Tensor diffDst, Tensor diffSrc, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     float[] diff = lane.chunk(0);
     float[] at = lane.chunk(2);
     for (long i = 0; i < elements(); i += Elements.CHUNK) {
@@ -77,10 +76,5 @@ final class OneDnnPointwise extends Pointwise {
       }
       Elements.store(type(), diff, diffSrc.address() + offset, count);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -11,7 +11,6 @@ import org.jspecify.annotations.Nullable;
 
 /** A pass over the elements. */
 final class OneDnnRectify extends Rectify {
-  private final Lifetime lifetime = new Lifetime("rectifier");
   private final CpuKernels.@Nullable ActivationPasses kernels; // null: a loop in Java
 
   OneDnnRectify(
@@ -25,7 +24,7 @@ final class OneDnnRectify extends Rectify {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     if (kernels != null) {
       kernels.rectify(elements(), src.address(), rectifier(), dst.address());
       return;
@@ -43,7 +42,7 @@ final class OneDnnRectify extends Rectify {
   @Override
   protected void runBackward(
       Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     if (kernels != null) {
       kernels.rectifyGradient(
           elements(), dst.address(), diffDst.address(), rectifier(), write, diffSrc.address());
@@ -60,10 +59,5 @@ final class OneDnnRectify extends Rectify {
       }
       Elements.store(type(), diff, diffSrc.address() + offset, count);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

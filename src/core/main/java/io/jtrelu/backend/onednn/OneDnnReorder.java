@@ -15,15 +15,13 @@ import io.jtrelu.tensor.Tensor;
 final class OneDnnReorder extends Reorder {
   private static final int TILE = 32; // rows of 64 or 128 bytes: whole cache lines
 
-  private final Lifetime lifetime = new Lifetime("reorder");
-
   OneDnnReorder(Shape src, DataType type, Layout from, Layout to) {
     super(Device.CPU, src, type, from, to);
   }
 
   @Override
   protected void compute(Stream stream, Tensor srcTensor, Tensor dstTensor) {
-    lifetime.requireOpen(stream);
+    OneDnnStream.of(stream);
     long x = srcTensor.address();
     long y = dstTensor.address();
     if (isCopy()) {
@@ -50,10 +48,5 @@ final class OneDnnReorder extends Reorder {
         }
       }
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -9,7 +9,6 @@ import org.jspecify.annotations.Nullable;
 
 /** A pass over the parameters. */
 final class OneDnnSgd extends Sgd {
-  private final Lifetime lifetime = new Lifetime("sgd");
   private final CpuKernels.@Nullable ParameterPasses kernels; // null: a loop in Java
 
   OneDnnSgd(
@@ -30,7 +29,7 @@ final class OneDnnSgd extends Sgd {
       Tensor velocity,
       Tensor learningRate,
       Tensor gradientScale) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     float rate = Elements.get(learningRate.address());
     float scale = Elements.get(gradientScale.address());
     if (Float.isNaN(scale)) {
@@ -76,10 +75,5 @@ final class OneDnnSgd extends Sgd {
       v[i] = next;
       x[i] -= rate * (ownStep * total + velocityStep * next);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -8,7 +8,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Row by row in binary64, relative to the largest logit. */
 final class OneDnnSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
-  private final Lifetime lifetime = new Lifetime("softmax cross-entropy");
 
   OneDnnSoftmaxCrossEntropy(int n, int classes, DataType type, float smoothing) {
     super(Device.CPU, n, classes, type, smoothing);
@@ -23,7 +22,7 @@ final class OneDnnSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       Tensor diffLogits,
       Tensor losses,
       Tensor correct) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     long rowBytes = (long) classes() * type().bytes();
     for (long i = 0; i < n(); i++) {
       int label = Elements.getInt(labels.address() + 4 * i);
@@ -96,10 +95,5 @@ final class OneDnnSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       Elements.fill(type(), diff, classes(), Float.NaN);
     }
     return loss;
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -1,12 +1,13 @@
 package io.jtrelu.backend.onednn;
 
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.HostMemory;
 import java.lang.foreign.MemorySegment;
 import org.bytedeco.dnnl.global.dnnl;
 
 /** One lane: runs each operation on the calling thread before the call returns. */
-final class OneDnnStream implements Stream {
+final class OneDnnStream extends BackendStream {
   private final OneDnnBackend backend;
   private final int lane;
   private final long handle;
@@ -18,7 +19,6 @@ final class OneDnnStream implements Stream {
   private final MemorySegment chunk2Segment = MemorySegment.ofArray(chunks[2]);
   private final int[] words = new int[4];
   private HostMemory workspace = HostMemory.allocate(0);
-  private final Lifetime lifetime = new Lifetime("stream");
 
   OneDnnStream(OneDnnBackend backend, int lane) {
     this.backend = backend;
@@ -38,8 +38,18 @@ final class OneDnnStream implements Stream {
     return handle;
   }
 
-  void requireOpen() {
-    lifetime.requireOpen();
+  /** The library that it is a stream of. */
+  Dnnl library() {
+    return backend.library();
+  }
+
+  /** A stream of this kind of backend. */
+  static OneDnnStream of(Stream stream) {
+    if (stream instanceof OneDnnStream own) {
+      return own;
+    }
+    throw new IllegalArgumentException(
+        "operations of the onednn backend run on streams of its own, got " + stream);
   }
 
   /** A chunk-sized array of this lane, which holds nothing between operations. */
@@ -90,16 +100,12 @@ final class OneDnnStream implements Stream {
   }
 
   @Override
-  public void synchronize() {
-    lifetime.requireOpen(); // an operation has run when its call returns
-  }
+  protected void await() {} // an operation has run when its call returns
 
   @Override
-  public void close() {
-    if (lifetime.close()) {
-      workspace.close();
-      backend.library().destroy("stream", handle);
-      backend.releaseLane(lane);
-    }
+  protected void release() {
+    workspace.close();
+    backend.library().destroy("stream", handle);
+    backend.forget(this);
   }
 }

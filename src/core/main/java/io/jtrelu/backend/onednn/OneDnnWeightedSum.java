@@ -11,7 +11,6 @@ import org.jspecify.annotations.Nullable;
 
 /** A pass over the elements. */
 final class OneDnnWeightedSum extends WeightedSum {
-  private final Lifetime lifetime = new Lifetime("weighted sum");
   private final CpuKernels.@Nullable ActivationPasses kernels; // null: a loop in Java
 
   OneDnnWeightedSum(
@@ -27,7 +26,7 @@ final class OneDnnWeightedSum extends WeightedSum {
 
   @Override
   protected void runForward(Stream stream, Tensor a, Tensor b, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     if (kernels != null) {
       kernels.weightedSum(
           elements(), weightA(), a.address(), weightB(), b.address(), activation(), dst.address());
@@ -61,7 +60,7 @@ final class OneDnnWeightedSum extends WeightedSum {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     if (kernels != null) {
       kernels.weightedSumGradient(
           elements(),
@@ -89,10 +88,5 @@ final class OneDnnWeightedSum extends WeightedSum {
           count,
           write);
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

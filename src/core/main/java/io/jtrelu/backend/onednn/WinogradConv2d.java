@@ -39,7 +39,6 @@ final class WinogradConv2d extends Conv2d {
 
   private final CpuKernels.Convolutions kernels;
   private final int tile;
-  private final Lifetime lifetime = new Lifetime("convolution");
   private final HostMemory toDst;
   private final HostMemory toSrc;
   private final OneDnnPackedWeights.Format format;
@@ -108,34 +107,35 @@ final class WinogradConv2d extends Conv2d {
   }
 
   @Override
-  public PackedWeights newPackedWeights() {
-    lifetime.requireOpen();
+  protected PackedWeights allocatePackedWeights() {
     int ic = descriptor().ic();
     int oc = descriptor().oc();
     return new OneDnnPackedWeights(
         format, kernels.packedBytes(ic, oc, tile), kernels.packedBytes(oc, ic, tile));
   }
 
-  private OneDnnPackedWeights require(PackedWeights packed) {
-    return OneDnnPackedWeights.require(packed, format, descriptor());
+  private OneDnnPackedWeights require(OneDnnStream lane, PackedWeights packed) {
+    return OneDnnPackedWeights.require(lane, packed, format, descriptor());
   }
 
   @Override
   protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
-    lifetime.requireOpen(stream);
-    OneDnnPackedWeights own = require(packed);
+    OneDnnStream lane = OneDnnStream.of(stream);
+    OneDnnPackedWeights own = require(lane, packed);
     Conv2dDescriptor d = descriptor();
-    kernels.pack(weights.address(), d.ic(), d.oc(), tile, own.forward(), own.backward());
+    kernels.pack(
+        weights.address(), d.ic(), d.oc(), tile, own.forwardToPack(), own.backwardToPack());
+    own.setPacked();
   }
 
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     kernels.convolve(
         toDst.address(),
         src.address(),
-        require(weights).forward(),
+        require(lane, weights).forward(),
         dst.address(),
         bias.address(),
         0,
@@ -152,11 +152,11 @@ final class WinogradConv2d extends Conv2d {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     kernels.convolve(
         toSrc.address(),
         diffDst.address(),
-        require(weights).backward(),
+        require(lane, weights).backward(),
         diffSrc.address(),
         0,
         srcActivation().isIdentity() ? 0 : src.address(),
@@ -168,7 +168,7 @@ final class WinogradConv2d extends Conv2d {
   @Override
   protected void runBackwardWeights(
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
-    OneDnnStream lane = lifetime.requireOpen(stream);
+    OneDnnStream lane = OneDnnStream.of(stream);
     kernels.gradients(
         toDst.address(),
         src.address(),
@@ -180,10 +180,8 @@ final class WinogradConv2d extends Conv2d {
   }
 
   @Override
-  public void close() {
-    if (lifetime.close()) {
-      toDst.close();
-      toSrc.close();
-    }
+  protected void release() {
+    toDst.close();
+    toSrc.close();
   }
 }

@@ -7,7 +7,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Parameter by parameter. */
 final class ReferenceAdam extends Adam {
-  private final Lifetime lifetime = new Lifetime("optimiser");
 
   ReferenceAdam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
     super(Device.CPU, elements, beta1, beta2, epsilon, weightDecay);
@@ -22,7 +21,7 @@ final class ReferenceAdam extends Adam {
       Tensor moment2,
       Tensor scalars,
       Tensor gradientScale) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     if (Float.isNaN(gradientScale.get(0))) {
       return;
     }
@@ -47,10 +46,5 @@ final class ReferenceAdam extends Adam {
     parameters.set(p);
     moment1.set(m);
     moment2.set(v);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -3,6 +3,8 @@ package io.jtrelu.backend.reference;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.BackendLifetime;
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
@@ -12,7 +14,6 @@ import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
-import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Pointwise;
@@ -22,6 +23,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.tensor.DataType;
@@ -35,7 +37,8 @@ import java.util.Arrays;
 /** The oracle: see the package page. Thread-safe. */
 public final class ReferenceBackend implements Backend {
   private final int lanes;
-  private final Lifetime lifetime = new Lifetime("reference backend");
+  private final BackendLifetime<ReferenceStream> lifetime =
+      new BackendLifetime<>("reference backend");
   private final Object statistics = new Object();
   private long inUse;
   private long peak;
@@ -73,8 +76,11 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public Stream newStream() {
-    lifetime.requireOpen();
-    return new ReferenceStream();
+    return lifetime.newStream(() -> new ReferenceStream(this));
+  }
+
+  void forget(ReferenceStream stream) {
+    lifetime.forget(stream);
   }
 
   @Override
@@ -122,36 +128,27 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
-    lifetime.requireOpen(stream);
-    if (src.shape().elements() != dst.shape().elements()) {
-      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
-    }
-    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
-      throw new OperandException(
-          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
-    }
-    requireHost("copy", "src", src);
-    requireHost("copy", "dst", dst);
-    if (src.type() == dst.type()) {
-      dst.segment().copyFrom(src.segment());
-    } else {
-      dst.set(Elements.read(src));
+    lifetime.requireOpen();
+    Transfers.requireCopy(Device.CPU, src, dst);
+    try (BackendStream.Use use = ReferenceStream.require(stream).use("copy")) {
+      use.reads(src).writes("dst", dst);
+      if (src.type() == dst.type()) {
+        dst.segment().copyFrom(src.segment());
+      } else {
+        dst.set(Elements.read(src));
+      }
     }
   }
 
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
-    lifetime.requireOpen(stream);
-    requireHost("fill", "dst", dst);
-    float[] values = new float[Math.toIntExact(dst.shape().elements())];
-    Arrays.fill(values, value);
-    dst.set(values);
-  }
-
-  private static void requireHost(String operation, String name, Tensor tensor) {
-    if (!tensor.device().equals(Device.CPU)) {
-      throw new OperandException(
-          operation + ": " + name + " must lie on " + Device.CPU + ", got " + tensor);
+    lifetime.requireOpen();
+    Transfers.requireFill(Device.CPU, dst);
+    try (BackendStream.Use use = ReferenceStream.require(stream).use("fill")) {
+      use.writes("dst", dst);
+      float[] values = new float[Math.toIntExact(dst.shape().elements())];
+      Arrays.fill(values, value);
+      dst.set(values);
     }
   }
 
@@ -261,6 +258,6 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public void close() {
-    lifetime.close();
+    lifetime.close(() -> {});
   }
 }

@@ -9,6 +9,7 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Lifetime;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
@@ -18,8 +19,6 @@ import org.jspecify.annotations.Nullable;
  * there.
  */
 final class ReferenceConv2d extends Conv2d {
-  private final Lifetime lifetime = new Lifetime("convolution");
-
   ReferenceConv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     super(Device.CPU, descriptor, type, activation, srcActivation);
@@ -36,7 +35,6 @@ final class ReferenceConv2d extends Conv2d {
     }
 
     float[] values() {
-      lifetime.requireOpen();
       if (values == null) {
         throw new IllegalStateException("these weights were never packed: call Conv2d.pack first");
       }
@@ -49,25 +47,23 @@ final class ReferenceConv2d extends Conv2d {
     }
   }
 
-  private Weights own(PackedWeights packed) {
+  private Weights own(ReferenceStream on, PackedWeights packed) {
     if (!(packed instanceof Weights own) || !own.shape.equals(descriptor().weights())) {
       throw new OperandException(
           "conv2d " + descriptor() + ": these packed weights were made by another operation");
     }
+    on.hold(own.lifetime);
     return own;
   }
 
   @Override
-  public PackedWeights newPackedWeights() {
-    lifetime.requireOpen();
+  protected PackedWeights allocatePackedWeights() {
     return new Weights(descriptor().weights());
   }
 
   @Override
   protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
-    lifetime.requireOpen(stream);
-    Weights own = own(packed);
-    own.lifetime.requireOpen();
+    Weights own = own(ReferenceStream.require(stream), packed);
     own.values = Elements.read(weights);
   }
 
@@ -110,9 +106,8 @@ final class ReferenceConv2d extends Conv2d {
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    lifetime.requireOpen(stream);
+    float[] w = own(ReferenceStream.require(stream), weights).values();
     float[] x = Elements.read(src);
-    float[] w = own(weights).values();
     float[] b = Elements.read(bias);
     double[] y = Elements.zeros(dst);
     forEachTap(
@@ -137,9 +132,8 @@ final class ReferenceConv2d extends Conv2d {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    lifetime.requireOpen(stream);
+    float[] w = own(ReferenceStream.require(stream), weights).values();
     float[] dy = Elements.read(diffDst);
-    float[] w = own(weights).values();
     double[] dx = Elements.zeros(diffSrc);
     forEachTap(
         (atSrc, atWeights, atDst, channels) -> {
@@ -154,7 +148,7 @@ final class ReferenceConv2d extends Conv2d {
   @Override
   protected void runBackwardWeights(
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(src);
     float[] dy = Elements.read(diffDst);
     double[] dw = Elements.zeros(diffWeights);
@@ -171,10 +165,5 @@ final class ReferenceConv2d extends Conv2d {
     }
     Elements.store(dw, diffWeights, write);
     Elements.store(db, diffBias, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

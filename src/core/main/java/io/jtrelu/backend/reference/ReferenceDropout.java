@@ -10,7 +10,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Element by element, four to a block of random words. */
 final class ReferenceDropout extends Dropout {
-  private final Lifetime lifetime = new Lifetime("dropout");
 
   ReferenceDropout(long elements, DataType type, float rate) {
     super(Device.CPU, elements, type, rate);
@@ -19,7 +18,7 @@ final class ReferenceDropout extends Dropout {
   @Override
   protected void run(
       Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(from);
     double[] y = Elements.zeros(to);
     int[] half = Elements.readInts(sequence);
@@ -33,10 +32,5 @@ final class ReferenceDropout extends Dropout {
       y[i] = keep ? x[i] / (1.0 - rate()) : 0;
     }
     Elements.store(y, to, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -11,7 +11,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Image by image. */
 final class ReferenceGlobalMeanPool extends GlobalMeanPool {
-  private final Lifetime lifetime = new Lifetime("global mean-pooling");
 
   ReferenceGlobalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     super(Device.CPU, src, type, srcActivation);
@@ -19,7 +18,7 @@ final class ReferenceGlobalMeanPool extends GlobalMeanPool {
 
   @Override
   protected void runForward(Stream stream, Tensor source, Tensor destination) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(source);
     double[] y = Elements.zeros(destination);
     int locations = src().dim(1) * src().dim(2);
@@ -35,7 +34,7 @@ final class ReferenceGlobalMeanPool extends GlobalMeanPool {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor source, Tensor diffSrc, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] dy = Elements.read(diffDst);
     double[] dx = Elements.zeros(diffSrc);
     int locations = src().dim(1) * src().dim(2);
@@ -50,10 +49,5 @@ final class ReferenceGlobalMeanPool extends GlobalMeanPool {
     int channels = src().dim(3);
     int image = element / (src().dim(1) * src().dim(2) * channels);
     return image * channels + element % channels;
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -7,7 +7,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** A plain sum of squares in binary64. */
 final class ReferenceGradientNorm extends GradientNorm {
-  private final Lifetime lifetime = new Lifetime("gradient norm");
 
   ReferenceGradientNorm(long elements) {
     super(Device.CPU, elements);
@@ -15,7 +14,7 @@ final class ReferenceGradientNorm extends GradientNorm {
 
   @Override
   protected void compute(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     double sum = 0;
     for (float g : Elements.read(gradient)) {
       sum += (double) g * g;
@@ -24,10 +23,5 @@ final class ReferenceGradientNorm extends GradientNorm {
     double factor = norm == 0 ? 1 : Math.min(1, maxNorm / Math.sqrt(sum));
     boolean good = Float.isFinite(norm) && !Float.isNaN(result.get(1));
     result.set(norm, good ? (float) factor : Float.NaN);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

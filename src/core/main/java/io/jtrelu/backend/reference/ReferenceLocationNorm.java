@@ -10,7 +10,6 @@ import org.jspecify.annotations.Nullable;
 
 /** Image by image, location by location. */
 final class ReferenceLocationNorm extends LocationNorm {
-  private final Lifetime lifetime = new Lifetime("location norm");
 
   ReferenceLocationNorm(Shape src, DataType srcType, DataType type, Settings settings) {
     super(Device.CPU, src, srcType, type, settings);
@@ -19,7 +18,7 @@ final class ReferenceLocationNorm extends LocationNorm {
   @Override
   protected void runForward(
       Stream stream, Tensor source, @Nullable Tensor windows, Tensor destination) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] whole = Elements.read(source);
     float[] v = windows == null ? whole : cutOut(whole, windows);
     double[] y = Elements.zeros(destination);
@@ -76,10 +75,5 @@ final class ReferenceLocationNorm extends LocationNorm {
       }
     }
     return shown;
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

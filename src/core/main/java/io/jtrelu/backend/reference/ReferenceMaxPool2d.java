@@ -11,7 +11,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Window by window. */
 final class ReferenceMaxPool2d extends MaxPool2d {
-  private final Lifetime lifetime = new Lifetime("max-pooling");
 
   ReferenceMaxPool2d(MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     super(Device.CPU, descriptor, type, srcActivation);
@@ -19,7 +18,7 @@ final class ReferenceMaxPool2d extends MaxPool2d {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     MaxPool2dDescriptor d = descriptor();
     float[] x = Elements.read(src);
     double[] y = Elements.zeros(dst);
@@ -65,7 +64,7 @@ final class ReferenceMaxPool2d extends MaxPool2d {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     MaxPool2dDescriptor d = descriptor();
     float[] dy = Elements.read(diffDst);
     float[] place = Elements.read(argmax);
@@ -81,10 +80,5 @@ final class ReferenceMaxPool2d extends MaxPool2d {
       }
     }
     Elements.storeGradient(dx, srcActivation(), src, diffSrc, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

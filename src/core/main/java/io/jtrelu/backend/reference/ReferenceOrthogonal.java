@@ -8,7 +8,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** The matrix of plain Java: one reflection after the other, in binary64. */
 final class ReferenceOrthogonal extends Orthogonal {
-  private final Lifetime lifetime = new Lifetime("orthogonal generator");
 
   ReferenceOrthogonal(int rows, int cols, float gain) {
     super(Device.CPU, rows, cols, gain);
@@ -16,12 +15,7 @@ final class ReferenceOrthogonal extends Orthogonal {
 
   @Override
   protected void compute(Stream stream, Tensor dst, long seed, long sequence) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     dst.set(OrthogonalMatrix.of(rows(), cols(), gain(), seed, sequence));
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

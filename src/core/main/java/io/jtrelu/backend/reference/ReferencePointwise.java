@@ -10,7 +10,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Element by element. */
 final class ReferencePointwise extends Pointwise {
-  private final Lifetime lifetime = new Lifetime("pointwise");
 
   ReferencePointwise(long elements, DataType type, TransformedActivation function) {
     super(Device.CPU, elements, type, function);
@@ -18,7 +17,7 @@ final class ReferencePointwise extends Pointwise {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(src);
     double[] y = Elements.zeros(dst);
     for (int i = 0; i < y.length; i++) {
@@ -30,7 +29,7 @@ final class ReferencePointwise extends Pointwise {
   @Override
   protected void runBackward(
       Stream stream, Tensor saved, Tensor diffDst, Tensor diffSrc, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] at = Elements.read(saved);
     float[] dy = Elements.read(diffDst);
     double[] dx = Elements.zeros(diffSrc);
@@ -40,10 +39,5 @@ final class ReferencePointwise extends Pointwise {
       dx[i] = dy[i] * slope;
     }
     Elements.store(dx, diffSrc, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

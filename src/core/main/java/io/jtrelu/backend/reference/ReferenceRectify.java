@@ -10,7 +10,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Element by element. */
 final class ReferenceRectify extends Rectify {
-  private final Lifetime lifetime = new Lifetime("rectifier");
 
   ReferenceRectify(long elements, DataType type, Rectifier rectifier) {
     super(Device.CPU, elements, type, rectifier);
@@ -18,7 +17,7 @@ final class ReferenceRectify extends Rectify {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(src);
     double[] y = Elements.zeros(dst);
     for (int i = 0; i < y.length; i++) {
@@ -30,7 +29,7 @@ final class ReferenceRectify extends Rectify {
   @Override
   protected void runBackward(
       Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] y = Elements.read(dst);
     float[] dy = Elements.read(diffDst);
     double[] dx = Elements.zeros(diffSrc);
@@ -38,10 +37,5 @@ final class ReferenceRectify extends Rectify {
       dx[i] = dy[i] * Elements.derivative(rectifier(), y[i]);
     }
     Elements.store(dx, diffSrc, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -13,7 +13,6 @@ import java.lang.foreign.MemorySegment;
 
 /** Element by element, as bytes. */
 final class ReferenceReorder extends Reorder {
-  private final Lifetime lifetime = new Lifetime("reorder");
 
   ReferenceReorder(Shape src, DataType type, Layout from, Layout to) {
     super(Device.CPU, src, type, from, to);
@@ -21,7 +20,7 @@ final class ReferenceReorder extends Reorder {
 
   @Override
   protected void compute(Stream stream, Tensor srcTensor, Tensor dstTensor) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     MemorySegment x = srcTensor.segment();
     MemorySegment y = dstTensor.segment();
     int bytes = type().bytes();
@@ -36,10 +35,5 @@ final class ReferenceReorder extends Reorder {
         }
       }
     }
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -7,7 +7,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Parameter by parameter. */
 final class ReferenceSgd extends Sgd {
-  private final Lifetime lifetime = new Lifetime("optimiser");
 
   ReferenceSgd(long elements, float momentum, boolean nesterov, float weightDecay) {
     super(Device.CPU, elements, momentum, nesterov, weightDecay);
@@ -21,7 +20,7 @@ final class ReferenceSgd extends Sgd {
       Tensor velocity,
       Tensor learningRate,
       Tensor gradientScale) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     if (Float.isNaN(gradientScale.get(0))) {
       return;
     }
@@ -38,10 +37,5 @@ final class ReferenceSgd extends Sgd {
     }
     parameters.set(p);
     velocity.set(v);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

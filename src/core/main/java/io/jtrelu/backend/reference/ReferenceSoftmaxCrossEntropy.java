@@ -9,7 +9,6 @@ import java.util.Arrays;
 
 /** Row by row; exponentials relative to the largest logit. */
 final class ReferenceSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
-  private final Lifetime lifetime = new Lifetime("softmax cross-entropy");
 
   ReferenceSoftmaxCrossEntropy(int n, int classes, DataType type, float smoothing) {
     super(Device.CPU, n, classes, type, smoothing);
@@ -24,7 +23,7 @@ final class ReferenceSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       Tensor diffLogits,
       Tensor losses,
       Tensor correct) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] x = Elements.read(logits);
     int[] label = Elements.readInts(labels);
     double[] dx = Elements.zeros(diffLogits);
@@ -65,10 +64,5 @@ final class ReferenceSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
     Elements.store(dx, diffLogits);
     Elements.store(loss, losses);
     Elements.storeInts(hit, correct);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -1,22 +1,30 @@
 package io.jtrelu.backend.reference;
 
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Stream;
 
 /** Work is done when the call returns, so there is nothing to wait for. */
-final class ReferenceStream implements Stream {
-  private final Lifetime lifetime = new Lifetime("stream");
+final class ReferenceStream extends BackendStream {
+  private final ReferenceBackend backend;
 
-  void requireOpen() {
-    lifetime.requireOpen();
+  ReferenceStream(ReferenceBackend backend) {
+    this.backend = backend;
+  }
+
+  /** Requires a stream of this kind of backend. */
+  static ReferenceStream require(Stream stream) {
+    if (stream instanceof ReferenceStream own) {
+      return own;
+    }
+    throw new IllegalArgumentException(
+        "operations of the reference backend run on streams of its own, got " + stream);
   }
 
   @Override
-  public void synchronize() {
-    requireOpen();
-  }
+  protected void await() {}
 
   @Override
-  public void close() {
-    lifetime.close();
+  protected void release() {
+    backend.forget(this);
   }
 }

@@ -10,7 +10,6 @@ import io.jtrelu.tensor.Tensor;
 
 /** Element by element. */
 final class ReferenceWeightedSum extends WeightedSum {
-  private final Lifetime lifetime = new Lifetime("weighted sum");
 
   ReferenceWeightedSum(
       long elements, DataType type, float weightA, float weightB, Rectifier activation) {
@@ -19,7 +18,7 @@ final class ReferenceWeightedSum extends WeightedSum {
 
   @Override
   protected void runForward(Stream stream, Tensor a, Tensor b, Tensor dst) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] first = Elements.read(a);
     float[] second = Elements.read(b);
     double[] y = Elements.zeros(dst);
@@ -39,17 +38,12 @@ final class ReferenceWeightedSum extends WeightedSum {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    lifetime.requireOpen(stream);
+    ReferenceStream.require(stream);
     float[] dy = Elements.read(diffDst);
     double[] dx = Elements.zeros(diffSrc);
     for (int i = 0; i < dx.length; i++) {
       dx[i] = (double) weight * dy[i];
     }
     Elements.storeGradient(dx, srcActivation, src, diffSrc, write);
-  }
-
-  @Override
-  public void close() {
-    lifetime.close();
   }
 }

@@ -6,7 +6,7 @@ import io.jtrelu.tensor.Tensor;
 
 /** adam of optimizer.cu. */
 final class CudaAdam extends Adam {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel kernel;
 
   CudaAdam(
@@ -17,7 +17,7 @@ final class CudaAdam extends Adam {
       float epsilon,
       float weightDecay) {
     super(backend.device(), elements, beta1, beta2, epsilon, weightDecay);
-    prepared = new Prepared(backend, "adam");
+    this.backend = backend;
     kernel = backend.kernels().get("adam");
   }
 
@@ -31,7 +31,7 @@ final class CudaAdam extends Adam {
       Tensor moment2,
       Tensor scalars,
       Tensor gradientScale) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     on.arguments()
         .pointer(parameters)
         .pointer(gradient)
@@ -45,10 +45,5 @@ final class CudaAdam extends Adam {
         .f32(epsilon())
         .f32(weightDecay());
     on.launch(kernel, kernel.blocksFor(Math.ceilDiv(elements(), 4L)));
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -5,6 +5,8 @@ import static io.jtrelu.backend.cuda.Driver.check;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.BackendLifetime;
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Conv2dSum;
@@ -16,7 +18,6 @@ import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
-import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.Pointwise;
 import io.jtrelu.backend.Recording;
@@ -26,6 +27,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.tensor.Bfloat16;
@@ -41,7 +43,6 @@ import java.util.concurrent.ConcurrentHashMap;
 import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
-import org.jspecify.annotations.Nullable;
 
 /** One GPU: see the package page. Thread-safe. */
 final class CudaBackend implements Backend {
@@ -57,11 +58,11 @@ final class CudaBackend implements Backend {
   private final Kernels kernels;
   private final MemoryPool pool;
   private final CUstream zeroing = new CUstream();
-  private final Set<CudaStream> streams = ConcurrentHashMap.newKeySet();
+  private final Set<PinnedMemory> pinned = ConcurrentHashMap.newKeySet();
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
   private final TileChooser tiles;
-  private final Lifetime lifetime;
+  private final BackendLifetime<CudaStream> lifetime;
 
   /**
    * @param name of its provider
@@ -70,14 +71,14 @@ final class CudaBackend implements Backend {
   CudaBackend(String name, CudaDevice cudaDevice, boolean emulated) {
     this.name = name;
     device = Device.cuda(cudaDevice.index());
-    lifetime = new Lifetime(name + " backend");
+    lifetime = new BackendLifetime<>(name + " backend");
     context = new CudaContext(cudaDevice);
     tiles = new TileCostModel(cudaDevice.multiprocessors());
     try {
       context.enter();
       try {
         kernels = new Kernels(context, emulated);
-        pool = new MemoryPool(context, () -> streams.forEach(CudaStream::quiesce));
+        pool = new MemoryPool(context, this::quiesce);
         check(
             JCudaDriver.cuStreamCreate(zeroing, CUstream_flags.CU_STREAM_NON_BLOCKING),
             "cuStreamCreate");
@@ -132,7 +133,6 @@ final class CudaBackend implements Backend {
   /** A stream of this backend; throws where it is another's. */
   CudaStream own(Stream stream) {
     if (stream instanceof CudaStream own && own.backend() == this) {
-      own.requireOpen();
       return own;
     }
     throw new IllegalArgumentException(
@@ -140,13 +140,25 @@ final class CudaBackend implements Backend {
   }
 
   void forget(CudaStream stream) {
-    streams.remove(stream);
+    lifetime.forget(stream);
+  }
+
+  void forget(PinnedMemory memory) {
+    pinned.remove(memory);
+  }
+
+  boolean isOpen() {
+    return lifetime.isOpen();
+  }
+
+  /** Waits for all work of this backend; the context must be current. */
+  void quiesce() {
+    lifetime.forEachStream(CudaStream::quiesce);
   }
 
   /** Memory with undefined contents, owned by the caller. */
   CudaMemory scratch(long bytes) {
-    lifetime.requireOpen();
-    return new CudaMemory(pool, pool.allocate(bytes), device, bytes);
+    return lifetime.during(() -> new CudaMemory(pool, pool.allocate(bytes), device, bytes));
   }
 
   @Override
@@ -182,15 +194,15 @@ final class CudaBackend implements Backend {
 
   @Override
   public Stream newStream() {
-    lifetime.requireOpen();
-    CudaStream stream = new CudaStream(this, context, pool);
-    streams.add(stream);
-    return stream;
+    return lifetime.newStream(() -> new CudaStream(this, context, pool));
   }
 
   @Override
   public Tensor allocate(Shape shape, DataType type, Layout layout) {
-    lifetime.requireOpen();
+    return lifetime.during(() -> allocateZeroed(shape, type, layout));
+  }
+
+  private Tensor allocateZeroed(Shape shape, DataType type, Layout layout) {
     long bytes = Tensor.byteSize(shape, type);
     CudaMemory memory = scratch(bytes);
     try {
@@ -217,15 +229,22 @@ final class CudaBackend implements Backend {
 
   @Override
   public Tensor allocateOnHost(Shape shape, DataType type, Layout layout) {
-    lifetime.requireOpen();
-    long bytes = Tensor.byteSize(shape, type);
-    return Tensor.owning(PinnedMemory.allocate(context, bytes), shape, type, layout);
+    return lifetime.during(
+        () -> {
+          PinnedMemory memory = PinnedMemory.allocate(this, context, Tensor.byteSize(shape, type));
+          pinned.add(memory);
+          try {
+            return Tensor.owning(memory, shape, type, layout);
+          } catch (IllegalArgumentException wrongLayout) {
+            memory.close();
+            throw wrongLayout;
+          }
+        });
   }
 
   @Override
   public Event newEvent() {
-    lifetime.requireOpen();
-    return new CudaEvent(this, context);
+    return lifetime.during(() -> new CudaEvent(this, context));
   }
 
   @Override
@@ -235,24 +254,26 @@ final class CudaBackend implements Backend {
 
   /** Gives cached memory back to the driver. */
   void trim() {
-    lifetime.requireOpen();
-    pool.trim();
+    lifetime.during(
+        () -> {
+          pool.trim();
+          return pool;
+        });
   }
 
   @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     CudaStream on = own(stream);
-    requirePresent("copy", "src", src);
-    requirePresent("copy", "dst", dst);
-    if (src.shape().elements() != dst.shape().elements()) {
-      throw new OperandException("copy: element counts differ: src is " + src + ", dst is " + dst);
+    Transfers.requireCopy(device, src, dst);
+    try (BackendStream.Use use = on.use("copy")) {
+      use.reads(src).writes("dst", dst);
+      copyOn(on, src, dst);
     }
-    if (src.type() != dst.type() && !(isFloating(src.type()) && isFloating(dst.type()))) {
-      throw new OperandException(
-          "copy: only floating types can be converted: src is " + src + ", dst is " + dst);
-    }
-    boolean fromHost = isHost("src", src);
-    boolean toHost = isHost("dst", dst);
+  }
+
+  private void copyOn(CudaStream on, Tensor src, Tensor dst) {
+    boolean fromHost = src.device().equals(Device.CPU);
+    boolean toHost = dst.device().equals(Device.CPU);
     long elements = src.shape().elements();
     long from = src.address();
     long to = dst.address();
@@ -291,27 +312,6 @@ final class CudaBackend implements Backend {
     on.upload(src.segment(), to, src.bytes(), src.memory() instanceof PinnedMemory);
   }
 
-  private boolean isHost(String operand, Tensor tensor) {
-    if (tensor.device().equals(Device.CPU)) {
-      return true;
-    }
-    requireHere("copy", operand, tensor);
-    return false;
-  }
-
-  private static void requirePresent(String operation, String operand, @Nullable Tensor tensor) {
-    if (tensor == null) { // a caller without null checks
-      throw new OperandException(operation + ": " + operand + " is null");
-    }
-  }
-
-  private void requireHere(String operation, String operand, Tensor tensor) {
-    if (!tensor.device().equals(device)) {
-      throw new OperandException(
-          operation + ": " + operand + " must lie on " + device + ", got " + tensor);
-    }
-  }
-
   /** struct ConvertParameters. */
   private void convert(
       CudaStream on, long from, DataType fromType, long to, DataType toType, long elements) {
@@ -324,18 +324,20 @@ final class CudaBackend implements Backend {
   @Override
   public void fill(Stream stream, Tensor dst, float value) {
     CudaStream on = own(stream);
-    requirePresent("fill", "dst", dst);
-    requireHere("fill", "dst", dst);
-    int pattern =
-        switch (dst.type()) {
-          case F32 -> Float.floatToRawIntBits(value);
-          case BF16 -> Bfloat16.fromFloat(value);
-          case F16 -> Float.floatToFloat16(value);
-          case I32, U8 -> (int) value;
-        };
-    long address = dst.address();
-    if (dst.bytes() > 0) {
-      on.set(address, pattern, dst.type().bytes(), dst.shape().elements());
+    Transfers.requireFill(device, dst);
+    try (BackendStream.Use use = on.use("fill")) {
+      use.writes("dst", dst);
+      int pattern =
+          switch (dst.type()) {
+            case F32 -> Float.floatToRawIntBits(value);
+            case BF16 -> Bfloat16.fromFloat(value);
+            case F16 -> Float.floatToFloat16(value);
+            case I32, U8 -> (int) value;
+          };
+      long address = dst.address();
+      if (dst.bytes() > 0) {
+        on.set(address, pattern, dst.type().bytes(), dst.shape().elements());
+      }
     }
   }
 
@@ -355,7 +357,7 @@ final class CudaBackend implements Backend {
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);
-    return new CudaConv2d(this, descriptor, type, activation, srcActivation);
+    return lifetime.during(() -> new CudaConv2d(this, descriptor, type, activation, srcActivation));
   }
 
   @Override
@@ -372,94 +374,91 @@ final class CudaBackend implements Backend {
   @Override
   public Rectify rectify(long elements, DataType type, Rectifier rectifier) {
     requirePreparable(type);
-    return new CudaRectify(this, elements, type, rectifier);
+    return lifetime.during(() -> new CudaRectify(this, elements, type, rectifier));
   }
 
   @Override
   public Pointwise pointwise(long elements, DataType type, TransformedActivation function) {
     requirePreparable(type);
-    return new CudaPointwise(this, elements, type, function);
+    return lifetime.during(() -> new CudaPointwise(this, elements, type, function));
   }
 
   @Override
   public WeightedSum weightedSum(
       long elements, DataType type, float weightA, float weightB, Rectifier activation) {
     requirePreparable(type);
-    return new CudaWeightedSum(this, elements, type, weightA, weightB, activation);
+    return lifetime.during(
+        () -> new CudaWeightedSum(this, elements, type, weightA, weightB, activation));
   }
 
   @Override
   public MaxPool2d maxPool2d(
       MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
-    return new CudaMaxPool2d(this, descriptor, type, srcActivation);
+    return lifetime.during(() -> new CudaMaxPool2d(this, descriptor, type, srcActivation));
   }
 
   @Override
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
-    return new CudaGlobalMeanPool(this, src, type, srcActivation);
+    return lifetime.during(() -> new CudaGlobalMeanPool(this, src, type, srcActivation));
   }
 
   @Override
   public LocationNorm locationNorm(
       Shape src, DataType srcType, DataType type, LocationNorm.Settings settings) {
     requirePreparable(type);
-    return new CudaLocationNorm(this, src, srcType, type, settings);
+    return lifetime.during(() -> new CudaLocationNorm(this, src, srcType, type, settings));
   }
 
   @Override
   public Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
-    lifetime.requireOpen();
-    return new CudaReorder(this, shape, type, from, to);
+    return lifetime.during(() -> new CudaReorder(this, shape, type, from, to));
   }
 
   @Override
   public SoftmaxCrossEntropy softmaxCrossEntropy(
       int n, int classes, DataType type, float smoothing) {
     requirePreparable(type);
-    return new CudaSoftmaxCrossEntropy(this, n, classes, type, smoothing);
+    return lifetime.during(() -> new CudaSoftmaxCrossEntropy(this, n, classes, type, smoothing));
   }
 
   @Override
   public Dropout dropout(long elements, DataType type, float rate) {
     requirePreparable(type);
-    return new CudaDropout(this, elements, type, rate);
+    return lifetime.during(() -> new CudaDropout(this, elements, type, rate));
   }
 
   @Override
   public GradientNorm gradientNorm(long elements) {
-    lifetime.requireOpen();
-    return new CudaGradientNorm(this, elements);
+    return lifetime.during(() -> new CudaGradientNorm(this, elements));
   }
 
   @Override
   public Sgd sgd(long elements, float momentum, boolean nesterov, float weightDecay) {
-    lifetime.requireOpen();
-    return new CudaSgd(this, elements, momentum, nesterov, weightDecay);
+    return lifetime.during(() -> new CudaSgd(this, elements, momentum, nesterov, weightDecay));
   }
 
   @Override
   public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
-    lifetime.requireOpen();
-    return new CudaAdam(this, elements, beta1, beta2, epsilon, weightDecay);
+    return lifetime.during(() -> new CudaAdam(this, elements, beta1, beta2, epsilon, weightDecay));
   }
 
   @Override
   public Orthogonal orthogonal(int rows, int cols, float gain) {
-    lifetime.requireOpen();
-    return new CudaOrthogonal(this, rows, cols, gain);
+    return lifetime.during(() -> new CudaOrthogonal(this, rows, cols, gain));
   }
 
   @Override
   public void close() {
-    if (!lifetime.close()) {
-      return;
-    }
+    lifetime.close(this::release);
+  }
+
+  private void release() {
     try {
       context.enter();
       try {
-        streams.forEach(CudaStream::close);
+        pinned.forEach(PinnedMemory::free);
         check(JCudaDriver.cuStreamDestroy(zeroing), "cuStreamDestroy");
         pool.close();
         kernels.close();

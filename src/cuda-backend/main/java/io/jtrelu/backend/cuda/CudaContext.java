@@ -2,6 +2,7 @@ package io.jtrelu.backend.cuda;
 
 import static io.jtrelu.backend.cuda.Driver.check;
 
+import io.jtrelu.tensor.Lifetime;
 import jcuda.driver.CUcontext;
 import jcuda.driver.JCudaDriver;
 

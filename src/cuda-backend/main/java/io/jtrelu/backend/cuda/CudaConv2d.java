@@ -12,7 +12,7 @@ import io.jtrelu.tensor.Tensor;
 
 /** A convolution by the kernels that fit it: tiled ones where they can, else the direct ones. */
 final class CudaConv2d extends Conv2d {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final ConvolutionKernels kernels;
   private final Epilogue epilogue;
 
@@ -23,7 +23,7 @@ final class CudaConv2d extends Conv2d {
       Rectifier activation,
       Rectifier srcActivation) {
     super(backend.device(), descriptor, type, activation, srcActivation);
-    prepared = new Prepared(backend, "conv2d");
+    this.backend = backend;
     kernels =
         TiledConvolution.fits(descriptor)
             ? new TiledConvolution(backend, descriptor, type, srcActivation)
@@ -32,20 +32,19 @@ final class CudaConv2d extends Conv2d {
   }
 
   @Override
-  public PackedWeights newPackedWeights() {
-    prepared.requireOpen();
+  protected PackedWeights allocatePackedWeights() {
     return kernels.newPackedWeights();
   }
 
   @Override
   protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
-    kernels.pack(prepared.on(stream), weights, packed);
+    kernels.pack(backend.own(stream), weights, packed);
   }
 
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    forward(prepared.on(stream), src, weights, bias, epilogue, 0, dst);
+    forward(backend.own(stream), src, weights, bias, epilogue, 0, dst);
   }
 
   /** The forward pass with another epilogue. */
@@ -57,13 +56,12 @@ final class CudaConv2d extends Conv2d {
       Epilogue how,
       long shortcut,
       Tensor dst) {
-    prepared.requireOpen();
     kernels.fprop(stream, src, weights, bias, how, shortcut, dst);
   }
 
   /** Whether a backend prepared it. */
-  boolean belongsTo(CudaBackend backend) {
-    return prepared.belongsTo(backend);
+  boolean belongsTo(CudaBackend other) {
+    return backend == other;
   }
 
   @Override
@@ -74,23 +72,18 @@ final class CudaConv2d extends Conv2d {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    kernels.dgrad(prepared.on(stream), diffDst, weights, src, diffSrc, write);
+    kernels.dgrad(backend.own(stream), diffDst, weights, src, diffSrc, write);
   }
 
   @Override
   protected void runBackwardWeights(
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     if (descriptor().n() > 0) {
       kernels.wgrad(on, src, diffDst, diffWeights, diffBias, write);
     } else if (write == Write.OVERWRITE) {
       on.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
       on.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());
     }
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

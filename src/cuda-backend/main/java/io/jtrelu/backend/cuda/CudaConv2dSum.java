@@ -9,7 +9,7 @@ import io.jtrelu.tensor.Tensor;
 
 /** The convolution's forward kernel with the sum in its epilogue. */
 final class CudaConv2dSum extends Conv2dSum {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final CudaConv2d own;
   private final Epilogue epilogue;
 
@@ -20,7 +20,7 @@ final class CudaConv2dSum extends Conv2dSum {
       float branchWeight,
       Rectifier activation) {
     super(backend.device(), convolution, shortcutWeight, branchWeight, activation);
-    prepared = new Prepared(backend, "conv2d sum");
+    this.backend = backend;
     own = convolution;
     epilogue = new Epilogue(activation, branchWeight, shortcutWeight);
   }
@@ -28,11 +28,6 @@ final class CudaConv2dSum extends Conv2dSum {
   @Override
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor shortcut, Tensor dst) {
-    own.forward(prepared.on(stream), src, weights, bias, epilogue, shortcut.address(), dst);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
+    own.forward(backend.own(stream), src, weights, bias, epilogue, shortcut.address(), dst);
   }
 }

@@ -8,13 +8,13 @@ import io.jtrelu.tensor.Tensor;
 
 /** dropout.cu. */
 final class CudaDropout extends Dropout {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel kernel;
   private final long blocks;
 
   CudaDropout(CudaBackend backend, long elements, DataType type, float rate) {
     super(backend.device(), elements, type, rate);
-    prepared = new Prepared(backend, "dropout");
+    this.backend = backend;
     kernel = backend.kernel("dropout", type);
     blocks = Elementwise.blocks(elements, type);
   }
@@ -23,7 +23,7 @@ final class CudaDropout extends Dropout {
   @Override
   protected void run(
       Stream stream, Tensor from, Tensor to, long seed, Tensor sequence, Write write) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     on.arguments()
         .pointer(from)
         .pointer(to)
@@ -34,10 +34,5 @@ final class CudaDropout extends Dropout {
         .f32((float) (1 / (1.0 - rate())))
         .flag(write == Write.ACCUMULATE);
     on.launch(kernel, blocks);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -2,8 +2,11 @@ package io.jtrelu.backend.cuda;
 
 import static io.jtrelu.backend.cuda.Driver.check;
 
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Event;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.Turn;
+import java.util.function.Consumer;
 import jcuda.driver.CUevent;
 import jcuda.driver.CUevent_flags;
 import jcuda.driver.JCudaDriver;
@@ -13,7 +16,7 @@ final class CudaEvent implements Event {
   private final CudaBackend backend;
   private final CudaContext context;
   private final CUevent handle = new CUevent();
-  private final Lifetime lifetime = new Lifetime("event");
+  private final Turn turn = new Turn("event");
 
   CudaEvent(CudaBackend backend, CudaContext context) {
     this.backend = backend;
@@ -30,30 +33,49 @@ final class CudaEvent implements Event {
 
   @Override
   public void record(Stream stream) {
-    lifetime.requireOpen();
-    backend.own(stream).record(handle);
+    inTurn(() -> with(stream, on -> on.record(handle)));
   }
 
   @Override
   public void await(Stream stream) {
-    lifetime.requireOpen();
-    backend.own(stream).await(handle);
+    inTurn(() -> with(stream, on -> on.await(handle)));
   }
 
   @Override
   public void synchronize() {
-    lifetime.requireOpen();
-    context.enter();
+    inTurn(
+        () -> {
+          context.enter();
+          try {
+            check(JCudaDriver.cuEventSynchronize(handle), "cuEventSynchronize");
+          } finally {
+            context.leave();
+          }
+        });
+  }
+
+  private void inTurn(Runnable action) {
+    turn.take();
     try {
-      check(JCudaDriver.cuEventSynchronize(handle), "cuEventSynchronize");
+      action.run();
     } finally {
-      context.leave();
+      turn.give();
+    }
+  }
+
+  private void with(Stream stream, Consumer<CudaStream> action) {
+    CudaStream on = backend.own(stream);
+    BackendStream.Use use = on.use("event");
+    try {
+      action.accept(on);
+    } finally {
+      use.close();
     }
   }
 
   @Override
   public void close() {
-    if (lifetime.close()) {
+    if (turn.close() && backend.isOpen()) {
       context.enter();
       try {
         check(JCudaDriver.cuEventDestroy(handle), "cuEventDestroy");

@@ -12,20 +12,20 @@ import io.jtrelu.tensor.Tensor;
 final class CudaGlobalMeanPool extends GlobalMeanPool {
   private static final int CHANNELS_PER_BLOCK = 32;
 
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel backward;
 
   CudaGlobalMeanPool(CudaBackend backend, Shape src, DataType type, Rectifier srcActivation) {
     super(backend.device(), src, type, srcActivation);
-    prepared = new Prepared(backend, "global mean-pool");
+    this.backend = backend;
     forward = backend.kernel("global_mean_pool_forward", type);
     backward = backend.kernel("global_mean_pool_backward", type);
   }
 
   @Override
   protected void runForward(Stream stream, Tensor source, Tensor destination) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     long images = src().dim(0);
     arguments(on, source, 0, destination, images, Write.OVERWRITE);
     on.launch(forward, images * Math.ceilDiv(src().dim(3), CHANNELS_PER_BLOCK));
@@ -34,7 +34,7 @@ final class CudaGlobalMeanPool extends GlobalMeanPool {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor source, Tensor diffSrc, Write write) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     arguments(on, source, diffDst.address(), diffSrc, src().elements(), write);
     on.launch(backward, backward.blocksFor(src().elements()));
   }
@@ -51,10 +51,5 @@ final class CudaGlobalMeanPool extends GlobalMeanPool {
         .rectifier(srcActivation())
         .flag(write == Write.ACCUMULATE)
         .flag(!srcActivation().isIdentity());
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -9,14 +9,14 @@ final class CudaGradientNorm extends GradientNorm {
   private static final long ELEMENTS_PER_BLOCK = 256 * 16;
   private static final int MOST_PARTIALS = 1024;
 
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel partial;
   private final Kernel total;
   private final int partials;
 
   CudaGradientNorm(CudaBackend backend, long elements) {
     super(backend.device(), elements);
-    prepared = new Prepared(backend, "gradient norm");
+    this.backend = backend;
     partial = backend.kernels().get("gradient_norm_partial");
     total = backend.kernels().get("gradient_norm");
     // A function of the size alone, so that every device adds in the same order.
@@ -26,7 +26,7 @@ final class CudaGradientNorm extends GradientNorm {
   /** struct GradientNormParameters. */
   @Override
   protected void compute(Stream stream, Tensor gradient, float maxNorm, Tensor result) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     on.arguments()
         .pointer(gradient)
         .pointer(on.workspace(MOST_PARTIALS * Double.BYTES))
@@ -36,10 +36,5 @@ final class CudaGradientNorm extends GradientNorm {
         .f32(maxNorm);
     on.launch(partial, partials);
     on.launch(total, 1);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -10,7 +10,7 @@ import org.jspecify.annotations.Nullable;
 
 /** location_norm.cu: one launch, or one more for the images' root mean squares. */
 final class CudaLocationNorm extends LocationNorm {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel normalize;
   private final @Nullable Kernel imageRms;
   private final long locations;
@@ -21,7 +21,7 @@ final class CudaLocationNorm extends LocationNorm {
   CudaLocationNorm(
       CudaBackend backend, Shape src, DataType srcType, DataType type, Settings settings) {
     super(backend.device(), src, srcType, type, settings);
-    prepared = new Prepared(backend, "location norm");
+    this.backend = backend;
     normalize = backend.kernel("location_norm" + Kernels.suffix(srcType), type);
     imageRms =
         settings.homogeneous() == Homogeneous.IMAGE_RMS
@@ -56,7 +56,7 @@ final class CudaLocationNorm extends LocationNorm {
   @Override
   protected void runForward(
       Stream stream, Tensor source, @Nullable Tensor windows, Tensor destination) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     long appended = imageRms == null ? 0 : on.workspace((long) src().dim(0) * Float.BYTES);
     if (imageRms != null) {
       arguments(on, source, windows, appended, destination);
@@ -83,8 +83,7 @@ final class CudaLocationNorm extends LocationNorm {
   }
 
   @Override
-  public void close() {
-    prepared.close();
+  protected void release() {
     constants.close();
   }
 }

@@ -10,7 +10,7 @@ import io.jtrelu.tensor.Tensor;
 
 /** max_pool.cu. */
 final class CudaMaxPool2d extends MaxPool2d {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel forwardScalar;
   private final Kernel backward;
@@ -20,7 +20,7 @@ final class CudaMaxPool2d extends MaxPool2d {
   CudaMaxPool2d(
       CudaBackend backend, MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     super(backend.device(), descriptor, type, srcActivation);
-    prepared = new Prepared(backend, "max-pool");
+    this.backend = backend;
     forward = backend.kernel("max_pool_forward", type);
     forwardScalar = backend.kernel("max_pool_forward_scalar", type);
     backward = backend.kernel("max_pool_backward", type);
@@ -31,7 +31,7 @@ final class CudaMaxPool2d extends MaxPool2d {
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
     boolean vector = vector(src.address() | dst.address(), argmax);
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     run(
         on,
         vector ? forward : forwardScalar,
@@ -47,7 +47,7 @@ final class CudaMaxPool2d extends MaxPool2d {
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
     boolean vector = vector(diffDst.address() | src.address() | diffSrc.address(), argmax);
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     run(
         on,
         vector ? backward : backwardScalar,
@@ -92,10 +92,5 @@ final class CudaMaxPool2d extends MaxPool2d {
         .flag(write == Write.ACCUMULATE)
         .flag(!srcActivation().isIdentity());
     on.launch(kernel, kernel.blocksFor(packs));
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -9,7 +9,6 @@ final class CudaOrthogonal extends Orthogonal {
   private static final int PANEL = 32;
 
   private final CudaBackend backend;
-  private final Prepared prepared;
   private final Kernel reflectors;
   private final Kernel factors;
   private final Kernel apply;
@@ -17,7 +16,6 @@ final class CudaOrthogonal extends Orthogonal {
   CudaOrthogonal(CudaBackend backend, int rows, int cols, float gain) {
     super(backend.device(), rows, cols, gain);
     this.backend = backend;
-    prepared = new Prepared(backend, "orthogonal");
     reflectors = backend.kernels().get("orthogonal_reflectors");
     factors = backend.kernels().get("orthogonal_factors");
     apply = backend.kernels().get("orthogonal_apply");
@@ -25,7 +23,7 @@ final class CudaOrthogonal extends Orthogonal {
 
   @Override
   protected void compute(Stream stream, Tensor dst, long seed, long sequence) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     int m = Math.max(rows(), cols());
     int k = Math.min(rows(), cols());
     int panels = Math.ceilDiv(k, PANEL);
@@ -67,10 +65,5 @@ final class CudaOrthogonal extends Orthogonal {
         .i32(k)
         .i32(panel)
         .f32(gain());
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

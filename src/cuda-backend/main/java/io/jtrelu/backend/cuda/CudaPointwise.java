@@ -13,7 +13,7 @@ import io.jtrelu.tensor.Tensor;
 final class CudaPointwise extends Pointwise {
   private static final int PACK_BYTES = 16;
 
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel backward;
 
@@ -27,20 +27,20 @@ final class CudaPointwise extends Pointwise {
               + "; it has "
               + String.join(", ", Activation.names()));
     }
-    prepared = new Prepared(backend, name);
+    this.backend = backend;
     forward = backend.kernel("pointwise_forward_" + name, type);
     backward = backend.kernel("pointwise_backward_" + name, type);
   }
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    run(prepared.on(stream), forward, src, 0, dst, Write.OVERWRITE);
+    run(backend.own(stream), forward, src, 0, dst, Write.OVERWRITE);
   }
 
   @Override
   protected void runBackward(
       Stream stream, Tensor saved, Tensor diffDst, Tensor diffSrc, Write write) {
-    run(prepared.on(stream), backward, saved, diffDst.address(), diffSrc, write);
+    run(backend.own(stream), backward, saved, diffDst.address(), diffSrc, write);
   }
 
   /** struct PointwiseParameters. */
@@ -59,10 +59,5 @@ final class CudaPointwise extends Pointwise {
         .flag(savesOutput());
     long packs = Math.ceilDiv(elements() * type().bytes(), (long) PACK_BYTES);
     on.launch(kernel, kernel.blocksFor(packs));
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -2,39 +2,75 @@ package io.jtrelu.backend.cuda;
 
 import static io.jtrelu.backend.cuda.Driver.check;
 
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.Lifetime;
+import java.util.HashSet;
+import java.util.Set;
+import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
 import jcuda.driver.JCudaDriver;
 
-/** A CUDA graph: launching it costs the host as much as one kernel. */
+/**
+ * A CUDA graph: launching it costs the host as much as one kernel. It holds open what it works on.
+ */
 final class CudaRecording implements Recording {
   private final CudaBackend backend;
   private final CudaContext context;
-  private final CUgraphExec executable;
+  private final CUgraphExec executable = new CUgraphExec();
+  private final Set<Lifetime> held = new HashSet<>(); // by identity, as lifetimes have no other
   private final Lifetime lifetime = new Lifetime("recording");
+  private boolean instantiated;
 
-  CudaRecording(CudaBackend backend, CudaContext context, CUgraphExec executable) {
+  CudaRecording(CudaBackend backend, CudaContext context) {
     this.backend = backend;
     this.context = context;
-    this.executable = executable;
+  }
+
+  /** Holds something until this is closed. */
+  void hold(Lifetime used) {
+    if (!held.contains(used)) {
+      used.acquire();
+      held.add(used);
+    }
+  }
+
+  /** Makes what is launched of a graph, which it destroys. The context must be current. */
+  void instantiate(CUgraph graph) {
+    int result = JCudaDriver.cuGraphInstantiate(executable, graph, 0);
+    check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
+    check(result, "cuGraphInstantiate");
+    instantiated = true;
   }
 
   @Override
   public void replay(Stream stream) {
     lifetime.requireOpen();
-    backend.own(stream).replay(executable);
+    CudaStream on = backend.own(stream);
+    try (BackendStream.Use use = on.use("recording")) {
+      use.holds(lifetime);
+      on.replay(executable);
+    }
   }
 
   @Override
   public void close() {
-    if (lifetime.close()) {
-      context.enter();
-      try {
-        check(JCudaDriver.cuGraphExecDestroy(executable), "cuGraphExecDestroy");
-      } finally {
-        context.leave();
+    if (!lifetime.close()) {
+      return;
+    }
+    try {
+      if (instantiated && backend.isOpen()) {
+        context.enter();
+        try {
+          backend.quiesce(); // what it works on may be closed next
+          check(JCudaDriver.cuGraphExecDestroy(executable), "cuGraphExecDestroy");
+        } finally {
+          context.leave();
+        }
       }
+    } finally {
+      held.forEach(Lifetime::release);
     }
   }
 }

@@ -9,14 +9,14 @@ import io.jtrelu.tensor.Tensor;
 
 /** rectify.cu. */
 final class CudaRectify extends Rectify {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel backward;
   private final long blocks;
 
   CudaRectify(CudaBackend backend, long elements, DataType type, Rectifier rectifier) {
     super(backend.device(), elements, type, rectifier);
-    prepared = new Prepared(backend, "rectify");
+    this.backend = backend;
     forward = backend.kernel("rectify_forward", type);
     backward = backend.kernel("rectify_backward", type);
     blocks = Elementwise.blocks(elements, type);
@@ -24,13 +24,13 @@ final class CudaRectify extends Rectify {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst) {
-    run(prepared.on(stream), forward, src.address(), 0, dst, Write.OVERWRITE);
+    run(backend.own(stream), forward, src.address(), 0, dst, Write.OVERWRITE);
   }
 
   @Override
   protected void runBackward(
       Stream stream, Tensor dst, Tensor diffDst, Tensor diffSrc, Write write) {
-    run(prepared.on(stream), backward, dst.address(), diffDst.address(), diffSrc, write);
+    run(backend.own(stream), backward, dst.address(), diffDst.address(), diffSrc, write);
   }
 
   /** struct RectifyParameters. */
@@ -43,10 +43,5 @@ final class CudaRectify extends Rectify {
         .rectifier(rectifier())
         .flag(write == Write.ACCUMULATE);
     on.launch(kernel, blocks);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -12,7 +12,7 @@ import io.jtrelu.tensor.Tensor;
 final class CudaReorder extends Reorder {
   private static final long TILE = 64;
 
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel kernel;
   private final long tilesDown;
   private final long tilesAcross;
@@ -20,7 +20,7 @@ final class CudaReorder extends Reorder {
 
   CudaReorder(CudaBackend backend, Shape src, DataType type, Layout from, Layout to) {
     super(backend.device(), src, type, from, to);
-    prepared = new Prepared(backend, "reorder");
+    this.backend = backend;
     kernel = backend.kernels().get("reorder_" + type.bytes());
     tilesDown = Math.ceilDiv(rows(), TILE);
     tilesAcross = Math.ceilDiv(cols(), TILE);
@@ -34,7 +34,7 @@ final class CudaReorder extends Reorder {
   /** struct ReorderParameters. */
   @Override
   protected void compute(Stream stream, Tensor srcTensor, Tensor dstTensor) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     if (isCopy()) {
       if (srcTensor.bytes() > 0) {
         on.copyOnDevice(srcTensor.address(), dstTensor.address(), srcTensor.bytes());
@@ -49,10 +49,5 @@ final class CudaReorder extends Reorder {
         .i64(tilesDown)
         .i64(tilesAcross);
     on.launch(kernel, blocks);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -6,12 +6,12 @@ import io.jtrelu.tensor.Tensor;
 
 /** sgd of optimizer.cu. */
 final class CudaSgd extends Sgd {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel kernel;
 
   CudaSgd(CudaBackend backend, long elements, float momentum, boolean nesterov, float weightDecay) {
     super(backend.device(), elements, momentum, nesterov, weightDecay);
-    prepared = new Prepared(backend, "sgd");
+    this.backend = backend;
     kernel = backend.kernels().get("sgd");
   }
 
@@ -24,7 +24,7 @@ final class CudaSgd extends Sgd {
       Tensor velocity,
       Tensor learningRate,
       Tensor gradientScale) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     on.arguments()
         .pointer(parameters)
         .pointer(gradient)
@@ -36,10 +36,5 @@ final class CudaSgd extends Sgd {
         .f32(weightDecay())
         .flag(nesterov());
     on.launch(kernel, kernel.blocksFor(Math.ceilDiv(elements(), 4L)));
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

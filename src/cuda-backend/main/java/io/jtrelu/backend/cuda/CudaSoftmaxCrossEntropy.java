@@ -9,12 +9,12 @@ import io.jtrelu.tensor.Tensor;
 final class CudaSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
   private static final int THREADS = 128;
 
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel kernel;
 
   CudaSoftmaxCrossEntropy(CudaBackend backend, int n, int classes, DataType type, float smoothing) {
     super(backend.device(), n, classes, type, smoothing);
-    prepared = new Prepared(backend, "softmax cross-entropy");
+    this.backend = backend;
     kernel = backend.kernels().get("softmax_cross_entropy" + Kernels.suffix(type), THREADS, 0);
   }
 
@@ -28,7 +28,7 @@ final class CudaSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
       Tensor diffLogits,
       Tensor losses,
       Tensor correct) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     on.arguments()
         .pointer(logits)
         .pointer(labels)
@@ -40,10 +40,5 @@ final class CudaSoftmaxCrossEntropy extends SoftmaxCrossEntropy {
         .f32(smoothing())
         .f32(gradientScale);
     on.launch(kernel, kernel.blocksFor(32L * n())); // a warp per row
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

@@ -2,7 +2,8 @@ package io.jtrelu.backend.cuda;
 
 import static io.jtrelu.backend.cuda.Driver.check;
 
-import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.BackendStream;
+import io.jtrelu.tensor.Lifetime;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -18,14 +19,17 @@ import jcuda.driver.JCudaDriver;
 import org.jspecify.annotations.Nullable;
 
 /** A stream of the driver, with what its operations share: a parameter block and a workspace. */
-final class CudaStream implements Stream {
+final class CudaStream extends BackendStream {
   private final CudaBackend backend;
   private final CudaContext context;
   private final MemoryPool pool;
   private final CUstream handle = new CUstream();
   private final Arena arena = Arena.ofShared();
   private final Arguments arguments = new Arguments(arena);
-  private final Lifetime lifetime = new Lifetime("stream");
+  private final Lifetime recordings = // which use its workspaces
+      new Lifetime("stream, for a recording of its work,");
+  private final Object destruction = new Object(); // guards the handle against late waits
+  private boolean destroyed; // guarded by it
   // Outgrown workspaces stay until close: work under way or recorded may use them.
   private final List<MemoryPool.Block> workspaces = new ArrayList<>();
   private @Nullable Staging staging;
@@ -49,14 +53,9 @@ final class CudaStream implements Stream {
     return backend;
   }
 
-  /** Throws IllegalStateException after close. */
-  void requireOpen() {
-    lifetime.requireOpen();
-  }
-
   /** Makes the context current for work of this stream, until the context is left. */
   private void enter() {
-    lifetime.requireOpen();
+    requireOpen();
     context.enter();
   }
 
@@ -208,44 +207,44 @@ final class CudaStream implements Stream {
 
   /** Records work instead of doing it. */
   CudaRecording record(Runnable work) {
-    synchronize(); // so that no work is under way that other threads might wait for meanwhile
-    recording = true;
-    CUgraph graph = new CUgraph();
-    try {
-      enter();
+    try (Use use = use("record")) {
+      use.holds(recordings);
+      await(); // so that no work is under way that other threads might wait for meanwhile
+      CudaRecording result = new CudaRecording(backend, context);
       try {
-        check(
-            JCudaDriver.cuStreamBeginCapture(
-                handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
-            "cuStreamBeginCapture");
-        Throwable failed = null;
-        try {
-          work.run();
-        } catch (RuntimeException | Error failure) {
-          failed = failure;
-        }
-        int result = JCudaDriver.cuStreamEndCapture(handle, graph);
-        if (failed instanceof RuntimeException exception) {
-          throw exception;
-        }
-        if (failed instanceof Error error) {
-          throw error;
-        }
-        check(result, "cuStreamEndCapture");
+        result.hold(recordings);
+        observe(result::hold);
+        capture(work, result);
+        return result;
+      } catch (RuntimeException | Error failure) {
+        result.close();
+        throw failure;
       } finally {
-        context.leave();
+        observe(null);
       }
-    } finally {
-      recording = false;
     }
+  }
+
+  private void capture(Runnable work, CudaRecording result) {
+    CUgraph graph = new CUgraph();
     enter();
     try {
-      CUgraphExec executable = new CUgraphExec();
-      int result = JCudaDriver.cuGraphInstantiate(executable, graph, 0);
-      check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
-      check(result, "cuGraphInstantiate");
-      return new CudaRecording(backend, context, executable);
+      recording = true;
+      check(
+          JCudaDriver.cuStreamBeginCapture(
+              handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
+          "cuStreamBeginCapture");
+      int status;
+      try {
+        work.run();
+      } finally {
+        status = JCudaDriver.cuStreamEndCapture(handle, graph);
+      }
+      check(status, "cuStreamEndCapture");
+      recording = false;
+      result.instantiate(graph);
     } finally {
+      recording = false;
       context.leave();
     }
   }
@@ -284,15 +283,20 @@ final class CudaStream implements Stream {
     return recording;
   }
 
-  /** As {@link #synchronize}, for the pool; a stream that records has no work under way. */
+  /**
+   * As {@link #synchronize}, from any thread; a stream that records has no work under way. The
+   * context must be current.
+   */
   void quiesce() {
-    if (!recording) {
-      check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+    synchronized (destruction) {
+      if (!recording && !destroyed) {
+        check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
+      }
     }
   }
 
   @Override
-  public void synchronize() {
+  protected void await() {
     enter();
     try {
       check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
@@ -302,14 +306,19 @@ final class CudaStream implements Stream {
   }
 
   @Override
-  public void close() {
-    if (!lifetime.close()) {
-      return;
-    }
+  protected void requireClosable() {
+    recordings.close();
+  }
+
+  @Override
+  protected void release() {
     backend.forget(this);
     try {
       context.enter();
       try {
+        synchronized (destruction) {
+          destroyed = true;
+        }
         check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
         if (staging != null) {
           staging.close();

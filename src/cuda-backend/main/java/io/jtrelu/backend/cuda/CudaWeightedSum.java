@@ -9,7 +9,7 @@ import io.jtrelu.tensor.Tensor;
 
 /** weighted_sum.cu. */
 final class CudaWeightedSum extends WeightedSum {
-  private final Prepared prepared;
+  private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel backward;
   private final long blocks;
@@ -22,7 +22,7 @@ final class CudaWeightedSum extends WeightedSum {
       float weightB,
       Rectifier activation) {
     super(backend.device(), elements, type, weightA, weightB, activation);
-    prepared = new Prepared(backend, "weighted sum");
+    this.backend = backend;
     forward = backend.kernel("weighted_sum_forward", type);
     backward = backend.kernel("weighted_sum_backward", type);
     blocks = Elementwise.blocks(elements, type);
@@ -30,7 +30,7 @@ final class CudaWeightedSum extends WeightedSum {
 
   @Override
   protected void runForward(Stream stream, Tensor a, Tensor b, Tensor dst) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     run(on, forward, a, b, dst, weightA(), weightB(), activation(), Write.OVERWRITE);
   }
 
@@ -43,7 +43,7 @@ final class CudaWeightedSum extends WeightedSum {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    CudaStream on = prepared.on(stream);
+    CudaStream on = backend.own(stream);
     run(on, backward, diffDst, src, diffSrc, weight, 0, srcActivation, write);
   }
 
@@ -69,10 +69,5 @@ final class CudaWeightedSum extends WeightedSum {
         .flag(write == Write.ACCUMULATE)
         .flag(!rectifier.isIdentity());
     on.launch(kernel, blocks);
-  }
-
-  @Override
-  public void close() {
-    prepared.close();
   }
 }

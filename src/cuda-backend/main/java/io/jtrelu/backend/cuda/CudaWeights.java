@@ -10,7 +10,7 @@ final class CudaWeights implements PackedWeights {
   private final Object owner;
   private final CudaMemory memory;
   private final long backwardOffset;
-  private @Nullable Tensor alias;
+  private volatile @Nullable Tensor source; // what was packed last
 
   /**
    * @param owner kind of kernels that can read it: a value that equals only its like
@@ -22,9 +22,10 @@ final class CudaWeights implements PackedWeights {
     this.backwardOffset = backwardOffset;
   }
 
-  /** Packed weights as given to an operation. */
-  static CudaWeights of(PackedWeights packed, Object owner) {
+  /** Packed weights as given to an operation, which stay open until it ends. */
+  static CudaWeights of(CudaStream stream, PackedWeights packed, Object owner) {
     if (packed instanceof CudaWeights weights && weights.owner.equals(owner)) {
+      stream.hold(weights.memory);
       return weights;
     }
     throw new OperandException(
@@ -32,25 +33,44 @@ final class CudaWeights implements PackedWeights {
             + " weights and type on this backend");
   }
 
-  long forward() {
+  /** Where the form for fprop lies, to be written. */
+  long forwardToPack() {
     return memory.address();
   }
 
-  long backward() {
+  /** Where the form for dgrad lies, to be written. */
+  long backwardToPack() {
     return memory.address() + backwardOffset;
   }
 
-  /** Remembers the tensor that was packed, for kernels that read it as it is. */
-  void alias(Tensor weights) {
-    alias = weights;
+  long forward() {
+    source();
+    return forwardToPack();
   }
 
-  /** The tensor that was packed last. */
-  Tensor alias() {
-    if (alias == null) {
+  long backward() {
+    source();
+    return backwardToPack();
+  }
+
+  /** Remembers the tensor that was packed, for kernels that read it as it is. */
+  void packed(Tensor weights) {
+    source = weights;
+  }
+
+  /** The tensor that was packed last, which stays open until the operation under way ends. */
+  Tensor alias(CudaStream stream) {
+    Tensor alias = source();
+    stream.hold(alias.memory());
+    return alias;
+  }
+
+  private Tensor source() {
+    Tensor last = source;
+    if (last == null) {
       throw new IllegalStateException("conv2d: these packed weights were never packed");
     }
-    return alias;
+    return last;
   }
 
   @Override

@@ -47,17 +47,17 @@ final class DirectConvolution implements ConvolutionKernels {
   /** struct Conv2dDirectPackParameters; dgrad reads the weights as they are. */
   @Override
   public void pack(CudaStream stream, Tensor weights, PackedWeights packed) {
-    CudaWeights own = CudaWeights.of(packed, form);
+    CudaWeights own = CudaWeights.of(stream, packed, form);
     long count = weights.shape().elements();
     stream
         .arguments()
         .pointer(weights)
-        .pointer(own.forward())
+        .pointer(own.forwardToPack())
         .i64(count)
         .i32(d.oc())
         .i32(Math.toIntExact(count / d.oc()));
     stream.launch(pack, pack.blocksFor(count));
-    own.alias(weights);
+    own.packed(weights);
   }
 
   @Override
@@ -69,7 +69,7 @@ final class DirectConvolution implements ConvolutionKernels {
       Epilogue epilogue,
       long shortcut,
       Tensor dst) {
-    long weights = CudaWeights.of(packed, form).forward();
+    long weights = CudaWeights.of(stream, packed, form).forward();
     long count = dst.shape().elements();
     arguments(
         stream,
@@ -93,7 +93,7 @@ final class DirectConvolution implements ConvolutionKernels {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    long weights = CudaWeights.of(packed, form).alias().address();
+    long weights = CudaWeights.of(stream, packed, form).alias(stream).address();
     long count = diffSrc.shape().elements();
     arguments(
         stream,

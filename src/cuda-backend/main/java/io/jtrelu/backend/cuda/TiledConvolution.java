@@ -138,14 +138,14 @@ final class TiledConvolution implements ConvolutionKernels {
   /** struct Conv2dPackParams. */
   @Override
   public void pack(CudaStream stream, Tensor weights, PackedWeights packed) {
-    CudaWeights own = CudaWeights.of(packed, form);
+    CudaWeights own = CudaWeights.of(stream, packed, form);
     int tilesK = Math.ceilDiv(ocPadded, PACK_TILE);
     int tilesC = Math.ceilDiv(icPadded, PACK_TILE);
     stream
         .arguments()
         .pointer(weights)
-        .pointer(own.forward())
-        .pointer(own.backward())
+        .pointer(own.forwardToPack())
+        .pointer(own.backwardToPack())
         .i32(d.oc())
         .i32(taps)
         .i32(d.ic())
@@ -155,6 +155,7 @@ final class TiledConvolution implements ConvolutionKernels {
         .i32(tilesC)
         .i32(0);
     stream.launch(pack, (long) taps * tilesK * tilesC);
+    own.packed(weights);
   }
 
   @Override
@@ -174,7 +175,7 @@ final class TiledConvolution implements ConvolutionKernels {
         stream
             .arguments()
             .pointer(src)
-            .pointer(CudaWeights.of(packed, form).forward())
+            .pointer(CudaWeights.of(stream, packed, form).forward())
             .pointer(dst)
             .pointer(bias)
             .pointer(shortcut)
@@ -224,7 +225,7 @@ final class TiledConvolution implements ConvolutionKernels {
         stream
             .arguments()
             .pointer(diffDst)
-            .pointer(CudaWeights.of(packed, form).backward())
+            .pointer(CudaWeights.of(stream, packed, form).backward())
             .pointer(diffSrc)
             .pointer(0)
             .pointer(gated ? src.address() : 0)

@@ -1,0 +1,95 @@
+package io.jtrelu.tensor;
+
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
+
+/**
+ * Whether something that is closed once is open, and whether it is in use: native code must not
+ * work on what another thread closes meanwhile.
+ *
+ * <p>A use lies between {@link #acquire} and {@link #release}; any number may overlap. {@link
+ * #close} never waits: while there is a use it is refused, so that no two threads can wait for each
+ * other, nor one for itself. What was refused stays open as it was, and can be closed later.
+ *
+ * <p>Thread-safe. Uses are counted apart for threads of different numbers, so that many threads do
+ * not pass one cache line around.
+ */
+public final class Lifetime {
+  private static final int STRIPES = 8; // a power of two
+  private static final int STRIDE = 16; // a cache line of counters, of which one is used
+  private static final VarHandle COUNT = MethodHandles.arrayElementVarHandle(int[].class);
+
+  private final Object what;
+  private final int[] uses = new int[(STRIPES + 1) * STRIDE]; // a line before the first
+  private volatile boolean closed;
+
+  /**
+   * @param what the thing's name for messages, as its {@code toString}
+   */
+  public Lifetime(Object what) {
+    this.what = what;
+  }
+
+  /** Whether it is closed. */
+  public boolean isClosed() {
+    return closed;
+  }
+
+  /**
+   * Requires it to be open now.
+   *
+   * @throws IllegalStateException after close
+   */
+  public void requireOpen() {
+    if (closed) {
+      throw new IllegalStateException("use after close: this " + what + " is closed");
+    }
+  }
+
+  /**
+   * Begins a use, during which it stays open.
+   *
+   * @throws IllegalStateException after close, or while another thread closes it
+   */
+  public void acquire() {
+    int stripe = stripe();
+    COUNT.getAndAdd(uses, stripe, 1);
+    if (closed) { // read after the count was written, as close reads the counts after this
+      COUNT.getAndAdd(uses, stripe, -1);
+      requireOpen();
+      throw new IllegalStateException(what + " is being closed by another thread");
+    }
+  }
+
+  /** Ends a use. Once for each that was begun, by any thread. */
+  public void release() {
+    COUNT.getAndAdd(uses, stripe(), -1);
+  }
+
+  /**
+   * Closes it. Idempotent.
+   *
+   * @return true for the call that closed it: whoever gets that gives back what it held
+   * @throws IllegalStateException if it is in use; it stays open
+   */
+  public synchronized boolean close() {
+    if (closed) {
+      return false;
+    }
+    closed = true;
+    int sum = 0;
+    for (int stripe = 1; stripe <= STRIPES; stripe++) {
+      sum += (int) COUNT.getVolatile(uses, stripe * STRIDE);
+    }
+    if (sum != 0) {
+      closed = false;
+      throw new IllegalStateException(
+          "this " + what + " is in use, and was not closed: close it again when that has ended");
+    }
+    return true;
+  }
+
+  private static int stripe() {
+    return (1 + ((int) Thread.currentThread().threadId() & (STRIPES - 1))) * STRIDE;
+  }
+}
