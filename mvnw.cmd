@@ -74,7 +74,9 @@ switch -wildcard -casesensitive ( $($distributionUrl -replace '^.*/','') ) {
 # maven home pattern: ~/.m2/wrapper/dists/{apache-maven-<version>,maven-mvnd-<version>-<platform>}/<hash>
 if ($env:MVNW_REPOURL) {
   $MVNW_REPO_PATTERN = if ($USE_MVND -eq $False) { "/org/apache/maven/" } else { "/maven/mvnd/" }
-  $distributionUrl = "$env:MVNW_REPOURL$MVNW_REPO_PATTERN$($distributionUrl -replace "^.*$MVNW_REPO_PATTERN",'')"
+  # Changed for JTReLU: the address is Apache's archive, whose folders are not those of a repository.
+  $MVNW_VERSION = $distributionUrl -replace '^.*/apache-maven-(.*)-bin[.]zip$','$1'
+  $distributionUrl = "$($env:MVNW_REPOURL.TrimEnd('/'))$($MVNW_REPO_PATTERN)apache-maven/$MVNW_VERSION/$($distributionUrl -replace '^.*/','')"
 }
 $distributionUrlName = $distributionUrl -replace '^.*/',''
 $distributionUrlNameMain = $distributionUrlName -replace '\.[^.]*$','' -replace '-bin$',''
