@@ -149,6 +149,10 @@ final class CompareCommand implements Callable<Integer> {
       } finally {
         contenders.forEach(Contender::close);
       }
+    } finally {
+      if (out == null) {
+        TrainCommand.removeIfEmpty(directory); // where nothing came of it
+      }
     }
   }
 

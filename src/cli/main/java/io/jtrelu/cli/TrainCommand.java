@@ -191,7 +191,11 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
-  private static void removeIfEmpty(Path folder) throws IOException {
+  /** Removes a folder that nothing was written to but a lock. */
+  static void removeIfEmpty(Path folder) throws IOException {
+    if (!Files.isDirectory(folder)) {
+      return;
+    }
     Path lock = folder.resolve(".lock");
     try (Stream<Path> files = Files.list(folder)) {
       if (files.anyMatch(file -> !file.equals(lock))) {

@@ -126,7 +126,9 @@ public abstract class BackendStream implements Stream {
    * @throws WrongThreadException if it belongs to another thread alone
    */
   public final void hold(Memory memory) {
-    add(memory.acquire());
+    if (!isHeld(memory.lifetime())) {
+      add(memory.acquire());
+    }
   }
 
   /**
@@ -135,8 +137,20 @@ public abstract class BackendStream implements Stream {
    * @throws IllegalStateException if it is closed
    */
   public final void hold(Lifetime lifetime) {
-    lifetime.acquire();
-    add(lifetime);
+    if (!isHeld(lifetime)) {
+      lifetime.acquire();
+      add(lifetime);
+    }
+  }
+
+  /** Whether this operation, or one that it is part of, holds it already: a few are compared. */
+  private boolean isHeld(Lifetime lifetime) {
+    for (int i = 0; i < count; i++) {
+      if (held[i] == lifetime) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private void add(Lifetime acquired) {

@@ -160,6 +160,11 @@ public final class Parameters implements AutoCloseable {
     return arena;
   }
 
+  /** Whether there is an {@link #arena}. */
+  public boolean hasArena() {
+    return arena != null;
+  }
+
   /** Number of elements of an arena's first part, the weights. */
   public long weightElements() {
     long weights = 0;

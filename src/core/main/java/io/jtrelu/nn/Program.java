@@ -4,6 +4,7 @@ import static io.jtrelu.nn.Fusion.NONE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
@@ -287,17 +288,46 @@ public final class Program implements AutoCloseable {
      *     run
      * @return the first output, as above
      */
+    @SuppressWarnings("try") // what is held needs no name
     public Tensor forward(Tensor images, Tensor sequence) {
       turn.take();
       try {
         begin(images);
         pass.sequence = sequence;
-        for (ForwardStep step : program.forward) {
-          step.step.run(pass);
+        try (BackendStream.Use shared = holdShared(null)) {
+          for (ForwardStep step : program.forward) {
+            step.step.run(pass);
+          }
         }
         return output(0);
       } finally {
         turn.give();
+      }
+    }
+
+    /**
+     * Begins a pass: what most of its operations work on is held once for all of them, which costs
+     * small networks less than each of them holding it again.
+     */
+    private BackendStream.@Nullable Use holdShared(@Nullable Parameters gradients) {
+      if (!(pass.stream instanceof BackendStream stream)) {
+        return null; // each operation says what is wrong with it
+      }
+      BackendStream.Use use = stream.use("network");
+      try {
+        use.reads(block);
+        hold(use, pass.parameters);
+        hold(use, gradients);
+        return use;
+      } catch (RuntimeException closed) {
+        use.close();
+        throw closed;
+      }
+    }
+
+    private static void hold(BackendStream.Use use, @Nullable Parameters parameters) {
+      if (parameters != null && parameters.hasArena()) {
+        use.reads(parameters.arena());
       }
     }
 
@@ -411,6 +441,7 @@ public final class Program implements AutoCloseable {
      * @throws IllegalStateException if there is no backward pass
      * @throws io.jtrelu.backend.OperandException if these are the gradients of another network
      */
+    @SuppressWarnings("try") // what is held needs no name
     public void backward(Parameters destination, Write mode) {
       turn.take();
       try {
@@ -418,8 +449,10 @@ public final class Program implements AutoCloseable {
         destination.requireFits(program.network);
         pass.parameterGradients = destination;
         pass.write = mode;
-        for (Lowering.Step step : program.backward) {
-          step.run(pass);
+        try (BackendStream.Use shared = holdShared(destination)) {
+          for (Lowering.Step step : program.backward) {
+            step.run(pass);
+          }
         }
         pass.parameterGradients = null;
       } finally {

@@ -115,6 +115,11 @@ public abstract class Memory implements AutoCloseable {
     return lifetime;
   }
 
+  /** Whether it is open, and how often it is in use (for backends). */
+  public final Lifetime lifetime() {
+    return lifetime;
+  }
+
   private void requireOpen() {
     lifetime.requireOpen();
   }

@@ -35,7 +35,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
 /**
- * The traffic of convolution kernels, and what an H200 could do at best with it. {@code mvn test
+ * The traffic of convolution kernels, and what an H200 could do at best with it. {@code mvn verify
  * -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md} writes the table of a plain
  * ResNet-50; without the property a few of its layers are measured.
  *
@@ -405,7 +405,7 @@ class CudaRooflineTest {
         Counted by the emulated device, not measured on a GPU. Made by
 
         ```
-        mvn test -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md
+        mvn verify -pl src/cuda-backend -am -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md
         ```
 
         The layers are those of a plain ResNet-50 at 224 x 224. The tiles are what the cost model takes
