@@ -7,6 +7,7 @@ import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.NetworkJson;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -201,6 +202,34 @@ public record Model(
         shaping == null || shaping.isNull()
             ? null
             : Json.MAPPER.treeToValue(shaping, ShapingConfig.class));
+  }
+
+  /**
+   * All of it as JSON, for files of other kinds than a run's.
+   *
+   * @throws IllegalArgumentException if it could not be read back, as {@link NetworkJson#write}
+   *     says
+   */
+  public String toJson() {
+    return json().toString();
+  }
+
+  /**
+   * Reads what {@link #toJson} wrote.
+   *
+   * @param where it was found, for messages
+   * @throws IOException saying where and what is wrong with it
+   */
+  public static Model parse(String json, String where) throws IOException {
+    try {
+      return of(Json.MAPPER.readTree(json));
+    } catch (JsonProcessingException malformed) {
+      throw new IOException(
+          where + " is no model of this version: " + malformed.getOriginalMessage(), malformed);
+    } catch (IllegalArgumentException | NetworkFormatException malformed) {
+      throw new IOException(
+          where + " is no model of this version: " + malformed.getMessage(), malformed);
+    }
   }
 
   /**
