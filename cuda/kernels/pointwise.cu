@@ -62,14 +62,14 @@ struct Softplus {
 struct LeakyRelu {
   __device__ static float value(float x, float slope) { return x >= 0 ? x : slope * x; }
   __device__ static float slope(float z, const PointwiseParameters& p) {
-    return (p.saves_output ? z > 0 : z >= 0) ? 1.0f : p.negative_slope;
+    return z > 0 ? 1.0f : p.negative_slope;
   }
 };
 
 struct Relu {
-  __device__ static float value(float x, float) { return fmaxf(x, 0.0f); }
+  __device__ static float value(float x, float) { return x <= 0 ? 0.0f : x; }  // NaN stays
   __device__ static float slope(float x, const PointwiseParameters&) {
-    return x >= 0 ? 1.0f : 0.0f;
+    return x > 0 ? 1.0f : 0.0f;
   }
 };
 

@@ -222,22 +222,9 @@ public abstract class BackendStream implements Stream {
   @Override
   public final synchronized void close() {
     if (takeToClose()) {
-      try {
-        requireClosable();
-      } catch (IllegalStateException refused) {
-        turn.give();
-        throw refused;
-      }
       closeTaken();
     }
   }
-
-  /**
-   * Requires that nothing that outlives operations needs the stream.
-   *
-   * @throws IllegalStateException if something does; the stream stays open
-   */
-  protected void requireClosable() {}
 
   /** Gives back what the stream holds; called once, when nothing uses it. */
   protected abstract void release();

@@ -4,7 +4,9 @@ package io.jtrelu.backend;
  * A scaled leaky rectifier, phi(x) = scale * (max(x, 0) + slope * min(x, 0)).
  *
  * <p>With y = phi(x), sign(y) = sign(x), hence phi'(x) = scale * (y &gt; 0 ? 1 : slope) needs only
- * the output. At the kink (x = 0) the derivative is that of the negative side.
+ * the output. At the kink (x = 0 or -0) the derivative is that of the negative side, as in PyTorch;
+ * so it is for the functions of {@link io.jtrelu.activation.Activation}. NaN gives NaN whatever the
+ * slope, infinity infinity of its sign; but -infinity, where the slope is 0, gives 0 or NaN.
  *
  * @param slope slope of the negative side relative to the positive one, in [0, 1]
  * @param scale output scale, positive

@@ -75,7 +75,7 @@ public enum Activation implements ActivationFunction {
 
     @Override
     public double derivative(double x) {
-      return x >= 0 ? 1 : DEFAULT_NEGATIVE_SLOPE;
+      return x > 0 ? 1 : DEFAULT_NEGATIVE_SLOPE;
     }
 
     @Override
@@ -93,7 +93,7 @@ public enum Activation implements ActivationFunction {
 
     @Override
     public double derivative(double x) {
-      return x >= 0 ? 1 : 0;
+      return x > 0 ? 1 : 0;
     }
 
     @Override
@@ -121,7 +121,7 @@ public enum Activation implements ActivationFunction {
 
     @Override
     public double derivative(double x) {
-      return SELU_SCALE * (x >= 0 ? 1 : SELU_ALPHA * Math.exp(x));
+      return SELU_SCALE * (x > 0 ? 1 : SELU_ALPHA * Math.exp(x));
     }
 
     @Override

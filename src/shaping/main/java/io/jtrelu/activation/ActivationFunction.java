@@ -21,7 +21,7 @@ public interface ActivationFunction {
   /** phi(x). */
   double value(double x);
 
-  /** phi'(x); at a kink the value from the right. */
+  /** phi'(x); at a kink the value from the left, as in PyTorch: 0 for ReLU at 0. */
   double derivative(double x);
 
   /** phi''(x); at a breakpoint the value from the right. */

@@ -55,7 +55,7 @@ public record TransformedActivation(
     return outputScale * (phi(inputScale * x + inputShift) + outputShift);
   }
 
-  /** phi_hat'(x); at a kink the value from the right of phi. */
+  /** phi_hat'(x); at a kink the value from the left of phi's. */
   public double derivative(double x) {
     return outputScale * inputScale * phiDerivative(inputScale * x + inputShift);
   }
@@ -111,7 +111,7 @@ public record TransformedActivation(
 
   private double phiDerivative(double x) {
     if (function == Activation.LEAKY_RELU) {
-      return x >= 0 ? 1 : negativeSlope;
+      return x > 0 ? 1 : negativeSlope;
     }
     return function.derivative(x);
   }

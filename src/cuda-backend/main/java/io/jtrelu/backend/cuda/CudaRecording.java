@@ -21,11 +21,18 @@ final class CudaRecording implements Recording {
   private final CUgraphExec executable = new CUgraphExec();
   private final Set<Lifetime> held = new HashSet<>(); // by identity, as lifetimes have no other
   private final Lifetime lifetime = new Lifetime("recording");
+  private final Scratch scratch;
   private boolean instantiated;
 
-  CudaRecording(CudaBackend backend, CudaContext context) {
+  CudaRecording(CudaBackend backend, CudaContext context, MemoryPool pool) {
     this.backend = backend;
     this.context = context;
+    this.scratch = new Scratch(pool);
+  }
+
+  /** What the recorded operations use while they run. */
+  Scratch scratch() {
+    return scratch;
   }
 
   /** Holds something until this is closed. */
@@ -70,6 +77,7 @@ final class CudaRecording implements Recording {
         }
       }
     } finally {
+      scratch.close();
       held.forEach(Lifetime::release);
     }
   }

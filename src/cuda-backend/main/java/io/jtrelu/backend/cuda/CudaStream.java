@@ -3,11 +3,8 @@ package io.jtrelu.backend.cuda;
 import static io.jtrelu.backend.cuda.Driver.check;
 
 import io.jtrelu.backend.BackendStream;
-import io.jtrelu.tensor.Lifetime;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.util.ArrayList;
-import java.util.List;
 import jcuda.driver.CUevent;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
@@ -26,12 +23,10 @@ final class CudaStream extends BackendStream {
   private final CUstream handle = new CUstream();
   private final Arena arena = Arena.ofShared();
   private final Arguments arguments = new Arguments(arena);
-  private final Lifetime recordings = // which use its workspaces
-      new Lifetime("stream, for a recording of its work,");
-  private final Object destruction = new Object(); // guards the handle against late waits
+  private final Object destruction = new Object(); // guards the handle against waits out of time
   private boolean destroyed; // guarded by it
-  // Outgrown workspaces stay until close: work under way or recorded may use them.
-  private final List<MemoryPool.Block> workspaces = new ArrayList<>();
+  private final Scratch scratch;
+  private @Nullable CudaRecording target; // of what is recorded now
   private @Nullable Staging staging;
   private volatile boolean recording;
 
@@ -39,6 +34,7 @@ final class CudaStream extends BackendStream {
     this.backend = backend;
     this.context = context;
     this.pool = pool;
+    this.scratch = new Scratch(pool);
     context.enter();
     try {
       check(
@@ -121,13 +117,12 @@ final class CudaStream extends BackendStream {
     }
   }
 
-  /** Scratch memory of this stream, 256-byte aligned; the next operation may overwrite it. */
+  /**
+   * Scratch memory, 256-byte aligned; the next operation on this stream may overwrite it. A
+   * recording has its own, as it may run on another stream while this one works.
+   */
   long workspace(long bytes) {
-    if (workspaces.isEmpty() || workspaces.getLast().bytes() < bytes) {
-      long grown = workspaces.isEmpty() ? bytes : Math.max(bytes, 2 * workspaces.getLast().bytes());
-      workspaces.add(pool.allocate(grown));
-    }
-    return workspaces.getLast().address();
+    return (target == null ? scratch : target.scratch()).atLeast(bytes);
   }
 
   /** Device to device. */
@@ -208,44 +203,59 @@ final class CudaStream extends BackendStream {
   /** Records work instead of doing it. */
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
-      use.holds(recordings);
       await(); // so that no work is under way that other threads might wait for meanwhile
-      CudaRecording result = new CudaRecording(backend, context);
+      CudaRecording result = new CudaRecording(backend, context, pool);
       try {
-        result.hold(recordings);
         observe(result::hold);
+        target = result;
         capture(work, result);
         return result;
       } catch (RuntimeException | Error failure) {
         result.close();
         throw failure;
       } finally {
+        target = null;
         observe(null);
       }
     }
   }
 
   private void capture(Runnable work, CudaRecording result) {
-    CUgraph graph = new CUgraph();
     enter();
     try {
-      recording = true;
+      setRecording(true);
       check(
           JCudaDriver.cuStreamBeginCapture(
               handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
           "cuStreamBeginCapture");
-      int status;
+      CUgraph graph = new CUgraph();
+      Throwable failure = null;
       try {
         work.run();
+      } catch (RuntimeException | Error failed) {
+        failure = failed;
+        throw failed;
       } finally {
-        status = JCudaDriver.cuStreamEndCapture(handle, graph);
+        int status = JCudaDriver.cuStreamEndCapture(handle, graph);
+        if (failure != null && status == CUresult.CUDA_SUCCESS) {
+          JCudaDriver.cuGraphDestroy(graph); // what was recorded before it failed
+        }
+        if (failure == null) {
+          check(status, "cuStreamEndCapture");
+        }
       }
-      check(status, "cuStreamEndCapture");
-      recording = false;
+      setRecording(false);
       result.instantiate(graph);
     } finally {
-      recording = false;
+      setRecording(false);
       context.leave();
+    }
+  }
+
+  /** Not while another thread waits for this stream: that would end the capture. */
+  private void setRecording(boolean now) {
+    synchronized (destruction) {
+      recording = now;
     }
   }
 
@@ -306,20 +316,15 @@ final class CudaStream extends BackendStream {
   }
 
   @Override
-  protected void requireClosable() {
-    recordings.close();
-  }
-
-  @Override
   protected void release() {
-    backend.forget(this);
     try {
       context.enter();
       try {
+        // Known to the backend until its work is done: whoever frees memory meanwhile waits for it.
+        check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
         synchronized (destruction) {
           destroyed = true;
         }
-        check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
         if (staging != null) {
           staging.close();
         }
@@ -328,7 +333,8 @@ final class CudaStream extends BackendStream {
         context.leave();
       }
     } finally {
-      workspaces.forEach(pool::free);
+      backend.forget(this);
+      scratch.close();
       arena.close();
     }
   }
