@@ -36,6 +36,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -335,7 +336,7 @@ class PyTorchFileTest {
       }
     }
     Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
-    String output = new String(process.getInputStream().readAllBytes());
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
     assertTrue(process.waitFor(5, TimeUnit.MINUTES), output);
     assertEquals(0, process.exitValue(), output);
     assertEquals(models.size() - 1, gradients.size());
@@ -360,7 +361,7 @@ class PyTorchFileTest {
           return Optional.of(python);
         }
       } catch (IOException absent) {
-        continue;
+        // the next, then
       }
     }
     return Optional.empty();
