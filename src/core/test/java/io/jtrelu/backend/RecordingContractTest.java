@@ -1,6 +1,7 @@
 package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import io.jtrelu.tensor.DataType;
@@ -8,6 +9,8 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.Arrays;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
 
 /** Recorded work: nothing happens when it is recorded, and the same each time it is replayed. */
@@ -108,6 +111,49 @@ class RecordingContractTest extends Contract {
       assertThrows(IllegalStateException.class, () -> closed.await(stream));
       assertThrows(IllegalStateException.class, closed::synchronize);
     }
+  }
+
+  /** What other threads allocate and free does not end up in the recording, nor spoil it. */
+  @Test
+  void othersAllocateMeanwhile() throws InterruptedException {
+    AtomicBoolean done = new AtomicBoolean();
+    AtomicReference<Throwable> failure = new AtomicReference<>();
+    Thread allocating =
+        Thread.ofPlatform()
+            .start(
+                () -> {
+                  try {
+                    while (!done.get()) {
+                      device().close(); // waits for all work before memory is used again
+                    }
+                  } catch (Throwable failed) {
+                    failure.set(failed);
+                  }
+                });
+    try (Stream stream = backend.newStream();
+        Tensor x = device();
+        Tensor result = host(0);
+        WeightedSum sum = backend.weightedSum(LENGTH, DataType.F32, 1, 1, Rectifier.IDENTITY)) {
+      for (int i = 0; i < 300; i++) {
+        backend.fill(stream, x, 1);
+        Recording recording =
+            backend.record(
+                stream,
+                () -> {
+                  sum.forward(stream, x, x, x);
+                  sum.forward(stream, x, x, x);
+                });
+        recording.replay(stream);
+        backend.copy(stream, x, result);
+        stream.synchronize();
+        recording.close();
+        assertArrayEquals(all(4), result.toFloatArray());
+      }
+    } finally {
+      done.set(true);
+      allocating.join();
+    }
+    assertNull(failure.get());
   }
 
   /** Where the work throws, the stream is as before. */

@@ -201,6 +201,7 @@ final class CudaStream extends BackendStream {
   }
 
   /** Records work instead of doing it. */
+  @SuppressWarnings("try") // the turn needs no name
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
       await(); // so that no work is under way that other threads might wait for meanwhile
