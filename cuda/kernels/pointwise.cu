@@ -68,9 +68,7 @@ struct LeakyRelu {
 
 struct Relu {
   __device__ static float value(float x, float) { return x <= 0 ? 0.0f : x; }  // NaN stays
-  __device__ static float slope(float x, const PointwiseParameters&) {
-    return x > 0 ? 1.0f : 0.0f;
-  }
+  __device__ static float slope(float x, const PointwiseParameters&) { return x > 0 ? 1.0f : 0.0f; }
 };
 
 struct Selu {

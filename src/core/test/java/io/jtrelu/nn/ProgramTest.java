@@ -262,6 +262,25 @@ class ProgramTest {
     return loss;
   }
 
+  /** A device may have room for activations that no int can count. */
+  @Test
+  void activationsOfManyGigabytesArePlanned() {
+    Network network =
+        Networks.build(Networks.Options.of("resnet50"), new Extent(224, 224, 4), 1000);
+    try (Backend backend = Backends.open("reference");
+        Program program =
+            new Program(network, backend, 256, new Program.Options(DataType.F32, 0, true, 1))) {
+      // What the backward pass needs at least: each rectifier's output.
+      long outputs =
+          network.layers().stream()
+              .filter(layer -> layer instanceof ActivationLayer)
+              .mapToLong(layer -> 256 * 4 * layer.extent().elements())
+              .sum();
+      assertTrue(outputs > 1L << 32);
+      assertTrue(program.activationBytes() >= outputs, program.activationBytes() + " bytes");
+    }
+  }
+
   @Test
   void holdsOneOutputPerFusedLayer() {
     Network network = networks().getFirst();
