@@ -40,9 +40,9 @@ import org.junit.jupiter.api.Test;
  */
 class Plain50Test {
   private static final int SIDE = 14;
-  private static final int CHANNELS = 12;
+  private static final int CHANNELS = 32;
   private static final int BATCH = 32;
-  private static final int STEPS = 80;
+  private static final int STEPS = 100;
   private static final int MEASURED = 20;
 
   @Test
@@ -58,8 +58,8 @@ class Plain50Test {
     String found = "mean of the last losses: shaped " + withTat + ", He " + withHe;
     System.out.println("plain50 in DJL, " + found);
     double chance = Math.log(10);
-    assertTrue(withTat < 0.7 * chance, found);
-    assertTrue(withHe > 0.95 * chance, found);
+    assertTrue(withTat < 0.85 * chance, found);
+    assertTrue(withHe > 0.97 * chance, found);
   }
 
   private static SequentialBlock plain50(Supplier<Block> activation) {
@@ -70,6 +70,7 @@ class Plain50Test {
               .setFilters(CHANNELS)
               .setKernelShape(new Shape(3, 3))
               .optPadding(new Shape(1, 1))
+              .optStride(i == 0 ? new Shape(2, 2) : new Shape(1, 1))
               .build());
       net.add(activation.get());
     }
@@ -86,7 +87,7 @@ class Plain50Test {
             .optDevices(new Device[] {Device.cpu()})
             .optOptimizer(
                 Optimizer.sgd()
-                    .setLearningRateTracker(Tracker.fixed(0.01f))
+                    .setLearningRateTracker(Tracker.fixed(0.02f))
                     .optMomentum(0.9f)
                     .build());
     double sum = 0;
@@ -94,7 +95,7 @@ class Plain50Test {
         DataInputStream images = open("train-images-idx3-ubyte.gz", 16);
         DataInputStream labels = open("train-labels-idx1-ubyte.gz", 8)) {
       model.setBlock(block);
-      try (Trainer trainer = model.newTrainer(config)) {
+      try (Trainer trainer = new ClippingTrainer(model, config, 1)) {
         trainer.initialize(new Shape(BATCH, 2, SIDE, SIDE));
         for (int step = 0; step < STEPS; step++) {
           try (Batch batch = batch(trainer.getManager(), images, labels)) {
