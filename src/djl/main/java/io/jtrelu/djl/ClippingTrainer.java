@@ -79,7 +79,9 @@ public class ClippingTrainer extends Trainer {
    */
   @Override
   public void step() {
-    clip();
+    if (norm < Double.POSITIVE_INFINITY) {
+      clip();
+    }
     super.step();
   }
 

@@ -1,0 +1,9 @@
+/**
+ * Networks of this library inside the Deep Java Library: {@link io.jtrelu.djl.trunk.JtreluBlock}
+ * takes part in its training on PyTorch, with {@link io.jtrelu.djl.trunk.JtreluTrainer} in place of
+ * DJL's own.
+ */
+@NullMarked
+package io.jtrelu.djl.trunk;
+
+import org.jspecify.annotations.NullMarked;
