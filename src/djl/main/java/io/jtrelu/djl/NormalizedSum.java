@@ -34,8 +34,8 @@ public final class NormalizedSum extends ParallelBlock {
   private static NDList sum(double weight, List<NDList> parts) {
     NDArray shortcut = parts.get(0).singletonOrThrow();
     NDArray branch = parts.get(1).singletonOrThrow();
-    try (NDArray scaled = branch.mul(Math.sqrt(1 - weight * weight))) {
-      return new NDList(shortcut.mul(weight).addi(scaled));
+    try (NDArray scaled = Constants.mul(branch, Math.sqrt(1 - weight * weight))) {
+      return new NDList(Constants.mul(shortcut, weight).addi(scaled));
     }
   }
 

@@ -24,7 +24,10 @@ import java.util.function.UnaryOperator;
  *   y = outputScale * (phi(inputScale * x + inputShift) + outputShift)
  * </pre>
  *
- * <p>Computed by operations of the array's engine, so on its device and with its gradients. The
+ * <p>Computed by operations of the array's engine, so on its device and with its gradients. (A
+ * function of the caller's should not use DJL's {@code array.mul(number)} and its like: in 0.36 on
+ * PyTorch their gradients may be wrong, as the number's memory is Java's and may be collected
+ * before the backward pass. {@code array.mul(manager.full(new Shape(), number))} is right.) The
  * slope of a rectifier at exactly 0 is the engine's: PyTorch takes the negative side, {@link
  * TransformedActivation#derivative} the positive one.
  *
@@ -95,12 +98,12 @@ public final class ShapedActivation extends AbstractBlock {
   /** The activation of an array; the result is a new one. */
   public NDArray apply(NDArray x) {
     TransformedActivation f = activation;
-    NDArray z = f.inputScale() == 1 ? x : x.mul(f.inputScale());
-    z = f.inputShift() == 0 ? z : z.add(f.inputShift());
+    NDArray z = f.inputScale() == 1 ? x : Constants.mul(x, f.inputScale());
+    z = f.inputShift() == 0 ? z : Constants.add(z, f.inputShift());
     NDArray y =
         f.function() == Activation.LEAKY_RELU ? rectify(z, f.negativeSlope()) : phi.apply(z);
-    y = f.outputShift() == 0 ? y : y.add(f.outputShift());
-    return f.outputScale() == 1 ? y : y.mul(f.outputScale());
+    y = f.outputShift() == 0 ? y : Constants.add(y, f.outputShift());
+    return f.outputScale() == 1 ? y : Constants.mul(y, f.outputScale());
   }
 
   @Override
@@ -178,24 +181,37 @@ public final class ShapedActivation extends AbstractBlock {
       case SWISH -> x -> x.mul(ai.djl.nn.Activation.sigmoid(x));
       case SIGMOID -> x -> ai.djl.nn.Activation.sigmoid(x);
       case ERF -> x -> x.erf();
-      case BENTID -> x -> x.square().add(1).sqrt().sub(1).div(2).add(x);
+      case BENTID -> x -> Constants.mul(Constants.add(root(x), -1), 0.5).add(x);
       case ATAN -> x -> x.atan();
       case ASINH -> ShapedActivation::asinh;
       case SQUARE -> x -> x.square();
-      case SOFTSIGN -> x -> x.div(x.abs().add(1));
+      case SOFTSIGN -> x -> x.div(Constants.add(x.abs(), 1));
       case GELU -> x -> x.mul(ai.djl.nn.Activation.sigmoid(geluArgument(x)));
-      case GELU_EXACT -> x -> x.mul(x.mul(Math.sqrt(0.5)).erf().add(1)).mul(0.5);
+      case GELU_EXACT -> x -> x.mul(normalCdf(x));
     };
   }
 
   /** sign(x) log(|x| + sqrt(x^2 + 1)); the sign is a constant, so the derivative at 0 is 1. */
   private static NDArray asinh(NDArray x) {
-    NDArray sign = x.gte(0).toType(x.getDataType(), false).mul(2).sub(1);
-    return x.mul(sign).add(x.square().add(1).sqrt()).log().mul(sign);
+    NDArray positive = x.gte(0).toType(x.getDataType(), false);
+    NDArray sign = Constants.add(Constants.mul(positive, 2), -1);
+    return x.mul(sign).add(root(x)).log().mul(sign);
+  }
+
+  /** sqrt(x^2 + 1). */
+  private static NDArray root(NDArray x) {
+    return Constants.add(x.square(), 1).sqrt();
   }
 
   /** GELU by tanh is x times the logistic function of 2 sqrt(2/pi) (x + 0.044715 x^3). */
   private static NDArray geluArgument(NDArray x) {
-    return x.mul(x.square().mul(0.044715).add(1)).mul(2 * Math.sqrt(2 / Math.PI));
+    NDArray cubic = Constants.add(Constants.mul(x.square(), 0.044715), 1);
+    return Constants.mul(x.mul(cubic), 2 * Math.sqrt(2 / Math.PI));
+  }
+
+  /** (1 + erf(x / sqrt 2)) / 2. */
+  private static NDArray normalCdf(NDArray x) {
+    NDArray erf = Constants.mul(x, Math.sqrt(0.5)).erf();
+    return Constants.mul(Constants.add(erf, 1), 0.5);
   }
 }

@@ -7,10 +7,12 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import ai.djl.MalformedModelException;
 import ai.djl.engine.Engine;
 import ai.djl.ndarray.NDArray;
+import ai.djl.ndarray.NDList;
 import ai.djl.ndarray.NDManager;
 import ai.djl.ndarray.types.DataType;
 import ai.djl.ndarray.types.Shape;
 import ai.djl.training.GradientCollector;
+import ai.djl.training.ParameterStore;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.ActivationFunction;
 import io.jtrelu.activation.TransformedActivation;
@@ -19,6 +21,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -74,6 +77,33 @@ class ShapedActivationTest {
     assertThrows(
         IllegalArgumentException.class,
         () -> new ShapedActivation(TransformedActivation.unchanged(sine)));
+  }
+
+  /** DJL's array.mul(number) leaves PyTorch a buffer that Java frees; ours must not. */
+  @Test
+  void gradientsSurviveTheGarbageCollector() {
+    var f = new TransformedActivation(Activation.GELU_EXACT, 0.8, 0.3, 1.7, -0.2, 0);
+    NormalizedSum sum =
+        new NormalizedSum(0.6, new ShapedActivation(f), ai.djl.nn.Blocks.identityBlock());
+    try (NDManager manager = NDManager.newBaseManager();
+        GradientCollector collector = Engine.getInstance().newGradientCollector()) {
+      ParameterStore store = new ParameterStore(manager, false);
+      for (int i = 0; i < 20; i++) {
+        NDArray x = manager.create(POINTS);
+        x.setRequiresGradient(true);
+        NDArray y = sum.forward(store, new NDList(x), true).singletonOrThrow();
+        System.gc();
+        for (int k = 0; k < 1000; k++) { // takes the places of what was freed
+          ByteBuffer.allocateDirect(Float.BYTES).putInt(0, Integer.MAX_VALUE);
+        }
+        collector.backward(y.sum());
+        float[] slopes = x.getGradient().toFloatArray();
+        for (int p = 0; p < POINTS.length; p++) {
+          double expected = 0.6 * f.derivative(POINTS[p]) + 0.8;
+          near(f, POINTS[p], expected, slopes[p]);
+        }
+      }
+    }
   }
 
   @Test

@@ -96,7 +96,7 @@ class JtreluBlockTest {
         .add(new NormalizedSum(0.6, Blocks.identityBlock(), block(pair("a"), 1, trunk)))
         .add(
             new ParallelBlock(
-                parts -> new NDList(parts.get(0).head().add(parts.get(1).head().mul(0.5))),
+                parts -> new NDList(parts.get(0).head().add(Twin.mul(parts.get(1).head(), 0.5))),
                 List.of(block(pair("b"), 2, trunk), block(pair("c"), 3, trunk))))
         .add(djlConvolution())
         .add(LambdaBlock.singleton(NDArray::tanh))
@@ -307,6 +307,10 @@ class JtreluBlockTest {
     return b.build(logits, x);
   }
 
+  private static NDArray sumOfMap(NDArray map) {
+    return Twin.mul(map.sum(new int[] {1, 2, 3}, true).reshape(-1, 1), 0.1);
+  }
+
   @Test
   void outputsMayBeSeveralAndUnused() {
     for (boolean useMap : new boolean[] {true, false}) {
@@ -319,14 +323,7 @@ class JtreluBlockTest {
                       outputs ->
                           new NDList(
                               useMap
-                                  ? outputs
-                                      .get(0)
-                                      .add(
-                                          outputs
-                                              .get(1)
-                                              .sum(new int[] {1, 2, 3}, true)
-                                              .reshape(-1, 1)
-                                              .mul(0.1))
+                                  ? outputs.get(0).add(sumOfMap(outputs.get(1)))
                                   : outputs.get(0)));
       try (Both both = new Both(net)) {
         for (int i = 0; i < 3; i++) {
@@ -425,6 +422,7 @@ class JtreluBlockTest {
       model.setBlock(mixed(block -> block));
       model.load(folder);
       try (Trainer trainer = new JtreluTrainer(model, config())) {
+        trainer.initialize(new Shape(4, 4, SIDE, SIDE)); // keeps what was loaded
         assertArrayEquals(before, output(trainer));
         step(trainer, 2, 4); // and it goes on learning
         assertFalse(java.util.Arrays.equals(before, output(trainer)));
@@ -550,7 +548,8 @@ class JtreluBlockTest {
       block.initialize(manager, DataType.FLOAT32, shape);
       ParameterStore store = new ParameterStore(manager, false);
       NDArray good = normals(manager, 1, shape);
-      for (DataType type : List.of(DataType.BFLOAT16, DataType.FLOAT16, DataType.FLOAT64)) {
+      // (A BFLOAT16 array cannot be made: DJL 0.36 ends the process when asked for one on PyTorch.)
+      for (DataType type : List.of(DataType.FLOAT16, DataType.FLOAT64)) {
         NDArray x = good.toType(type, true);
         refused("toType(DataType.FLOAT32", () -> block.forward(store, new NDList(x), false));
       }

@@ -53,6 +53,11 @@ final class Twin extends AbstractBlock {
     }
   }
 
+  /** x * number; x.mul(number) keeps a buffer for the gradient that Java may free. */
+  static NDArray mul(NDArray x, double number) {
+    return x.mul(x.getManager().full(new Shape(), (float) number));
+  }
+
   @Override
   public Shape[] getOutputShapes(Shape[] inputShapes) {
     return like.getOutputShapes(inputShapes);
@@ -76,7 +81,7 @@ final class Twin extends AbstractBlock {
             case ActivationLayer activation ->
                 new ShapedActivation(activation.function()).apply(sources[0]);
             case NormalizedSumLayer sum ->
-                sources[0].mul(sum.shortcutWeight()).add(sources[1].mul(sum.branchWeight()));
+                mul(sources[0], sum.shortcutWeight()).add(mul(sources[1], sum.branchWeight()));
             case MaxPoolingLayer pool -> {
               var d = pool.descriptor();
               Shape pads = new Shape(d.padBegin(), d.padEnd(), d.padBegin(), d.padEnd());
