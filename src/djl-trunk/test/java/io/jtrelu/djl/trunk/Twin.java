@@ -4,6 +4,7 @@ import ai.djl.ndarray.NDArray;
 import ai.djl.ndarray.NDList;
 import ai.djl.ndarray.types.Shape;
 import ai.djl.nn.AbstractBlock;
+import ai.djl.nn.Activation;
 import ai.djl.nn.Block;
 import ai.djl.nn.Parameter;
 import ai.djl.nn.convolutional.Conv2d;
@@ -29,8 +30,17 @@ import java.util.List;
 final class Twin extends AbstractBlock {
   private final Network network;
   private final JtreluBlock like;
+  private final boolean inPlace;
 
   Twin(JtreluBlock like) {
+    this(like, false);
+  }
+
+  /**
+   * @param inPlace whether rectifiers scale their results in place, which is faster
+   */
+  Twin(JtreluBlock like, boolean inPlace) {
+    this.inPlace = inPlace;
     this.network = like.network();
     this.like = like;
     for (Pair<String, Parameter> of : like.getDirectParameters()) {
@@ -79,7 +89,9 @@ final class Twin extends AbstractBlock {
                     value(store, layer, "weights", inputs, training),
                     value(store, layer, "bias", inputs, training));
             case ActivationLayer activation ->
-                new ShapedActivation(activation.function()).apply(sources[0]);
+                inPlace
+                    ? rectified(sources[0], activation)
+                    : new ShapedActivation(activation.function()).apply(sources[0]);
             case NormalizedSumLayer sum ->
                 mul(sources[0], sum.shortcutWeight()).add(mul(sources[1], sum.branchWeight()));
             case MaxPoolingLayer pool -> {
@@ -99,6 +111,11 @@ final class Twin extends AbstractBlock {
     return new NDList(network.outputs().stream().map(values::get).toArray(NDArray[]::new));
   }
 
+  private static NDArray rectified(NDArray x, ActivationLayer layer) {
+    NDArray y = Activation.leakyRelu(x, (float) layer.function().negativeSlope());
+    return y.muli(x.getManager().full(new Shape(), (float) layer.function().outputScale()));
+  }
+
   private NDArray value(
       ParameterStore store, Layer layer, String name, NDList inputs, boolean training) {
     Parameter parameter = getDirectParameters().get(layer.name() + "." + name);
@@ -111,12 +128,15 @@ final class Twin extends AbstractBlock {
       return Linear.linear(x, weights, bias).singletonOrThrow();
     }
     Conv2dDescriptor d = layer.descriptor();
+    boolean symmetric = d.padTop() == d.padBottom() && d.padLeft() == d.padRight();
     return Conv2d.conv2d(
-            x.pad(new Shape(d.padLeft(), d.padRight(), d.padTop(), d.padBottom()), 0),
+            symmetric
+                ? x
+                : x.pad(new Shape(d.padLeft(), d.padRight(), d.padTop(), d.padBottom()), 0),
             weights,
             bias,
             new Shape(d.strideH(), d.strideW()),
-            new Shape(0, 0),
+            symmetric ? new Shape(d.padTop(), d.padLeft()) : new Shape(0, 0),
             new Shape(d.dilationH(), d.dilationW()),
             d.groups())
         .singletonOrThrow();
