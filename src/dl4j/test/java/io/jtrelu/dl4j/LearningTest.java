@@ -1,0 +1,136 @@
+package io.jtrelu.dl4j;
+
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.jtrelu.activation.Activation;
+import io.jtrelu.shaping.Tat;
+import java.io.DataInputStream;
+import java.io.IOException;
+import java.util.zip.GZIPInputStream;
+import org.deeplearning4j.nn.conf.ComputationGraphConfiguration;
+import org.deeplearning4j.nn.conf.ConvolutionMode;
+import org.deeplearning4j.nn.conf.NeuralNetConfiguration;
+import org.deeplearning4j.nn.conf.inputs.InputType;
+import org.deeplearning4j.nn.conf.layers.ConvolutionLayer;
+import org.deeplearning4j.nn.conf.layers.GlobalPoolingLayer;
+import org.deeplearning4j.nn.conf.layers.OutputLayer;
+import org.deeplearning4j.nn.conf.layers.PoolingType;
+import org.deeplearning4j.nn.graph.ComputationGraph;
+import org.deeplearning4j.nn.weights.WeightInit;
+import org.junit.jupiter.api.Test;
+import org.nd4j.linalg.activations.impl.ActivationReLU;
+import org.nd4j.linalg.activations.impl.ActivationSoftmax;
+import org.nd4j.linalg.api.ndarray.INDArray;
+import org.nd4j.linalg.dataset.DataSet;
+import org.nd4j.linalg.factory.Nd4j;
+import org.nd4j.linalg.learning.config.Nesterovs;
+import org.nd4j.linalg.lossfunctions.LossFunctions.LossFunction;
+
+/** 50 layers in Deeplearning4j, shaped, learn what He-scaled ReLU does not in as many steps. */
+class LearningTest {
+  private static final int STEPS = Integer.getInteger("steps", 60);
+  private static final int BATCH = Integer.getInteger("batch", 32);
+  private static final int CHANNELS = Integer.getInteger("channels", 16);
+  private static final double RATE = Double.parseDouble(System.getProperty("rate", "0.02"));
+
+  private static ComputationGraphConfiguration plain50() {
+    ComputationGraphConfiguration.GraphBuilder graph =
+        new NeuralNetConfiguration.Builder()
+            .seed(1)
+            .updater(new Nesterovs(RATE, 0.9))
+            .weightInit(WeightInit.RELU)
+            .graphBuilder()
+            .addInputs("0");
+    for (int i = 1; i <= 49; i++) {
+      graph.addLayer(
+          "" + i,
+          new ConvolutionLayer.Builder(3, 3)
+              .stride(i == 1 ? new int[] {2, 2} : new int[] {1, 1})
+              .nOut(CHANNELS)
+              .convolutionMode(ConvolutionMode.Same)
+              .activation(new ActivationReLU())
+              .build(),
+          "" + (i - 1));
+    }
+    return graph
+        .addLayer("pool", new GlobalPoolingLayer.Builder(PoolingType.AVG).build(), "49")
+        .addLayer(
+            "out",
+            new OutputLayer.Builder(LossFunction.MCXENT)
+                .nOut(10)
+                .activation(new ActivationSoftmax())
+                .build(),
+            "pool")
+        .setOutputs("out")
+        .setInputTypes(InputType.convolutional(14, 14, 2))
+        .build();
+  }
+
+  /** Images at half their size, with a channel of ones, each location scaled to a mean square of 1. */
+  private static DataSet read(int count) throws IOException {
+    float[] pixels = new float[count * 2 * 14 * 14];
+    float[] labels = new float[count * 10];
+    String folder = "/io/jtrelu/data/fashion-mnist-subset/train-";
+    try (DataInputStream images = open(folder + "images-idx3-ubyte.gz", 16);
+        DataInputStream classes = open(folder + "labels-idx1-ubyte.gz", 8)) {
+      byte[] image = new byte[28 * 28];
+      for (int n = 0; n < count; n++) {
+        images.readFully(image);
+        labels[n * 10 + classes.readUnsignedByte()] = 1;
+        for (int at = 0; at < 14 * 14; at++) {
+          int corner = at / 14 * 56 + at % 14 * 2;
+          float sum =
+              (image[corner] & 255)
+                  + (image[corner + 1] & 255)
+                  + (image[corner + 28] & 255)
+                  + (image[corner + 29] & 255);
+          double x = (sum / 4 / 255 - 0.286) / 0.353;
+          double root = Math.sqrt((x * x + 1) / 2);
+          pixels[n * 392 + at] = (float) (x / root);
+          pixels[n * 392 + 196 + at] = (float) (1 / root);
+        }
+      }
+    }
+    INDArray features = Nd4j.createFromArray(pixels).reshape(count, 2, 14, 14);
+    return new DataSet(features, Nd4j.createFromArray(labels).reshape(count, 10));
+  }
+
+  private static DataInputStream open(String resource, int header) throws IOException {
+    DataInputStream in =
+        new DataInputStream(
+            new GZIPInputStream(LearningTest.class.getResourceAsStream(resource)));
+    in.skipNBytes(header);
+    return in;
+  }
+
+  /** Mean loss of the last tenth of the steps. */
+  private static double train(ComputationGraphConfiguration conf, DataSet data) {
+    ComputationGraph network = new ComputationGraph(conf);
+    network.init();
+    double last = 0;
+    for (int step = 0; step < STEPS; step++) {
+      int first = step * BATCH % (data.numExamples() - BATCH + 1);
+      network.fit(data.getRange(first, first + BATCH));
+      if (step >= STEPS - STEPS / 10) {
+        last += network.score() / (STEPS / 10);
+      }
+      if (Boolean.getBoolean("show") && step % 10 == 9) {
+        System.out.println(step + " " + network.score());
+      }
+    }
+    return last;
+  }
+
+  @Test
+  void shapedLearnsWhereHeDoesNot() throws IOException {
+    DataSet data = read(640);
+    double he = train(plain50(), data);
+    ComputationGraphConfiguration conf = plain50();
+    KernelShaping.apply(conf, new Tat(), Activation.LEAKY_RELU);
+    double shaped = train(conf, data);
+    System.out.println("he " + he + " shaped " + shaped);
+    double chance = Math.log(10);
+    assertTrue(Math.abs(he - chance) <= 0.05, () -> "He-scaled ReLU: " + he);
+    assertTrue(shaped <= 0.7 * chance, () -> "shaped: " + shaped);
+  }
+}
