@@ -7,6 +7,8 @@ import org.nd4j.common.primitives.Pair;
 import org.nd4j.linalg.activations.BaseActivationFunction;
 import org.nd4j.linalg.activations.IActivation;
 import org.nd4j.linalg.api.ndarray.INDArray;
+import org.nd4j.shade.jackson.annotation.JsonCreator;
+import org.nd4j.shade.jackson.annotation.JsonProperty;
 
 /**
  * An activation function between affine maps, as the solvers give them,
@@ -31,15 +33,30 @@ public final class ActivationShaped extends BaseActivationFunction {
   private final double outputShift;
   private final double negativeSlope;
 
-  /** For Deeplearning4j's JSON: tanh as it is. */
-  ActivationShaped() {
-    this(TransformedActivation.unchanged(Activation.TANH));
+  @JsonCreator
+  @SuppressWarnings("UnusedMethod") // Jackson calls it
+  private ActivationShaped(
+      @JsonProperty(value = "function", required = true) String function,
+      @JsonProperty(value = "inputScale", required = true) double inputScale,
+      @JsonProperty(value = "inputShift", required = true) double inputShift,
+      @JsonProperty(value = "outputScale", required = true) double outputScale,
+      @JsonProperty(value = "outputShift", required = true) double outputShift,
+      @JsonProperty(value = "negativeSlope", required = true) double negativeSlope) {
+    this(
+        new TransformedActivation(
+            Activation.named(function),
+            inputScale,
+            inputShift,
+            outputScale,
+            outputShift,
+            negativeSlope));
   }
 
   /**
    * The function with its parameters.
    *
-   * @throws IllegalArgumentException if it is not one of the library's, or a parameter is not finite
+   * @throws IllegalArgumentException if it is not one of the library's, or a parameter is not
+   *     finite
    */
   public ActivationShaped(TransformedActivation activation) {
     if (!(activation.function() instanceof Activation)) {

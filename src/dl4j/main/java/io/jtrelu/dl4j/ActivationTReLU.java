@@ -7,6 +7,8 @@ import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.api.ops.impl.scalar.LeakyReLU;
 import org.nd4j.linalg.api.ops.impl.scalar.Step;
 import org.nd4j.linalg.factory.Nd4j;
+import org.nd4j.shade.jackson.annotation.JsonCreator;
+import org.nd4j.shade.jackson.annotation.JsonProperty;
 
 /**
  * A leaky rectifier with a scale,
@@ -15,8 +17,8 @@ import org.nd4j.linalg.factory.Nd4j;
  *   phi(x) = scale * (max(x, 0) + slope * min(x, 0))
  * </pre>
  *
- * <p>whose derivative at 0 is scale * slope, as in JTReLU's kernels and in PyTorch; Deeplearning4j's
- * own leaky ReLU takes 1 there, which matters where inputs are exactly zero.
+ * <p>whose derivative at 0 is scale * slope, as in JTReLU's kernels and in PyTorch;
+ * Deeplearning4j's own leaky ReLU takes 1 there, which matters where inputs are exactly zero.
  *
  * <p>Computed in place by two operations of ND4J forward and four backward. Immutable and safe for
  * use by several threads.
@@ -26,11 +28,6 @@ public final class ActivationTReLU extends BaseActivationFunction {
 
   private final double slope;
   private final double scale;
-
-  /** Deeplearning4j's leaky ReLU of slope 0.01, with the scale that keeps the mean square. */
-  public ActivationTReLU() {
-    this(0.01);
-  }
 
   /**
    * The tailored rectifier: scale = sqrt(2 / (1 + slope^2)).
@@ -46,7 +43,10 @@ public final class ActivationTReLU extends BaseActivationFunction {
    *
    * @throws IllegalArgumentException if a number is not finite
    */
-  public ActivationTReLU(double slope, double scale) {
+  @JsonCreator
+  public ActivationTReLU(
+      @JsonProperty(value = "slope", required = true) double slope,
+      @JsonProperty(value = "scale", required = true) double scale) {
     if (!Double.isFinite(slope) || !Double.isFinite(scale)) {
       throw new IllegalArgumentException(
           "slope and scale of a rectifier must be finite, but are " + slope + " and " + scale);

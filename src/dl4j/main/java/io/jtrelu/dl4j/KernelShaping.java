@@ -22,8 +22,8 @@ import org.nd4j.linalg.activations.IActivation;
  *
  * <p>The activations of convolutions, dense layers and ActivationLayers become the given function,
  * except the identity, which stays. Weights of ConvolutionLayer, DenseLayer and OutputLayer become
- * {@linkplain WeightInitDelta orthogonal}, their biases 0. Layers of other kinds, which are possible
- * where the graph is given, keep their initialiser.
+ * {@linkplain WeightInitDelta orthogonal}, their biases 0. Layers of other kinds, which are
+ * possible where the graph is given, keep their initialiser.
  *
  * <p>What an activation may be follows from the network as a {@link SignalGraph}; {@link
  * #signalGraph(MultiLayerConfiguration)} derives it where it knows all layers, and names the one
@@ -54,8 +54,8 @@ public final class KernelShaping {
    * squared weights adding up to 1: with w = 0.8 put a ScaleVertex of 0.8 behind the shortcut and
    * one of 0.6 behind the branch.
    *
-   * @throws IllegalArgumentException if a layer or vertex is not known, there are several inputs, or
-   *     a sum is not normalised; the message names it and says what to do
+   * @throws IllegalArgumentException if a layer or vertex is not known, there are several inputs,
+   *     or a sum is not normalised; the message names it and says what to do
    */
   public static SignalGraph signalGraph(ComputationGraphConfiguration configuration) {
     return SignalWalk.of(configuration);

@@ -6,6 +6,8 @@ import java.util.Arrays;
 import org.deeplearning4j.nn.weights.IWeightInit;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
+import org.nd4j.shade.jackson.annotation.JsonCreator;
+import org.nd4j.shade.jackson.annotation.JsonProperty;
 
 /**
  * Haar-orthogonal weights that keep the mean square of signals: the {@linkplain
@@ -13,11 +15,13 @@ import org.nd4j.linalg.factory.Nd4j;
  * Delta kernel} for a convolution, zero but at its centre.
  *
  * <p>For layers whose weights are [nIn, nOut] (dense and output layers) or [oc, ic, kh, kw]
- * (ConvolutionLayer, whether its images are NCHW or NHWC, and Convolution1DLayer); sides of kernels
- * must be odd. Others are refused.
+ * (ConvolutionLayer, whether its images are NCHW or NHWC); sides of kernels must be odd. What the
+ * shape tells to be another kind is refused; a transposed convolution with as many channels in as
+ * out cannot be told apart, so do not use it there.
  *
  * <p>The key of each matrix is drawn from ND4J's generator, as the numbers of Deeplearning4j's own
- * initialisers are: matrices of one shape differ, and a network's {@code seed} gives the same again.
+ * initialisers are: matrices of one shape differ, and a network's {@code seed} gives the same
+ * again.
  *
  * <p>Deeplearning4j 1.0.0-M2.1's {@code WeightInit.ORTHOGONAL} is not: its matrices stop being
  * orthogonal at 32 rows, and of a convolution it takes the kernel's width for the columns.
@@ -39,7 +43,8 @@ public final class WeightInitDelta implements IWeightInit {
    *
    * @throws IllegalArgumentException if it is not positive and finite
    */
-  public WeightInitDelta(double gain) {
+  @JsonCreator
+  public WeightInitDelta(@JsonProperty(value = "gain", required = true) double gain) {
     if (!(gain > 0 && gain < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
           "the gain of orthogonal weights must be positive and finite, but is " + gain);
@@ -63,8 +68,7 @@ public final class WeightInitDelta implements IWeightInit {
    * @throws IllegalArgumentException for weights of another kind, or a kernel with an even side
    */
   @Override
-  public INDArray init(
-      double fanIn, double fanOut, long[] shape, char order, INDArray paramView) {
+  public INDArray init(double fanIn, double fanOut, long[] shape, char order, INDArray paramView) {
     float[] values;
     char valueOrder = 'c';
     long key = Nd4j.getRandom().nextLong();

@@ -2,6 +2,7 @@ package io.jtrelu.dl4j;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -121,7 +122,7 @@ class ActivationsTest {
     INDArray slopes =
         activation.backprop(images.dup('c'), Nd4j.onesLike(images)).getFirst().dup('c');
     INDArray view = images.dup('c').permute(0, 2, 3, 1);
-    assertTrue(activation.getActivation(view, true) == view);
+    assertSame(view, activation.getActivation(view, true));
     assertExact(expected, view.permute(0, 3, 1, 2).dup('c'));
     INDArray again = images.dup('c').permute(0, 2, 3, 1);
     activation.backprop(again, Nd4j.onesLike(images).permute(0, 2, 3, 1));
@@ -149,6 +150,9 @@ class ActivationsTest {
     assertEquals(
         new WeightInitDelta(1.125), ((BaseLayer) read.getConf(1).getLayer()).getWeightInitFn());
     assertEquals(written, read);
+    assertThrows(
+        RuntimeException.class,
+        () -> MultiLayerConfiguration.fromJson(written.toJson().replace("softplus", "softminus")));
   }
 
   @Test

@@ -89,8 +89,7 @@ class KernelShapingTest {
     ActivationTReLU rectifier = new ActivationTReLU(expected.activation().negativeSlope());
     assertEquals(rectifier, base(conf, 0).getActivationFn());
     assertEquals(new ActivationIdentity(), base(conf, 2).getActivationFn());
-    assertEquals(
-        rectifier, ((ActivationLayer) conf.getConf(3).getLayer()).getActivationFn());
+    assertEquals(rectifier, ((ActivationLayer) conf.getConf(3).getLayer()).getActivationFn());
     assertEquals(rectifier, base(conf, 5).getActivationFn());
     assertEquals(rectifier, base(conf, 6).getActivationFn());
     assertEquals(new ActivationSoftmax(), base(conf, 7).getActivationFn());
@@ -108,8 +107,7 @@ class KernelShapingTest {
     }
     list.layer(new GlobalPoolingLayer.Builder(PoolingType.AVG).build()).layer(output());
     Shaping shaping =
-        KernelShaping.apply(
-            list.setInputType(IMAGES).build(), Tat.eta(0.9), Activation.LEAKY_RELU);
+        KernelShaping.apply(list.setInputType(IMAGES).build(), Tat.eta(0.9), Activation.LEAKY_RELU);
     assertEquals(0.42590719, shaping.activation().negativeSlope(), 5e-9);
   }
 
@@ -192,18 +190,13 @@ class KernelShapingTest {
   }
 
   private static String refusal(ComputationGraphConfiguration conf) {
-    return assertThrows(
-            IllegalArgumentException.class, () -> KernelShaping.signalGraph(conf))
+    return assertThrows(IllegalArgumentException.class, () -> KernelShaping.signalGraph(conf))
         .getMessage();
   }
 
   private static String refusal(Layer layer) {
     MultiLayerConfiguration conf =
-        new NeuralNetConfiguration.Builder()
-            .list()
-            .layer(convolution())
-            .layer(layer)
-            .build();
+        new NeuralNetConfiguration.Builder().list().layer(convolution()).layer(layer).build();
     return assertThrows(
             IllegalArgumentException.class,
             () -> KernelShaping.apply(conf, new Tat(), Activation.LEAKY_RELU))
@@ -221,8 +214,7 @@ class KernelShapingTest {
     String norm =
         refusal(new DenseLayer.Builder().nIn(6).nOut(3).hasLayerNorm(true).name("d").build());
     assertTrue(norm.contains("'d'") && norm.contains("layer normalisation"), norm);
-    String pooled =
-        refusal(new GlobalPoolingLayer.Builder(PoolingType.SUM).name("added").build());
+    String pooled = refusal(new GlobalPoolingLayer.Builder(PoolingType.SUM).name("added").build());
     assertTrue(pooled.contains("'added'"), pooled);
     String merged =
         refusal(
@@ -249,8 +241,7 @@ class KernelShapingTest {
     Shaping shaping =
         KernelShaping.apply(conf, SignalGraph.chain(2), Tat.eta(0.3), Activation.LEAKY_RELU);
     assertEquals(
-        new ActivationTReLU(shaping.activation().negativeSlope()),
-        base(conf, 2).getActivationFn());
+        new ActivationTReLU(shaping.activation().negativeSlope()), base(conf, 2).getActivationFn());
   }
 
   @Test

@@ -6,9 +6,11 @@ import io.jtrelu.activation.Activation;
 import io.jtrelu.shaping.Tat;
 import java.io.DataInputStream;
 import java.io.IOException;
+import java.util.List;
 import java.util.zip.GZIPInputStream;
 import org.deeplearning4j.nn.conf.ComputationGraphConfiguration;
 import org.deeplearning4j.nn.conf.ConvolutionMode;
+import org.deeplearning4j.nn.conf.GradientNormalization;
 import org.deeplearning4j.nn.conf.NeuralNetConfiguration;
 import org.deeplearning4j.nn.conf.inputs.InputType;
 import org.deeplearning4j.nn.conf.layers.ConvolutionLayer;
@@ -26,22 +28,28 @@ import org.nd4j.linalg.factory.Nd4j;
 import org.nd4j.linalg.learning.config.Nesterovs;
 import org.nd4j.linalg.lossfunctions.LossFunctions.LossFunction;
 
-/** 50 layers in Deeplearning4j, shaped, learn what He-scaled ReLU does not in as many steps. */
+/** 50 layers in Deeplearning4j, shaped, learn what they do not learn with He-scaled ReLU. */
 class LearningTest {
-  private static final int BLOCK = Integer.getInteger("block", 4);
+  private static final int IMAGES = 128;
+  private static final int BATCH = 16;
+  private static final int STEPS = 40;
+  private static final int CHANNELS = 16;
+
+  /** Trousers, bags and boots, which few steps tell apart. */
+  private static final List<Integer> CLASSES = List.of(1, 8, 9);
+
+  /** Pixels of an image's side that become one. */
+  private static final int BLOCK = 4;
+
   private static final int SIDE = 28 / BLOCK;
-  private static final int STEPS = Integer.getInteger("steps", 60);
-  private static final int BATCH = Integer.getInteger("batch", 32);
-  private static final int CHANNELS = Integer.getInteger("channels", 16);
-  private static final double RATE = Double.parseDouble(System.getProperty("rate", "0.02"));
 
   private static ComputationGraphConfiguration plain50() {
     ComputationGraphConfiguration.GraphBuilder graph =
         new NeuralNetConfiguration.Builder()
             .seed(1)
-            .updater(Boolean.getBoolean("adam") ? new org.nd4j.linalg.learning.config.Adam(RATE) : new Nesterovs(RATE, 0.9))
-            .gradientNormalization(org.deeplearning4j.nn.conf.GradientNormalization.ClipL2PerLayer)
-            .gradientNormalizationThreshold(Double.parseDouble(System.getProperty("clip","0.1")))
+            .updater(new Nesterovs(0.02, 0.9))
+            .gradientNormalization(GradientNormalization.ClipL2PerLayer)
+            .gradientNormalizationThreshold(0.1)
             .weightInit(WeightInit.RELU)
             .graphBuilder()
             .addInputs("0");
@@ -61,7 +69,7 @@ class LearningTest {
         .addLayer(
             "out",
             new OutputLayer.Builder(LossFunction.MCXENT)
-                .nOut(10)
+                .nOut(CLASSES.size())
                 .activation(new ActivationSoftmax())
                 .build(),
             "pool")
@@ -70,17 +78,24 @@ class LearningTest {
         .build();
   }
 
-  /** Images at half their size, with a channel of ones, each location scaled to a mean square of 1. */
+  /**
+   * Images at a quarter of their size, with a channel of ones, each location scaled to a mean
+   * square of 1.
+   */
   private static DataSet read(int count) throws IOException {
     float[] pixels = new float[count * 2 * SIDE * SIDE];
-    float[] labels = new float[count * 10];
+    float[] labels = new float[count * CLASSES.size()];
     String folder = "/io/jtrelu/data/fashion-mnist-subset/train-";
     try (DataInputStream images = open(folder + "images-idx3-ubyte.gz", 16);
         DataInputStream classes = open(folder + "labels-idx1-ubyte.gz", 8)) {
       byte[] image = new byte[28 * 28];
       for (int n = 0; n < count; n++) {
-        images.readFully(image);
-        labels[n * 10 + classes.readUnsignedByte()] = 1;
+        int kind;
+        do {
+          images.readFully(image);
+          kind = CLASSES.indexOf(classes.readUnsignedByte());
+        } while (kind < 0);
+        labels[n * CLASSES.size() + kind] = 1;
         for (int at = 0; at < SIDE * SIDE; at++) {
           int corner = at / SIDE * BLOCK * 28 + at % SIDE * BLOCK;
           double sum = 0;
@@ -96,45 +111,40 @@ class LearningTest {
       }
     }
     INDArray features = Nd4j.createFromArray(pixels).reshape(count, 2, SIDE, SIDE);
-    return new DataSet(features, Nd4j.createFromArray(labels).reshape(count, 10));
+    return new DataSet(features, Nd4j.createFromArray(labels).reshape(count, CLASSES.size()));
   }
 
   private static DataInputStream open(String resource, int header) throws IOException {
     DataInputStream in =
-        new DataInputStream(
-            new GZIPInputStream(LearningTest.class.getResourceAsStream(resource)));
+        new DataInputStream(new GZIPInputStream(LearningTest.class.getResourceAsStream(resource)));
     in.skipNBytes(header);
     return in;
   }
 
-  /** Mean loss of the last tenth of the steps. */
+  /** Mean loss of the last ten steps. */
   private static double train(ComputationGraphConfiguration conf, DataSet data) {
     ComputationGraph network = new ComputationGraph(conf);
     network.init();
     double last = 0;
     for (int step = 0; step < STEPS; step++) {
-      int first = step * BATCH % (data.numExamples() - BATCH + 1);
+      int first = step * BATCH % IMAGES;
       network.fit(data.getRange(first, first + BATCH));
-      if (step >= STEPS - STEPS / 10) {
-        last += network.score() / (STEPS / 10);
-      }
-      if (Boolean.getBoolean("show") && step % 10 == 9) {
-        System.out.println(step + " " + network.score());
+      if (step >= STEPS - 10) {
+        last += network.score() / 10;
       }
     }
+    network.close();
     return last;
   }
 
   @Test
   void shapedLearnsWhereHeDoesNot() throws IOException {
-    DataSet data = read(Integer.getInteger("images",640));
-    double he = Boolean.getBoolean("skip") ? 2.3 : train(plain50(), data);
+    DataSet data = read(IMAGES);
+    double he = train(plain50(), data);
     ComputationGraphConfiguration conf = plain50();
     KernelShaping.apply(conf, new Tat(), Activation.LEAKY_RELU);
     double shaped = train(conf, data);
-    System.out.println("he " + he + " shaped " + shaped);
-    double chance = Math.log(10);
-    assertTrue(Math.abs(he - chance) <= 0.05, () -> "He-scaled ReLU: " + he);
-    assertTrue(shaped <= 0.7 * chance, () -> "shaped: " + shaped);
+    assertTrue(he >= 1, () -> "He-scaled ReLU: " + he); // chance is log 3 = 1.0986
+    assertTrue(shaped <= 0.8, () -> "shaped: " + shaped);
   }
 }

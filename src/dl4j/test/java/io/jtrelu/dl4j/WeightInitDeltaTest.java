@@ -154,8 +154,7 @@ class WeightInitDeltaTest {
             .list()
             .layer(layer)
             .build();
-    return assertThrows(
-            IllegalArgumentException.class, () -> new MultiLayerNetwork(conf).init())
+    return assertThrows(IllegalArgumentException.class, () -> new MultiLayerNetwork(conf).init())
         .getMessage();
   }
 }

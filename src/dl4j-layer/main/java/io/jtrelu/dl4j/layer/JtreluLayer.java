@@ -38,11 +38,11 @@ import org.nd4j.shade.jackson.annotation.JsonProperty;
  *     .build();
  * }</pre>
  *
- * <p><b>Images.</b> NHWC is computed on where it lies; NCHW is accepted and costs a copy of the input
- * and one of the output in each direction. The format is that of the input type, and without one the
- * builder's, NHWC. A network whose output is 1x1 gives a matrix [n, channels], as dense and output
- * layers read; others give images in the input's format. A batch may have any size; when one is
- * larger than all before it, the network is compiled anew.
+ * <p><b>Images.</b> NHWC is computed on where it lies; NCHW is accepted and costs a copy of the
+ * input and one of the output in each direction. The format is that of the input type, and without
+ * one the builder's, NHWC. A network whose output is 1x1 gives a matrix [n, channels], as dense and
+ * output layers read; others give images in the input's format. A batch may have any size; when one
+ * is larger than all before it, the network is compiled anew.
  *
  * <p><b>Parameters</b> are Deeplearning4j's and are computed on where they lie: all weights in
  * JTReLU's layouts (convolutions KRSC), then all biases, under the names of {@link
@@ -57,8 +57,8 @@ import org.nd4j.shade.jackson.annotation.JsonProperty;
  * epsilon of 1e-2. HALF is refused, as is BFLOAT16 by Deeplearning4j itself; do not cast what comes
  * out to BFLOAT16 either: ND4J's cast turns NaN into -0, which hides that a training has diverged.
  *
- * <p><b>Not supported</b>, with an exception that says so: ND4J on a GPU, weight noise, mask arrays,
- * networks of several outputs or with functions of the caller.
+ * <p><b>Not supported</b>, with an exception that says so: ND4J on a GPU, weight noise, mask
+ * arrays, networks of several outputs or with functions of the caller.
  *
  * <p>Native memory of the compiled network is released when the network is garbage, as
  * Deeplearning4j closes no layers; {@code network.getLayer(i).close()} releases it at once. Start
@@ -281,8 +281,8 @@ public final class JtreluLayer extends BaseLayer {
     }
 
     /**
-     * Where it is computed: {@code cpu} (the default: all cores), {@code cpu:2}, or a backend of the
-     * CPU by name.
+     * Where it is computed: {@code cpu} (the default: all cores), {@code cpu:2}, or a backend of
+     * the CPU by name.
      */
     public Builder device(String newDevice) {
       this.device = newDevice;

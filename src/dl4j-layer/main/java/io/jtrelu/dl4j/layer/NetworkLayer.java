@@ -72,7 +72,9 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
     NetworkFunction function(JtreluLayer layer, int batch, boolean train, long seed) {
       if (closed) {
         throw new IllegalStateException(
-            "JtreluLayer '" + layer.getLayerName() + "' was closed; make a new network of its conf");
+            "JtreluLayer '"
+                + layer.getLayerName()
+                + "' was closed; make a new network of its conf");
       }
       Backend open = backend;
       if (open == null) {
@@ -131,6 +133,7 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
   }
 
   /** Parameters that lie in a flat array of ND4J, or for one in DOUBLE in a copy of it. */
+  @SuppressWarnings("ReferenceEquality") // an array is a place in memory here
   private record Bound(INDArray flat, INDArray floats, long where, Parameters parameters) {
     @SuppressWarnings("try") // the scope is left by closing it
     static Bound to(Network network, INDArray flat) {
@@ -189,7 +192,8 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
     }
     trained = null;
     applyDropOutIfNecessary(training, workspaces);
-    INDArray output = forward(training, workspaces, ArrayType.ACTIVATIONS, ArrayType.FF_WORKING_MEM);
+    INDArray output =
+        forward(training, workspaces, ArrayType.ACTIVATIONS, ArrayType.FF_WORKING_MEM);
     trained = training ? input : null;
     return output;
   }
@@ -205,8 +209,7 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
     INDArray computed =
         direct
             ? output
-            : workspaces.createUninitialized(
-                working, DataType.FLOAT, longs(out.batch(n)), 'c');
+            : workspaces.createUninitialized(working, DataType.FLOAT, longs(out.batch(n)), 'c');
     Bound bound = Bound.to(network, params(), parameters);
     parameters = bound;
     NetworkFunction function = function(n, training);
@@ -222,11 +225,12 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
   }
 
   @Override
-  public Pair<Gradient, INDArray> backpropGradient(
-      INDArray epsilon, LayerWorkspaceMgr workspaces) {
+  @SuppressWarnings("ReferenceEquality") // whether it is that very input
+  public Pair<Gradient, INDArray> backpropGradient(INDArray epsilon, LayerWorkspaceMgr workspaces) {
     assertInputSet(true);
     Network network = layerConf().network();
-    if (trained != input) { // as after the forward pass of a frozen layer, which is one of inference
+    if (trained
+        != input) { // as after the forward pass of a frozen layer, which is one of inference
       if (network.layers().stream().anyMatch(DropoutLayer.class::isInstance)) {
         throw new IllegalStateException(
             layerId()
@@ -357,9 +361,7 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
 
   /** What is compiled holds. */
   MemoryStatistics memory() {
-    return compiled.backend == null
-        ? new MemoryStatistics(0, 0, 0, 0)
-        : compiled.backend.memory();
+    return compiled.backend == null ? new MemoryStatistics(0, 0, 0, 0) : compiled.backend.memory();
   }
 
   /** A layer with a copy of the parameters. */

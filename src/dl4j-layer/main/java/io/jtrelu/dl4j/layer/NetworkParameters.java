@@ -137,8 +137,7 @@ final class NetworkParameters implements ParamInitializer {
       ParameterSpec spec = network.parameters().get(p);
       long end = offset + spec.shape().elements();
       long[] shape = Arrays.stream(spec.shape().dims()).asLongStream().toArray();
-      views.put(
-          keys.get(p), row.get(NDArrayIndex.interval(offset, end)).reshape('c', shape));
+      views.put(keys.get(p), row.get(NDArrayIndex.interval(offset, end)).reshape('c', shape));
       offset = end;
     }
     return views;

@@ -103,8 +103,7 @@ class JtreluLayerTest {
 
   @Test
   void wholeTrunkWithPoolingFeedsTheOutputLayer() {
-    MultiLayerNetwork network =
-        Nets.network(NHWC, 3, layer(Nets.trunk(3, true)), Nets.output());
+    MultiLayerNetwork network = Nets.network(NHWC, 3, layer(Nets.trunk(3, true)), Nets.output());
     MultiLayerNetwork twin =
         Nets.network(
             NHWC,
@@ -153,8 +152,7 @@ class JtreluLayerTest {
 
   @Test
   void batchesOfAnySizeGiveTheSameRows() {
-    MultiLayerNetwork network =
-        Nets.network(NHWC, 3, layer(Nets.trunk(3, true)), Nets.output());
+    MultiLayerNetwork network = Nets.network(NHWC, 3, layer(Nets.trunk(3, true)), Nets.output());
     INDArray x = Nets.images(NHWC, 9, 3, 6);
     INDArray whole = network.output(x).dup();
     for (int n : new int[] {1, 4, 9}) {
@@ -249,9 +247,9 @@ class JtreluLayerTest {
     assertEquals("cpu:1", layer.device());
     assertEquals(CNN2DFormat.NCHW, layer.dataFormat());
     assertEquals(Nets.names(Nets.trunk(3, true)), Nets.names(layer.network()));
-    assertFalse(
-        layer.equals(new JtreluLayer.Builder(Nets.trunk(3, false)).name("t").build()));
-    assertTrue(conf.getMemoryReport(InputType.convolutional(8, 8, 3)).toString().contains("Jtrelu"));
+    assertFalse(layer.equals(new JtreluLayer.Builder(Nets.trunk(3, false)).name("t").build()));
+    assertTrue(
+        conf.getMemoryReport(InputType.convolutional(8, 8, 3)).toString().contains("Jtrelu"));
   }
 
   @Test
@@ -297,8 +295,7 @@ class JtreluLayerTest {
     // One step: gradients of the layer below do not depend on whether the trunk is updated.
     assertTrue(Nets.distance(network.getLayer(0).params(), below.getLayer(0).params()) <= 1e-6);
 
-    MultiLayerNetwork frozen =
-        new TransferLearning.Builder(network).setFeatureExtractor(1).build();
+    MultiLayerNetwork frozen = new TransferLearning.Builder(network).setFeatureExtractor(1).build();
     INDArray kept = frozen.getLayer(1).params().dup();
     INDArray head = frozen.getLayer(4).params().dup();
     frozen.fit(x, Nets.targets(4));
@@ -332,8 +329,7 @@ class JtreluLayerTest {
     INDArray params = between(NHWC).params();
     assertEquals(0, Nets.distance(params, between(NHWC).params()));
     MultiLayerNetwork two =
-        Nets.network(
-            NHWC, 3, layer(square()), layer(square()), Nets.pool(), Nets.output());
+        Nets.network(NHWC, 3, layer(square()), layer(square()), Nets.pool(), Nets.output());
     assertTrue(Nets.distance(two.getLayer(0).params(), two.getLayer(1).params()) > 0.1);
   }
 

@@ -36,8 +36,7 @@ class RefusalsTest {
     return Nets.network(NHWC, 3, builder().build(), Nets.output());
   }
 
-  private static void refused(
-      Class<? extends Throwable> type, Executable action, String... parts) {
+  private static void refused(Class<? extends Throwable> type, Executable action, String... parts) {
     String message = assertThrows(type, action).getMessage();
     for (String part : parts) {
       assertTrue(message.contains(part), () -> "'" + part + "' is not in: " + message);
@@ -48,12 +47,12 @@ class RefusalsTest {
   @Test
   void halfPrecision() {
     MultiLayerConfiguration conf =
-        Nets.conf(NHWC, 3, DataType.HALF, new Sgd(0.1), builder().build(), Nets.output());
+        Nets.conf(NHWC, 3, DataType.FLOAT16, new Sgd(0.1), builder().build(), Nets.output());
     refused(
         DL4JInvalidConfigException.class,
         () -> Nets.init(conf),
         "'trunk'",
-        "HALF",
+        "16",
         ".dataType(DataType.FLOAT)");
   }
 
@@ -80,8 +79,7 @@ class RefusalsTest {
         () ->
             network
                 .getLayer(0)
-                .backpropGradient(
-                    Nd4j.create(DataType.FLOAT, 3, 7), trained(network, 2)),
+                .backpropGradient(Nd4j.create(DataType.FLOAT, 3, 7), trained(network, 2)),
         "[2, 7]",
         "[3, 7]");
   }
@@ -121,8 +119,10 @@ class RefusalsTest {
     INDArray x = Nets.images(NHWC, 2, 3, 1);
     other.output(x);
     other.close();
-    refused(IllegalStateException.class, () -> other.getLayer(0).activate(
-        x, false, LayerWorkspaceMgr.noWorkspaces()), "closed");
+    refused(
+        IllegalStateException.class,
+        () -> other.getLayer(0).activate(x, false, LayerWorkspaceMgr.noWorkspaces()),
+        "closed");
   }
 
   @Test
