@@ -23,8 +23,8 @@ import org.nd4j.shade.jackson.annotation.JsonProperty;
  * initialisers are: matrices of one shape differ, and a network's {@code seed} gives the same
  * again.
  *
- * <p>Deeplearning4j 1.0.0-M2.1's {@code WeightInit.ORTHOGONAL} is not: its matrices stop being
- * orthogonal at 32 rows, and of a convolution it takes the kernel's width for the columns.
+ * <p>Deeplearning4j 1.0.0-M2.1's own {@code OrthogonalDistribution} is not orthogonal from 32 rows
+ * on, and takes a convolution's kernel width for the columns of its matrix.
  *
  * <p>Immutable and safe for use by several threads.
  */

@@ -263,8 +263,9 @@ public final class JtreluLayer extends BaseLayer {
     /**
      * A layer of this network.
      *
-     * @throws IllegalArgumentException if it has several outputs, names that cannot be those of
-     *     Deeplearning4j's parameters, or functions of the caller, which JSON does not keep
+     * @throws IllegalArgumentException if it has several outputs, no parameters, names that cannot
+     *     be those of Deeplearning4j's parameters, or functions of the caller, which JSON does not
+     *     keep
      */
     public Builder(Network network) {
       if (network.outputs().size() != 1) {
@@ -275,7 +276,10 @@ public final class JtreluLayer extends BaseLayer {
                 + network.outputs().size()
                 + " outputs, a layer has one; build it with one, and the others as layers behind");
       }
-      NetworkParameters.keys(network);
+      if (NetworkParameters.keys(network).isEmpty()) {
+        throw new IllegalArgumentException(
+            "network " + network + " has no parameters: Deeplearning4j's own layers do as well");
+      }
       this.networkJson = NetworkJson.write(network).toString();
       read(networkJson);
     }

@@ -52,7 +52,7 @@ class RefusalsTest {
         DL4JInvalidConfigException.class,
         () -> Nets.init(conf),
         "'trunk'",
-        "16",
+        "HALF",
         ".dataType(DataType.FLOAT)");
   }
 
@@ -171,6 +171,12 @@ class RefusalsTest {
         IllegalArgumentException.class,
         () -> new JtreluLayer.Builder(two.build(a, c)),
         "2 outputs");
+    Network.Builder empty = Network.builder("empty", 8, 8, 3);
+    empty.globalMeanPool("pool", empty.input());
+    refused(
+        IllegalArgumentException.class,
+        () -> new JtreluLayer.Builder(empty.build()),
+        "no parameters");
     Network.Builder named = Network.builder("named", 8, 8, 3);
     named.convolution("x-y", named.convolution("x_y", 0, 3, 3, 1), 3, 3, 1);
     refused(
