@@ -207,33 +207,6 @@ public record Model(
             : Json.MAPPER.treeToValue(shaping, ShapingConfig.class));
   }
 
-  /** As JSON, to be kept beside parameters in files of other formats. */
-  public String toJson() {
-    return json().toString();
-  }
-
-  /**
-   * Reads what {@link #toJson} gave.
-   *
-   * @param where what to call it in messages
-   * @throws IOException saying what is wrong with it
-   */
-  public static Model parse(String json, String where) throws IOException {
-    try {
-      JsonNode node = Json.MAPPER.readTree(json);
-      if (node == null || !node.isObject()) {
-        throw new IllegalArgumentException("expected a JSON object");
-      }
-      return of(node);
-    } catch (JsonProcessingException malformed) {
-      throw new IOException(
-          where + " is no model of this version: " + malformed.getOriginalMessage(), malformed);
-    } catch (IllegalArgumentException | NetworkFormatException malformed) {
-      throw new IOException(
-          where + " is no model of this version: " + malformed.getMessage(), malformed);
-    }
-  }
-
   /**
    * All of it as JSON, for files of other kinds than a run's.
    *

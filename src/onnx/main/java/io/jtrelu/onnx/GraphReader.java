@@ -669,10 +669,12 @@ final class GraphReader {
     boolean constantA = tensors.containsKey(a);
     boolean constantB = tensors.containsKey(b);
     if (!constantA && !constantB) {
+      Value first = value(a);
+      Value second = value(b);
       require(
           operator.equals("Add"),
           "of two values only Add is read; this is no activation that is known");
-      return sum(node, value(a), value(b));
+      return sum(node, first, second);
     }
     require(!constantA || !constantB, "two constants; fold constants when the model is exported");
     Value x = value(constantA ? b : a);
