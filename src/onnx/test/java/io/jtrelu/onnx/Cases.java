@@ -92,6 +92,16 @@ final class Cases implements AutoCloseable {
 
   /** Holds a model's outputs against the network's. */
   void check(Network network, Parameters parameters, byte[] model, int... batches) {
+    check(0.0, network, parameters, model, batches);
+  }
+
+  /**
+   * As above.
+   *
+   * @param size that outputs count as having at least
+   */
+  void check(
+      double size, Network network, Parameters parameters, byte[] model, int... batches) {
     Extent in = network.input();
     try (Ort ort = new Ort(model)) {
       for (int batch : batches) {
@@ -112,6 +122,7 @@ final class Cases implements AutoCloseable {
               planes(expected.get(k), batch, extent),
               found.get(k).values(),
               1e-4,
+              size,
               network + ", output " + found.get(k).name());
         }
       }
@@ -120,6 +131,11 @@ final class Cases implements AutoCloseable {
 
   /** Within a share of the largest value. */
   static void assertClose(float[] expected, float[] found, double share, String what) {
+    assertClose(expected, found, share, 0, what);
+  }
+
+  private static void assertClose(
+      float[] expected, float[] found, double share, double size, String what) {
     assertEquals(expected.length, found.length, what);
     double largest = 0;
     double difference = 0;
@@ -131,7 +147,7 @@ final class Cases implements AutoCloseable {
     }
     assertTrue(largest > 0, what + ": all zero");
     assertTrue(
-        difference <= share * largest, what + ": differs by " + difference + " of " + largest);
+        difference <= share * Math.max(largest, size), what + ": differs by " + difference + " of " + largest);
   }
 
   @Override
