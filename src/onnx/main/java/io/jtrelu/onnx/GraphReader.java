@@ -25,7 +25,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
-import org.jspecify.annotations.Nullable;
 
 /**
  * Makes a network of a graph of anybody's.
@@ -268,8 +267,7 @@ final class GraphReader {
     boolean several = uses.getOrDefault(output, 0) > 1;
     values.put(
         output,
-        new Value(
-            value.node, value.scale, value.shift, value.flat, value.shared || several));
+        new Value(value.node, value.scale, value.shift, value.flat, value.shared || several));
   }
 
   private Value value(NodeProto node, int input) {
@@ -441,8 +439,7 @@ final class GraphReader {
       }
       case "Gelu" -> {
         boolean tanh = attributes.text("approximate", "none").equals("tanh");
-        yield activation(
-            node, value(node, 0), tanh ? Activation.GELU : Activation.GELU_EXACT, 0);
+        yield activation(node, value(node, 0), tanh ? Activation.GELU : Activation.GELU_EXACT, 0);
       }
       default -> {
         for (Activation function : Activation.values()) {
@@ -490,12 +487,7 @@ final class GraphReader {
     int[] stride = attributes.sizes("strides", 2, 1);
     int[] dilation = attributes.sizes("dilations", 2, 1);
     int[] pads =
-        pads(
-            attributes,
-            new int[] {in.height(), in.width()},
-            new int[] {kh, kw},
-            stride,
-            dilation);
+        pads(attributes, new int[] {in.height(), in.width()}, new int[] {kh, kw}, stride, dilation);
     long groups = attributes.integer("group", 1);
     require(
         groups >= 1 && groups <= in.channels() && dims[1] * groups == in.channels(),
@@ -535,8 +527,7 @@ final class GraphReader {
   }
 
   /** Adds a convolution that takes in what its source has left. */
-  private int convolution(
-      NodeProto node, Value x, Conv2dDescriptor d, float[] oihw, float[] bias) {
+  private int convolution(NodeProto node, Value x, Conv2dDescriptor d, float[] oihw, float[] bias) {
     int taps = d.kh() * d.kw();
     int channels = d.ic() / d.groups();
     float[] krsc = new float[oihw.length];
@@ -785,8 +776,7 @@ final class GraphReader {
           return x;
         }
       }
-      return new Value(
-          x.node, x.scale * scale[0], x.shift * scale[0] + shift[0], x.flat, x.shared);
+      return new Value(x.node, x.scale * scale[0], x.shift * scale[0] + shift[0], x.flat, x.shared);
     }
     int channels = extent(x).channels();
     double[] factors = new double[channels];
@@ -827,8 +817,7 @@ final class GraphReader {
       b[k] = (float) summands[k];
     }
     Conv2dDescriptor d =
-        new Conv2dDescriptor(
-            1, e.height(), e.width(), c, c, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, c);
+        new Conv2dDescriptor(1, e.height(), e.width(), c, c, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, c);
     int layer = add(new ConvolutionLayer(unique(wish), x.node, d));
     weights.put(layer, new Weights(w, b));
     return Value.of(layer, x.flat);
@@ -857,8 +846,7 @@ final class GraphReader {
     double norm = Math.hypot(a.scale, b.scale);
     double w = Math.min(a.scale / norm, Math.nextDown(1.0));
     require(w > 0 && norm < Double.POSITIVE_INFINITY, "its sources are of too different sizes");
-    int layer =
-        add(new NormalizedSumLayer(unique(nodeName(node)), a.node, b.node, w, extent(a)));
+    int layer = add(new NormalizedSumLayer(unique(nodeName(node)), a.node, b.node, w, extent(a)));
     return new Value(layer, norm, a.shift + b.shift, a.flat, false);
   }
 
@@ -1011,8 +999,7 @@ final class GraphReader {
     List<float[]> parameters = new ArrayList<>();
     for (Network.ParameterSpec spec : network.parameters()) {
       Weights w = Objects.requireNonNull(weights.get(spec.layer()));
-      parameters.add(
-          spec.kind() == Network.ParameterSpec.Kind.WEIGHTS ? w.weights : w.bias);
+      parameters.add(spec.kind() == Network.ParameterSpec.Kind.WEIGHTS ? w.weights : w.bias);
     }
     return new Result(network, parameters, notes);
   }

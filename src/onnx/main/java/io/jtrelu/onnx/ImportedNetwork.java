@@ -26,8 +26,7 @@ public final class ImportedNetwork implements AutoCloseable {
     this.notes = List.copyOf(notes);
     for (int p = 0; p < values.size(); p++) {
       ParameterSpec spec = network.parameters().get(p);
-      tensors.add(
-          Tensor.allocate(spec.shape(), DataType.F32, spec.layout()).set(values.get(p)));
+      tensors.add(Tensor.allocate(spec.shape(), DataType.F32, spec.layout()).set(values.get(p)));
     }
     this.parameters = Parameters.over(network, tensors);
   }

@@ -32,8 +32,8 @@ import org.jspecify.annotations.Nullable;
  * <p>What {@link OnnxExporter} wrote comes back as it was: the network of the metadata, with the
  * scales of rectifiers taken out of the weights again; exported once more it gives the same bytes.
  *
- * <p>Of others plain convolutional networks are read, with one input float32 [N, c, h, w] of a fixed
- * size: Conv, Gemm, MatMul, Relu, LeakyRelu and the activations of {@link
+ * <p>Of others plain convolutional networks are read, with one input float32 [N, c, h, w] of a
+ * fixed size: Conv, Gemm, MatMul, Relu, LeakyRelu and the activations of {@link
  * io.jtrelu.activation.Activation}, Mul and Add with constants, Add of two values, MaxPool,
  * GlobalAveragePool, ReduceMean, Flatten, Reshape to a vector, BatchNormalization, Dropout,
  * Identity. Constants move into weights, rectifiers and sums where they can. Rectifiers have the
@@ -114,8 +114,10 @@ public final class OnnxImporter {
     GraphReader.Result result = GraphReader.read(proto.getGraph(), name);
     notes.addAll(result.notes());
     return new ImportedNetwork(
-        result.network(), model == null ? null : like(model, result.network()),
-        result.parameters(), notes);
+        result.network(),
+        model == null ? null : like(model, result.network()),
+        result.parameters(),
+        notes);
   }
 
   private static @Nullable Model model(Map<String, String> metadata) {
@@ -225,7 +227,9 @@ public final class OnnxImporter {
       }
       float nearest =
           (float)
-              (isBias ? folding.originalBias(node, file[i]) : folding.originalWeight(node, file[i]));
+              (isBias
+                  ? folding.originalBias(node, file[i])
+                  : folding.originalWeight(node, file[i]));
       values[at] = nearest;
       // A neighbour, where this does not round to what is in the file.
       for (float candidate : new float[] {nearest, Math.nextUp(nearest), Math.nextDown(nearest)}) {

@@ -61,8 +61,7 @@ final class TensorReader {
     if (!wide && tensor.getDataType() != TensorProto.DataType.INT32.getNumber()) {
       throw new IllegalArgumentException("is of " + type(tensor) + "; int64 is expected");
     }
-    ByteBuffer raw =
-        tensor.hasRawData() ? raw(tensor, wide ? Long.BYTES : Integer.BYTES) : null;
+    ByteBuffer raw = tensor.hasRawData() ? raw(tensor, wide ? Long.BYTES : Integer.BYTES) : null;
     for (int i = 0; i < count; i++) {
       values[i] =
           raw == null
@@ -99,8 +98,7 @@ final class TensorReader {
     long there;
     TensorProto.DataType type = TensorProto.DataType.forNumber(tensor.getDataType());
     if (tensor.hasRawData()) {
-      int size =
-          type == TensorProto.DataType.DOUBLE || type == TensorProto.DataType.INT64 ? 8 : 4;
+      int size = type == TensorProto.DataType.DOUBLE || type == TensorProto.DataType.INT64 ? 8 : 4;
       int bytes = tensor.getRawData().size();
       there = bytes % size == 0 ? bytes / size : -1;
     } else {

@@ -100,8 +100,7 @@ final class Cases implements AutoCloseable {
    *
    * @param size that outputs count as having at least
    */
-  void check(
-      double size, Network network, Parameters parameters, byte[] model, int... batches) {
+  void check(double size, Network network, Parameters parameters, byte[] model, int... batches) {
     Extent in = network.input();
     try (Ort ort = new Ort(model)) {
       for (int batch : batches) {
@@ -147,7 +146,8 @@ final class Cases implements AutoCloseable {
     }
     assertTrue(largest > 0, what + ": all zero");
     assertTrue(
-        difference <= share * Math.max(largest, size), what + ": differs by " + difference + " of " + largest);
+        difference <= share * Math.max(largest, size),
+        what + ": differs by " + difference + " of " + largest);
   }
 
   @Override

@@ -26,8 +26,7 @@ final class Graphs {
     port(model.getGraphBuilder().addInputBuilder().setName("x"), channels, height, width);
   }
 
-  private static void port(
-      io.jtrelu.onnx.schema.ValueInfoProto.Builder port, int... dims) {
+  private static void port(io.jtrelu.onnx.schema.ValueInfoProto.Builder port, int... dims) {
     TensorShapeProto.Builder shape =
         port.getTypeBuilder()
             .getTensorTypeBuilder()

@@ -81,8 +81,7 @@ class OnnxImporterTest {
     networks.add(
         ShapingConfig.of("dks", "softplus")
             .shape(Networks.build(new Networks.Options("resnet18", Block.V2, 0.5, 0), input, 4)));
-    Network deep =
-        Networks.build(new Networks.Options("plain:15:8", Block.V2, 0, 0.1f), input, 3);
+    Network deep = Networks.build(new Networks.Options("plain:15:8", Block.V2, 0, 0.1f), input, 3);
     for (Activation activation : Activation.values()) {
       for (String method : List.of("none", "tat", "dks")) {
         if (method.equals("tat") && activation.activationName().startsWith("gelu")) {
@@ -204,11 +203,17 @@ class OnnxImporterTest {
             .node("Sub", "x mean", "centred")
             .node("Div", "centred std", "normal")
             .random("w1", 8, 3, 3, 3)
-            .node("Conv", "normal w1", "c1", integers("pads", 1, 1, 0, 0), integers("strides", 2, 2))
+            .node(
+                "Conv", "normal w1", "c1", integers("pads", 1, 1, 0, 0), integers("strides", 2, 2))
             .node("LeakyRelu", "c1", "r1", real("alpha", 0.3f))
             .scalar("s", 1.4)
             .node("Mul", "r1 s", "m1")
-            .node("MaxPool", "m1", "p1", integers("kernel_shape", 3, 3), integers("strides", 2, 2),
+            .node(
+                "MaxPool",
+                "m1",
+                "p1",
+                integers("kernel_shape", 3, 3),
+                integers("strides", 2, 2),
                 integer("ceil_mode", 1))
             .scalar("half", 0.5)
             .scalar("minus", -0.7)
@@ -290,12 +295,9 @@ class OnnxImporterTest {
     refused(one("Relu", integer("odd", 1)), "here", "odd");
     refused(one("Softmax"), "here", "over the classes");
     refused(one("GlobalMaxPool"), "here");
-    refused(
-        one("MaxPool", integers("kernel_shape", 3, 2), integers("strides", 1, 1)), "square");
-    refused(
-        one("AveragePool", integers("kernel_shape", 2, 2)), "means over parts");
-    refused(
-        new Graphs(2, 4, 4).node("Mul", "x x1", "here").output("here", 2, 4, 4), "here", "x1");
+    refused(one("MaxPool", integers("kernel_shape", 3, 2), integers("strides", 1, 1)), "square");
+    refused(one("AveragePool", integers("kernel_shape", 2, 2)), "means over parts");
+    refused(new Graphs(2, 4, 4).node("Mul", "x x1", "here").output("here", 2, 4, 4), "here", "x1");
     refused(
         new Graphs(2, 4, 4)
             .node("Relu", "x", "r")
@@ -320,8 +322,7 @@ class OnnxImporterTest {
             .change(m -> m.getGraphBuilder().getNodeBuilder(0).setDomain("com.microsoft"))
             .output("here", 2, 4, 4),
         "com.microsoft");
-    refused(
-        one("Relu").change(m -> m.getOpsetImportBuilder(0).setVersion(6)), "opset 6", "7");
+    refused(one("Relu").change(m -> m.getOpsetImportBuilder(0).setVersion(6)), "opset 6", "7");
     refused(
         one("Relu")
             .change(
@@ -358,8 +359,7 @@ class OnnxImporterTest {
 
   private byte[] small() {
     Network network =
-        Networks.build(
-                new Networks.Options("plain:2:3", Block.V2, 0, 0), new Extent(4, 4, 2), 3)
+        Networks.build(new Networks.Options("plain:2:3", Block.V2, 0, 0), new Extent(4, 4, 2), 3)
             .with(TransformedActivation.rectifier(0.4, 1.3));
     try (Parameters parameters = cases.parameters(network, 5)) {
       return OnnxExporter.export(network, parameters, Options.DEFAULT).toByteArray();

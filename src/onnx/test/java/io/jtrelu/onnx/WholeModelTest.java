@@ -67,8 +67,7 @@ class WholeModelTest {
       mean[c] = plain ? 0 : 0.3 + 0.1 * c;
       std[c] = plain ? 1 : 0.2 + 0.05 * c;
     }
-    PerLocationNormalization normalization =
-        new PerLocationNormalization(mean, std, homogeneous);
+    PerLocationNormalization normalization = new PerLocationNormalization(mean, std, homogeneous);
     ShapingConfig shaping = ShapingConfig.of("eoc", "leaky_relu");
     Network network =
         shaping.shape(
@@ -120,8 +119,7 @@ class WholeModelTest {
           List<float[]> expected = predictions(run, images);
           for (int opset : new int[] {17, 18}) {
             OnnxModel exported = OnnxExporter.export(run, new Options(opset, true));
-            assertEquals(
-                List.of("images uint8[N, 6, 5, " + channels + "]"), exported.inputs());
+            assertEquals(List.of("images uint8[N, 6, 5, " + channels + "]"), exported.inputs());
             assertEquals(List.of("probabilities float32[N, 3]"), exported.outputs());
             byte[] all = new byte[5 * images[0].length];
             for (int i = 0; i < 5; i++) {
@@ -165,11 +163,9 @@ class WholeModelTest {
     Map<String, String> metadata =
         proto.getMetadataPropsList().stream()
             .collect(
-                Collectors.toMap(
-                    StringStringEntryProto::getKey, StringStringEntryProto::getValue));
+                Collectors.toMap(StringStringEntryProto::getKey, StringStringEntryProto::getValue));
     ObjectMapper json = new ObjectMapper();
-    assertEquals(
-        CLASSES, json.readValue(metadata.get("jtrelu.classes"), List.class));
+    assertEquals(CLASSES, json.readValue(metadata.get("jtrelu.classes"), List.class));
     assertEquals("eoc", json.readTree(metadata.get("jtrelu.shaping")).get("method").asText());
     var function = json.readTree(metadata.get("jtrelu.activations")).get(0);
     assertEquals("leaky_relu", function.get("function").asText());
