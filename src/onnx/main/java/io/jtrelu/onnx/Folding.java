@@ -7,7 +7,6 @@ import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.DropoutLayer;
 import io.jtrelu.nn.GlobalMeanPoolingLayer;
-import io.jtrelu.nn.InputLayer;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
@@ -180,12 +179,11 @@ final class Folding {
     if (readers.get(node).size() != 1 || output[node]) {
       return false;
     }
-    Layer layer = layers.get(node);
-    switch (layer) {
+    return switch (layers.get(node)) {
       case ConvolutionLayer ignored -> {
         outputScale[node] *= factor;
         outputShift[node] *= factor;
-        return true;
+        yield true;
       }
       case NormalizedSumLayer sum -> {
         for (int k = 0; k < 2; k++) {
@@ -193,34 +191,28 @@ final class Folding {
             weights[node][k] *= factor;
           }
         }
-        return true;
+        yield true;
       }
-      case ActivationLayer activation -> {
-        if (postScale[node] != 1) {
-          postScale[node] *= factor;
-        } else if (!isRectifier(layer)
-            || !(factor > 0)
-            || preScale[node] != 1
-            || preShift[node] != 0
-            || !scale(activation.source(), factor)) {
-          return false;
-        }
-        postShift[node] *= factor;
-        return true;
-      }
-      case MaxPoolingLayer pool -> {
-        return factor > 0 && scale(pool.source(), factor);
-      }
-      case GlobalMeanPoolingLayer pool -> {
-        return scale(pool.source(), factor);
-      }
-      case DropoutLayer dropout -> {
-        return scale(dropout.source(), factor);
-      }
-      default -> {
-        return false;
-      }
+      case ActivationLayer activation -> scaleActivation(node, activation, factor);
+      case MaxPoolingLayer pool -> factor > 0 && scale(pool.source(), factor);
+      case GlobalMeanPoolingLayer pool -> scale(pool.source(), factor);
+      case DropoutLayer dropout -> scale(dropout.source(), factor);
+      default -> false;
+    };
+  }
+
+  private boolean scaleActivation(int node, ActivationLayer layer, double factor) {
+    if (postScale[node] != 1) {
+      postScale[node] *= factor;
+    } else if (!isRectifier(layer)
+        || !(factor > 0)
+        || preScale[node] != 1
+        || preShift[node] != 0
+        || !scale(layer.source(), factor)) {
+      return false;
     }
+    postShift[node] *= factor;
+    return true;
   }
 
   /** Adds to a node's value within what computes it, or changes nothing. */
@@ -231,39 +223,24 @@ final class Folding {
     if (readers.get(node).size() != 1 || output[node]) {
       return false;
     }
-    switch (layers.get(node)) {
+    return switch (layers.get(node)) {
       case ConvolutionLayer ignored -> {
         outputShift[node] += summand;
-        return true;
+        yield true;
       }
-      case NormalizedSumLayer sum -> {
-        for (int k = 0; k < 2; k++) {
-          if (weights[node][k] == 1 && shift(sum.sources().get(k), summand)) {
-            return true;
-          }
-        }
-        return false;
-      }
+      case NormalizedSumLayer sum ->
+          (weights[node][0] == 1 && shift(sum.shortcut(), summand))
+              || (weights[node][1] == 1 && shift(sum.branch(), summand));
       case ActivationLayer ignored -> {
-        if (postShift[node] != 0) {
-          postShift[node] += summand;
-          return true;
-        }
-        return false;
+        boolean shifts = postShift[node] != 0;
+        postShift[node] += shifts ? summand : 0;
+        yield shifts;
       }
-      case MaxPoolingLayer pool -> {
-        return shift(pool.source(), summand);
-      }
-      case GlobalMeanPoolingLayer pool -> {
-        return shift(pool.source(), summand);
-      }
-      case DropoutLayer dropout -> {
-        return shift(dropout.source(), summand);
-      }
-      default -> {
-        return false;
-      }
-    }
+      case MaxPoolingLayer pool -> shift(pool.source(), summand);
+      case GlobalMeanPoolingLayer pool -> shift(pool.source(), summand);
+      case DropoutLayer dropout -> shift(dropout.source(), summand);
+      default -> false;
+    };
   }
 
   /** Multiplies a node's value within what reads it, or changes nothing. */
@@ -303,16 +280,5 @@ final class Folding {
       }
     }
     return true;
-  }
-
-  /** Whether there is nothing of a kind that has no place in ONNX. */
-  static boolean isKnown(Layer layer) {
-    return layer instanceof InputLayer
-        || layer instanceof ConvolutionLayer
-        || layer instanceof ActivationLayer
-        || layer instanceof NormalizedSumLayer
-        || layer instanceof MaxPoolingLayer
-        || layer instanceof GlobalMeanPoolingLayer
-        || layer instanceof DropoutLayer;
   }
 }

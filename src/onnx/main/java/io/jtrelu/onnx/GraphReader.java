@@ -62,7 +62,15 @@ final class GraphReader {
   }
 
   /** KRSC weights and biases. */
-  private record Weights(float[] weights, float[] bias) {}
+  private static final class Weights {
+    final float[] weights;
+    final float[] bias;
+
+    Weights(float[] weights, float[] bias) {
+      this.weights = weights;
+      this.bias = bias;
+    }
+  }
 
   /** What is refused, without file and node. */
   private static final class Refusal extends RuntimeException {

@@ -116,13 +116,13 @@ final class Cases implements AutoCloseable {
               vector
                   ? new long[] {batch, extent.channels()}
                   : new long[] {batch, extent.channels(), extent.height(), extent.width()},
-              found.get(k).shape());
+              found.get(k).shape);
           assertClose(
               planes(expected.get(k), batch, extent),
-              found.get(k).values(),
+              found.get(k).values,
               1e-4,
               size,
-              network + ", output " + found.get(k).name());
+              network + ", output " + found.get(k).name);
         }
       }
     }

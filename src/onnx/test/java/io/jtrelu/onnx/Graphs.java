@@ -39,6 +39,7 @@ final class Graphs {
   }
 
   /** A node; a space separates names of inputs, the node is named as its output. */
+  @SuppressWarnings("StringSplitter") // no name is empty
   Graphs node(String operator, String inputs, String output, AttributeProto... attributes) {
     NodeProto.Builder node =
         model.getGraphBuilder().addNodeBuilder().setOpType(operator).setName(output);
@@ -64,7 +65,7 @@ final class Graphs {
       fan *= i == 0 ? 1 : dims[i];
     }
     for (long i = 0; i < count; i++) {
-      tensor.addFloatData((float) (random.nextGaussian() / Math.sqrt(fan)));
+      tensor.addFloatData((float) (random.nextGaussian() / Math.sqrt((double) fan)));
     }
     return this;
   }

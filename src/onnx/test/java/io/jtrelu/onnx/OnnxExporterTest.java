@@ -222,10 +222,16 @@ class OnnxExporterTest {
             x,
             new Conv2dDescriptor(1, e.height(), e.width(), 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 8));
     x = b.activation("d", x, new TransformedActivation(Activation.TANH, 1.1, 0.1, -0.8, 0.2, 0));
+    x = b.maxPool("pool2", x, 3, 1); // a negative factor does not pass it
+    e = b.extent(x);
+    x =
+        b.convolution(
+            "last",
+            x,
+            new Conv2dDescriptor(1, e.height(), e.width(), 8, 6, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1));
     x = b.globalMeanPool("mean", x);
     x = b.linear("hidden", x, 7);
     x = b.activation("e", x, TransformedActivation.rectifier(0.5, 1.1));
-    e = b.extent(x);
     x = b.convolution("padded", x, 5, 3, 1); // a 3x3 kernel over one location
     x = b.maxPool("one", x, 3, 1);
     b.linear("logits", x, 3);

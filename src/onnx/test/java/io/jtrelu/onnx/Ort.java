@@ -22,7 +22,17 @@ import org.jspecify.annotations.Nullable;
 /** ONNX Runtime, the judge of what is written. */
 final class Ort implements AutoCloseable {
   /** One output. */
-  record Output(String name, long[] shape, float[] values) {}
+  static final class Output {
+    final String name;
+    final long[] shape;
+    final float[] values;
+
+    Output(String name, long[] shape, float[] values) {
+      this.name = name;
+      this.shape = shape;
+      this.values = values;
+    }
+  }
 
   private final OrtSession session;
 

@@ -126,7 +126,7 @@ class WholeModelTest {
               System.arraycopy(images[i], 0, all, i * images[0].length, images[0].length);
             }
             try (Ort ort = new Ort(exported.toByteArray())) {
-              float[] found = ort.run(all, 5, 6, 5, channels).getFirst().values();
+              float[] found = ort.run(all, 5, 6, 5, channels).getFirst().values;
               for (int i = 0; i < 5; i++) {
                 Cases.assertClose(
                     expected.get(i), Arrays.copyOfRange(found, 3 * i, 3 * i + 3), 1e-4, name);
@@ -232,9 +232,11 @@ class WholeModelTest {
         List.of(
             python,
             "-c",
-            "import onnx, sys\n"
-                + "for file in sys.argv[1:]:\n"
-                + "    onnx.checker.check_model(onnx.load(file), full_check=True)"));
+            """
+            import onnx, sys
+            for file in sys.argv[1:]:
+                onnx.checker.check_model(onnx.load(file), full_check=True)
+            """));
     command.addAll(files);
     assertEquals("", python(command.toArray(String[]::new)));
   }
