@@ -74,7 +74,17 @@ class ArchitectureTest {
               "io.jtrelu.backend",
               "io.jtrelu.shaping..",
               "com.fasterxml.jackson.."),
-          Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"));
+          Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"),
+          Arrow.of(
+              "io.jtrelu.onnx..",
+              "io.jtrelu.tensor",
+              "io.jtrelu.activation",
+              "io.jtrelu.backend",
+              "io.jtrelu.nn",
+              "io.jtrelu.data",
+              "io.jtrelu.train",
+              "com.fasterxml.jackson..",
+              "com.google.protobuf.."));
 
   @TestFactory
   Stream<DynamicTest> arrows() {
@@ -112,6 +122,11 @@ class ArchitectureTest {
   @Test
   void onlyTheOnednnBackendSeesItsLibrary() {
     only("io.jtrelu.backend.onednn..", "org.bytedeco..");
+  }
+
+  @Test
+  void onlyOnnxFilesSeeProtobuf() {
+    only("io.jtrelu.onnx..", "com.google.protobuf..");
   }
 
   private void only(String from, String to) {

@@ -37,6 +37,8 @@ import picocli.CommandLine.UnmatchedArgumentException;
       TrainCommand.class,
       EvaluateCommand.class,
       PredictCommand.class,
+      ExportCommand.class,
+      ImportCommand.class,
       CompareCommand.class,
       ShapeCommand.class,
       DevicesCommand.class

@@ -38,7 +38,7 @@ public final class Batch implements AutoCloseable {
     this.giveBack = giveBack;
   }
 
-  /** Normalised images: F32 [batch, h, w, c+1] NHWC on the host, owned by the loader. */
+  /** Normalised images: F32 [batch, h, w, channels] NHWC on the host, owned by the loader. */
   public Tensor src() {
     return src;
   }

@@ -65,7 +65,7 @@ public final class BatchLoader implements AutoCloseable {
      * @param index which image
      * @param epoch pass over the data
      * @param scratch room for one augmented image
-     * @param dst [h, w, c+1], overwritten
+     * @param dst [h, w, outputChannels], overwritten
      */
     void read(int index, long epoch, byte[] scratch, float[] dst);
   }
@@ -282,7 +282,7 @@ public final class BatchLoader implements AutoCloseable {
     return settings.batch;
   }
 
-  /** Shape of every {@link Batch#src}: [batch, h, w, c+1]. */
+  /** Shape of every {@link Batch#src}: [batch, h, w, outputChannels]. */
   public Shape srcShape() {
     return ring[0].src().shape();
   }

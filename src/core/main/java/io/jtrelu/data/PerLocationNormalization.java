@@ -32,6 +32,9 @@ import java.util.Arrays;
  * <p>An image that is zero everywhere has root mean square 0; its locations become (0, ..., 0,
  * sqrt(c+1)), so that their mean square is 1 too. NaN and infinity give NaN.
  *
+ * <p>With {@link Homogeneous#NONE} nothing is appended and no location normalised: y = x, of c
+ * channels. That is for networks that were made without PLN.
+ *
  * <p>Immutable and safe to share between threads.
  */
 public final class PerLocationNormalization {
@@ -40,7 +43,12 @@ public final class PerLocationNormalization {
     /** The constant 1. */
     ONE,
     /** The root mean square over all locations and channels of the image. */
-    IMAGE_RMS
+    IMAGE_RMS,
+    /**
+     * No channel, and no division either: the standardised values alone, as networks from elsewhere
+     * read them. Kernel shaping assumes one of the others.
+     */
+    NONE
   }
 
   private final double[] mean;
@@ -167,9 +175,9 @@ public final class PerLocationNormalization {
     return mean.length;
   }
 
-  /** Channels of the output, c + 1. */
+  /** Channels of the output: c + 1, or c where none is appended. */
   public int outputChannels() {
-    return mean.length + 1;
+    return homogeneous == Homogeneous.NONE ? mean.length : mean.length + 1;
   }
 
   /** Mean of each channel (a copy), on the scale where white is 1. */
@@ -191,7 +199,8 @@ public final class PerLocationNormalization {
    * Normalises a batch. Allocates one image's worth of scratch.
    *
    * @param src host tensor [n, h, w, c], NHWC, U8 or F32
-   * @param dst host tensor [n, h, w, c+1], NHWC, F32, overwritten; must not overlap src
+   * @param dst host tensor [n, h, w, {@link #outputChannels}], NHWC, F32, overwritten; must not
+   *     overlap src
    * @throws IllegalArgumentException if shapes, types or layouts are not those
    * @throws IllegalStateException if a tensor is closed or not on the host
    */
@@ -228,9 +237,10 @@ public final class PerLocationNormalization {
       for (long i = 0; i < n; i++) {
         MemorySegment.copy(from, JAVA_FLOAT_UNALIGNED, i * in * Float.BYTES, raw, 0, in);
         int c = channels();
+        int step = outputChannels();
         for (int p = 0; p < locations; p++) {
           for (int k = 0; k < c; k++) {
-            image[p * (c + 1) + k] = (float) ((raw[p * c + k] - mean[k]) / std[k]);
+            image[p * step + k] = (float) ((raw[p * c + k] - mean[k]) / std[k]);
           }
         }
         normalize(image, locations);
@@ -239,9 +249,10 @@ public final class PerLocationNormalization {
     }
   }
 
-  /** One image: src [h, w, c] unsigned bytes, dst [h, w, c+1]. Allocates nothing. */
+  /** One image: src [h, w, c] unsigned bytes, dst [h, w, outputChannels]. Allocates nothing. */
   void apply(byte[] src, float[] dst) {
     int c = channels();
+    int step = outputChannels();
     if (grayscale.length > 0) {
       for (int p = 0; p < src.length; p++) {
         int v = src[p] & 0xff;
@@ -253,7 +264,7 @@ public final class PerLocationNormalization {
     int locations = src.length / c;
     for (int p = 0; p < locations; p++) {
       for (int k = 0; k < c; k++) {
-        dst[p * (c + 1) + k] = standardized[k * 256 + (src[p * c + k] & 0xff)];
+        dst[p * step + k] = standardized[k * 256 + (src[p * c + k] & 0xff)];
       }
     }
     normalize(dst, locations);
@@ -261,6 +272,9 @@ public final class PerLocationNormalization {
 
   /** Fills the homogeneous channel and normalises in place; squares in double cannot overflow. */
   private void normalize(float[] x, int locations) {
+    if (homogeneous == Homogeneous.NONE) {
+      return;
+    }
     int c = channels();
     double appended = homogeneous == Homogeneous.ONE ? 1 : imageRms(x, locations);
     for (int p = 0; p < locations; p++) {

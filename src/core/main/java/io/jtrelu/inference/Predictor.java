@@ -136,7 +136,8 @@ public final class Predictor implements AutoCloseable {
         Parameters parameters = own(Parameters.allocate(network, backend));
         Trainer.restoreParameters(checkpoint, backend, parameters);
         pixels = own(batch(DataType.U8, model.height(), model.width(), model.channels()));
-        images = own(batch(DataType.F32, model.height(), model.width(), model.channels() + 1));
+        images =
+            own(batch(DataType.F32, model.height(), model.width(), normalization.outputChannels()));
         results = own(batch(DataType.F32, 1, 1, model.classes().size()));
         // A few images at a time, so that one costs one; or as many as are quick together.
         single = own(function(network, backend, backend.lanes(), 1));

@@ -551,7 +551,7 @@ public final class Network {
     }
 
     /** Meaning of the axes of the shape. */
-    Layout layout() {
+    public Layout layout() {
       return kind == Kind.WEIGHTS && shape.rank() == 4 ? Layout.KRSC : Layout.ROW_MAJOR;
     }
 

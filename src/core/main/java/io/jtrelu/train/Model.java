@@ -19,8 +19,8 @@ import org.jspecify.annotations.Nullable;
  * use it: what its input is made of and what its outputs mean. Any {@link Network} with one output
  * of 1x1 will do. Immutable.
  *
- * @param network reads {@code height x width x (channels + 1)}, the last channel being the
- *     homogeneous one; shaped already
+ * @param network reads {@code height x width} images of as many channels as the normalisation
+ *     gives, which are mostly one more, the homogeneous one; shaped already
  * @param classes names of the classes, in the order of the logits
  * @param height rows of an image
  * @param width columns of an image
@@ -44,7 +44,14 @@ public record Model(
    */
   public Model {
     classes = List.copyOf(classes);
-    Extent input = new Extent(height, width, channels + 1);
+    if (normalization.channels() != channels) {
+      throw new IllegalArgumentException(
+          "the normalisation is for "
+              + normalization.channels()
+              + " channels, the images have "
+              + channels);
+    }
+    Extent input = new Extent(height, width, normalization.outputChannels());
     if (!network.input().equals(input)) {
       throw new IllegalArgumentException(
           "network "
@@ -55,7 +62,7 @@ public record Model(
               + new Extent(height, width, channels)
               + " give it "
               + input
-              + " (the homogeneous channel is one more)");
+              + (input.channels() > channels ? " (the homogeneous channel is one more)" : ""));
     }
     if (!network.isClassifier()) {
       throw new IllegalArgumentException(
@@ -78,13 +85,6 @@ public record Model(
               + " logits for "
               + classes.size()
               + " classes");
-    }
-    if (normalization.channels() != channels) {
-      throw new IllegalArgumentException(
-          "the normalisation is for "
-              + normalization.channels()
-              + " channels, the images have "
-              + channels);
     }
   }
 
@@ -135,7 +135,10 @@ public record Model(
         shaping);
   }
 
-  /** What a network for such images reads: their channels and the homogeneous one. */
+  /**
+   * What a network for such images reads with the default normalisation: their channels and the
+   * homogeneous one.
+   */
   public static Extent input(ImageDataset data) {
     return new Extent(data.height(), data.width(), data.channels() + 1);
   }

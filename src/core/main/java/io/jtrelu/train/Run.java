@@ -10,16 +10,23 @@ import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.Networks;
+import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.PrintableText;
+import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
+import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -227,6 +234,32 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
       throw new IOException(
           file + " does not exist: " + folder + " is no folder of a training run", missing);
     }
+  }
+
+  /**
+   * Makes the folder of a run that begins with parameters from elsewhere, before any step. Whoever
+   * takes the folder of a trained run takes it: predictor, evaluation, further training.
+   *
+   * @param folder made if it is missing
+   * @param parameters of the model's network, in host memory
+   * @throws IOException if the folder holds files already, or cannot be written
+   */
+  public void save(Path folder, Parameters parameters) throws IOException {
+    Files.createDirectories(folder);
+    try (Stream<Path> files = Files.list(folder)) {
+      if (files.findAny().isPresent()) {
+        throw new DirectoryNotEmptyException(folder.toString());
+      }
+    }
+    Map<String, Tensor> tensors = new LinkedHashMap<>();
+    List<ParameterSpec> specs = model.network().parameters();
+    for (int p = 0; p < specs.size(); p++) {
+      tensors.put(specs.get(p).name(), parameters.view(p));
+    }
+    TrainingState state =
+        new TrainingState(0, 0, 0, Map.of("run", training.seed()), toJson(), Double.NaN);
+    Checkpoint.save(folder.resolve(Trainer.CHECKPOINT), state, tensors, Map.of());
+    write(folder);
   }
 
   /** Saves it in a run's folder, atomically. */

@@ -130,10 +130,13 @@ class Network(nn.Module):
         """What the network reads, of bytes [n, height, width, channels] as image files hold them.
 
         Standardised per channel; then a channel is appended and every location divided by its root
-        mean square (Martens et al., arXiv 2110.01765, per-location normalisation).
+        mean square (Martens et al., arXiv 2110.01765, per-location normalisation), unless the model
+        was made without.
         """
         v = images.double() / 255
         x = (v - v.new_tensor(self.image["mean"])) / v.new_tensor(self.image["std"])
+        if self.image["homogeneous"] == "NONE":
+            return x.float().permute(0, 3, 1, 2).contiguous()
         if self.image["homogeneous"] == "ONE":
             last = torch.ones_like(x[..., :1])
         else:

@@ -29,6 +29,9 @@ class PerLocationNormalizationTest {
       x[i] = (values[i] - mean[i % c]) / std[i % c];
       all += x[i] * x[i] / x.length;
     }
+    if (homogeneous == Homogeneous.NONE) {
+      return x;
+    }
     double[] y = new double[locations * (c + 1)];
     for (int p = 0; p < locations; p++) {
       double appended = homogeneous == Homogeneous.ONE ? 1 : Math.sqrt(all);
@@ -76,8 +79,8 @@ class PerLocationNormalizationTest {
       int w = 5;
       try (Tensor bytes = Tensor.allocate(Shape.of(n, h, w, c), DataType.U8, Layout.NHWC);
           Tensor reals = floats(n, h, w, c);
-          Tensor fromBytes = floats(n, h, w, c + 1);
-          Tensor fromReals = floats(n, h, w, c + 1)) {
+          Tensor fromBytes = floats(n, h, w, pln.outputChannels());
+          Tensor fromReals = floats(n, h, w, pln.outputChannels())) {
         int each = h * w * c;
         byte[] raw = new byte[n * each];
         random.nextBytes(raw);
@@ -100,10 +103,23 @@ class PerLocationNormalizationTest {
             assertEquals(y[j], b[i * y.length + j], 1e-5);
           }
         }
-        assertMeanSquareOne(a, c + 1);
-        assertMeanSquareOne(b, c + 1);
+        if (homogeneous != Homogeneous.NONE) {
+          assertMeanSquareOne(a, c + 1);
+          assertMeanSquareOne(b, c + 1);
+        }
       }
     }
+  }
+
+  @Test
+  void withoutAHomogeneousChannelValuesAreStandardisedAlone() {
+    PerLocationNormalization pln =
+        new PerLocationNormalization(
+            new double[] {0.2, 0}, new double[] {0.4, 0.5}, Homogeneous.NONE);
+    assertEquals(2, pln.outputChannels());
+    float[] y = new float[4];
+    pln.apply(new byte[] {51, 0, (byte) 255, 51}, y); // 0.2 0, 1 0.2
+    assertArrayEquals(new float[] {0, 0, 2, 0.4f}, y, 1e-6f);
   }
 
   @Test
@@ -120,7 +136,7 @@ class PerLocationNormalizationTest {
   }
 
   @ParameterizedTest
-  @EnumSource
+  @EnumSource(mode = EnumSource.Mode.EXCLUDE, names = "NONE")
   void allZeroAndExtremeImagesKeepMeanSquareOne(Homogeneous homogeneous) {
     PerLocationNormalization pln = PerLocationNormalization.plain(3, homogeneous);
     for (float scale : new float[] {0, 1e-38f, 1e-30f, 1, 1e30f}) {
@@ -230,7 +246,7 @@ class PerLocationNormalizationTest {
 
   /** What never varies is 0 in every image: nothing is divided by, and no rounding is blown up. */
   @ParameterizedTest
-  @EnumSource(Homogeneous.class)
+  @EnumSource(mode = EnumSource.Mode.EXCLUDE, names = "NONE")
   void constantImagesBecomeTheHomogeneousChannelAlone(Homogeneous homogeneous) {
     for (int value = 0; value < 256; value++) {
       byte[] flat = new byte[3 * 5 * 7];

@@ -13,6 +13,8 @@ import io.jtrelu.interop.SafeTensors;
 import io.jtrelu.interop.SafeTensorsException;
 import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.NetworkJson;
+import io.jtrelu.onnx.OnnxException;
+import io.jtrelu.onnx.OnnxImporter;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.CheckpointException;
@@ -137,6 +139,13 @@ enum Target {
         return;
       }
       NetworkJson.read(json);
+    }
+  },
+  /** An ONNX model, of this library or of others. */
+  ONNX(List.of(OnnxException.class)) {
+    @Override
+    void read(byte[] input, Path folder) throws IOException {
+      OnnxImporter.read(write(folder.resolve("input.onnx"), input)).close();
     }
   },
   /** A run's config.json. */
