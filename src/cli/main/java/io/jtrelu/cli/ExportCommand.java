@@ -2,8 +2,12 @@ package io.jtrelu.cli;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.nn.Layer;
 import io.jtrelu.onnx.OnnxExporter;
 import io.jtrelu.onnx.OnnxModel;
+import io.jtrelu.pytorch.PyTorchFile;
+import io.jtrelu.pytorch.TensorNames;
+import io.jtrelu.train.TrainedModel;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -27,7 +31,10 @@ import picocli.CommandLine.ParentCommand;
       "An ONNX model takes images float32 [N, channels, height, width], normalised already, and gives"
           + " logits [N, classes], for any batch N. With --with-normalization it takes bytes uint8 [N,"
           + " height, width, channels], gray or red, green, blue, of the size that the network was"
-          + " trained on, and gives probabilities. Class names and settings are in its metadata."
+          + " trained on, and gives probabilities. Class names and settings are in its metadata.",
+      "",
+      "A PyTorch file holds the parameters in PyTorch's layouts as safetensors; jtrelu.py beside it"
+          + " builds the network: jtrelu.load(OUT) in Python."
     })
 final class ExportCommand implements Callable<Integer> {
   /** What can be written. */
@@ -38,6 +45,30 @@ final class ExportCommand implements Callable<Integer> {
         OnnxModel model = OnnxExporter.export(command.trained, command.onnx());
         model.write(command.out);
         return new Written(model.inputs(), model.outputs());
+      }
+    },
+
+    PYTORCH(".safetensors") {
+      @Override
+      Written write(ExportCommand command) throws IOException {
+        Path module = command.out.resolveSibling(PyTorchFile.MODULE);
+        if (Files.exists(module) && !PyTorchFile.isModule(module)) {
+          throw new UsageException(
+              module
+                  + " exists and is not this library's; choose another folder for "
+                  + command.out);
+        }
+        try (TrainedModel read = TrainedModel.open(command.trained)) {
+          PyTorchFile.write(command.out, read.model(), read.parameters(), command.names);
+          Layer.Extent in = read.model().network().input();
+          return new Written(
+              List.of(
+                  String.format(
+                      Locale.ROOT, "[N, %d, %d, %d]", in.channels(), in.height(), in.width())),
+              List.of("logits [N, " + read.model().classes().size() + "]"));
+        } catch (IllegalArgumentException unnamed) {
+          throw new UsageException(String.valueOf(unnamed.getMessage()), unnamed);
+        }
       }
     };
 
@@ -105,6 +136,15 @@ final class ExportCommand implements Callable<Integer> {
       names = "--with-normalization",
       description = "Put the normalisation of images and the softmax into the model.")
   private boolean withNormalization;
+
+  @Option(
+      names = "--names",
+      paramLabel = "NAMES",
+      defaultValue = "JTRELU",
+      description =
+          "What layers are called in a PyTorch file: jtrelu, or timm for its ResNets' names"
+              + " (${DEFAULT-VALUE}).")
+  private TensorNames names = TensorNames.JTRELU;
 
   @Option(names = "--force", description = "Replace OUT if it exists.")
   private boolean force;

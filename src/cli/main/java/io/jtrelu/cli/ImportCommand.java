@@ -8,8 +8,10 @@ import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.nn.Network;
 import io.jtrelu.onnx.ImportedNetwork;
 import io.jtrelu.onnx.OnnxImporter;
+import io.jtrelu.pytorch.PyTorchFile;
 import io.jtrelu.train.Model;
 import io.jtrelu.train.Run;
+import io.jtrelu.train.TrainedModel;
 import io.jtrelu.train.TrainingConfig;
 import java.io.IOException;
 import java.nio.charset.MalformedInputException;
@@ -26,10 +28,11 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.ParentCommand;
 
-/** {@code jtrelu import}: makes the folder of a model of an ONNX file. */
+/** {@code jtrelu import}: makes the folder of a model of an ONNX or PyTorch file. */
 @Command(
     name = "import",
-    description = "Read a network from an ONNX file into a folder, as training leaves one.",
+    description =
+        "Read a network from an ONNX or safetensors file into a folder, as training leaves one.",
     footer = {
       "",
       "predict, evaluate, export and train --from take the folder; say --data for evaluate and train."
@@ -42,7 +45,7 @@ final class ImportCommand implements Callable<Integer> {
 
   @ParentCommand private Main main;
 
-  @Parameters(paramLabel = "FILE.onnx", description = "The model.")
+  @Parameters(paramLabel = "FILE", description = "The model, .onnx or .safetensors.")
   private Path file;
 
   @Option(
@@ -74,12 +77,53 @@ final class ImportCommand implements Callable<Integer> {
       description = "What each channel is divided by, where white is 1 (1).")
   private double @Nullable [] std;
 
+  @Option(
+      names = "--like",
+      paramLabel = "RUN",
+      description =
+          "A model of the same network, for a PyTorch file that does not say which that is. Names of"
+              + " its tensors are the network's, or those of timm's ResNets.")
+  private @Nullable Path like;
+
   @Option(names = "--json", description = "Print the result as JSON.")
   private boolean json;
 
   @Override
   public Integer call() throws IOException {
     Console console = main.console();
+    Model model = isPyTorch() ? pyTorch() : onnx(console);
+    console.print(json ? json(model) : text(model));
+    return 0;
+  }
+
+  private boolean isPyTorch() {
+    String name = String.valueOf(file.getFileName()).toLowerCase(Locale.ROOT);
+    return name.endsWith(".safetensors");
+  }
+
+  /** Parameters by PyTorch's names, for the network that the file or another model describes. */
+  private Model pyTorch() throws IOException {
+    Model known;
+    if (like == null) {
+      known = PyTorchFile.model(file);
+    } else {
+      try (TrainedModel other = TrainedModel.open(like)) {
+        known = other.model();
+      }
+    }
+    Model model = renamed(known);
+    try (TrainedModel read = new TrainedModel(model)) {
+      PyTorchFile.read(file, read.parameters());
+      new Run(model, TrainingConfig.builder().build(), "imported", null)
+          .save(out, read.parameters());
+    }
+    return model;
+  }
+
+  private Model onnx(Console console) throws IOException {
+    if (like != null) {
+      throw new UsageException("--like is for PyTorch's files; an ONNX model says what it is");
+    }
     Model model;
     try (ImportedNetwork imported = OnnxImporter.read(file)) {
       imported.notes().forEach(console::note);
@@ -88,8 +132,7 @@ final class ImportCommand implements Callable<Integer> {
       new Run(model, TrainingConfig.builder().build(), "imported", null)
           .save(out, imported.parameters());
     }
-    console.print(json ? json(model) : text(model));
-    return 0;
+    return model;
   }
 
   /** A model that the file describes. */

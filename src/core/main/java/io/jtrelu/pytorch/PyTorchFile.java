@@ -23,8 +23,11 @@ import io.jtrelu.train.Model;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -57,6 +60,7 @@ public final class PyTorchFile {
   /** Name of the Python module. */
   public static final String MODULE = "jtrelu.py";
 
+  private static final String FIRST_LINE = "\"\"\"A network of JTReLU in PyTorch.";
   private static final String MODEL = "jtrelu.model";
   private static final String NAMES = "jtrelu.names";
   private static final int LISTED = 8;
@@ -107,6 +111,14 @@ public final class PyTorchFile {
     Path module = file.resolveSibling(MODULE);
     byte[] source = module();
     AtomicFile.write(module, channel -> channel.write(ByteBuffer.wrap(source)));
+  }
+
+  /** Whether a file is the Python module, of whatever version. */
+  public static boolean isModule(Path file) throws IOException {
+    try (InputStream in = Files.newInputStream(file)) {
+      byte[] beginning = FIRST_LINE.getBytes(StandardCharsets.UTF_8);
+      return Arrays.equals(beginning, in.readNBytes(beginning.length));
+    }
   }
 
   private static byte[] module() throws IOException {

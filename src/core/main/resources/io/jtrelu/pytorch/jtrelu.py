@@ -137,6 +137,8 @@ class Network(nn.Module):
         x = (v - v.new_tensor(self.image["mean"])) / v.new_tensor(self.image["std"])
         if self.image["homogeneous"] == "NONE":
             return x.float().permute(0, 3, 1, 2).contiguous()
+        if self.image["homogeneous"] == "NONE":  # of a network that was not made for the rest
+            return x.float().permute(0, 3, 1, 2).contiguous()
         if self.image["homogeneous"] == "ONE":
             last = torch.ones_like(x[..., :1])
         else:

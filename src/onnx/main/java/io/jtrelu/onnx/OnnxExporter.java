@@ -8,25 +8,18 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
-import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.NetworkJson;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.onnx.schema.GraphProto;
 import io.jtrelu.onnx.schema.ModelProto;
 import io.jtrelu.onnx.schema.OperatorSetIdProto;
 import io.jtrelu.onnx.schema.StringStringEntryProto;
-import io.jtrelu.tensor.DataType;
-import io.jtrelu.tensor.Tensor;
-import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.Model;
-import io.jtrelu.train.Trainer;
+import io.jtrelu.train.TrainedModel;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
-import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.IntFunction;
@@ -103,20 +96,8 @@ public final class OnnxExporter {
    * @throws OnnxException if a layer has no counterpart in ONNX, naming it
    */
   public static OnnxModel export(Path trained, Options options) throws IOException {
-    Path file = Files.isDirectory(trained) ? trained.resolve(Trainer.CHECKPOINT) : trained;
-    List<Tensor> tensors = new ArrayList<>();
-    try (Checkpoint checkpoint = Checkpoint.open(file)) {
-      Model model = checkpoint.run().model();
-      Map<String, Tensor> byName = new LinkedHashMap<>();
-      for (ParameterSpec spec : model.network().parameters()) {
-        Tensor tensor = Tensor.allocate(spec.shape(), DataType.F32, spec.layout());
-        tensors.add(tensor);
-        byName.put(spec.name(), tensor);
-      }
-      checkpoint.restore(byName);
-      return export(model, Parameters.over(model.network(), tensors), options);
-    } finally {
-      tensors.forEach(Tensor::close);
+    try (TrainedModel read = TrainedModel.open(trained)) {
+      return export(read.model(), read.parameters(), options);
     }
   }
 
