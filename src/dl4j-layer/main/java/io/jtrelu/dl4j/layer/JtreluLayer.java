@@ -53,9 +53,10 @@ import org.nd4j.shade.jackson.annotation.JsonProperty;
  * JSON in the configuration, so that ModelSerializer keeps it too.
  *
  * <p><b>Types.</b> A network of Deeplearning4j with data type FLOAT. DOUBLE is accepted for {@code
- * GradientCheckUtil}, which demands it, but computed in FLOAT: allow 1e-3 of relative error at an
- * epsilon of 1e-2. HALF is refused, as is BFLOAT16 by Deeplearning4j itself; do not cast what comes
- * out to BFLOAT16 either: ND4J's cast turns NaN into -0, which hides that a training has diverged.
+ * GradientCheckUtil}, which demands it, but computed in FLOAT: allow a relative error of 1e-3 or an
+ * absolute one of 5e-5 at an epsilon of 1e-2. HALF is refused, as is BFLOAT16 by Deeplearning4j
+ * itself; do not cast what comes out to BFLOAT16 either: ND4J's cast turns NaN into -0, which hides
+ * that a training has diverged.
  *
  * <p><b>Not supported</b>, with an exception that says so: ND4J on a GPU, weight noise, mask
  * arrays, networks of several outputs or with functions of the caller.
