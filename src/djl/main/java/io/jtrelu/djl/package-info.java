@@ -9,6 +9,11 @@
  * BlockShaping.shape(net, new Tat());
  * net.setInitializer(new DeltaInitializer(seed), Parameter.Type.WEIGHT);
  * }</pre>
+ *
+ * <p>A warning for networks of one's own: in DJL 0.36 on PyTorch the gradient of {@code
+ * array.mul(number)}, and of {@code div} and {@code pow}, is at times multiplied by what lies in
+ * memory that Java has freed. The blocks of this package avoid it; {@code
+ * array.mul(manager.full(new Shape(), number))} does too.
  */
 @NullMarked
 package io.jtrelu.djl;

@@ -42,10 +42,11 @@ final class JtreluModel extends BaseModel {
               + " brings its own network and cannot be loaded into a block; a JtreluBlock is loaded"
               + " by a model of the engine PyTorch");
     }
-    setModelDir(Files.isDirectory(trained) ? trained : trained.toAbsolutePath().getParent());
+    boolean folder = Files.isDirectory(trained);
+    setModelDir(folder ? trained : trained.toAbsolutePath().getParent());
     Predictor predictor;
     try {
-      predictor = Predictor.open(trained, device(options));
+      predictor = Predictor.open(folder ? modelDir : trained, device(options));
     } catch (CheckpointException | SafeTensorsException malformed) {
       throw new MalformedModelException(String.valueOf(malformed.getMessage()), malformed);
     }

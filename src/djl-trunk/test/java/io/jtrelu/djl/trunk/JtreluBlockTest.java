@@ -43,8 +43,11 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.djl.ClippingTrainer;
 import io.jtrelu.djl.NormalizedSum;
 import io.jtrelu.nn.Network;
+import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.concurrent.Callable;
@@ -425,7 +428,7 @@ class JtreluBlockTest {
         trainer.initialize(new Shape(4, 4, SIDE, SIDE)); // keeps what was loaded
         assertArrayEquals(before, output(trainer));
         step(trainer, 2, 4); // and it goes on learning
-        assertFalse(java.util.Arrays.equals(before, output(trainer)));
+        assertFalse(Arrays.equals(before, output(trainer)));
       }
     }
     try (Model model = Model.newInstance("net", "PyTorch")) {
@@ -473,6 +476,46 @@ class JtreluBlockTest {
       // Saved as others expect them, whatever the order in memory.
       model.setBlock(block);
     }
+  }
+
+  /** In our order an array is contiguous as it is: PyTorch's buffer of it is no copy of the day. */
+  @Test
+  void parametersAndOutputsLieInOurOrder() {
+    try (Model model = Model.newInstance("net", "PyTorch")) {
+      model.setBlock(new JtreluBlock(pair("a")));
+      model
+          .getBlock()
+          .setInitializer(new io.jtrelu.djl.DeltaInitializer(1), Parameter.Type.WEIGHT); // OIHW
+      try (Trainer trainer = new JtreluTrainer(model, config())) {
+        trainer.initialize(new Shape(4, 4, SIDE, SIDE));
+        NDArray weights = model.getBlock().getParameters().get("conv1.weights").getArray();
+        assertFalse(isInOurOrder(weights));
+        float[] before = weights.toFloatArray();
+        try (NDManager manager = trainer.getManager().newSubManager();
+            GradientCollector collector = trainer.newGradientCollector()) {
+          NDArray x = normals(manager, 1, new Shape(4, 4, SIDE, SIDE));
+          NDArray y = trainer.forward(new NDList(x)).singletonOrThrow();
+          assertTrue(isInOurOrder(y));
+          assertTrue(isInOurOrder(weights));
+          assertArrayEquals(before, weights.toFloatArray());
+          long address = address(weights);
+          collector.backward(y.sum());
+          trainer.step();
+          assertEquals(address, address(weights)); // the optimiser wrote what we read
+          assertFalse(Arrays.equals(before, weights.toFloatArray()));
+        }
+      }
+    }
+  }
+
+  private static boolean isInOurOrder(NDArray array) {
+    long once = address(array);
+    return once == address(array); // copies would lie apart
+  }
+
+  private static long address(NDArray array) {
+    ByteBuffer buffer = array.stopGradient().transpose(0, 2, 3, 1).toByteBuffer(true);
+    return MemorySegment.ofBuffer(buffer).address();
   }
 
   @Test
@@ -552,6 +595,13 @@ class JtreluBlockTest {
       for (DataType type : List.of(DataType.FLOAT16, DataType.FLOAT64)) {
         NDArray x = good.toType(type, true);
         refused("toType(DataType.FLOAT32", () -> block.forward(store, new NDList(x), false));
+      }
+      try (NDManager others = NDManager.newBaseManager("JTReLU")) {
+        NDArray x = normals(others, 1, shape);
+        refused("engine JTReLU", () -> block.forward(store, new NDList(x), false));
+        refused(
+            "newInstance(name, \"PyTorch\")",
+            () -> new JtreluBlock(head()).initialize(others, DataType.FLOAT32, shape));
       }
       NDArray channelsLast = good.transpose(0, 2, 3, 1);
       refused("reads one array", () -> block.forward(store, new NDList(channelsLast), false));

@@ -121,7 +121,10 @@ class JtreluEngineTest {
 
   @Test
   void picturesGetTheProbabilitiesOfOurPredictor() throws Exception {
-    for (Path trained : List.of(run, run.resolve(Trainer.CHECKPOINT))) {
+    Path around = folder.resolve("around"); // with a run as its only folder, as archives have it
+    Files.createDirectories(around.resolve("run"));
+    Files.copy(run.resolve(Trainer.CHECKPOINT), around.resolve("run").resolve(Trainer.CHECKPOINT));
+    for (Path trained : List.of(run, run.resolve(Trainer.CHECKPOINT), around)) {
       try (io.jtrelu.inference.Predictor ours = io.jtrelu.inference.Predictor.open(run, "cpu");
           ZooModel<Image, Classifications> model = criteria(Image.class, trained).loadModel();
           Predictor<Image, Classifications> djls = model.newPredictor()) {
@@ -227,7 +230,8 @@ class JtreluEngineTest {
 
   @Test
   void whatIsNoModelIsRefused() throws Exception {
-    assertThrows(IOException.class, () -> criteria(Image.class, folder.resolve("..")).loadModel());
+    Path empty = Files.createDirectory(folder.resolve("empty"));
+    assertThrows(IOException.class, () -> criteria(Image.class, empty).loadModel());
     Path damaged = Files.createDirectory(folder.resolve("damaged"));
     Files.writeString(damaged.resolve(Trainer.CHECKPOINT), "no model");
     Exception refused =
