@@ -75,8 +75,11 @@ class PyTorchFileTest {
 
   private static Model model(Network network, Homogeneous homogeneous) {
     Extent in = network.input();
-    double[] mean = IntStream.range(1, in.channels()).mapToDouble(c -> 0.3 + 0.1 * c).toArray();
-    double[] std = IntStream.range(1, in.channels()).mapToDouble(c -> 0.2 + 0.05 * c).toArray();
+    int appended = homogeneous == Homogeneous.NONE ? 0 : 1;
+    double[] mean =
+        IntStream.range(appended, in.channels()).mapToDouble(c -> 0.3 + 0.1 * c).toArray();
+    double[] std =
+        IntStream.range(appended, in.channels()).mapToDouble(c -> 0.2 + 0.05 * c).toArray();
     List<String> classes =
         IntStream.range(0, network.classes()).mapToObj(c -> "class " + c).toList();
     return new Model(
@@ -84,7 +87,7 @@ class PyTorchFileTest {
         classes,
         in.height(),
         in.width(),
-        in.channels() - 1,
+        in.channels() - appended,
         new PerLocationNormalization(mean, std, homogeneous),
         null);
   }
@@ -313,6 +316,7 @@ class PyTorchFileTest {
     models.put("v2", model(resnet(50, Networks.Block.V2, 0.4, 4, 0), Homogeneous.ONE));
     models.put("dropout", model(resnet(18, Networks.Block.V1, 0, 8, 0.5f), Homogeneous.ONE));
     models.put("odd", model(odd(), Homogeneous.IMAGE_RMS));
+    models.put("standardised", model(chain(Activation.TANH), Homogeneous.NONE));
     List<String> command = new ArrayList<>(List.of(python.get(), script().toString()));
     Map<String, float[]> logits = new LinkedHashMap<>();
     Map<String, float[]> gradients = new LinkedHashMap<>();

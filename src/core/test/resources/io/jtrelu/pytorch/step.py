@@ -35,4 +35,4 @@ for folder in map(pathlib.Path, sys.argv[1:]):
     write(folder / "logits", [logits])
     write(folder / "gradients", [parameters[name].grad for name in names])
     raw = torch.frombuffer(bytearray((folder / "bytes").read_bytes()), dtype=torch.uint8)
-    write(folder / "normalized", [network.normalize(raw.reshape(-1, h, w, c - 1))])
+    write(folder / "normalized", [network.normalize(raw.reshape(-1, h, w, network.image["channels"]))])

@@ -45,8 +45,10 @@ import org.jspecify.annotations.Nullable;
  * for people and programs class names, shaping, functions with slope and scale, and the library's
  * version.
  *
- * <p>A difference to know: ONNX Runtime's MaxPool ignores NaN where its optimisations rearrange
- * data, this library's passes it on.
+ * <p>Differences to know: ONNX Runtime's MaxPool, where all optimisations rearrange data, forgets
+ * what stood before a NaN in a window; this library's passes NaN on. And a runtime computes smooth
+ * functions in F32: shaped ones whose output scale is large (TAT for gelu reaches some hundreds)
+ * multiply its roundings.
  */
 public final class OnnxExporter {
   static final int IR_VERSION = 8;
