@@ -132,6 +132,30 @@ class ExchangeCommandsTest {
   }
 
   @Test
+  void pyTorchFilesGoOutAndComeBack() throws IOException {
+    train();
+    Path out = folder.resolve("model.safetensors");
+    succeed("export", "--model", trained, out, "--json");
+    assertEquals("pytorch", json().get("format").asText());
+    Path module = folder.resolve("jtrelu.py");
+    assertTrue(Files.readString(module).contains("def load("));
+    Path back = folder.resolve("back");
+    succeed("import", out, "--out", back);
+    assertEquals(Model.read(trained).toJson(), Model.read(back).toJson());
+    Path again = folder.resolve("again.safetensors");
+    succeed("export", "--model", back, again);
+    assertArrayEquals(Files.readAllBytes(out), Files.readAllBytes(again));
+    succeed("import", out, "--out", folder.resolve("like"), "--like", trained);
+    assertEquals(
+        2, run("export", "--model", trained, folder.resolve("t.safetensors"), "--names", "timm"));
+    assertTrue(notes.toString().contains("stage1.layer1"), notes.toString());
+    Files.writeString(module, "print('mine')");
+    assertEquals(2, run("export", "--model", trained, out, "--force"));
+    assertEquals("print('mine')", Files.readString(module));
+    assertEquals(2, run("import", file, "--out", folder.resolve("x"), "--like", trained));
+  }
+
+  @Test
   void filesAreNotReplacedUnlessAsked() throws IOException {
     Files.writeString(file, "mine");
     assertEquals(2, run("export", "--model", trained, file));
