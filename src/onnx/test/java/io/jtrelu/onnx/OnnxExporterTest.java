@@ -90,12 +90,11 @@ class OnnxExporterTest {
                     ShapingConfig.DEFAULT.shape(
                         Networks.build(Networks.Options.of("plain50"), new Extent(12, 12, 2), 10)),
                     0)));
-    for (String name : List.of("resnet18", "resnet34", "resnet50")) {
+    for (String name : List.of("resnet18", "resnet50")) {
       for (Block block : Block.values()) {
         for (double w : new double[] {0, 0.6}) {
-          boolean deep = name.equals("resnet34");
-          if (deep && (block == Block.V1 || w == 0)) {
-            continue; // as the shorter ones
+          if (w == 0 && !name.equals("resnet18")) {
+            continue; // chains, as that of 18 layers
           }
           tests.add(
               DynamicTest.dynamicTest(
