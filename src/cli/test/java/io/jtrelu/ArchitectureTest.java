@@ -74,6 +74,14 @@ class ArchitectureTest {
               "io.jtrelu.backend",
               "io.jtrelu.shaping..",
               "com.fasterxml.jackson.."),
+          Arrow.of(
+              "io.jtrelu.pytorch",
+              "io.jtrelu.activation",
+              "io.jtrelu.tensor",
+              "io.jtrelu.nn",
+              "io.jtrelu.interop",
+              "io.jtrelu.train",
+              "com.fasterxml.jackson.."),
           Arrow.of("io.jtrelu.data..", "io.jtrelu.tensor"),
           Arrow.of(
               "io.jtrelu.onnx..",
