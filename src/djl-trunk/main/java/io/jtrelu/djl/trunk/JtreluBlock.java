@@ -57,8 +57,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p><b>Training</b> needs a {@link JtreluTrainer}, whose gradient collector knows of these blocks.
  * Before, after and around them (in the branches of a sum) there may be anything of DJL's; a block
- * may be used several times in a pass, and takes the memory for its activations as often. Gradients
- * are those of PyTorch's rules but for the slope of a rectifier at exactly 0.
+ * may be used several times in a pass, and takes the memory for its activations as often.
  *
  * <p><b>Inference</b> needs nothing. Calls by several threads wait for each other. Parameters that
  * changed since the last call are found by comparing them.
