@@ -1,5 +1,6 @@
-// State behind the driver API. One lock serialises all calls; work is done when it is enqueued, so streams never lag.
+// State behind the driver API. One lock serialises all calls; when work is done is told in driver_queue.cpp.
 #pragma once
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -35,6 +36,18 @@ struct ModuleObject {
 };
 
 struct GraphObject;
+struct Node;
+/// A point in a stream: what an event stands for.
+struct Mark {
+  struct StreamObject* stream = nullptr;
+  bool reached = false;
+};
+/// What a stream still has to do.
+struct Item {
+  enum Kind { Work, Record, Wait } kind;
+  std::shared_ptr<Node> node;
+  std::shared_ptr<Mark> mark;  // to record, or to wait for
+};
 struct StreamObject {
   unsigned flags = 0;
   int priority = 0;
@@ -44,10 +57,12 @@ struct StreamObject {
   int mode = 0;  // 0 global, 1 of the thread, 2 relaxed
   std::thread::id captureThread;
   std::vector<struct Node*> tail;  // what the next recorded node depends on
+  std::deque<Item> queue;
 };
 struct EventObject {
   unsigned flags = 0;
   bool recorded = false;
+  std::shared_ptr<Mark> mark;  // where it was recorded last
   GraphObject* capture = nullptr;
   std::vector<struct Node*> tail;
 };
@@ -80,11 +95,12 @@ struct Node {
 struct GraphObject {
   std::vector<std::unique_ptr<Node>> nodes;
   bool capturing = false;
+  std::shared_ptr<Mark> lastLaunch;
 };
 
 struct Settings {
   int major = 8, minor = 0, multiprocessors = 8, threads = 0;
-  uint64_t seed = 0, instructionLimit = 1ull << 32;
+  uint64_t seed = 0, delay = 0, instructionLimit = 1ull << 32;
   bool strict = true, footprint = false;
   int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
   int failLaunchCode = 0, deviceLost = 0, driverVersion = 13000;
@@ -105,7 +121,7 @@ struct Driver {
   std::unordered_set<Node*> nodes;
   std::unordered_set<void*> pools;
   StreamObject defaultStream;
-  uint64_t nextId = 1;
+  uint64_t nextId = 1, delayState = 1;
   int capturesGlobal = 0;
   std::map<std::string, uint64_t> calls;  // of the API that need a context, by name
 
@@ -124,7 +140,22 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
                        void** extra, KernelWork& out);
 CUresult runKernel(const KernelWork& k);
 int occupancy(const FunctionObject& f, int threads, size_t dynamicShared);
-/// Does the work now, or records it where the stream is being captured.
+// Work of streams, in the order that the settings choose: see driver_queue.cpp.
+CUresult submit(Driver& d, StreamObject& s, Item&& item);
+CUresult submit(Driver& d, StreamObject& s, Node&& node);
+CUresult submit(Driver& d, StreamObject& s, GraphObject& executable);
+std::shared_ptr<Mark> record(Driver& d, StreamObject& s, CUresult* result);
+CUresult waitFor(Driver& d, StreamObject& s, const std::shared_ptr<Mark>& mark);
+CUresult reach(Driver& d, const std::shared_ptr<Mark>& mark);
+CUresult finish(Driver& d, StreamObject& s);
+CUresult finishAll(Driver& d);
+/// The streams that the default stream waits for, and it.
+CUresult finishBlocking(Driver& d);
+CUresult query(Driver& d, StreamObject& s);
+CUresult query(Driver& d, const std::shared_ptr<Mark>& mark);
+std::vector<StreamObject*> allStreams(Driver& d);
+
+/// Gives the work to the stream, or records it where the stream is being captured.
 CUresult enqueue(void* stream, Node&& node);
 CUresult runNode(Node& n);
 

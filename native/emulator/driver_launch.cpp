@@ -16,6 +16,8 @@ Driver::Driver() {
   };
   settings.threads = (int)number("JTRELU_EMULATOR_THREADS", 0);
   settings.seed = number("JTRELU_EMULATOR_SEED", 0);
+  settings.delay = number("JTRELU_EMULATOR_DELAY", 0);
+  delayState = settings.delay * 0x9e3779b97f4a7c15ull | 1;
   settings.strict = number("JTRELU_EMULATOR_STRICT", 1);
   primary.primary = true;
 }
@@ -341,7 +343,7 @@ CUresult enqueue(void* handle, Node&& node) {
         return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
       }
   }
-  if (!s->capture) return runNode(node);
+  if (!s->capture) return submit(d, *s, std::move(node));
   if (s->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   auto n = std::make_unique<Node>(std::move(node));
   n->graph = s->capture;
@@ -394,6 +396,7 @@ CUDA_EXPORT CUresult cuModuleLoad(void** module, const char* file) {
 }
 CUDA_EXPORT CUresult cuModuleUnload(void* module) {
   ENTER_CONTEXT();
+  if (CUresult r = finishAll(d)) return r;
   auto* m = (ModuleObject*)module;
   if (!d.modules.erase(m)) return CUDA_ERROR_INVALID_HANDLE;
   for (auto& [name, f] : m->functions) d.functions.erase(f.get());

@@ -84,6 +84,7 @@ CUresult checkCapture(CUresult refused) {
 CUresult copySync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice) {
   ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
+  if (CUresult r = finishBlocking(d)) return r;
   return copyNow(call, to, from, bytes, toDevice, fromDevice);
 }
 CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice,
@@ -92,7 +93,20 @@ CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t by
   Node n;
   n.kind = Node::Memcpy;
   n.work = [=] { return copyNow(call, to, from, bytes, toDevice, fromDevice); };
-  return enqueue(stream, std::move(n));
+  StreamObject* s = d.stream(stream);
+  bool later = d.settings.delay && s && !s->capture && bytes;
+  if (!later) return enqueue(stream, std::move(n));
+  if (toDevice)  // wrong calls are refused at once
+    if (CUresult r = checkRange(call, to, bytes, "destination")) return r;
+  if (fromDevice)
+    if (CUresult r = checkRange(call, from, bytes, "source")) return r;
+  if (!fromDevice && !memory().find(from)) {  // memory that is not pinned is read before the call returns
+    if (!from) return refuse(CUDA_ERROR_INVALID_VALUE, "null_pointer", "", std::string(call) + ": null pointer");
+    auto bytesNow = std::make_shared<std::vector<uint8_t>>((const uint8_t*)from, (const uint8_t*)from + bytes);
+    n.work = [=] { return copyNow(call, to, (CUdeviceptr)bytesNow->data(), bytes, toDevice, false); };
+  }
+  if (CUresult r = enqueue(stream, std::move(n))) return r;
+  return !toDevice && !memory().find(to) ? finish(d, *s) : CUDA_SUCCESS;  // and written before it
 }
 
 CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
@@ -116,6 +130,7 @@ CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value
                   size_t height) {
   ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
+  if (CUresult r = finishBlocking(d)) return r;
   return fillNow(call, at, pitch, value, size, width, height);
 }
 CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
@@ -174,6 +189,7 @@ CUDA_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr* at, size_t bytes, void
 CUDA_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
   ENTER_CONTEXT();
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)) return r;
+  if (CUresult r = finishAll(d)) return r;
   return freeNow("cuMemFree", at, false);
 }
 CUDA_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, void* stream) {
@@ -181,7 +197,10 @@ CUDA_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, void* stream) {
   StreamObject* s = d.stream(stream);
   if (!s) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  return freeNow("cuMemFreeAsync", at, false);
+  Node n;
+  n.kind = Node::Host;
+  n.work = [=] { return freeNow("cuMemFreeAsync", at, false); };
+  return submit(d, *s, std::move(n));
 }
 CUDA_EXPORT CUresult cuMemPoolCreate(void** pool, const void*) {
   ENTER_CONTEXT();
@@ -220,6 +239,7 @@ CUDA_EXPORT CUresult cuMemHostAlloc(void** at, size_t bytes, unsigned) {
 CUDA_EXPORT CUresult cuMemAllocHost_v2(void** at, size_t bytes) { return cuMemHostAlloc(at, bytes, 0); }
 CUDA_EXPORT CUresult cuMemFreeHost(void* at) {
   ENTER_CONTEXT();
+  if (CUresult r = finishAll(d)) return r;
   return freeNow("cuMemFreeHost", (CUdeviceptr)at, true);
 }
 CUDA_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* out, void* at, unsigned) {
@@ -242,6 +262,7 @@ CUDA_EXPORT CUresult cuMemHostRegister_v2(void* at, size_t bytes, unsigned) {
 }
 CUDA_EXPORT CUresult cuMemHostUnregister(void* at) {
   ENTER_CONTEXT();
+  if (CUresult r = finishAll(d)) return r;
   return memory().unregisterHost((uint64_t)at) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 }
 

@@ -1,4 +1,4 @@
-// Streams, events, capture, graphs. Work is done when it is enqueued, in order; only a capturing stream keeps it for later.
+// Streams, events, capture, graphs.
 #include <algorithm>
 
 #include "driver.h"
@@ -22,10 +22,12 @@ CUDA_EXPORT CUresult cuStreamCreate(void** out, unsigned flags) { return cuStrea
 CUDA_EXPORT CUresult cuStreamDestroy_v2(void* handle) {
   ENTER();
   auto* s = (StreamObject*)handle;
-  if (!d.streams.erase(s)) return CUDA_ERROR_INVALID_HANDLE;
+  if (!d.streams.count(s)) return CUDA_ERROR_INVALID_HANDLE;
+  CUresult r = finish(d, *s);
+  d.streams.erase(s);
   if (s->capture && s->origin) d.capturesGlobal--;
   delete s;
-  return CUDA_SUCCESS;
+  return r;
 }
 CUDA_EXPORT CUresult cuStreamSynchronize(void* handle) {
   ENTER_CONTEXT();
@@ -35,9 +37,18 @@ CUDA_EXPORT CUresult cuStreamSynchronize(void* handle) {
     s->invalidated = true;
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
-  return CUDA_SUCCESS;
+  return finish(d, *s);
 }
-CUDA_EXPORT CUresult cuStreamQuery(void* handle) { return cuStreamSynchronize(handle); }
+CUDA_EXPORT CUresult cuStreamQuery(void* handle) {
+  ENTER_CONTEXT();
+  StreamObject* s = d.stream(handle);
+  if (!s) return CUDA_ERROR_INVALID_HANDLE;
+  if (s->capture) {
+    s->invalidated = true;
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  return query(d, *s);
+}
 CUDA_EXPORT CUresult cuStreamGetPriority(void* handle, int* priority) {
   ENTER_CONTEXT();
   StreamObject* s = d.stream(handle);
@@ -70,8 +81,10 @@ CUDA_EXPORT CUresult cuStreamAddCallback(void* stream, void (*fn)(void*, CUresul
   StreamObject* s = d.stream(stream);
   if (!s) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  fn(stream, CUDA_SUCCESS, data);
-  return CUDA_SUCCESS;
+  Node n;
+  n.kind = Node::Host;
+  n.work = [=] { return fn(stream, CUDA_SUCCESS, data), CUDA_SUCCESS; };
+  return submit(d, *s, std::move(n));
 }
 
 // --- events ------------------------------------------------------------------------------------------------------
@@ -99,7 +112,9 @@ CUDA_EXPORT CUresult cuEventRecordWithFlags(void* event, void* stream, unsigned)
   e->recorded = !s->capture;
   e->capture = s->capture;
   e->tail = s->capture ? s->tail : std::vector<Node*>{};
-  return CUDA_SUCCESS;
+  CUresult r = CUDA_SUCCESS;
+  e->mark = s->capture ? nullptr : record(d, *s, &r);
+  return r;
 }
 CUDA_EXPORT CUresult cuEventRecord(void* event, void* stream) { return cuEventRecordWithFlags(event, stream, 0); }
 CUDA_EXPORT CUresult cuEventSynchronize(void* event) {
@@ -107,9 +122,15 @@ CUDA_EXPORT CUresult cuEventSynchronize(void* event) {
   auto* e = (EventObject*)event;
   if (!d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
   if (e->capture && d.graphs.count(e->capture) && e->capture->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  return CUDA_SUCCESS;
+  return reach(d, e->mark);
 }
-CUDA_EXPORT CUresult cuEventQuery(void* event) { return cuEventSynchronize(event); }
+CUDA_EXPORT CUresult cuEventQuery(void* event) {
+  ENTER_CONTEXT();
+  auto* e = (EventObject*)event;
+  if (!d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
+  if (e->capture && d.graphs.count(e->capture) && e->capture->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  return query(d, e->mark);
+}
 CUDA_EXPORT CUresult cuEventElapsedTime(float*, void* a, void* b) {
   ENTER_CONTEXT();
   if (!d.events.count((EventObject*)a) || !d.events.count((EventObject*)b)) return CUDA_ERROR_INVALID_HANDLE;
@@ -121,7 +142,7 @@ CUDA_EXPORT CUresult cuStreamWaitEvent(void* stream, void* event, unsigned) {
   auto* e = (EventObject*)event;
   if (!s || !d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
   if (!e->capture || !d.graphs.count(e->capture) || !e->capture->capturing) {
-    if (!s->capture) return CUDA_SUCCESS;
+    if (!s->capture) return waitFor(d, *s, e->mark);
     return e->recorded ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
   }
   if (s == &d.defaultStream) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
@@ -332,9 +353,7 @@ CUDA_EXPORT CUresult cuGraphLaunch(void* exec, void* stream) {
   StreamObject* s = d.stream(stream);
   if (!s) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  for (auto& n : g->nodes)
-    if (CUresult r = runNode(*n)) return r;
-  return CUDA_SUCCESS;
+  return submit(d, *s, *g);
 }
 CUDA_EXPORT CUresult cuGraphGetNodes(void* graph, void** nodes, size_t* count) {
   ENTER();

@@ -60,6 +60,13 @@ uint64_t jtreluEmulatorLaunchCount(void) { return launchLog().total(); }
 void jtreluEmulatorSetSeed(uint64_t seed) {
   set([=](Driver& d) { d.settings.seed = seed; });
 }
+void jtreluEmulatorSetDelay(uint64_t delay) {
+  set([=](Driver& d) {
+    finishAll(d);
+    d.settings.delay = delay;
+    d.delayState = delay * 0x9e3779b97f4a7c15ull | 1;
+  });
+}
 void jtreluEmulatorSetThreads(int threads) {
   set([=](Driver& d) { d.settings.threads = threads; });
 }

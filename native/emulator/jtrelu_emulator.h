@@ -43,6 +43,9 @@ uint64_t jtreluEmulatorLaunchCount(void);
 /* --- settings --- */
 /* Order of blocks, of warps and of lanes in atomics; 0: ascending. Also JTRELU_EMULATOR_SEED. */
 void jtreluEmulatorSetSeed(uint64_t seed);
+/* When work is done that streams are given. 0 (default): when it is given. 1: as late as synchronisation allows, and no more than it
+ * asks for. Others: seeds of orders that streams and events allow. Also JTRELU_EMULATOR_DELAY. */
+void jtreluEmulatorSetDelay(uint64_t delay);
 /* Threads that run blocks; 0: all the machine has. With one thread, blocks run one after the other and every run finds the same
  * races. Also JTRELU_EMULATOR_THREADS. */
 void jtreluEmulatorSetThreads(int threads);

@@ -403,3 +403,144 @@ TEST(driver_allocations_are_counted) {
     CHECK_EQUAL(cuMemFree_v2(p), 0);
   }
 }
+
+// --- work that is done late ---
+
+namespace {
+/// The device works in an order of its own while this lives.
+struct Delay {
+  explicit Delay(uint64_t delay) { jtreluEmulatorSetDelay(delay); }
+  ~Delay() { jtreluEmulatorSetDelay(0); }
+};
+struct Streams {
+  void *a = nullptr, *b = nullptr, *event = nullptr;
+  Streams() {
+    CHECK_EQUAL(cuStreamCreate(&a, 1), 0);  // that do not wait for the default stream
+    CHECK_EQUAL(cuStreamCreate(&b, 1), 0);
+    CHECK_EQUAL(cuEventCreate(&event, 2), 0);
+  }
+  ~Streams() {
+    cuEventDestroy_v2(event);
+    cuStreamDestroy_v2(b);
+    cuStreamDestroy_v2(a);
+  }
+};
+/// 7 is written on one stream and copied on another, which waits for it or forgets to: the copy.
+uint32_t copied(uint64_t delay, bool wait) {
+  Delay order(delay);
+  Streams s;
+  Buffer<uint32_t> x(filled(1)), y(filled(2));
+  CHECK_EQUAL(cuMemsetD32Async(x.at, 7, 32, s.a), 0);
+  CHECK_EQUAL(cuEventRecord(s.event, s.a), 0);
+  if (wait) CHECK_EQUAL(cuStreamWaitEvent(s.b, s.event, 0), 0);
+  CHECK_EQUAL(cuMemcpyDtoDAsync_v2(y.at, x.at, 32 * 4, s.b), 0);
+  CHECK_EQUAL(cuStreamSynchronize(s.b), 0);
+  return y.get()[0];
+}
+}  // namespace
+
+TEST(driver_late_work_shows_a_missing_wait) {
+  CHECK_EQUAL(copied(0, false), 7u);  // a device that works at once hides it
+  CHECK_EQUAL(copied(1, false), 1u);
+  CHECK_EQUAL(copied(1, true), 7u);
+  bool seen[8] = {};
+  for (uint64_t seed = 2; seed < 40; seed++) {
+    seen[copied(seed, false)] = true;
+    CHECK_EQUAL(copied(seed, true), 7u);
+  }
+  CHECK(seen[1] && seen[7]);
+}
+
+TEST(driver_late_work_is_done_when_it_is_asked_for) {
+  Delay late(1);
+  Streams s;
+  Buffer<uint32_t> x(filled(1));
+  auto given = [&] { CHECK_EQUAL(cuMemsetD32Async(x.at, 7, 32, s.a), 0); };
+  given();
+  CHECK_EQUAL(x.get()[0], 1u);  // the default stream waits for no stream of this kind
+  CHECK_EQUAL(cuCtxSynchronize(), 0);
+  CHECK_EQUAL(x.get()[0], 7u);
+  CHECK_EQUAL(cuMemsetD8_v2(x.at, 0, 4), 0);
+  given();
+  CHECK_EQUAL(cuEventRecord(s.event, s.a), 0);
+  int asked = 0;
+  while (cuEventQuery(s.event) == CUDA_ERROR_NOT_READY) asked++;  // a host that spins goes on
+  CHECK(asked > 0);
+  CHECK_EQUAL(x.get()[0], 7u);
+  // Freeing waits for all, so that nothing works on what is freed.
+  given();
+  uint64_t other;
+  CHECK_EQUAL(cuMemAlloc_v2(&other, 64), 0);
+  CHECK_EQUAL(cuMemFree_v2(other), 0);
+  CHECK_EQUAL(x.get()[0], 7u);
+}
+
+TEST(driver_late_copies_read_pinned_memory_late) {
+  for (bool pinned : {false, true}) {
+    Delay late(1);
+    Streams s;
+    Buffer<uint32_t> x(filled(1));
+    std::vector<uint32_t> host = filled(5);
+    if (pinned) CHECK_EQUAL(cuMemHostRegister_v2(host.data(), 32 * 4, 0), 0);
+    CHECK_EQUAL(cuMemcpyHtoDAsync_v2(x.at, host.data(), 32 * 4, s.a), 0);
+    host[0] = 6;  // too early for memory that the device reads itself
+    CHECK_EQUAL(cuStreamSynchronize(s.a), 0);
+    CHECK_EQUAL(x.get()[0], pinned ? 6u : 5u);
+    // What comes back to memory that is not pinned is there when the call returns.
+    CHECK_EQUAL(cuMemsetD32Async(x.at, 9, 32, s.a), 0);
+    CHECK_EQUAL(cuMemcpyDtoHAsync_v2(host.data(), x.at, 32 * 4, s.a), 0);
+    CHECK_EQUAL(host[0], pinned ? 6u : 9u);
+    CHECK_EQUAL(cuStreamSynchronize(s.a), 0);
+    CHECK_EQUAL(host[0], 9u);
+    if (pinned) CHECK_EQUAL(cuMemHostUnregister(host.data()), 0);
+  }
+}
+
+TEST(driver_late_work_on_memory_given_back_is_found) {
+  Delay late(1);
+  Streams s;
+  uint64_t x;
+  CHECK_EQUAL(cuMemAllocAsync(&x, 128, s.a), 0);
+  CHECK_EQUAL(cuMemsetD32Async(x, 7, 32, s.a), 0);
+  CHECK_EQUAL(cuMemFreeAsync(x, s.b), 0);  // on a stream that does not wait for the other
+  CHECK_EQUAL(cuStreamSynchronize(s.b), 0);
+  CHECK(cuStreamSynchronize(s.a) != 0);
+  CHECK(findings().find("use_after_free") != std::string::npos);
+  jtreluEmulatorClear();
+}
+
+/// Two nodes side by side, then one that needs both; launched twice, on two streams.
+TEST(driver_late_graphs_keep_their_dependencies) {
+  bool seen[2] = {};
+  for (uint64_t delay = 1; delay < 30; delay++) {
+    Delay order(delay);
+    Streams s;
+    Buffer<uint32_t> x(filled(1)), y(filled(2)), z(filled(3)), first(filled(0));
+    void *fork, *join, *graph, *executable;
+    CHECK_EQUAL(cuEventCreate(&fork, 2), 0);
+    CHECK_EQUAL(cuEventCreate(&join, 2), 0);
+    CHECK_EQUAL(cuStreamBeginCapture_v2(s.a, 2), 0);
+    CHECK_EQUAL(cuEventRecord(fork, s.a), 0);
+    CHECK_EQUAL(cuStreamWaitEvent(s.b, fork, 0), 0);
+    CHECK_EQUAL(cuMemsetD32Async(first.at, 10, 1, s.a), 0);  // which of the two was first cannot be relied on
+    CHECK_EQUAL(cuMemsetD32Async(first.at, 20, 1, s.b), 0);
+    CHECK_EQUAL(cuMemsetD32Async(x.at, 7, 32, s.b), 0);
+    CHECK_EQUAL(cuEventRecord(join, s.b), 0);
+    CHECK_EQUAL(cuStreamWaitEvent(s.a, join, 0), 0);
+    CHECK_EQUAL(cuMemcpyDtoDAsync_v2(z.at, y.at, 32 * 4, s.a), 0);
+    CHECK_EQUAL(cuMemcpyDtoDAsync_v2(y.at, x.at, 32 * 4, s.a), 0);
+    CHECK_EQUAL(cuStreamEndCapture(s.a, &graph), 0);
+    CHECK_EQUAL(cuGraphInstantiateWithFlags(&executable, graph, 0), 0);
+    CHECK_EQUAL(cuGraphLaunch(executable, s.a), 0);
+    CHECK_EQUAL(cuGraphLaunch(executable, s.b), 0);  // not before the launch ahead of it has ended
+    CHECK_EQUAL(cuGraphExecDestroy(executable), 0);  // what was launched goes on
+    CHECK_EQUAL(cuGraphDestroy(graph), 0);
+    CHECK_EQUAL(cuStreamSynchronize(s.b), 0);
+    CHECK_EQUAL(y.get()[0], 7u);
+    CHECK_EQUAL(z.get()[0], 7u);
+    seen[first.get()[0] == 10] = true;
+    CHECK_EQUAL(cuEventDestroy_v2(fork), 0);
+    CHECK_EQUAL(cuEventDestroy_v2(join), 0);
+  }
+  CHECK(seen[0] && seen[1]);
+}

@@ -4,6 +4,7 @@ import io.jtrelu.backend.BackendUnavailableException;
 import io.jtrelu.backend.NativeCache;
 import java.io.IOException;
 import java.lang.classfile.ClassFile;
+import java.lang.classfile.CodeBuilder;
 import java.lang.constant.ClassDesc;
 import java.lang.constant.ConstantDescs;
 import java.lang.constant.MethodTypeDesc;
@@ -30,6 +31,13 @@ final class DriverLibrary {
 
   /** Set to {@code real} or {@code emulated}, allows this process no other driver. */
   static final String CHOICE_PROPERTY = "jtrelu.cuda";
+
+  /** Name of JCuda's library for the driver API, without version. */
+  private static final String LIBRARY = "JCudaDriver";
+
+  private static final MethodTypeDesc LOAD_LIBRARY =
+      MethodTypeDesc.of(
+          ConstantDescs.CD_void, ConstantDescs.CD_String, ConstantDescs.CD_String.arrayType());
 
   private static final String JCUDA_VERSION = "12.6.0";
 
@@ -120,7 +128,8 @@ final class DriverLibrary {
   /**
    * JCuda's own loader unpacks into java.io.tmpdir under a fixed name and loads what it finds
    * there, whoever put it. So the library is loaded here, from a directory of our own, and JCuda is
-   * given a loader class that does nothing.
+   * given a loader class that leaves this one out; other libraries of JCuda's, which a program may
+   * use beside this one, it loads as ever.
    */
   private static void loadJCuda() {
     String name = libraryName();
@@ -170,7 +179,8 @@ final class DriverLibrary {
         System.getProperty("os.name", "").toLowerCase(Locale.ROOT).contains("windows");
     String arch = System.getProperty("os.arch", "");
     return (windows ? "" : "lib")
-        + "JCudaDriver-"
+        + LIBRARY
+        + "-"
         + JCUDA_VERSION
         + (windows ? "-windows-" : "-linux-")
         + (arch.equals("amd64") ? "x86_64" : arch)
@@ -185,12 +195,22 @@ final class DriverLibrary {
                 type ->
                     type.withMethodBody(
                         "loadLibrary",
-                        MethodTypeDesc.of(
-                            ConstantDescs.CD_void,
-                            ConstantDescs.CD_String,
-                            ConstantDescs.CD_String.arrayType()),
+                        LOAD_LIBRARY,
                         ClassFile.ACC_PUBLIC | ClassFile.ACC_STATIC,
-                        code -> code.return_()));
+                        code ->
+                            code.aload(0)
+                                .ldc(LIBRARY)
+                                .invokevirtual(
+                                    ConstantDescs.CD_String,
+                                    "startsWith",
+                                    MethodTypeDesc.of(
+                                        ConstantDescs.CD_boolean, ConstantDescs.CD_String))
+                                .ifThen(CodeBuilder::return_)
+                                .aload(0)
+                                .aload(1)
+                                .invokestatic(
+                                    ClassDesc.of("jcuda.LibUtils"), "loadLibrary", LOAD_LIBRARY)
+                                .return_()));
     try {
       MethodHandles.privateLookupIn(Pointer.class, MethodHandles.lookup()).defineClass(loader);
     } catch (LinkageError alreadyThere) {

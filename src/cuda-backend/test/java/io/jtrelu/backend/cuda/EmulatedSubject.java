@@ -9,7 +9,8 @@ import java.lang.reflect.Proxy;
 import org.junit.jupiter.api.Assumptions;
 
 /**
- * The CUDA backend on the emulated device. Every open backend must end without a finding of the
+ * The CUDA backend on the emulated device, which does all work as late as synchronisation allows,
+ * so that a wait that is missing shows. Every open backend must end without a finding of the
  * device's checkers; and blocks, warps and lanes run in another order after each copy, so that what
  * depends on the order differs between the two runs of a case.
  */
@@ -69,7 +70,7 @@ public final class EmulatedSubject implements Subject {
     }
   }
 
-  /** The backend as users get it. */
+  /** The backend without what is checked at its end. */
   static Backend openPlain() {
     Assumptions.assumeFalse(
         System.getProperty("jtrelu.cuda", "emulated").equals("real"),
@@ -78,7 +79,9 @@ public final class EmulatedSubject implements Subject {
     if (provider.availability() instanceof Availability.Unavailable missing) {
       Assumptions.abort(missing.reason());
     }
-    return provider.open(0);
+    Backend backend = provider.open(0);
+    EmulatorControl.delay(1);
+    return backend;
   }
 
   @Override

@@ -2,6 +2,7 @@ package io.jtrelu.backend.cuda;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -9,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.fasterxml.jackson.databind.JsonNode;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
@@ -33,6 +35,7 @@ import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -297,6 +300,75 @@ class EmulatedTrainingTest {
     assertTrue(cosine > 0.9, "cosine of the ways is " + cosine);
     assertTrue(Math.abs(Math.sqrt(actualSquare / oracleSquare) - 1) < 0.05, "lengths of the ways");
     assertTrue(small > start.length / 10, small + " weights moved by less than bf16 can hold");
+  }
+
+  /** Parameters after steps that are given to a device ahead of their figures. */
+  private static float[] ahead(Backend backend, int steps) throws IOException {
+    Setup config = Way.ADAM_DROPOUT_ACCUMULATION.config(DataType.F32);
+    Datasets data = data(33);
+    try (Trainer trainer = Trainer.start(config.run(data), data, backend, null)) {
+      while (trainer.steps() < steps) {
+        trainer.advance();
+      }
+      trainer.settle();
+      return parameters(backend, trainer);
+    }
+  }
+
+  private static float[] atOnce(int steps) throws IOException {
+    try (Backend backend = new EmulatedSubject().open()) {
+      EmulatorControl.delay(0);
+      return ahead(backend, steps);
+    }
+  }
+
+  /** The same bits whenever the device does its work: as late as it may, or in any other order. */
+  @ParameterizedTest
+  @ValueSource(longs = {1, 2, 3, 4})
+  void theOrderOfADevicesWorkChangesNothing(long delay) throws IOException {
+    float[] expected = atOnce(7);
+    try (Backend backend = new EmulatedSubject().open()) {
+      EmulatorControl.delay(delay);
+      assertArrayEquals(expected, ahead(backend, 7));
+    }
+  }
+
+  /** What a step waits for, it needs: on a device that works late, a wait left out shows. */
+  @ParameterizedTest
+  @ValueSource(strings = {"await", "synchronize"})
+  void aWaitLeftOutShows(String wait) throws IOException {
+    float[] expected = atOnce(7);
+    try (Backend backend = EmulatedSubject.openPlain()) {
+      Backend forgetful =
+          intercept(backend, "newEvent", none -> forgetful(backend.newEvent(), wait));
+      EmulatorControl.delay(0);
+      assertArrayEquals(expected, ahead(forgetful, 7), "a device that works at once hides it");
+      EmulatorControl.delay(1);
+      float[] actual;
+      try {
+        actual = ahead(forgetful, 7);
+      } catch (NonFiniteException | IllegalStateException shows) {
+        return;
+      }
+      assertFalse(Arrays.equals(expected, actual), wait + " was left out, and nothing shows it");
+    }
+  }
+
+  private static Event forgetful(Event event, String wait) {
+    return (Event)
+        Proxy.newProxyInstance(
+            Event.class.getClassLoader(),
+            new Class<?>[] {Event.class},
+            (proxy, called, arguments) -> {
+              if (called.getName().equals(wait)) {
+                return null;
+              }
+              try {
+                return called.invoke(event, arguments);
+              } catch (InvocationTargetException thrown) {
+                throw thrown.getCause();
+              }
+            });
   }
 
   /** Steps whose figures are looked at one step late are the same steps. */

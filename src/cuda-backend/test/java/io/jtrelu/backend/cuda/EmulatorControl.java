@@ -81,6 +81,14 @@ final class EmulatorControl {
     set("SetSeed", seed);
   }
 
+  /**
+   * When work is done that streams are given: 0 when it is given, 1 as late as synchronisation
+   * allows, others in an order by that seed.
+   */
+  static void delay(long delay) {
+    set("SetDelay", delay);
+  }
+
   /** Size of the device's memory. */
   static void memory(long bytes) {
     set("SetMemory", bytes);

@@ -20,10 +20,13 @@ import org.junit.jupiter.api.TestFactory;
  * The kernels' PTX is compiled on the user's machine where no cubin of its kind is in the jar, by
  * the driver it has. The compiler that JCuda's natives carry is that of CUDA 12.0, far older than
  * the nvcc that made the PTX, and needs neither driver nor GPU: what it refuses, old drivers do.
+ *
+ * <p>It also shows that other libraries of JCuda's load beside the one that the backend has loaded.
  */
 class OldDriverTest {
   @TestFactory
   Stream<DynamicTest> compilesThePtx() throws IOException {
+    EmulatedSubject.openPlain().close();
     try (Stream<Path> files = Files.list(Path.of("cuda/kernels"))) {
       List<String> names =
           files
