@@ -101,6 +101,8 @@ final class TensorReader {
       int size = type == TensorProto.DataType.DOUBLE || type == TensorProto.DataType.INT64 ? 8 : 4;
       int bytes = tensor.getRawData().size();
       there = bytes % size == 0 ? bytes / size : -1;
+    } else if (type == null) {
+      there = count; // refused by its type
     } else {
       there =
           switch (type) {
@@ -108,7 +110,7 @@ final class TensorReader {
             case DOUBLE -> tensor.getDoubleDataCount();
             case INT32 -> tensor.getInt32DataCount();
             case INT64 -> tensor.getInt64DataCount();
-            case null, default -> count; // refused by its type
+            default -> count; // likewise
           };
     }
     if (there != count) {
