@@ -78,6 +78,7 @@ class ArchitectureTest {
               "io.jtrelu.pytorch",
               "io.jtrelu.activation",
               "io.jtrelu.tensor",
+              "io.jtrelu.backend",
               "io.jtrelu.nn",
               "io.jtrelu.interop",
               "io.jtrelu.train",
