@@ -21,7 +21,14 @@ public final class Lifetime {
 
   private final Object what;
   private final int[] uses = new int[(STRIPES + 1) * STRIDE]; // a line before the first
-  private volatile boolean closed;
+  private volatile State state = State.OPEN;
+
+  /** CLOSING counts as open for those who use it: they may be why it stays so. */
+  private enum State {
+    OPEN,
+    CLOSING,
+    CLOSED
+  }
 
   /**
    * @param what the thing's name for messages, as its {@code toString}
@@ -32,7 +39,7 @@ public final class Lifetime {
 
   /** Whether it is closed. */
   public boolean isClosed() {
-    return closed;
+    return state == State.CLOSED;
   }
 
   /**
@@ -41,7 +48,7 @@ public final class Lifetime {
    * @throws IllegalStateException after close
    */
   public void requireOpen() {
-    if (closed) {
+    if (state == State.CLOSED) {
       throw new IllegalStateException("use after close: this " + what + " is closed");
     }
   }
@@ -49,15 +56,19 @@ public final class Lifetime {
   /**
    * Begins a use, during which it stays open.
    *
-   * @throws IllegalStateException after close, or while another thread closes it
+   * @throws IllegalStateException after close
    */
   public void acquire() {
     int stripe = stripe();
-    COUNT.getAndAdd(uses, stripe, 1);
-    if (closed) { // read after the count was written, as close reads the counts after this
+    while (true) {
+      COUNT.getAndAdd(uses, stripe, 1);
+      State now = state; // read after the count was written; close reads the counts after the state
+      if (now == State.OPEN) {
+        return;
+      }
       COUNT.getAndAdd(uses, stripe, -1);
       requireOpen();
-      throw new IllegalStateException(what + " is being closed by another thread");
+      Thread.yield(); // for the few instructions until it is known whether it closes
     }
   }
 
@@ -73,19 +84,20 @@ public final class Lifetime {
    * @throws IllegalStateException if it is in use; it stays open
    */
   public synchronized boolean close() {
-    if (closed) {
+    if (state == State.CLOSED) {
       return false;
     }
-    closed = true;
+    state = State.CLOSING;
     int sum = 0;
     for (int stripe = 1; stripe <= STRIPES; stripe++) {
       sum += (int) COUNT.getVolatile(uses, stripe * STRIDE);
     }
     if (sum != 0) {
-      closed = false;
+      state = State.OPEN;
       throw new IllegalStateException(
           "this " + what + " is in use, and was not closed: close it again when that has ended");
     }
+    state = State.CLOSED;
     return true;
   }
 
