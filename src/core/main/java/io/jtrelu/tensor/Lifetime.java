@@ -68,7 +68,7 @@ public final class Lifetime {
       }
       COUNT.getAndAdd(uses, stripe, -1);
       requireOpen();
-      Thread.yield(); // for the few instructions until it is known whether it closes
+      Thread.onSpinWait(); // for the few instructions until it is known whether it closes
     }
   }
 
