@@ -22,33 +22,30 @@ uint64_t draw(Driver& d) {  // xorshift64*
 
 bool waits(const Item& item) { return item.kind == Item::Wait && !item.mark->reached; }
 
-/// Does a stream's next piece of work, which must not wait.
-CUresult doNext(StreamObject& s) {
-  Item item = std::move(s.queue.front());
-  s.queue.pop_front();
-  switch (item.kind) {
-    case Item::Work: return runNode(*item.node);
-    case Item::Record: item.mark->reached = true; return CUDA_SUCCESS;
-    default: return CUDA_SUCCESS;
-  }
-}
-
 /// After a failure nothing that was given is done any more.
-CUresult giveUp(Driver& d, CUresult failure) {
+void giveUp(Driver& d) {
   for (auto* s : allStreams(d)) {
     for (auto& item : s->queue)
       if (item.mark) item.mark->reached = true;
     s->queue.clear();
   }
-  return failure;
+}
+
+/// Does a stream's next piece of work, which must not wait.
+CUresult doNext(Driver& d, StreamObject& s) {
+  Item item = std::move(s.queue.front());
+  s.queue.pop_front();
+  if (item.kind == Item::Record) item.mark->reached = true;
+  CUresult r = item.kind == Item::Work ? runNode(*item.node) : CUDA_SUCCESS;
+  if (r) giveUp(d);
+  return r;
 }
 
 /// One piece of work nearer to a point, on its stream or on one that that waits for.
 CUresult advance(Driver& d, const Mark& mark) {
   StreamObject* s = mark.stream;
   while (waits(s->queue.front())) s = s->queue.front().mark->stream;
-  CUresult r = doNext(*s);
-  return r ? giveUp(d, r) : CUDA_SUCCESS;
+  return doNext(d, *s);
 }
 
 }  // namespace
@@ -71,7 +68,7 @@ CUresult finish(Driver& d, StreamObject& s) {
     if (waits(s.queue.front()))
       if (CUresult r = reach(d, s.queue.front().mark)) return r;
     if (s.queue.empty()) break;
-    if (CUresult r = doNext(s)) return giveUp(d, r);
+    if (CUresult r = doNext(d, s)) return r;
   }
   return CUDA_SUCCESS;
 }
@@ -92,8 +89,8 @@ CUresult finishBlocking(Driver& d) {
 CUresult query(Driver& d, StreamObject& s) {
   if (s.queue.empty()) return CUDA_SUCCESS;
   // A host that asks again and again gets its answer at some time.
-  CUresult r = waits(s.queue.front()) ? advance(d, *s.queue.front().mark) : doNext(s);
-  if (r) return giveUp(d, r);
+  CUresult r = waits(s.queue.front()) ? advance(d, *s.queue.front().mark) : doNext(d, s);
+  if (r) return r;
   return s.queue.empty() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -106,8 +103,7 @@ CUresult query(Driver& d, const std::shared_ptr<Mark>& mark) {
 CUresult submit(Driver& d, StreamObject& s, Item&& item) {
   if (!d.settings.delay) {
     s.queue.push_back(std::move(item));
-    CUresult r = doNext(s);
-    return r;
+    return doNext(d, s);
   }
   if (&s == &d.defaultStream) {  // all blocking streams before it; those after it wait for it
     if (CUresult r = finishBlocking(d)) return r;
@@ -121,7 +117,7 @@ CUresult submit(Driver& d, StreamObject& s, Item&& item) {
     for (auto* t : allStreams(d))
       if (!t->queue.empty() && !waits(t->queue.front())) ready.push_back(t);
     if (ready.empty()) break;
-    if (CUresult r = doNext(*ready[draw(d) % ready.size()])) return giveUp(d, r);
+    if (CUresult r = doNext(d, *ready[draw(d) % ready.size()])) return r;
   }
   return CUDA_SUCCESS;
 }

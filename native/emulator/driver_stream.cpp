@@ -29,24 +29,24 @@ CUDA_EXPORT CUresult cuStreamDestroy_v2(void* handle) {
   delete s;
   return r;
 }
+/// A stream that can be waited for; a wait for one that is being captured ends the capture.
+static CUresult waitable(Driver& d, void* handle, StreamObject** out) {
+  StreamObject* s = *out = d.stream(handle);
+  if (!s) return CUDA_ERROR_INVALID_HANDLE;
+  if (!s->capture) return CUDA_SUCCESS;
+  s->invalidated = true;
+  return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+}
 CUDA_EXPORT CUresult cuStreamSynchronize(void* handle) {
   ENTER_CONTEXT();
-  StreamObject* s = d.stream(handle);
-  if (!s) return CUDA_ERROR_INVALID_HANDLE;
-  if (s->capture) {
-    s->invalidated = true;
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  StreamObject* s;
+  if (CUresult r = waitable(d, handle, &s)) return r;
   return finish(d, *s);
 }
 CUDA_EXPORT CUresult cuStreamQuery(void* handle) {
   ENTER_CONTEXT();
-  StreamObject* s = d.stream(handle);
-  if (!s) return CUDA_ERROR_INVALID_HANDLE;
-  if (s->capture) {
-    s->invalidated = true;
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  StreamObject* s;
+  if (CUresult r = waitable(d, handle, &s)) return r;
   return query(d, *s);
 }
 CUDA_EXPORT CUresult cuStreamGetPriority(void* handle, int* priority) {
@@ -117,18 +117,23 @@ CUDA_EXPORT CUresult cuEventRecordWithFlags(void* event, void* stream, unsigned)
   return r;
 }
 CUDA_EXPORT CUresult cuEventRecord(void* event, void* stream) { return cuEventRecordWithFlags(event, stream, 0); }
+/// An event that can be waited for.
+static CUresult waitable(Driver& d, void* handle, EventObject** out) {
+  EventObject* e = *out = (EventObject*)handle;
+  if (!d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
+  bool captured = e->capture && d.graphs.count(e->capture) && e->capture->capturing;
+  return captured ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
+}
 CUDA_EXPORT CUresult cuEventSynchronize(void* event) {
   ENTER_CONTEXT();
-  auto* e = (EventObject*)event;
-  if (!d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
-  if (e->capture && d.graphs.count(e->capture) && e->capture->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  EventObject* e;
+  if (CUresult r = waitable(d, event, &e)) return r;
   return reach(d, e->mark);
 }
 CUDA_EXPORT CUresult cuEventQuery(void* event) {
   ENTER_CONTEXT();
-  auto* e = (EventObject*)event;
-  if (!d.events.count(e)) return CUDA_ERROR_INVALID_HANDLE;
-  if (e->capture && d.graphs.count(e->capture) && e->capture->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  EventObject* e;
+  if (CUresult r = waitable(d, event, &e)) return r;
   return query(d, e->mark);
 }
 CUDA_EXPORT CUresult cuEventElapsedTime(float*, void* a, void* b) {

@@ -173,6 +173,11 @@ public record Conv2dDescriptor(
     return of(n, 1, 1, inputs, outputs, 1, 1, 0);
   }
 
+  /** Whether it is a fully connected layer: a 1x1 convolution of 1x1 images, all with all. */
+  public boolean isLinear() {
+    return equals(linear(n, ic, oc));
+  }
+
   /** The same convolution for another batch size. */
   public Conv2dDescriptor withBatch(int batch) {
     return new Conv2dDescriptor(

@@ -39,6 +39,12 @@ public final class Parameters implements AutoCloseable {
     return new Parameters(network, arena, views(network, arena), true);
   }
 
+  /** Allocates a zeroed arena for a network in host memory, whatever computes with it. */
+  public static Parameters onHost(Network network) {
+    Tensor arena = Tensor.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
+    return new Parameters(network, arena, views(network, arena), true);
+  }
+
   /**
    * Parameters in an arena of the caller.
    *

@@ -3,6 +3,8 @@ package io.jtrelu.pytorch;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.ActivationFunction;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.interop.KernelOrder;
 import io.jtrelu.interop.SafeTensors;
 import io.jtrelu.interop.SafeTensorsException;
 import io.jtrelu.nn.ConvolutionLayer;
@@ -39,8 +41,8 @@ import java.util.TreeMap;
  * A model's parameters as PyTorch has them, in a <a
  * href="https://github.com/huggingface/safetensors">safetensors</a> file.
  *
- * <p>Weights of a convolution are OIHW, [oc, ic / groups, kh, kw]; those of one with a 1x1 kernel
- * over 1x1 images, a fully connected layer, are [outputs, inputs]; biases are [oc]. All are
+ * <p>Weights of a convolution are OIHW, [oc, ic / groups, kh, kw]; those of a {@linkplain
+ * Conv2dDescriptor#isLinear fully connected layer} are [outputs, inputs]; biases are [oc]. All are
  * contiguous F32. A parameter is called as its layer (see {@link TensorNames}), then {@code
  * .weight} or {@code .bias}.
  *
@@ -97,7 +99,8 @@ public final class PyTorchFile {
         Entry entry = entries.get(p);
         Tensor tensor = Tensor.allocate(entry.shape, DataType.F32, Layout.ROW_MAJOR);
         tensors.put(entry.name, tensor);
-        tensor.set(channelsFirst(values.toFloatArray(), entry.spec));
+        float[] krsc = values.toFloatArray();
+        tensor.set(isKernel(entry.spec) ? KernelOrder.toKcrs(krsc, entry.spec.shape()) : krsc);
       }
       metadata.put("format", "pt"); // as other readers of such files expect
       metadata.put(MODEL, model.toJson());
@@ -198,51 +201,14 @@ public final class PyTorchFile {
     if (!isKernel(spec)) {
       return s;
     }
-    return layer instanceof ConvolutionLayer convolution && isLinear(convolution)
+    return layer instanceof ConvolutionLayer convolution && convolution.descriptor().isLinear()
         ? Shape.of(s.dim(0), s.dim(3))
         : Shape.of(s.dim(0), s.dim(3), s.dim(1), s.dim(2));
   }
 
-  private static boolean isLinear(ConvolutionLayer layer) {
-    var d = layer.descriptor();
-    return d.h() == 1 && d.w() == 1 && d.kh() == 1 && d.kw() == 1 && d.groups() == 1;
-  }
-
   /** Whether it is KRSC here and OIHW there. */
   private static boolean isKernel(ParameterSpec spec) {
-    return spec.kind() == ParameterSpec.Kind.WEIGHTS && spec.shape().rank() == 4;
-  }
-
-  /** KRSC to OIHW. */
-  private static float[] channelsFirst(float[] values, ParameterSpec spec) {
-    if (!isKernel(spec)) {
-      return values;
-    }
-    Shape s = spec.shape();
-    return transposed(values, s.dim(0), s.dim(1) * s.dim(2), s.dim(3));
-  }
-
-  /** OIHW to KRSC. */
-  private static float[] channelsLast(float[] values, ParameterSpec spec) {
-    if (!isKernel(spec)) {
-      return values;
-    }
-    Shape s = spec.shape();
-    return transposed(values, s.dim(0), s.dim(3), s.dim(1) * s.dim(2));
-  }
-
-  /** [count, rows, columns] to [count, columns, rows]. */
-  private static float[] transposed(float[] values, int count, int rows, int columns) {
-    float[] result = new float[values.length];
-    int at = 0;
-    for (int k = 0; k < count; k++) {
-      for (int c = 0; c < columns; c++) {
-        for (int r = 0; r < rows; r++) {
-          result[at++] = values[(k * rows + r) * columns + c];
-        }
-      }
-    }
-    return result;
+    return spec.layout() == Layout.KRSC;
   }
 
   /**
@@ -279,7 +245,8 @@ public final class PyTorchFile {
       List<float[]> values = new ArrayList<>();
       for (Entry entry : entries) {
         try (Tensor tensor = tensors.load(entry.name, Layout.ROW_MAJOR)) {
-          values.add(channelsLast(tensor.toFloatArray(), entry.spec));
+          float[] kcrs = tensor.toFloatArray();
+          values.add(isKernel(entry.spec) ? KernelOrder.toKrsc(kcrs, entry.spec.shape()) : kcrs);
         }
       }
       for (int p = 0; p < entries.size(); p++) {

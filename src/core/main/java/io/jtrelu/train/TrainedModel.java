@@ -1,14 +1,11 @@
 package io.jtrelu.train;
 
-import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
-import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -19,16 +16,12 @@ import java.util.Map;
  */
 public final class TrainedModel implements AutoCloseable {
   private final Model model;
-  private final List<Tensor> tensors = new ArrayList<>();
   private final Parameters parameters;
 
   /** With parameters that are all zero. */
   public TrainedModel(Model model) {
     this.model = model;
-    for (ParameterSpec spec : model.network().parameters()) {
-      tensors.add(Tensor.allocate(spec.shape(), DataType.F32, spec.layout()));
-    }
-    this.parameters = Parameters.over(model.network(), tensors);
+    this.parameters = Parameters.onHost(model.network());
   }
 
   /**
@@ -43,10 +36,10 @@ public final class TrainedModel implements AutoCloseable {
     try (Checkpoint checkpoint = Checkpoint.open(file)) {
       TrainedModel result = new TrainedModel(checkpoint.run().model());
       try {
-        Network network = result.model.network();
         Map<String, Tensor> byName = new LinkedHashMap<>();
-        for (int p = 0; p < result.tensors.size(); p++) {
-          byName.put(network.parameters().get(p).name(), result.tensors.get(p));
+        List<ParameterSpec> specs = result.model.network().parameters();
+        for (int p = 0; p < specs.size(); p++) {
+          byName.put(specs.get(p).name(), result.parameters.view(p));
         }
         checkpoint.restore(byName);
         return result;
@@ -70,6 +63,6 @@ public final class TrainedModel implements AutoCloseable {
   /** Releases the parameters. Idempotent. */
   @Override
   public void close() {
-    tensors.forEach(Tensor::close);
+    parameters.close();
   }
 }

@@ -154,7 +154,8 @@ def _convolution(size, a):
     """The module of a convolution, and the size of its result."""
     top, left, bottom, right = a["padding"]
     kernel, stride, dilation = a["kernel"], a["stride"], a["dilation"]
-    if size[1:] == (1, 1) and kernel == [1, 1] and a["groups"] == 1:
+    if (size[1:], kernel, stride, dilation) == ((1, 1), [1, 1], [1, 1], [1, 1]) and not (
+            any(a["padding"]) or a["groups"] > 1):
         return nn.Linear(size[0], a["channels"]), (a["channels"], 1, 1)
     same = top == bottom and left == right
     module = nn.Conv2d(

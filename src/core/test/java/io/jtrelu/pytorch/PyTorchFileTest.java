@@ -131,7 +131,11 @@ class PyTorchFileTest {
     x = b.maxPool("max", b.activation("weight", x), 3, 2);
     x = b.globalMeanPool("pool", x);
     x = b.activation("hidden.act", b.linear("type", x, 7));
-    b.linear("a.b.c", x, 3);
+    // Not a fully connected layer, though its kernel and its images are 1x1.
+    x =
+        b.convolution(
+            "padded", x, new Conv2dDescriptor(1, 1, 1, 7, 5, 1, 1, 1, 1, 1, 0, 1, 2, 1, 1, 1));
+    b.linear("a.b.c", b.globalMeanPool("last", x), 3);
     return b.build().shape(Tat.eta(0.3));
   }
 

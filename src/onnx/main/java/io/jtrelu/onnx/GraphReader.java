@@ -1,17 +1,13 @@
 package io.jtrelu.onnx;
 
+import static io.jtrelu.onnx.Refusal.require;
+
 import io.jtrelu.activation.Activation;
-import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.MaxPool2dDescriptor;
-import io.jtrelu.nn.ActivationLayer;
-import io.jtrelu.nn.ConvolutionLayer;
-import io.jtrelu.nn.GlobalMeanPoolingLayer;
-import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Layer.Extent;
-import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
-import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.onnx.NetworkDraft.Value;
 import io.jtrelu.onnx.schema.GraphProto;
 import io.jtrelu.onnx.schema.NodeProto;
 import io.jtrelu.onnx.schema.TensorProto;
@@ -23,63 +19,15 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Set;
 
 /**
- * Makes a network of a graph of anybody's.
- *
- * <p>A value of the graph is scale * (a layer's result) + shift. The two numbers gather what comes
- * from scalar Mul and Add, and from sums a + b, which are r times a normalised sum; whoever reads
- * the value takes them in: weights, a rectifier's scale, an activation's input, the weights of the
- * next sum. Where nobody can, a 1x1 convolution of each channel alone does what is left.
+ * Makes a network of a graph of anybody's: what each operator of ONNX means, and what of it is not
+ * read. {@link NetworkDraft} makes layers of it.
  */
 final class GraphReader {
   /** A network, and the values of its parameters in the order of {@link Network#parameters}. */
   record Result(Network network, List<float[]> parameters, List<String> notes) {}
-
-  /**
-   * A value of the graph.
-   *
-   * @param node index of a layer
-   * @param scale factor of the layer's result
-   * @param shift added to it
-   * @param flat whether it is [N, c * h * w] instead of [N, c, h, w]
-   * @param shared whether anything else reads the layer's result
-   */
-  private record Value(int node, double scale, double shift, boolean flat, boolean shared) {
-    static Value of(int node, boolean flat) {
-      return new Value(node, 1, 0, flat, false);
-    }
-
-    Value flat(boolean now) {
-      return new Value(node, scale, shift, now, shared);
-    }
-
-    boolean isPlain() {
-      return scale == 1 && shift == 0;
-    }
-  }
-
-  /** KRSC weights and biases. */
-  private static final class Weights {
-    final float[] weights;
-    final float[] bias;
-
-    Weights(float[] weights, float[] bias) {
-      this.weights = weights;
-      this.bias = bias;
-    }
-  }
-
-  /** What is refused, without file and node. */
-  private static final class Refusal extends RuntimeException {
-    private static final long serialVersionUID = 1;
-
-    Refusal(String message) {
-      super(message);
-    }
-  }
 
   private static final String KNOWN =
       "Conv, Gemm, MatMul, Relu, LeakyRelu, smooth activations, scalar Mul and Add, Add of two"
@@ -87,7 +35,6 @@ final class GraphReader {
           + " BatchNormalization, Dropout and Identity";
 
   private final GraphProto graph;
-  private final String name;
   private final Map<String, TensorProto> tensors = new HashMap<>();
   private final Map<String, NodeProto> producers = new HashMap<>();
 
@@ -98,27 +45,16 @@ final class GraphReader {
   private final Map<String, Integer> uses = new HashMap<>();
 
   private final Map<String, Value> values = new HashMap<>();
-  private final List<Layer> layers = new ArrayList<>();
-  private final Map<Integer, Weights> weights = new HashMap<>();
-  private final Set<String> names = new HashSet<>();
   private final List<String> notes = new ArrayList<>();
+
+  /** What has been read so far. */
+  private final NetworkDraft draft;
+
+  /** The nodes that outputs depend on, in order. */
+  private final List<NodeProto> needed;
 
   private GraphReader(GraphProto graph, String name) {
     this.graph = graph;
-    this.name = name;
-  }
-
-  /**
-   * Reads a graph.
-   *
-   * @param name of the network
-   * @throws IllegalArgumentException naming what is refused
-   */
-  static Result read(GraphProto graph, String name) {
-    return new GraphReader(graph, name).read();
-  }
-
-  private Result read() {
     for (TensorProto tensor : graph.getInitializerList()) {
       tensors.put(tensor.getName(), tensor);
     }
@@ -139,8 +75,21 @@ final class GraphReader {
         matches.put(node.getOutput(0), match);
       }
     }
-    List<NodeProto> needed = needed();
-    input();
+    needed = needed();
+    draft = begin(name);
+  }
+
+  /**
+   * Reads a graph.
+   *
+   * @param name of the network
+   * @throws IllegalArgumentException naming what is refused
+   */
+  static Result read(GraphProto graph, String name) {
+    return new GraphReader(graph, name).read();
+  }
+
+  private Result read() {
     for (NodeProto node : needed) {
       String where = "node " + nodeName(node) + " (" + node.getOpType() + "): ";
       try {
@@ -158,7 +107,6 @@ final class GraphReader {
         : node.getOutputCount() > 0 ? node.getOutput(0) : "without a name";
   }
 
-  /** The nodes that outputs depend on, in order. */
   private List<NodeProto> needed() {
     if (graph.getOutputCount() == 0) {
       throw new IllegalArgumentException("the graph has no output");
@@ -233,7 +181,8 @@ final class GraphReader {
     }
   }
 
-  private void input() {
+  /** Begins the network with the graph's input. */
+  private NetworkDraft begin(String name) {
     List<ValueInfoProto> inputs =
         graph.getInputList().stream().filter(port -> !tensors.containsKey(port.getName())).toList();
     if (inputs.size() != 1) {
@@ -265,17 +214,14 @@ final class GraphReader {
       }
       extents[i] = (int) extent;
     }
-    names.add("input");
-    Network.Builder probe = Network.builder(name, extents[1], extents[2], extents[0]);
-    layers.add(probe.build().layers().getFirst());
-    put(input.getName(), Value.of(0, false));
+    NetworkDraft begun = new NetworkDraft(name, new Extent(extents[1], extents[2], extents[0]));
+    put(input.getName(), begun.input());
+    return begun;
   }
 
   private void put(String output, Value value) {
     boolean several = uses.getOrDefault(output, 0) > 1;
-    values.put(
-        output,
-        new Value(value.node, value.scale, value.shift, value.flat, value.shared || several));
+    values.put(output, several ? value.asShared() : value);
   }
 
   private Value value(NodeProto node, int input) {
@@ -332,37 +278,6 @@ final class GraphReader {
     }
   }
 
-  private static void require(boolean holds, String otherwise) {
-    if (!holds) {
-      throw new Refusal(otherwise);
-    }
-  }
-
-  private Extent extent(Value value) {
-    return layers.get(value.node).extent();
-  }
-
-  private static boolean isVector(Extent extent) {
-    return extent.height() == 1 && extent.width() == 1;
-  }
-
-  private int add(Layer layer) {
-    List<Extent> sources =
-        layer.sources().stream().map(source -> layers.get(source).extent()).toList();
-    layer.check(sources);
-    layers.add(layer);
-    return layers.size() - 1;
-  }
-
-  private String unique(String wish) {
-    String base = wish.isEmpty() ? "layer" : wish;
-    String free = base;
-    for (int i = 2; !names.add(free); i++) {
-      free = base + "_" + i;
-    }
-    return free;
-  }
-
   private void node(NodeProto node) {
     require(
         node.getDomain().isEmpty() || node.getDomain().equals("ai.onnx"),
@@ -377,7 +292,7 @@ final class GraphReader {
     }
     Pattern.Match match = matches.get(output);
     if (match != null) {
-      put(output, activation(node, value(match.x()), match.function(), 0));
+      put(output, draft.activation(nodeName(node), value(match.x()), match.function(), 0));
       return;
     }
     Attributes attributes = new Attributes(node);
@@ -415,7 +330,7 @@ final class GraphReader {
         graph.getOutputList().stream().anyMatch(o -> o.getName().equals(node.getOutput(0)))
             && uses.get(node.getOutput(0)) == 1;
     require(
-        last && isVector(extent(x)) && (axis == 1 || axis == -1),
+        last && NetworkDraft.isVector(draft.extent(x)) && (axis == 1 || axis == -1),
         "only one over the classes, at the end, can be left out");
     notes.add(
         "the final "
@@ -426,16 +341,16 @@ final class GraphReader {
 
   private Value activation(NodeProto node, Attributes attributes) {
     return switch (node.getOpType()) {
-      case "Relu" -> activation(node, value(node, 0), Activation.RELU, 0);
+      case "Relu" -> draft.activation(nodeName(node), value(node, 0), Activation.RELU, 0);
       case "LeakyRelu" -> {
         float slope = attributes.real("alpha", 0.01f);
         require(slope >= 0 && slope <= 1, "alpha must lie in [0, 1], got " + slope);
-        yield activation(node, value(node, 0), Activation.LEAKY_RELU, slope);
+        yield draft.activation(nodeName(node), value(node, 0), Activation.LEAKY_RELU, slope);
       }
       case "Elu" -> {
         float alpha = attributes.real("alpha", 1);
         require(alpha == 1, "alpha must be 1, got " + alpha);
-        yield activation(node, value(node, 0), Activation.ELU, 0);
+        yield draft.activation(nodeName(node), value(node, 0), Activation.ELU, 0);
       }
       case "Selu" -> {
         double alpha = attributes.real("alpha", 1.6732632f);
@@ -443,18 +358,19 @@ final class GraphReader {
         require(
             Math.abs(alpha - 1.6732632) < 1e-5 && Math.abs(gamma - 1.050701) < 1e-5,
             "alpha and gamma must be those of self-normalising networks");
-        yield activation(node, value(node, 0), Activation.SELU, 0);
+        yield draft.activation(nodeName(node), value(node, 0), Activation.SELU, 0);
       }
       case "Gelu" -> {
         boolean tanh = attributes.text("approximate", "none").equals("tanh");
-        yield activation(node, value(node, 0), tanh ? Activation.GELU : Activation.GELU_EXACT, 0);
+        yield draft.activation(
+            nodeName(node), value(node, 0), tanh ? Activation.GELU : Activation.GELU_EXACT, 0);
       }
       default -> {
         for (Activation function : Activation.values()) {
           if (Expression.of(function) instanceof Expression.Apply apply
               && apply.operator().equals(node.getOpType())
               && apply.arguments().equals(List.of(Expression.X))) {
-            yield activation(node, value(node, 0), function, 0);
+            yield draft.activation(nodeName(node), value(node, 0), function, 0);
           }
         }
         throw new Refusal(
@@ -465,29 +381,19 @@ final class GraphReader {
     };
   }
 
-  private Value activation(NodeProto node, Value x, Activation function, float slope) {
-    boolean homogeneous = Folding.isRectifier(function) && x.shift == 0 && x.scale > 0;
-    TransformedActivation phi =
-        homogeneous
-            ? new TransformedActivation(function, 1, 0, x.scale, 0, slope)
-            : new TransformedActivation(function, x.scale, x.shift, 1, 0, slope);
-    return Value.of(
-        add(new ActivationLayer(unique(nodeName(node)), x.node, phi, extent(x))), x.flat);
-  }
-
   private Value convolution(NodeProto node, Attributes attributes) {
     Value x = value(node, 0);
     TensorProto tensor = tensor(node, 1);
     long[] dims = TensorReader.dims(tensor);
     require(
-        dims.length == 4 && !x.flat,
+        dims.length == 4 && !x.flat(),
         "convolutions of images are read; its weights have " + dims.length + " dimensions");
-    float[] oihw = floats(tensor);
-    require(oihw.length > 0, "its weights are empty");
+    float[] kcrs = floats(tensor);
+    require(kcrs.length > 0, "its weights are empty");
     int oc = (int) dims[0];
     int kh = (int) dims[2];
     int kw = (int) dims[3];
-    Extent in = extent(x);
+    Extent in = draft.extent(x);
     int[] kernel = attributes.sizes("kernel_shape", 2, 0);
     require(
         (kernel[0] == 0 || kernel[0] == kh) && (kernel[1] == 0 || kernel[1] == kw),
@@ -511,8 +417,6 @@ final class GraphReader {
       bias = floats(tensor(node, 2));
       require(bias.length == oc, "there are " + bias.length + " biases for " + oc + " channels");
     }
-    boolean padded = Arrays.stream(pads).anyMatch(p -> p != 0);
-    Value source = x.shift != 0 && padded ? plain(x) : x;
     Conv2dDescriptor d =
         new Conv2dDescriptor(
             1,
@@ -531,29 +435,7 @@ final class GraphReader {
             dilation[0],
             dilation[1],
             (int) groups);
-    return Value.of(convolution(node, source, d, oihw, bias), false);
-  }
-
-  /** Adds a convolution that takes in what its source has left. */
-  private int convolution(NodeProto node, Value x, Conv2dDescriptor d, float[] oihw, float[] bias) {
-    int taps = d.kh() * d.kw();
-    int channels = d.ic() / d.groups();
-    float[] krsc = new float[oihw.length];
-    float[] shifted = bias.clone();
-    for (int k = 0; k < d.oc(); k++) {
-      double sum = 0;
-      for (int c = 0; c < channels; c++) {
-        for (int tap = 0; tap < taps; tap++) {
-          float value = oihw[(k * channels + c) * taps + tap];
-          krsc[(k * taps + tap) * channels + c] = (float) (x.scale * value);
-          sum += value;
-        }
-      }
-      shifted[k] = (float) (bias[k] + x.shift * sum);
-    }
-    int layer = add(new ConvolutionLayer(unique(nodeName(node)), x.node, d));
-    weights.put(layer, new Weights(krsc, shifted));
-    return layer;
+    return draft.convolution(nodeName(node), x, d, kcrs, bias);
   }
 
   /** Top, left, bottom, right. */
@@ -594,12 +476,12 @@ final class GraphReader {
     require(attributes.integer("transA", 0) == 0, "transA is not read");
     Value result = linear(node, attributes.integer("transB", 0) != 0, alpha);
     if (has(node, 2)) {
-      int channels = extent(result).channels();
+      int channels = draft.extent(result).channels();
       double[] shift = perChannel(floats(tensor(node, 2)), channels);
       for (int i = 0; i < shift.length; i++) {
         shift[i] *= beta;
       }
-      return affine(node, result, new double[] {1}, shift);
+      return draft.affine(nodeName(node), result, new double[] {1}, shift);
     }
     return result;
   }
@@ -620,9 +502,9 @@ final class GraphReader {
   /** A matrix over the flattened image: a convolution whose kernel is the image. */
   private Value linear(NodeProto node, boolean transposed, double alpha) {
     Value x = value(node, 0);
-    Extent in = extent(x);
+    Extent in = draft.extent(x);
     require(
-        x.flat,
+        x.flat(),
         "a matrix is read for vectors; flatten the images before it, or pool them to one location");
     TensorProto tensor = tensor(node, 1);
     long[] dims = TensorReader.dims(tensor);
@@ -658,7 +540,7 @@ final class GraphReader {
             1,
             1,
             1);
-    return Value.of(convolution(node, x, d, matrix, new float[(int) outputs]), true);
+    return draft.convolution(nodeName(node), x, d, matrix, new float[(int) outputs]).flat(true);
   }
 
   private Value arithmetic(NodeProto node) {
@@ -673,7 +555,7 @@ final class GraphReader {
       require(
           operator.equals("Add"),
           "of two values only Add is read; this is no activation that is known");
-      return sum(node, first, second);
+      return draft.sum(nodeName(node), first, second);
     }
     require(!constantA || !constantB, "two constants; fold constants when the model is exported");
     Value x = value(constantA ? b : a);
@@ -682,15 +564,15 @@ final class GraphReader {
     double[] one = {1};
     double[] zero = {0};
     return switch (operator) {
-      case "Add" -> affine(node, x, one, c);
+      case "Add" -> draft.affine(nodeName(node), x, one, c);
       case "Sub" ->
           reversed
-              ? affine(node, x, new double[] {-1}, c)
-              : affine(node, x, one, Arrays.stream(c).map(v -> -v).toArray());
-      case "Mul" -> affine(node, x, c, zero);
+              ? draft.affine(nodeName(node), x, new double[] {-1}, c)
+              : draft.affine(nodeName(node), x, one, Arrays.stream(c).map(v -> -v).toArray());
+      case "Mul" -> draft.affine(nodeName(node), x, c, zero);
       default -> {
         require(!reversed, "a constant divided by a value is not read");
-        yield affine(node, x, Arrays.stream(c).map(v -> 1 / v).toArray(), zero);
+        yield draft.affine(nodeName(node), x, Arrays.stream(c).map(v -> 1 / v).toArray(), zero);
       }
     };
   }
@@ -699,10 +581,12 @@ final class GraphReader {
   private double[] perChannel(String constant, Value x) {
     TensorProto tensor = tensors.get(constant);
     long[] dims = TensorReader.dims(tensor);
-    int channels = extent(x).channels();
-    int fromEnd = x.flat ? 1 : 3;
+    int channels = draft.extent(x).channels();
+    int fromEnd = x.flat() ? 1 : 3;
     require(
-        !x.flat || isVector(extent(x)) || Arrays.stream(dims).allMatch(d -> d == 1),
+        !x.flat()
+            || NetworkDraft.isVector(draft.extent(x))
+            || Arrays.stream(dims).allMatch(d -> d == 1),
         "a constant for each value of a flattened image is not read");
     for (int i = 0; i < dims.length; i++) {
       require(
@@ -722,8 +606,8 @@ final class GraphReader {
     attributes.ignore("momentum");
     attributes.ignore("spatial");
     require(attributes.integer("training_mode", 0) == 0, "it is in training mode");
-    int channels = extent(x).channels();
-    require(!x.flat || isVector(extent(x)), "it normalises a flattened image");
+    int channels = draft.extent(x).channels();
+    require(!x.flat() || NetworkDraft.isVector(draft.extent(x)), "it normalises a flattened image");
     double[][] p = new double[4][];
     for (int i = 0; i < 4; i++) {
       p[i] = perChannel(floats(tensor(node, i + 1)), channels);
@@ -735,134 +619,13 @@ final class GraphReader {
       scale[c] = p[0][c] / Math.sqrt(p[3][c] + epsilon);
       shift[c] = p[1][c] - p[2][c] * scale[c];
     }
-    return affine(node, x, scale, shift);
-  }
-
-  /** scale * x + shift, with one value or one for each channel. */
-  private Value affine(NodeProto node, Value x, double[] scale, double[] shift) {
-    for (double s : scale) {
-      require(Double.isFinite(s), "a factor is not finite");
-    }
-    for (double s : shift) {
-      require(Double.isFinite(s), "a summand is not finite");
-    }
-    Layer layer = layers.get(x.node);
-    boolean own = !x.shared && x.isPlain();
-    if (own && layer instanceof ConvolutionLayer convolution) {
-      Weights old = weights.get(x.node);
-      int channels = convolution.descriptor().oc();
-      float[] w = new float[old.weights.length];
-      float[] b = new float[channels];
-      for (int i = 0; i < w.length; i++) {
-        w[i] = (float) (old.weights[i] * at(scale, i / (w.length / channels)));
-      }
-      for (int k = 0; k < channels; k++) {
-        b[k] = (float) (old.bias[k] * at(scale, k) + at(shift, k));
-      }
-      weights.put(x.node, new Weights(w, b));
-      return x;
-    }
-    if (scale.length == 1 && shift.length == 1) {
-      require(scale[0] != 0, "a factor of 0 leaves nothing of the value");
-      if (own && layer instanceof ActivationLayer activation) {
-        TransformedActivation f = activation.function();
-        double factor = f.outputScale() * scale[0];
-        if (factor > 0 || !Folding.isRectifier(f.function())) {
-          layers.set(
-              x.node,
-              new ActivationLayer(
-                  activation.name(),
-                  activation.source(),
-                  new TransformedActivation(
-                      f.function(),
-                      f.inputScale(),
-                      f.inputShift(),
-                      factor,
-                      f.outputShift() + shift[0] / factor,
-                      f.negativeSlope()),
-                  activation.extent()));
-          return x;
-        }
-      }
-      return new Value(x.node, x.scale * scale[0], x.shift * scale[0] + shift[0], x.flat, x.shared);
-    }
-    int channels = extent(x).channels();
-    double[] factors = new double[channels];
-    double[] summands = new double[channels];
-    for (int c = 0; c < channels; c++) {
-      factors[c] = at(scale, c) * x.scale;
-      summands[c] = at(scale, c) * x.shift + at(shift, c);
-    }
-    return eachChannel(nodeName(node), x, factors, summands);
-  }
-
-  private static double at(double[] values, int channel) {
-    return values[values.length == 1 ? 0 : channel];
-  }
-
-  /** The value of a layer of its own, with nothing left to do. */
-  private Value plain(Value x) {
-    if (x.isPlain()) {
-      return x;
-    }
-    int channels = extent(x).channels();
-    require(channels <= 1 << 20, "it has " + channels + " channels");
-    double[] factors = new double[channels];
-    double[] summands = new double[channels];
-    Arrays.fill(factors, x.scale);
-    Arrays.fill(summands, x.shift);
-    return eachChannel(layers.get(x.node).name() + ".affine", x, factors, summands);
-  }
-
-  /** A 1x1 convolution of each channel alone. */
-  private Value eachChannel(String wish, Value x, double[] factors, double[] summands) {
-    Extent e = extent(x);
-    int c = e.channels();
-    float[] w = new float[c];
-    float[] b = new float[c];
-    for (int k = 0; k < c; k++) {
-      w[k] = (float) factors[k];
-      b[k] = (float) summands[k];
-    }
-    Conv2dDescriptor d =
-        new Conv2dDescriptor(1, e.height(), e.width(), c, c, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, c);
-    int layer = add(new ConvolutionLayer(unique(wish), x.node, d));
-    weights.put(layer, new Weights(w, b));
-    return Value.of(layer, x.flat);
-  }
-
-  private Value sum(NodeProto node, Value first, Value second) {
-    require(
-        extent(first).equals(extent(second)) && first.flat == second.flat,
-        "values of "
-            + extent(first)
-            + " and "
-            + extent(second)
-            + " are added; only values of one size are");
-    if (first.node == second.node) {
-      double scale = first.scale + second.scale;
-      require(scale != 0, "its sources cancel");
-      return new Value(first.node, scale, first.shift + second.shift, first.flat, true);
-    }
-    Value a = first.scale > 0 ? first : plain(first);
-    Value b = second.scale > 0 ? second : plain(second);
-    if (layers.get(a.node) instanceof ConvolutionLayer && !a.shared && b.shared) {
-      Value swap = a; // a convolution that nothing else reads is computed along with the sum
-      a = b;
-      b = swap;
-    }
-    double norm = Math.hypot(a.scale, b.scale);
-    double w = Math.min(a.scale / norm, Math.nextDown(1.0));
-    require(w > 0 && norm < Double.POSITIVE_INFINITY, "its sources are of too different sizes");
-    int layer = add(new NormalizedSumLayer(unique(nodeName(node)), a.node, b.node, w, extent(a)));
-    return new Value(layer, norm, a.shift + b.shift, a.flat, false);
+    return draft.affine(nodeName(node), x, scale, shift);
   }
 
   private Value maxPool(NodeProto node, Attributes attributes) {
     Value x = value(node, 0);
-    require(!x.flat, "it pools a vector");
-    Value source = x.scale > 0 ? x : plain(x);
-    Extent in = extent(source);
+    require(!x.flat(), "it pools a vector");
+    Extent in = draft.extent(x);
     int[] extent = {in.height(), in.width()};
     int[] kernel = attributes.sizes("kernel_shape", 2, 0);
     int[] stride = attributes.sizes("strides", 2, 1);
@@ -890,12 +653,11 @@ final class GraphReader {
     MaxPool2dDescriptor d =
         new MaxPool2dDescriptor(
             1, in.height(), in.width(), in.channels(), kernel[0], stride[0], pads[0], pads[2]);
-    int layer = add(new MaxPoolingLayer(unique(nodeName(node)), source.node, d));
-    return new Value(layer, source.scale, source.shift, false, false);
+    return draft.maxPool(nodeName(node), x, d);
   }
 
   private Value averagePool(NodeProto node, Attributes attributes) {
-    Extent in = extent(value(node, 0));
+    Extent in = draft.extent(value(node, 0));
     int[] kernel = attributes.sizes("kernel_shape", 2, 0);
     int[] pads = attributes.sizes("pads", 4, 0);
     attributes.ignore("strides");
@@ -911,12 +673,8 @@ final class GraphReader {
 
   private Value mean(NodeProto node, boolean flat) {
     Value x = value(node, 0);
-    require(!x.flat, "it pools a vector");
-    int layer =
-        add(
-            new GlobalMeanPoolingLayer(
-                unique(nodeName(node)), x.node, new Extent(1, 1, extent(x).channels())));
-    return new Value(layer, x.scale, x.shift, flat, false);
+    require(!x.flat(), "it pools a vector");
+    return draft.mean(nodeName(node), x).flat(flat);
   }
 
   private Value reduceMean(NodeProto node, Attributes attributes) {
@@ -939,7 +697,7 @@ final class GraphReader {
   private Value flatten(NodeProto node, Attributes attributes) {
     Value x = value(node, 0);
     long axis = attributes.integer("axis", 1);
-    require(axis == 1 || (axis == -3 && !x.flat), "images are flattened at axis 1, not " + axis);
+    require(axis == 1 || (axis == -3 && !x.flat()), "images are flattened at axis 1, not " + axis);
     return x.flat(true);
   }
 
@@ -947,7 +705,7 @@ final class GraphReader {
     Value x = value(node, 0);
     attributes.ignore("allowzero");
     long[] shape = integers(node, 1);
-    Extent in = extent(x);
+    Extent in = draft.extent(x);
     boolean batch = shape.length > 0 && shape[0] >= -1 && shape[0] <= 1;
     boolean vector =
         batch
@@ -956,7 +714,7 @@ final class GraphReader {
     boolean image =
         batch
             && shape.length == 4
-            && isVector(in)
+            && NetworkDraft.isVector(in)
             && (shape[1] == in.channels() || (shape[1] == -1 && shape[0] != -1))
             && shape[2] == 1
             && shape[3] == 1;
@@ -973,42 +731,29 @@ final class GraphReader {
       axes = integers(node, 1);
     }
     require(
-        axes != null && isVector(extent(x)) && Arrays.equals(sorted(axes), new long[] {2, 3}),
+        axes != null
+            && NetworkDraft.isVector(draft.extent(x))
+            && Arrays.equals(sorted(axes), new long[] {2, 3}),
         "axes 2 and 3 of images of one location are read");
     boolean squeeze = node.getOpType().equals("Squeeze");
-    require(x.flat != squeeze, "its source has other axes");
+    require(x.flat() != squeeze, "its source has other axes");
     return x.flat(squeeze);
   }
 
   private Result network() {
-    int[] outputs = new int[graph.getOutputCount()];
-    for (int i = 0; i < outputs.length; i++) {
-      String output = graph.getOutput(i).getName();
-      Value value = values.get(output);
+    List<Value> outputs = new ArrayList<>();
+    for (ValueInfoProto output : graph.getOutputList()) {
+      Value value = values.get(output.getName());
       if (value == null) {
-        throw new IllegalArgumentException("output " + output + ": no node gives it");
+        throw new IllegalArgumentException("output " + output.getName() + ": no node gives it");
       }
-      if (value.flat && !isVector(extent(value))) {
+      if (value.flat() && !NetworkDraft.isVector(draft.extent(value))) {
         throw new IllegalArgumentException(
-            "output " + output + ": flattened images are no output; end with a layer");
+            "output " + output.getName() + ": flattened images are no output; end with a layer");
       }
-      outputs[i] = plain(value).node;
+      outputs.add(draft.plain(value));
     }
-    Network.Builder builder = null;
-    for (Layer layer : layers) {
-      if (builder == null) {
-        Extent in = layer.extent();
-        builder = Network.builder(name, in.height(), in.width(), in.channels());
-      } else {
-        builder.add(layer);
-      }
-    }
-    Network network = Objects.requireNonNull(builder).build(outputs);
-    List<float[]> parameters = new ArrayList<>();
-    for (Network.ParameterSpec spec : network.parameters()) {
-      Weights w = Objects.requireNonNull(weights.get(spec.layer()));
-      parameters.add(spec.kind() == Network.ParameterSpec.Kind.WEIGHTS ? w.weights : w.bias);
-    }
-    return new Result(network, parameters, notes);
+    Network network = draft.network(outputs);
+    return new Result(network, draft.parameters(network), notes);
   }
 }

@@ -1,12 +1,8 @@
 package io.jtrelu.onnx;
 
 import io.jtrelu.nn.Network;
-import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
-import io.jtrelu.tensor.DataType;
-import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Model;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.jspecify.annotations.Nullable;
@@ -15,7 +11,6 @@ import org.jspecify.annotations.Nullable;
 public final class ImportedNetwork implements AutoCloseable {
   private final Network network;
   private final @Nullable Model model;
-  private final List<Tensor> tensors = new ArrayList<>();
   private final Parameters parameters;
   private final List<String> notes;
 
@@ -24,11 +19,10 @@ public final class ImportedNetwork implements AutoCloseable {
     this.network = network;
     this.model = model;
     this.notes = List.copyOf(notes);
+    this.parameters = Parameters.onHost(network);
     for (int p = 0; p < values.size(); p++) {
-      ParameterSpec spec = network.parameters().get(p);
-      tensors.add(Tensor.allocate(spec.shape(), DataType.F32, spec.layout()).set(values.get(p)));
+      parameters.view(p).set(values.get(p));
     }
-    this.parameters = Parameters.over(network, tensors);
   }
 
   /** The network. */
@@ -54,6 +48,6 @@ public final class ImportedNetwork implements AutoCloseable {
   /** Releases the parameters. Idempotent. */
   @Override
   public void close() {
-    tensors.forEach(Tensor::close);
+    parameters.close();
   }
 }

@@ -10,6 +10,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.data.PerLocationNormalization.Homogeneous;
+import io.jtrelu.interop.KernelOrder;
 import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.DropoutLayer;
@@ -280,11 +281,11 @@ final class NetworkWriter {
     String w =
         graph.tensor(
             network.parameters().get(weights).name(),
-            isLinear(d)
+            d.isLinear()
                 ? new long[] {d.oc(), d.ic()}
                 : new long[] {d.oc(), d.ic() / d.groups(), d.kh(), d.kw()},
             weights(node, weights, d));
-    if (isLinear(d)) {
+    if (d.isLinear()) {
       vector(
           node,
           name ->
@@ -303,18 +304,6 @@ final class NetworkWriter {
                 integers("pads", d.padTop(), d.padLeft(), d.padBottom(), d.padRight()),
                 integers("dilations", d.dilationH(), d.dilationW()),
                 integer("group", d.groups())));
-  }
-
-  static boolean isLinear(Conv2dDescriptor d) {
-    return d.h() == 1
-        && d.w() == 1
-        && d.kh() == 1
-        && d.kw() == 1
-        && d.groups() == 1
-        && d.oh() == 1
-        && d.ow() == 1
-        && d.padTop() == 0
-        && d.padLeft() == 0;
   }
 
   private int parameter(int node, ParameterSpec.Kind kind) {
@@ -340,17 +329,10 @@ final class NetworkWriter {
   private float[] weights(int node, int parameter, Conv2dDescriptor d) {
     float[] values = parameters.apply(parameter);
     float[] folded = new float[values.length];
-    int taps = d.kh() * d.kw();
-    int channels = d.ic() / d.groups();
-    for (int k = 0; k < d.oc(); k++) {
-      for (int tap = 0; tap < taps; tap++) {
-        for (int c = 0; c < channels; c++) {
-          folded[(k * channels + c) * taps + tap] =
-              folding.weight(node, values[(k * taps + tap) * channels + c]);
-        }
-      }
+    for (int i = 0; i < folded.length; i++) {
+      folded[i] = folding.weight(node, values[i]);
     }
-    return folded;
+    return KernelOrder.toKcrs(folded, d.weights());
   }
 
   private void maxPool(int node, MaxPoolingLayer layer) {

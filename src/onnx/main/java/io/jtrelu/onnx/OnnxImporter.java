@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.google.protobuf.InvalidProtocolBufferException;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.interop.KernelOrder;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
@@ -201,7 +202,7 @@ public final class OnnxImporter {
     long[] dims =
         isBias
             ? new long[] {d.oc()}
-            : NetworkWriter.isLinear(d)
+            : d.isLinear()
                 ? new long[] {d.oc(), d.ic()}
                 : new long[] {d.oc(), d.ic() / d.groups(), d.kh(), d.kw()};
     if (!Arrays.equals(dims, TensorReader.dims(tensor))) {
@@ -213,29 +214,23 @@ public final class OnnxImporter {
     } catch (IllegalArgumentException malformed) {
       throw new OnnxException("tensor " + tensor.getName() + " " + malformed.getMessage());
     }
+    if (!isBias) {
+      file = KernelOrder.toKrsc(file, d.weights());
+    }
     int node = spec.layer();
-    int taps = d.kh() * d.kw();
-    int channels = d.ic() / d.groups();
     float[] values = new float[file.length];
     for (int i = 0; i < file.length; i++) {
-      int at = i;
-      if (!isBias) { // OIHW to KRSC
-        int tap = i % taps;
-        int c = i / taps % channels;
-        int k = i / taps / channels;
-        at = (k * taps + tap) * channels + c;
-      }
       float nearest =
           (float)
               (isBias
                   ? folding.originalBias(node, file[i])
                   : folding.originalWeight(node, file[i]));
-      values[at] = nearest;
+      values[i] = nearest;
       // A neighbour, where this does not round to what is in the file.
       for (float candidate : new float[] {nearest, Math.nextUp(nearest), Math.nextDown(nearest)}) {
         float again = isBias ? folding.bias(node, candidate) : folding.weight(node, candidate);
         if (again == file[i]) {
-          values[at] = candidate;
+          values[i] = candidate;
           break;
         }
       }

@@ -43,12 +43,17 @@ final class CudaRecording implements Recording {
     }
   }
 
-  /** Makes what is launched of a graph, which it destroys. The context must be current. */
+  /** Makes what is launched of a graph, which it destroys. */
   void instantiate(CUgraph graph) {
-    int result = JCudaDriver.cuGraphInstantiate(executable, graph, 0);
-    check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
-    check(result, "cuGraphInstantiate");
-    instantiated = true;
+    context.enter();
+    try {
+      int result = JCudaDriver.cuGraphInstantiate(executable, graph, 0);
+      check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
+      check(result, "cuGraphInstantiate");
+      instantiated = true;
+    } finally {
+      context.leave();
+    }
   }
 
   @Override

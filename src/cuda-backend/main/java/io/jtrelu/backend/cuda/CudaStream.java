@@ -26,9 +26,8 @@ final class CudaStream extends BackendStream {
   private final Object destruction = new Object(); // guards the handle against waits out of time
   private boolean destroyed; // guarded by it
   private final Scratch scratch;
-  private @Nullable CudaRecording target; // of what is recorded now
   private @Nullable Staging staging;
-  private volatile boolean recording;
+  private volatile @Nullable CudaRecording recording; // made now of the work that is given
 
   CudaStream(CudaBackend backend, CudaContext context, MemoryPool pool) {
     this.backend = backend;
@@ -122,7 +121,8 @@ final class CudaStream extends BackendStream {
    * recording has its own, as it may run on another stream while this one works.
    */
   long workspace(long bytes) {
-    return (target == null ? scratch : target.scratch()).atLeast(bytes);
+    CudaRecording now = recording;
+    return (now == null ? scratch : now.scratch()).atLeast(bytes);
   }
 
   /** Device to device. */
@@ -148,7 +148,7 @@ final class CudaStream extends BackendStream {
     try {
       // What is recorded is read again at each replay: it cannot go through memory that changes
       // hands.
-      if (pinned || recording) {
+      if (pinned || isRecording()) {
         check(
             JCudaDriver.cuMemcpyHtoDAsync(
                 Driver.device(to), Driver.host(from.address()), bytes, handle),
@@ -208,53 +208,44 @@ final class CudaStream extends BackendStream {
       CudaRecording result = new CudaRecording(backend, context, pool);
       try {
         observe(result::hold);
-        target = result;
-        capture(work, result);
+        setRecording(result);
+        result.instantiate(capture(work));
         return result;
       } catch (RuntimeException | Error failure) {
         result.close();
         throw failure;
       } finally {
-        target = null;
+        setRecording(null);
         observe(null);
       }
     }
   }
 
-  private void capture(Runnable work, CudaRecording result) {
+  private CUgraph capture(Runnable work) {
     enter();
     try {
-      setRecording(true);
       check(
           JCudaDriver.cuStreamBeginCapture(
               handle, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
           "cuStreamBeginCapture");
       CUgraph graph = new CUgraph();
-      Throwable failure = null;
       try {
         work.run();
-      } catch (RuntimeException | Error failed) {
-        failure = failed;
-        throw failed;
-      } finally {
-        int status = JCudaDriver.cuStreamEndCapture(handle, graph);
-        if (failure != null && status == CUresult.CUDA_SUCCESS) {
-          JCudaDriver.cuGraphDestroy(graph); // what was recorded before it failed
+      } catch (RuntimeException | Error failure) {
+        if (JCudaDriver.cuStreamEndCapture(handle, graph) == CUresult.CUDA_SUCCESS) {
+          JCudaDriver.cuGraphDestroy(graph);
         }
-        if (failure == null) {
-          check(status, "cuStreamEndCapture");
-        }
+        throw failure;
       }
-      setRecording(false);
-      result.instantiate(graph);
+      check(JCudaDriver.cuStreamEndCapture(handle, graph), "cuStreamEndCapture");
+      return graph;
     } finally {
-      setRecording(false);
       context.leave();
     }
   }
 
   /** Not while another thread waits for this stream: that would end the capture. */
-  private void setRecording(boolean now) {
+  private void setRecording(@Nullable CudaRecording now) {
     synchronized (destruction) {
       recording = now;
     }
@@ -291,7 +282,7 @@ final class CudaStream extends BackendStream {
   }
 
   boolean isRecording() {
-    return recording;
+    return recording != null;
   }
 
   /**
@@ -300,7 +291,7 @@ final class CudaStream extends BackendStream {
    */
   void quiesce() {
     synchronized (destruction) {
-      if (!recording && !destroyed) {
+      if (recording == null && !destroyed) {
         check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
       }
     }

@@ -205,20 +205,26 @@ class EmulatedTrainingTest {
 
   private static Backend intercept(
       Backend backend, String method, Function<Object[], Object> instead) {
-    return (Backend)
+    return intercept(Backend.class, backend, method, instead);
+  }
+
+  /** Something with another method in place of one of its own. */
+  private static <T> T intercept(
+      Class<T> type, T original, String method, Function<Object[], Object> instead) {
+    return type.cast(
         Proxy.newProxyInstance(
-            Backend.class.getClassLoader(),
-            new Class<?>[] {Backend.class},
+            type.getClassLoader(),
+            new Class<?>[] {type},
             (proxy, called, arguments) -> {
               if (called.getName().equals(method)) {
                 return instead.apply(arguments);
               }
               try {
-                return called.invoke(backend, arguments);
+                return called.invoke(original, arguments);
               } catch (InvocationTargetException thrown) {
                 throw thrown.getCause();
               }
-            });
+            }));
   }
 
   private static double mean(List<Double> losses, int from, int to) {
@@ -340,7 +346,10 @@ class EmulatedTrainingTest {
     float[] expected = atOnce(7);
     try (Backend backend = EmulatedSubject.openPlain()) {
       Backend forgetful =
-          intercept(backend, "newEvent", none -> forgetful(backend.newEvent(), wait));
+          intercept(
+              backend,
+              "newEvent",
+              none -> intercept(Event.class, backend.newEvent(), wait, ignored -> null));
       EmulatorControl.delay(0);
       assertArrayEquals(expected, ahead(forgetful, 7), "a device that works at once hides it");
       EmulatorControl.delay(1);
@@ -352,23 +361,6 @@ class EmulatedTrainingTest {
       }
       assertFalse(Arrays.equals(expected, actual), wait + " was left out, and nothing shows it");
     }
-  }
-
-  private static Event forgetful(Event event, String wait) {
-    return (Event)
-        Proxy.newProxyInstance(
-            Event.class.getClassLoader(),
-            new Class<?>[] {Event.class},
-            (proxy, called, arguments) -> {
-              if (called.getName().equals(wait)) {
-                return null;
-              }
-              try {
-                return called.invoke(event, arguments);
-              } catch (InvocationTargetException thrown) {
-                throw thrown.getCause();
-              }
-            });
   }
 
   /** Steps whose figures are looked at one step late are the same steps. */

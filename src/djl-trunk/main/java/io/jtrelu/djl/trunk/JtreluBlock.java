@@ -14,7 +14,6 @@ import ai.djl.training.ParameterStore;
 import ai.djl.util.PairList;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
-import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Initializer;
@@ -157,15 +156,12 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
 
   /** A fully connected layer's weights are a matrix to DJL, a 1x1 convolution to us. */
   private boolean isMatrix(ParameterSpec spec) {
-    if (network.layers().get(spec.layer()) instanceof ConvolutionLayer layer) {
-      Conv2dDescriptor d = layer.descriptor();
-      return d.h() == 1 && d.w() == 1 && d.kh() == 1 && d.kw() == 1 && d.groups() == 1;
-    }
-    return false;
+    return network.layers().get(spec.layer()) instanceof ConvolutionLayer layer
+        && layer.descriptor().isLinear();
   }
 
   private boolean isTurned(ParameterSpec spec) {
-    return spec.kind() == ParameterSpec.Kind.WEIGHTS && spec.shape().rank() == 4 && !isMatrix(spec);
+    return spec.layout() == Layout.KRSC && !isMatrix(spec);
   }
 
   private Shape shape(ParameterSpec spec) {
@@ -181,12 +177,6 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
       extents[i] = d[i];
     }
     return new Shape(extents);
-  }
-
-  private static Layout layout(ParameterSpec spec) {
-    return spec.kind() == ParameterSpec.Kind.WEIGHTS && spec.shape().rank() == 4
-        ? Layout.KRSC
-        : Layout.ROW_MAJOR;
   }
 
   private NDArray initial(NDManager manager, int index, DataType type) {
@@ -210,7 +200,7 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
     }
     ParameterSpec spec = network.parameters().get(index);
     PtNDArray array = Views.allocate(manager, spec.shape());
-    Views.tensor(array, spec.shape(), layout(spec)).set(initial[index]);
+    Views.tensor(array, spec.shape(), spec.layout()).set(initial[index]);
     return Views.seen(array, shape(spec));
   }
 
@@ -448,7 +438,7 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
 
   private Tensor tensor(NDManager scope, int p, PtNDArray value) {
     ParameterSpec spec = network.parameters().get(p);
-    return Views.tensor(scope, value, isTurned(spec), spec.shape(), layout(spec));
+    return Views.tensor(scope, value, isTurned(spec), spec.shape(), spec.layout());
   }
 
   /** Brings an array's memory to our order, once: it is read until the backward pass. */
@@ -460,7 +450,7 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
     boolean tracked = value.hasGradient();
     try (NDManager scope = value.getManager().newSubManager()) {
       PtNDArray array = Views.allocate(value.getManager(), spec.shape());
-      Views.tensor(array, spec.shape(), layout(spec))
+      Views.tensor(array, spec.shape(), spec.layout())
           .segment()
           .copyFrom(tensor(scope, p, value).segment());
       value.intern(Views.seen(array, shape(spec)));
@@ -511,7 +501,7 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
       List<PtNDArray> arrays = new ArrayList<>();
       for (ParameterSpec spec : network.parameters()) {
         PtNDArray array = Views.allocate(manager, spec.shape());
-        tensors.add(Views.tensor(array, spec.shape(), layout(spec)));
+        tensors.add(Views.tensor(array, spec.shape(), spec.layout()));
         arrays.add(Views.seen(array, shape(spec)));
       }
       gradients = new Gradients(manager, Parameters.over(network, tensors), arrays);

@@ -154,8 +154,7 @@ final class NetworkLayer extends BaseLayer<JtreluLayer> {
       List<Tensor> tensors = new ArrayList<>();
       long where = address(floats);
       for (ParameterSpec spec : network.parameters()) {
-        boolean kernel = spec.kind() == ParameterSpec.Kind.WEIGHTS && spec.shape().rank() == 4;
-        tensors.add(tensor(where, spec.shape(), kernel ? Layout.KRSC : Layout.ROW_MAJOR));
+        tensors.add(tensor(where, spec.shape(), spec.layout()));
         where += spec.shape().elements() * Float.BYTES;
       }
       return new Bound(flat, floats, address(floats), Parameters.over(network, tensors));
