@@ -90,6 +90,7 @@ class ArchitectureTest {
               "io.jtrelu.activation",
               "io.jtrelu.backend",
               "io.jtrelu.nn",
+              "io.jtrelu.interop",
               "io.jtrelu.data",
               "io.jtrelu.train",
               "com.fasterxml.jackson..",
