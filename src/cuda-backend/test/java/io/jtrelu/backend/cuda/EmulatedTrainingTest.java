@@ -322,8 +322,7 @@ class EmulatedTrainingTest {
   }
 
   private static float[] atOnce(int steps) throws IOException {
-    try (Backend backend = new EmulatedSubject().open()) {
-      EmulatorControl.delay(0);
+    try (Backend backend = EmulatedSubject.inOrder(0)) {
       return ahead(backend, steps);
     }
   }
@@ -333,8 +332,7 @@ class EmulatedTrainingTest {
   @ValueSource(longs = {1, 2, 3, 4})
   void theOrderOfADevicesWorkChangesNothing(long delay) throws IOException {
     float[] expected = atOnce(7);
-    try (Backend backend = new EmulatedSubject().open()) {
-      EmulatorControl.delay(delay);
+    try (Backend backend = EmulatedSubject.inOrder(delay)) {
       assertArrayEquals(expected, ahead(backend, 7));
     }
   }
