@@ -337,7 +337,10 @@ class EmulatedTrainingTest {
     }
   }
 
-  /** What a step waits for, it needs: on a device that works late, a wait left out shows. */
+  /**
+   * What a step waits for, it needs: on a device that works late, a wait left out shows. (How it is
+   * named, on any device: {@link PlantedRacesTest}.)
+   */
   @ParameterizedTest
   @ValueSource(strings = {"await", "synchronize"})
   void aWaitLeftOutShows(String wait) throws IOException {
@@ -356,6 +359,8 @@ class EmulatedTrainingTest {
         actual = ahead(forgetful, 7);
       } catch (NonFiniteException | IllegalStateException shows) {
         return;
+      } finally {
+        EmulatorControl.clear();
       }
       assertFalse(Arrays.equals(expected, actual), wait + " was left out, and nothing shows it");
     }

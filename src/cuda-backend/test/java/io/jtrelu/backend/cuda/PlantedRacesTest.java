@@ -103,7 +103,7 @@ class PlantedRacesTest {
     Datasets data = new Datasets(images, images, List.of());
     TrainingConfig config =
         TrainingConfig.builder().epochs(9).batch(4).learningRate(0.01).seed(7).build();
-    var network = new Networks.Options("plain:3:4", Networks.Block.V2, 0, 0);
+    var network = new Networks.Options("plain:13:4", Networks.Block.V2, 0, 0);
     Run run = Run.of(network, ShapingConfig.DEFAULT, config, data, "dots");
     try (Trainer trainer = Trainer.start(run, data, backend, null)) {
       for (int step = 0; step < 5; step++) {
