@@ -144,28 +144,6 @@ abstract class Contract {
     return types;
   }
 
-  /**
-   * Largest rounding error of a convolution's sum over runs of neighbouring products, in units of
-   * the binary32 epsilon times the sum of its |terms|, but for that of storing it.
-   *
-   * <p>Where a processor adds in binary32 the errors of random signs are a few. A tensor core (see
-   * native/emulator/matrix_instructions.cpp for the sources) adds an accumulator c and L products p
-   * at once: it cuts each of them off at 2^-F of the power of two below the largest, then the sum
-   * at 24 bits. With S the sum of all |terms|, to which neither |c| nor |p| nor the sum comes, that
-   * is less than ((L + 1) 2^-F + 2^-23) S. Ampere has L = 8, F = 24: 5.5 * 2^-23 S; Hopper L = 16,
-   * F = 25: 5.25 * 2^-23 S in half as many steps. All errors have one sign where all terms have, so
-   * that they add up over the steps: two for each 16 products of a run, the last ones of which may
-   * be zeros.
-   *
-   * @param runs how many runs, such as taps of a filter
-   * @param length products of each, such as channels
-   */
-  final double roundings(DataType type, int groups, long runs, long length) {
-    double few = 4;
-    boolean tensorCores = groups == 1 && subject.addsInTensorCores(type);
-    return few + (tensorCores ? 5.5 * 2 * runs * Math.ceilDiv(length, 16L) : 0);
-  }
-
   /** One of a few values. */
   @SafeVarargs
   static <T> T pick(SplittableRandom random, T... values) {

@@ -23,6 +23,9 @@ import org.junit.jupiter.api.TestFactory;
 
 /** Convolution against the definition, as whole numbers (bit-exact) and as reals (bounded). */
 class Conv2dContractTest extends Contract {
+  /** Rounding errors of a sum, in units of the binary32 epsilon times the sum of its |terms|. */
+  private static final double SUM = 4;
+
   /** Roundings of a stored value (sum, accumulated value, gated value), in units of epsilon. */
   private static final double STORE = 1.5;
 
@@ -428,14 +431,31 @@ class Conv2dContractTest extends Contract {
   }
 
   /**
-   * Rounding errors of a sum, relative to the sum of its |terms|. Those of one sign may all be
-   * rounded the same way: half an epsilon for each addition, in whatever order.
+   * Rounding errors of a sum over runs of neighbouring products, relative to the sum S of its
+   * |terms|. Errors of random signs are a few; but where all terms have one sign, so may all
+   * errors, and they add up. In binary32 each addition, in whatever order, is rounded by at most
+   * half an epsilon of S.
+   *
+   * <p>A tensor core (native/README.md has the sources) adds an accumulator c and L products p at
+   * once: it cuts each of them off at 2^-F of the power of two below the largest, then the sum at
+   * 24 bits. S is no less than |c|, |p| and |the sum|, so that is an error of less than ((L + 1)
+   * 2^-F + 2^-23) S. Ampere has L = 8, F = 24: 5.5 * 2^-23 S; Hopper L = 16, F = 25: 5.25 * 2^-23 S
+   * in half as many steps. There are two steps at most for each 16 products of a run, the last of
+   * which may be zeros. What is added in binary32 afterwards (bias, parts of a sum, old values) is
+   * among the few.
+   *
+   * @param runs how many runs, such as taps of a filter
+   * @param length products of each, such as channels
    */
   private double error(Setting setting, long runs, long length) {
-    double roundings =
-        roundings(setting.type, setting.descriptor.groups(), runs, length)
-            + (setting.positive ? runs * length / 2.0 : 0);
-    return roundings * Data.epsilon(DataType.F32);
+    double epsilons = SUM;
+    if (setting.positive) {
+      epsilons +=
+          subject.addsInTensorCores(setting.type)
+              ? 5.5 * 2 * runs * Math.ceilDiv(length, 16L)
+              : 0.5 * runs * length;
+    }
+    return epsilons * Data.epsilon(DataType.F32);
   }
 
   /**

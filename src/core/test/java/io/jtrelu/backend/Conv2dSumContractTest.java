@@ -90,9 +90,7 @@ class Conv2dSumContractTest extends Contract {
       magnitude[i] =
           dead && exact ? 0 : sums.magnitude()[i] + Math.abs(shortcutWeight * shortcut[i]);
       double arithmetic =
-          roundings(type, d.groups(), (long) d.kh() * d.kw(), d.ic())
-              * Data.epsilon(DataType.F32)
-              * (sums.magnitude()[i] + Math.abs(shortcut[i]));
+          4 * Data.epsilon(DataType.F32) * (sums.magnitude()[i] + Math.abs(shortcut[i]));
       // The convolution's result may be rounded to the type, and the sum is.
       double storage = Data.epsilon(type) * (Math.abs(branch) + 1.5 * Math.abs(sum));
       bound[i] = (arithmetic + storage) * phi.scale() + Data.tiny(type);

@@ -43,8 +43,8 @@ public interface Subject {
   }
 
   /**
-   * Whether convolutions of a type that have no groups are added by a GPU's tensor cores, whose
-   * sums are not IEEE's: see {@link Contract#roundings}.
+   * Whether convolutions of a type are added by a GPU's tensor cores, which do not round as IEEE
+   * 754 does.
    */
   default boolean addsInTensorCores(DataType type) {
     return false;
