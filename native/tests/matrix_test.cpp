@@ -1,4 +1,5 @@
 // Matrix products: the layout of fragments, and sums as the tensor cores of each architecture add them, by integers here.
+#include <bit>
 #include <cmath>
 #include <random>
 
@@ -335,4 +336,48 @@ TEST(matrix_sums_of_the_literature) {
   CHECK(sum(9, 1, 0x1p-24, 0x101) == 1 + 0x1p-23);
   // Addition is not monotonic: a larger accumulator takes their last bits from the products (Fasi et al.).
   CHECK(sum(8, 1 - 0x1p-24, 0x1p-25, 0xff) == 1 + 0x1p-23 && sum(8, 1, 0x1p-25, 0xff) == 1);
+}
+
+/// The bound that the contract tests of convolutions rest on: each addition errs by less than ((L + 1) 2^-F + 2^-23) of the sum of all
+/// |terms|; and on positive data errors do add up, far beyond those of rounding to nearest.
+TEST(matrix_errors_of_long_sums) {
+  const Shape& s = shapes[0];
+  const int length = 4608;
+  for (int major : {8, 9})
+    for (bool positive : {true, false})
+      on(major, [&] {
+        Product product(s, false);
+        std::mt19937_64 random(1);
+        std::normal_distribution<float> normal;
+        Matrices m(s);
+        std::vector<double> exact(16 * 8), magnitude(16 * 8);
+        for (int first = 0; first < length; first += s.k) {
+          auto fill = [&](std::vector<uint32_t>& to) {
+            for (auto& x : to) {
+              float v = normal(random);
+              x = bitsOf(toFloat((positive ? std::bit_cast<uint32_t>(v) & 0x7fffffff : std::bit_cast<uint32_t>(v)) &
+                                 0xffff0000),
+                         bf16);
+            }
+          };
+          fill(m.a), fill(m.b);
+          for (int i = 0; i < 16; i++)
+            for (int j = 0; j < 8; j++)
+              for (int k = 0; k < s.k; k++) {
+                double p = (double)toFloat(m.a[(size_t)(i * s.k + k)] << 16) * toFloat(m.b[(size_t)(k * 8 + j)] << 16);
+                exact[(size_t)(i * 8 + j)] += p, magnitude[(size_t)(i * 8 + j)] += std::fabs(p);
+              }
+          product(m);
+          m.c = m.d;
+        }
+        const double bound = major == 8 ? length / 8 * (9 * 0x1p-24 + 0x1p-23) : length / 16 * (17 * 0x1p-25 + 0x1p-23);
+        double worst = 0;
+        for (size_t i = 0; i < exact.size(); i++) {
+          double error = std::fabs(toFloat(m.d[i]) - exact[i]) / magnitude[i];
+          CHECK(error < bound);
+          worst = std::max(worst, error);
+        }
+        if (positive) CHECK(worst > 10 * 0x1p-20);
+        else CHECK(worst < 0x1p-20);
+      });
 }
