@@ -95,7 +95,8 @@ uint64_t DeviceMemory::allocate(uint64_t size, Allocation::Kind kind, uint64_t p
   bool counts = kind != Allocation::Host;
   if (counts && (size > limit || used_ > limit - size)) return 0;
   if (!counts && size > size_ / 2) return 0;
-  uint64_t alignment = size >= page ? page : 512;
+  // Pinned memory has pages of its own, which can be protected.
+  uint64_t alignment = size >= page || kind == Allocation::Host ? page : 512;
   next_ = up(next_, alignment);
   uint64_t at = place(up(size, alignment) + redZone);
   if (!at) return 0;

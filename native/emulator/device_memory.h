@@ -24,6 +24,8 @@ struct Allocation {
 /// serial of the block << 6 | several << 5 | strong << 4 | mask of bytes. Serials grow from launch to launch, so old cells need no clearing.
 using Cell = uint32_t;
 constexpr Cell cellSeveral = 32, cellStrong = 16;
+/// In a reader's cell, where strong accesses leave none: WorkOrder remembers more readers.
+constexpr Cell cellShared = cellStrong;
 
 class DeviceMemory {
  public:

@@ -13,6 +13,8 @@
 
 #include "cuda_abi.h"
 #include "execution.h"
+#include "host_guard.h"
+#include "work_order.h"
 
 namespace emu {
 
@@ -41,12 +43,15 @@ struct Node;
 struct Mark {
   struct StreamObject* stream = nullptr;
   bool reached = false;
+  int doubts = 0;  // queries that were answered "not ready" though it was reached
+  VectorClock clock;  // what comes before it
 };
 /// What a stream still has to do.
 struct Item {
   enum Kind { Work, Record, Wait } kind;
   std::shared_ptr<Node> node;
   std::shared_ptr<Mark> mark;  // to record, or to wait for
+  Order order;  // of work
 };
 struct StreamObject {
   unsigned flags = 0;
@@ -58,6 +63,9 @@ struct StreamObject {
   std::thread::id captureThread;
   std::vector<struct Node*> tail;  // what the next recorded node depends on
   std::deque<Item> queue;
+  uint32_t lane = 0;
+  VectorClock clock;  // what comes before the work that is given next
+  int doubts = 0;
 };
 struct EventObject {
   unsigned flags = 0;
@@ -87,6 +95,9 @@ struct Node {
   KernelWork kernel;
   std::vector<void*> parameterPointers;  // for cuGraphKernelNodeGetParams
   std::function<CUresult()> work;  // all but kernels
+  std::string what;  // of all but kernels, for reports
+  uint64_t pinned = 0, pinnedBytes = 0;  // host memory that a copy reads or writes when it is done
+  bool writesPinned = false;
   CUDA_MEMSET_NODE_PARAMS memset{};
   std::vector<Node*> dependencies;
   GraphObject* graph = nullptr;
@@ -101,7 +112,7 @@ struct GraphObject {
 struct Settings {
   int major = 8, minor = 0, multiprocessors = 8, threads = 0;
   uint64_t seed = 0, delay = 0, instructionLimit = 1ull << 32;
-  bool strict = true, footprint = false;
+  bool strict = true, footprint = false, protect = true;
   int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
   int failLaunchCode = 0, deviceLost = 0, driverVersion = 13000;
 };
@@ -121,6 +132,7 @@ struct Driver {
   std::unordered_set<Node*> nodes;
   std::unordered_set<void*> pools;
   StreamObject defaultStream;
+  WorkOrder order;
   uint64_t nextId = 1, delayState = 1;
   int capturesGlobal = 0;
   std::map<std::string, uint64_t> calls;  // of the API that need a context, by name
@@ -138,26 +150,29 @@ CUresult refuse(CUresult code, const char* kind, const std::string& kernel, cons
 CUresult loadModule(const void* image, size_t size, ModuleObject** out, std::string& log);
 CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params,
                        void** extra, KernelWork& out);
-CUresult runKernel(const KernelWork& k);
+CUresult runKernel(const KernelWork& k, const Order& order);
 int occupancy(const FunctionObject& f, int threads, size_t dynamicShared);
 // Work of streams, in the order that the settings choose: see driver_queue.cpp.
-CUresult submit(Driver& d, StreamObject& s, Item&& item);
 CUresult submit(Driver& d, StreamObject& s, Node&& node);
 CUresult submit(Driver& d, StreamObject& s, GraphObject& executable);
 std::shared_ptr<Mark> record(Driver& d, StreamObject& s, CUresult* result);
 CUresult waitFor(Driver& d, StreamObject& s, const std::shared_ptr<Mark>& mark);
-CUresult reach(Driver& d, const std::shared_ptr<Mark>& mark);
+/// Does all work of a stream.
 CUresult finish(Driver& d, StreamObject& s);
 CUresult finishAll(Driver& d);
-/// The streams that the default stream waits for, and it.
-CUresult finishBlocking(Driver& d);
+/// Work of the default stream that the host waits for: done now, after that of the streams that it waits for.
+CUresult performNow(Driver& d, Node&& node, bool hostWaits);
+// The host waits: the work is done, and comes before all that the host does from now on.
+CUresult await(Driver& d, const std::shared_ptr<Mark>& mark);
+CUresult await(Driver& d, StreamObject& s);
+CUresult awaitAll(Driver& d);
 CUresult query(Driver& d, StreamObject& s);
 CUresult query(Driver& d, const std::shared_ptr<Mark>& mark);
 std::vector<StreamObject*> allStreams(Driver& d);
 
 /// Gives the work to the stream, or records it where the stream is being captured.
 CUresult enqueue(void* stream, Node&& node);
-CUresult runNode(Node& n);
+CUresult runNode(Node& n, const Order& order);
 
 // Every API function begins so.
 #define ENTER()                                                                                                        \

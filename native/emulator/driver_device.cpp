@@ -138,7 +138,7 @@ CUDA_EXPORT CUresult cuDevicePrimaryCtxRetain(void** out, CUdevice device) {
 CUDA_EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice device) {
   ENTER();
   if (device) return CUDA_ERROR_INVALID_DEVICE;
-  finishAll(d);
+  awaitAll(d);
   d.primary.error = 0;
   memory().reset();
   return CUDA_SUCCESS;
@@ -148,7 +148,7 @@ CUDA_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   if (device) return CUDA_ERROR_INVALID_DEVICE;
   if (d.primary.references == 0) return CUDA_ERROR_INVALID_CONTEXT;
   if (--d.primary.references == 0) {
-    finishAll(d);
+    awaitAll(d);
     d.contexts.erase(&d.primary);
     d.primary.error = 0;
     memory().reset();
@@ -180,7 +180,7 @@ CUDA_EXPORT CUresult cuCtxDestroy_v2(void* handle) {
   ENTER();
   auto* c = (Context*)handle;
   if (!d.contexts.count(c) || c->primary) return CUDA_ERROR_INVALID_CONTEXT;
-  finishAll(d);
+  awaitAll(d);
   d.contexts.erase(c);
   std::erase(contextStack(), c);
   delete c;
@@ -236,7 +236,7 @@ CUDA_EXPORT CUresult cuCtxSynchronize() {
       s->invalidated = true;
       return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
-  return finishAll(d);
+  return awaitAll(d);
 }
 CUDA_EXPORT CUresult cuCtxGetLimit(size_t* value, int limit) {
   ENTER_CONTEXT();

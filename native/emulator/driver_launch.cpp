@@ -19,7 +19,9 @@ Driver::Driver() {
   settings.delay = number("JTRELU_EMULATOR_DELAY", 0);
   delayState = settings.delay * 0x9e3779b97f4a7c15ull | 1;
   settings.strict = number("JTRELU_EMULATOR_STRICT", 1);
+  settings.protect = number("JTRELU_EMULATOR_PROTECT", 1);
   primary.primary = true;
+  defaultStream.lane = order.lane(VectorClock{});
 }
 Driver& driver() {
   static Driver* d = new Driver;
@@ -288,7 +290,7 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
   return CUDA_SUCCESS;
 }
 
-CUresult runKernel(const KernelWork& k) {
+CUresult runKernel(const KernelWork& k, const Order& order) {
   Driver& d = driver();
   if (!d.functions.count(k.function))
     return refuse(CUDA_ERROR_INVALID_HANDLE, "bad_handle", "", "launch of a function whose module was unloaded");
@@ -307,11 +309,14 @@ CUresult runKernel(const KernelWork& k) {
   l.threads = d.settings.threads > 0 ? d.settings.threads : std::max(1, (int)std::thread::hardware_concurrency());
   l.strict = d.settings.strict;
   l.instructionLimit = d.settings.instructionLimit;
+  l.computeCapability = d.settings.major * 10 + d.settings.minor;
   l.cooperative = k.cooperative;
   l.id = d.nextId++;
   memory().refreshInitialised();
   l.allocations = memory().snapshot();
-  l.firstSerial = memory().serials(l.blocks());
+  l.firstSerial = d.order.begin(order, l.program->name, l.blocks(), l.grid);
+  l.firstUnordered = d.order.ordered();
+  l.order = &d.order;
   int error = l.run();
   LaunchRecord r;
   r.id = l.id;
@@ -330,7 +335,13 @@ CUresult runKernel(const KernelWork& k) {
   return error;
 }
 
-CUresult runNode(Node& n) { return n.kind == Node::Kernel ? runKernel(n.kernel) : n.work ? n.work() : CUDA_SUCCESS; }
+CUresult runNode(Node& n, const Order& order) {
+  HostGuard::DeviceAtWork atWork;
+  if (n.kind == Node::Kernel) return runKernel(n.kernel, order);
+  if (!n.work) return CUDA_SUCCESS;
+  driver().order.begin(order, n.what, 1);
+  return n.work();
+}
 
 CUresult enqueue(void* handle, Node&& node) {
   Driver& d = driver();
@@ -396,7 +407,7 @@ CUDA_EXPORT CUresult cuModuleLoad(void** module, const char* file) {
 }
 CUDA_EXPORT CUresult cuModuleUnload(void* module) {
   ENTER_CONTEXT();
-  if (CUresult r = finishAll(d)) return r;
+  if (CUresult r = awaitAll(d)) return r;
   auto* m = (ModuleObject*)module;
   if (!d.modules.erase(m)) return CUDA_ERROR_INVALID_HANDLE;
   for (auto& [name, f] : m->functions) d.functions.erase(f.get());
@@ -506,6 +517,7 @@ CUDA_EXPORT CUresult cuLaunchHostFunc(void* stream, void (*fn)(void*), void* dat
   if (!fn) return CUDA_ERROR_INVALID_VALUE;
   Node n;
   n.kind = Node::Host;
+  n.what = "a host function";
   n.work = [fn, data] { return fn(data), CUDA_SUCCESS; };
   return enqueue(stream, std::move(n));
 }

@@ -57,6 +57,8 @@ CUresult copyNow(const char* call, CUdeviceptr to, CUdeviceptr from, size_t byte
   if (fromDevice)
     if (CUresult r = checkRange(call, from, bytes, "source")) return r;
   if (fromDevice && !toDevice) warnUnwritten(call, from, bytes);
+  driver().order.touch(from, bytes, false);
+  driver().order.touch(to, bytes, true);
   memmove((void*)to, (const void*)from, bytes);
   if (toDevice) {
     // A copy within the device carries "unwritten" along.
@@ -81,32 +83,44 @@ CUresult checkCapture(CUresult refused) {
     }
   return CUDA_SUCCESS;
 }
+/// A copy as a piece of work.
+Node copying(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice) {
+  Node n;
+  n.kind = Node::Memcpy;
+  n.what = std::string(call) + " of " + std::to_string(bytes) + " bytes from " + hex(from) + " to " + hex(to);
+  n.work = [=] { return copyNow(call, to, from, bytes, toDevice, fromDevice); };
+  auto pinned = [](CUdeviceptr at) {
+    Allocation* a = memory().find(at);
+    return a && a->kind == Allocation::Host;
+  };
+  n.writesPinned = pinned(to);
+  n.pinned = n.writesPinned ? to : from;
+  n.pinnedBytes = n.writesPinned || pinned(from) ? bytes : 0;
+  return n;
+}
 CUresult copySync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice) {
   ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
-  if (CUresult r = finishBlocking(d)) return r;
-  return copyNow(call, to, from, bytes, toDevice, fromDevice);
+  return performNow(d, copying(call, to, from, bytes, toDevice, fromDevice), true);
 }
 CUresult copyAsync(const char* call, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool toDevice, bool fromDevice,
                    void* stream) {
   ENTER_CONTEXT_OF(call);
-  Node n;
-  n.kind = Node::Memcpy;
-  n.work = [=] { return copyNow(call, to, from, bytes, toDevice, fromDevice); };
+  Node n = copying(call, to, from, bytes, toDevice, fromDevice);
   StreamObject* s = d.stream(stream);
-  bool later = d.settings.delay && s && !s->capture && bytes;
-  if (!later) return enqueue(stream, std::move(n));
-  if (toDevice)  // wrong calls are refused at once
+  if (!s || s->capture || !bytes) return enqueue(stream, std::move(n));
+  // Wrong calls are refused at once.
+  if (!to || !from) return refuse(CUDA_ERROR_INVALID_VALUE, "null_pointer", "", std::string(call) + ": null pointer");
+  if (toDevice)
     if (CUresult r = checkRange(call, to, bytes, "destination")) return r;
   if (fromDevice)
     if (CUresult r = checkRange(call, from, bytes, "source")) return r;
-  if (!fromDevice && !memory().find(from)) {  // memory that is not pinned is read before the call returns
-    if (!from) return refuse(CUDA_ERROR_INVALID_VALUE, "null_pointer", "", std::string(call) + ": null pointer");
+  if (d.settings.delay && !fromDevice && !memory().find(from)) {  // what is not pinned is read before the call returns
     auto bytesNow = std::make_shared<std::vector<uint8_t>>((const uint8_t*)from, (const uint8_t*)from + bytes);
     n.work = [=] { return copyNow(call, to, (CUdeviceptr)bytesNow->data(), bytes, toDevice, false); };
   }
   if (CUresult r = enqueue(stream, std::move(n))) return r;
-  return !toDevice && !memory().find(to) ? finish(d, *s) : CUDA_SUCCESS;  // and written before it
+  return !toDevice && !memory().find(to) ? await(d, *s) : CUDA_SUCCESS;  // and written before it
 }
 
 CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
@@ -119,6 +133,7 @@ CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value,
   if (CUresult r = checkRange(call, at, span, "destination")) return r;
   for (size_t y = 0; y < height; y++) {
     uint64_t row = at + y * pitch;
+    driver().order.touch(row, width * size, true);
     if (size == 1) memset((void*)row, (int)value, width);
     else if (size == 2) std::fill_n((uint16_t*)row, width, (uint16_t)value);
     else std::fill_n((uint32_t*)row, width, value);
@@ -126,21 +141,27 @@ CUresult fillNow(const char* call, CUdeviceptr at, size_t pitch, unsigned value,
   }
   return CUDA_SUCCESS;
 }
+/// A fill as a piece of work.
+Node filling(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
+             size_t height) {
+  Node n;
+  n.kind = Node::Memset;
+  n.memset = {at, pitch, value, size, width, height};
+  n.what = std::string(call) + " of " + std::to_string(width * height) + " elements at " + hex(at);
+  n.work = [=] { return fillNow(call, at, pitch, value, size, width, height); };
+  return n;
+}
 CUresult fillSync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
                   size_t height) {
   ENTER_CONTEXT_OF(call);
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT)) return r;
-  if (CUresult r = finishBlocking(d)) return r;
-  return fillNow(call, at, pitch, value, size, width, height);
+  // The host does not wait for fills of a device's memory, says the manual ("API synchronization behavior").
+  return performNow(d, filling(call, at, pitch, value, size, width, height), !isDevice(at));
 }
 CUresult fillAsync(const char* call, CUdeviceptr at, size_t pitch, unsigned value, unsigned size, size_t width,
                    size_t height, void* stream) {
   ENTER_CONTEXT_OF(call);
-  Node n;
-  n.kind = Node::Memset;
-  n.memset = {at, pitch, value, size, width, height};
-  n.work = [=] { return fillNow(call, at, pitch, value, size, width, height); };
-  return enqueue(stream, std::move(n));
+  return enqueue(stream, filling(call, at, pitch, value, size, width, height));
 }
 CUresult freeNow(const char* call, CUdeviceptr at, bool host) {
   if (!at) return CUDA_SUCCESS;
@@ -152,6 +173,16 @@ CUresult freeNow(const char* call, CUdeviceptr at, bool host) {
   std::string where = memory().describe(at, 1, &freed);
   return refuse(CUDA_ERROR_INVALID_VALUE, freed ? "double_free" : "bad_free", "",
                 std::string(call) + " of " + hex(at) + ": " + where);
+}
+
+/// Memory that belongs to what comes after a place in a stream: whoever touches it must come after that.
+CUresult allocateAsync(const char* call, CUdeviceptr* at, size_t bytes, uint64_t pool, StreamObject& s) {
+  if (CUresult r = allocate(at, bytes, Allocation::Device, pool)) return r;
+  Node n;
+  n.kind = Node::Host;
+  n.what = std::string(call) + " of " + std::to_string(bytes) + " bytes at " + hex(*at);
+  n.work = [where = *at, bytes] { return driver().order.touch(where, bytes, true), CUDA_SUCCESS; };
+  return submit(driver(), s, std::move(n));
 }
 
 }  // namespace
@@ -177,19 +208,19 @@ CUDA_EXPORT CUresult cuMemAllocAsync(CUdeviceptr* at, size_t bytes, void* stream
   StreamObject* s = d.stream(stream);
   if (!s) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  return allocate(at, bytes, Allocation::Device);
+  return allocateAsync("cuMemAllocAsync", at, bytes, 0, *s);
 }
 CUDA_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr* at, size_t bytes, void* pool, void* stream) {
   ENTER_CONTEXT();
   StreamObject* s = d.stream(stream);
   if (!s || !d.pools.count(pool)) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  return allocate(at, bytes, Allocation::Device, (uint64_t)pool);
+  return allocateAsync("cuMemAllocFromPoolAsync", at, bytes, (uint64_t)pool, *s);
 }
 CUDA_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
   ENTER_CONTEXT();
   if (CUresult r = checkCapture(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)) return r;
-  if (CUresult r = finishAll(d)) return r;
+  if (CUresult r = awaitAll(d)) return r;
   return freeNow("cuMemFree", at, false);
 }
 CUDA_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, void* stream) {
@@ -199,7 +230,11 @@ CUDA_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, void* stream) {
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   Node n;
   n.kind = Node::Host;
-  n.work = [=] { return freeNow("cuMemFreeAsync", at, false); };
+  n.what = "cuMemFreeAsync of " + hex(at);
+  n.work = [=] {
+    if (Allocation* a = memory().find(at)) driver().order.touch(a->base, a->size, true);
+    return freeNow("cuMemFreeAsync", at, false);
+  };
   return submit(d, *s, std::move(n));
 }
 CUDA_EXPORT CUresult cuMemPoolCreate(void** pool, const void*) {
@@ -239,7 +274,7 @@ CUDA_EXPORT CUresult cuMemHostAlloc(void** at, size_t bytes, unsigned) {
 CUDA_EXPORT CUresult cuMemAllocHost_v2(void** at, size_t bytes) { return cuMemHostAlloc(at, bytes, 0); }
 CUDA_EXPORT CUresult cuMemFreeHost(void* at) {
   ENTER_CONTEXT();
-  if (CUresult r = finishAll(d)) return r;
+  if (CUresult r = awaitAll(d)) return r;
   return freeNow("cuMemFreeHost", (CUdeviceptr)at, true);
 }
 CUDA_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* out, void* at, unsigned) {
@@ -262,7 +297,7 @@ CUDA_EXPORT CUresult cuMemHostRegister_v2(void* at, size_t bytes, unsigned) {
 }
 CUDA_EXPORT CUresult cuMemHostUnregister(void* at) {
   ENTER_CONTEXT();
-  if (CUresult r = finishAll(d)) return r;
+  if (CUresult r = awaitAll(d)) return r;
   return memory().unregisterHost((uint64_t)at) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 }
 

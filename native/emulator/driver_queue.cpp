@@ -3,7 +3,8 @@
 //
 // Settings::delay chooses one: 0 does work when it is given; 1 leaves it until a synchronisation needs it, and then does
 // that stream's, and what it waits for, and no more; other numbers are seeds of interleavings. So a wait that a program
-// forgot shows: what should have been waited for has not been done.
+// forgot shows: what should have been waited for has not been done. Whenever it is done, the order of the work is fixed when it is
+// given (work_order.h), and so a forgotten wait is found whatever the setting.
 #include <algorithm>
 
 #include "driver.h"
@@ -21,6 +22,7 @@ uint64_t draw(Driver& d) {  // xorshift64*
 }
 
 bool waits(const Item& item) { return item.kind == Item::Wait && !item.mark->reached; }
+bool blocking(const StreamObject& s) { return !(s.flags & 1); }
 
 /// After a failure nothing that was given is done any more.
 void giveUp(Driver& d) {
@@ -29,6 +31,7 @@ void giveUp(Driver& d) {
       if (item.mark) item.mark->reached = true;
     s->queue.clear();
   }
+  hostGuard().clear();
 }
 
 /// Does a stream's next piece of work, which must not wait.
@@ -36,7 +39,7 @@ CUresult doNext(Driver& d, StreamObject& s) {
   Item item = std::move(s.queue.front());
   s.queue.pop_front();
   if (item.kind == Item::Record) item.mark->reached = true;
-  CUresult r = item.kind == Item::Work ? runNode(*item.node) : CUDA_SUCCESS;
+  CUresult r = item.kind == Item::Work ? runNode(*item.node, item.order) : CUDA_SUCCESS;
   if (r) giveUp(d);
   return r;
 }
@@ -48,59 +51,57 @@ CUresult advance(Driver& d, const Mark& mark) {
   return doNext(d, *s);
 }
 
-}  // namespace
-
-std::vector<StreamObject*> allStreams(Driver& d) {
-  std::vector<StreamObject*> all(d.streams.begin(), d.streams.end());
-  all.push_back(&d.defaultStream);
-  std::sort(all.begin(), all.end(), [](auto* a, auto* b) { return a->id < b->id; });  // so that a seed repeats a run
-  return all;
-}
-
 CUresult reach(Driver& d, const std::shared_ptr<Mark>& mark) {
   while (mark && !mark->reached)
     if (CUresult r = advance(d, *mark)) return r;
   return CUDA_SUCCESS;
 }
 
-CUresult finish(Driver& d, StreamObject& s) {
-  while (!s.queue.empty()) {
-    if (waits(s.queue.front()))
-      if (CUresult r = reach(d, s.queue.front().mark)) return r;
-    if (s.queue.empty()) break;
-    if (CUresult r = doNext(d, s)) return r;
-  }
-  return CUDA_SUCCESS;
-}
-
-CUresult finishAll(Driver& d) {
-  for (auto* s : allStreams(d))
-    if (CUresult r = finish(d, *s)) return r;
-  return CUDA_SUCCESS;
-}
-
+/// The streams that the default stream waits for, and it.
 CUresult finishBlocking(Driver& d) {
   for (auto* s : allStreams(d))
-    if (!(s->flags & 1))
+    if (blocking(*s))
       if (CUresult r = finish(d, *s)) return r;
   return CUDA_SUCCESS;
 }
 
-CUresult query(Driver& d, StreamObject& s) {
-  if (s.queue.empty()) return CUDA_SUCCESS;
-  // A host that asks again and again gets its answer at some time.
-  CUresult r = waits(s.queue.front()) ? advance(d, *s.queue.front().mark) : doNext(d, s);
-  if (r) return r;
-  return s.queue.empty() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+/// What comes before the work that a stream is given now.
+VectorClock& arrive(Driver& d, StreamObject& s) {
+  s.clock.join(d.order.host);
+  if (&s == &d.defaultStream) {
+    for (auto* t : allStreams(d))
+      if (blocking(*t)) s.clock.join(t->clock);
+  } else if (blocking(s)) {
+    s.clock.join(d.defaultStream.clock);
+  }
+  return s.clock;
 }
 
-CUresult query(Driver& d, const std::shared_ptr<Mark>& mark) {
-  if (!mark || mark->reached) return CUDA_SUCCESS;
-  if (CUresult r = advance(d, *mark)) return r;
-  return mark->reached ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+/// The host has waited for what the clock knows.
+void hostKnows(Driver& d, const VectorClock& clock) {
+  d.order.host.join(clock);
+  hostGuard().release(d.order.host);
+  std::vector<const VectorClock*> later{&d.order.host};
+  for (auto* s : allStreams(d))
+    for (auto& item : s->queue)
+      if (item.kind == Item::Work) later.push_back(&item.order.before);
+  d.order.forget(later);
+}
+
+/// Whether to say "not ready" though all is done, as a device may that did it just now: some times at most, and never of
+/// what the host has waited for.
+bool hesitates(Driver& d, const VectorClock& clock, int& doubts) {
+  constexpr int most = 3;
+  if (d.settings.delay <= 1 || doubts >= most || d.order.host.knows(clock) || draw(d) % 2) return false;
+  doubts++;
+  return true;
 }
 
 CUresult submit(Driver& d, StreamObject& s, Item&& item) {
+  if (item.kind == Item::Work && item.node->pinnedBytes && d.settings.protect)
+    hostGuard().protect(item.node->pinned, item.node->pinnedBytes, item.node->writesPinned, item.order,
+                        item.node->what);
+  s.doubts = 0;
   if (!d.settings.delay) {
     s.queue.push_back(std::move(item));
     return doNext(d, s);
@@ -122,50 +123,146 @@ CUresult submit(Driver& d, StreamObject& s, Item&& item) {
   return CUDA_SUCCESS;
 }
 
+}  // namespace
+
+std::vector<StreamObject*> allStreams(Driver& d) {
+  std::vector<StreamObject*> all(d.streams.begin(), d.streams.end());
+  all.push_back(&d.defaultStream);
+  std::sort(all.begin(), all.end(), [](auto* a, auto* b) { return a->id < b->id; });  // so that a seed repeats a run
+  return all;
+}
+
+CUresult finish(Driver& d, StreamObject& s) {
+  while (!s.queue.empty()) {
+    if (waits(s.queue.front()))
+      if (CUresult r = reach(d, s.queue.front().mark)) return r;
+    if (s.queue.empty()) break;
+    if (CUresult r = doNext(d, s)) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult finishAll(Driver& d) {
+  for (auto* s : allStreams(d))
+    if (CUresult r = finish(d, *s)) return r;
+  return CUDA_SUCCESS;
+}
+
+CUresult performNow(Driver& d, Node&& node, bool hostWaits) {
+  StreamObject& s = d.defaultStream;
+  if (CUresult r = finishBlocking(d)) return r;
+  Order order = d.order.next(s.lane, s.id, arrive(d, s));
+  CUresult r = runNode(node, order);
+  if (hostWaits) hostKnows(d, s.clock);
+  return r;
+}
+
+CUresult await(Driver& d, const std::shared_ptr<Mark>& mark) {
+  if (!mark) return CUDA_SUCCESS;
+  CUresult r = reach(d, mark);
+  hostKnows(d, mark->clock);
+  return r;
+}
+
+CUresult await(Driver& d, StreamObject& s) {
+  CUresult r = finish(d, s);
+  hostKnows(d, s.clock);
+  return r;
+}
+
+CUresult awaitAll(Driver& d) {
+  CUresult r = finishAll(d);
+  for (auto* s : allStreams(d)) d.order.host.join(s->clock);
+  hostKnows(d, d.order.host);
+  return r;
+}
+
+CUresult query(Driver& d, StreamObject& s) {
+  if (!s.queue.empty()) {
+    // A host that asks again and again gets its answer at some time.
+    CUresult r = waits(s.queue.front()) ? advance(d, *s.queue.front().mark) : doNext(d, s);
+    if (r) return r;
+  }
+  if (!s.queue.empty() || hesitates(d, s.clock, s.doubts)) return CUDA_ERROR_NOT_READY;
+  hostKnows(d, s.clock);
+  return CUDA_SUCCESS;
+}
+
+CUresult query(Driver& d, const std::shared_ptr<Mark>& mark) {
+  if (!mark) return CUDA_SUCCESS;
+  if (!mark->reached)
+    if (CUresult r = advance(d, *mark)) return r;
+  if (!mark->reached || hesitates(d, mark->clock, mark->doubts)) return CUDA_ERROR_NOT_READY;
+  hostKnows(d, mark->clock);
+  return CUDA_SUCCESS;
+}
+
 CUresult submit(Driver& d, StreamObject& s, Node&& node) {
-  if (!d.settings.delay) return runNode(node);
-  return submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(node)), nullptr});
+  Order order = d.order.next(s.lane, s.id, arrive(d, s));
+  return submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(node)), nullptr, std::move(order)});
 }
 
 std::shared_ptr<Mark> record(Driver& d, StreamObject& s, CUresult* result) {
   auto mark = std::make_shared<Mark>();
   mark->stream = &s;
-  *result = submit(d, s, Item{Item::Record, nullptr, mark});
+  mark->clock = arrive(d, s);
+  *result = submit(d, s, Item{Item::Record, nullptr, mark, {}});
   return mark;
 }
 
 CUresult waitFor(Driver& d, StreamObject& s, const std::shared_ptr<Mark>& mark) {
-  if (!mark || mark->reached) return CUDA_SUCCESS;
-  return submit(d, s, Item{Item::Wait, nullptr, mark});
+  if (!mark) return CUDA_SUCCESS;
+  s.clock.join(mark->clock);
+  if (mark->reached) return CUDA_SUCCESS;
+  return submit(d, s, Item{Item::Wait, nullptr, mark, {}});
 }
 
 CUresult submit(Driver& d, StreamObject& s, GraphObject& g) {
-  if (!d.settings.delay) {
-    for (auto& n : g.nodes)
-      if (CUresult r = runNode(*n)) return r;
-    return CUDA_SUCCESS;
-  }
   // A graph does not run beside itself.
   if (CUresult r = waitFor(d, s, g.lastLaunch)) return r;
+  const VectorClock start = arrive(d, s);
   std::unordered_map<Node*, size_t> open;
+  std::unordered_map<Node*, Order> orders;
+  std::unordered_map<uint32_t, Node*> lanes;  // each with its last node
   std::vector<Node*> ready;
   for (auto& n : g.nodes) {
     open[n.get()] = n->dependencies.size();
     if (n->dependencies.empty()) ready.push_back(n.get());
   }
   while (!ready.empty()) {  // any order that dependencies allow
-    size_t at = d.settings.delay == 1 ? 0 : draw(d) % ready.size();
+    size_t at = d.settings.delay <= 1 ? 0 : draw(d) % ready.size();
     Node* next = ready[at];
     ready.erase(ready.begin() + (long)at);
+    // A node goes on where one that it depends on stands, or in a lane of its own.
+    VectorClock clock = start;
+    uint32_t lane = s.lane;
+    bool follows = !lanes.count(lane) && next->dependencies.empty();
+    for (Node* x : next->dependencies) {
+      const Order& o = orders[x];
+      clock.join(o.before);
+      clock.set(o.lane, std::max(clock.at(o.lane), o.time));
+      if (!follows && lanes[o.lane] == x) lane = o.lane, follows = true;
+    }
+    if (!follows) lane = d.order.lane(clock);
+    lanes[lane] = next;
+    orders[next] = d.order.next(lane, s.id, clock);
+    s.clock.join(clock);
     Node copy;
     copy.kind = next->kind;
     copy.kernel = next->kernel;
     copy.work = next->work;
-    if (CUresult r = submit(d, s, std::move(copy))) return r;
+    copy.what = next->what;
+    copy.pinned = next->pinned;
+    copy.pinnedBytes = next->pinnedBytes;
+    copy.writesPinned = next->writesPinned;
+    if (CUresult r = submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(copy)), nullptr, orders[next]}))
+      return r;
     for (auto& n : g.nodes)
       for (Node* x : n->dependencies)
         if (x == next && --open[n.get()] == 0) ready.push_back(n.get());
   }
+  for (auto& [lane, last] : lanes)
+    if (lane != s.lane) d.order.release(lane);
   CUresult result;
   g.lastLaunch = record(d, s, &result);
   return result;

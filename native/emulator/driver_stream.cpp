@@ -14,6 +14,7 @@ CUDA_EXPORT CUresult cuStreamCreateWithPriority(void** out, unsigned flags, int 
   s->flags = flags;
   s->priority = std::clamp(priority, -5, 0);
   s->id = d.nextId++;
+  s->lane = d.order.lane(d.order.host);
   d.streams.insert(s);
   *out = s;
   return CUDA_SUCCESS;
@@ -25,6 +26,7 @@ CUDA_EXPORT CUresult cuStreamDestroy_v2(void* handle) {
   if (!d.streams.count(s)) return CUDA_ERROR_INVALID_HANDLE;
   CUresult r = finish(d, *s);
   d.streams.erase(s);
+  d.order.release(s->lane);
   if (s->capture && s->origin) d.capturesGlobal--;
   delete s;
   return r;
@@ -41,7 +43,7 @@ CUDA_EXPORT CUresult cuStreamSynchronize(void* handle) {
   ENTER_CONTEXT();
   StreamObject* s;
   if (CUresult r = waitable(d, handle, &s)) return r;
-  return finish(d, *s);
+  return await(d, *s);
 }
 CUDA_EXPORT CUresult cuStreamQuery(void* handle) {
   ENTER_CONTEXT();
@@ -83,6 +85,7 @@ CUDA_EXPORT CUresult cuStreamAddCallback(void* stream, void (*fn)(void*, CUresul
   if (s->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   Node n;
   n.kind = Node::Host;
+  n.what = "a host function";
   n.work = [=] { return fn(stream, CUDA_SUCCESS, data), CUDA_SUCCESS; };
   return submit(d, *s, std::move(n));
 }
@@ -128,7 +131,7 @@ CUDA_EXPORT CUresult cuEventSynchronize(void* event) {
   ENTER_CONTEXT();
   EventObject* e;
   if (CUresult r = waitable(d, event, &e)) return r;
-  return reach(d, e->mark);
+  return await(d, e->mark);
 }
 CUDA_EXPORT CUresult cuEventQuery(void* event) {
   ENTER_CONTEXT();
@@ -445,6 +448,7 @@ CUDA_EXPORT CUresult cuGraphAddHostNode(void** out, void* graph, void* const* de
   ENTER_CONTEXT();
   Node n;
   n.kind = Node::Host;
+  n.what = "a host function";
   n.work = [f = *p] { return f.fn(f.userData), CUDA_SUCCESS; };
   return addNode(out, graph, dependencies, count, std::move(n));
 }

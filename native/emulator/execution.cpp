@@ -9,6 +9,7 @@
 #include <functional>
 #include <thread>
 
+#include "host_guard.h"
 #include "instructions.h"
 
 namespace emu {
@@ -43,13 +44,10 @@ Finding findingAt(Warp& w, const Op* op, int lane) {
   f.thread[0] = t % n[0], f.thread[1] = t / n[0] % n[1], f.thread[2] = t / n[0] / n[1];
   return f;
 }
-}  // namespace
 
-void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
-            int bytes, const std::string& message) {
-  Launch& l = *w.block->launch;
-  if (!warning) l.findings++;
-  auto& seen = w.worker->reported[(size_t)(&op - l.program->code.data())];
+void add(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
+         int bytes, const std::string& message) {
+  auto& seen = w.worker->reported[(size_t)(&op - w.block->launch->program->code.data())];
   if (seen >= 200) return;  // the first ones are enough to see what is wrong
   seen++;
   Finding f = findingAt(w, &op, lane);
@@ -60,6 +58,17 @@ void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, con
   f.bytes = bytes;
   f.message = message;
   reports().add(std::move(f));
+}
+}  // namespace
+
+void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
+            int bytes, const std::string& message) {
+  if (!warning) w.block->launch->findings++;
+  add(w, op, lane, warning, kind, space, address, bytes, message);
+}
+void reportUnordered(Warp& w, const Op& op, int lane, const char* space, uint64_t address, int bytes,
+                     const std::string& message) {
+  add(w, op, lane, false, "stream_race", space, address, bytes, message);
 }
 
 // --- warps -------------------------------------------------------------------------------------------------------
@@ -551,6 +560,7 @@ class Crew {
 
  private:
   void loop(int id, uint64_t seen) {
+    HostGuard::belongsToDevice();
     std::unique_lock lock(mutex);
     for (;;) {
       wake.wait(lock, [&] { return generation != seen; });

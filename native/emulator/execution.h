@@ -14,6 +14,7 @@
 #include "device_memory.h"
 #include "program.h"
 #include "report.h"
+#include "work_order.h"
 
 namespace emu {
 
@@ -183,12 +184,15 @@ struct Launch {
   std::vector<uint8_t> parameters;
   std::vector<Allocation*> allocations;
   uint32_t firstSerial = 0;
+  uint32_t firstUnordered = 0;  // serials below are of works that come before this one
+  WorkOrder* order = nullptr;
   uint64_t seed = 0;
   int threads = 1;
   bool cooperative = false;
   uint64_t id = 0;
   uint64_t instructionLimit = 0;  // per warp; a kernel that does not end is stopped
   bool strict = true;  // findings fail the launch
+  int computeCapability = 80;  // of the device: tensor cores add in ways of their own
   Counters counters;
 
   std::atomic<bool> stop{false};
@@ -207,6 +211,9 @@ struct Launch {
 /// Reports something found while `w` executes `op`.
 void report(Warp& w, const Op& op, int lane, bool warning, const char* kind, const char* space, uint64_t address,
             int bytes, const std::string& message);
+/// The same of what another piece of work did: the launch is not at fault and does not fail.
+void reportUnordered(Warp& w, const Op& op, int lane, const char* space, uint64_t address, int bytes,
+                     const std::string& message);
 std::string threadName(const Block& b, int thread);
 
 inline int firstLane(uint32_t lanes) { return __builtin_ctz(lanes); }

@@ -62,7 +62,7 @@ void jtreluEmulatorSetSeed(uint64_t seed) {
 }
 void jtreluEmulatorSetDelay(uint64_t delay) {
   set([=](Driver& d) {
-    finishAll(d);
+    if (!delay) finishAll(d);
     d.settings.delay = delay;
     d.delayState = delay * 0x9e3779b97f4a7c15ull | 1;
   });
@@ -72,6 +72,9 @@ void jtreluEmulatorSetThreads(int threads) {
 }
 void jtreluEmulatorSetStrict(int strict) {
   set([=](Driver& d) { d.settings.strict = strict; });
+}
+void jtreluEmulatorSetProtect(int protect) {
+  set([=](Driver& d) { d.settings.protect = protect; });
 }
 void jtreluEmulatorSetComputeCapability(int major, int minor) {
   set([=](Driver& d) { d.settings.major = major, d.settings.minor = minor; });
@@ -98,7 +101,10 @@ void jtreluEmulatorFailLaunch(int64_t n, int code) {
   set([=](Driver& d) { d.settings.failLaunch = n, d.settings.failLaunchCode = code; });
 }
 void jtreluEmulatorLoseDevice(int code) {
-  set([=](Driver& d) { d.settings.deviceLost = code; });
+  set([=](Driver& d) {
+    d.settings.deviceLost = code;
+    if (code) hostGuard().clear();
+  });
 }
 uint64_t jtreluEmulatorLiveAllocations(void) { return memory().liveCount(); }
 uint64_t jtreluEmulatorUsedBytes(void) { return memory().used(); }

@@ -25,7 +25,7 @@ void jtreluEmulatorReportsClear(void);
 /* Copies the text with its terminating zero into the buffer, as far as it fits, and returns the length needed without the zero.
  * Text: one line each. JSON: an array of objects {severity, kind, kernel, ptxLine, instruction, sourceFile, sourceLine, block, thread,
  * address, bytes, count, space, message}. Kinds: out_of_bounds, use_after_free, misaligned, uninitialised, uninitialised_register,
- * uninitialised_copy, shared_race, global_race (and _same_value), async_copy_pending, async_copy_unfinished, divergent_barrier, deadlock,
+ * uninitialised_copy, shared_race, global_race (and _same_value), stream_race, host_race, async_copy_pending, async_copy_unfinished, divergent_barrier, deadlock,
  * bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
  * launch_limit, parameters, unsupported_ptx, module, double_free, bad_free, bad_handle, null_pointer. */
 size_t jtreluEmulatorReportsText(char* buffer, size_t capacity);
@@ -44,7 +44,8 @@ uint64_t jtreluEmulatorLaunchCount(void);
 /* Order of blocks, of warps and of lanes in atomics; 0: ascending. Also JTRELU_EMULATOR_SEED. */
 void jtreluEmulatorSetSeed(uint64_t seed);
 /* When work is done that streams are given. 0 (default): when it is given. 1: as late as synchronisation allows, and no more than it
- * asks for. Others: seeds of orders that streams and events allow. Also JTRELU_EMULATOR_DELAY. */
+ * asks for. Others: seeds of orders that streams and events allow, and of queries that answer "not ready" a little longer than they must.
+ * Also JTRELU_EMULATOR_DELAY. */
 void jtreluEmulatorSetDelay(uint64_t delay);
 /* Threads that run blocks; 0: all the machine has. With one thread, blocks run one after the other and every run finds the same
  * races. Also JTRELU_EMULATOR_THREADS. */
@@ -52,7 +53,10 @@ void jtreluEmulatorSetThreads(int threads);
 /* 1 (default): a launch with findings that hardware would not notice fails with CUDA_ERROR_LAUNCH_FAILED when it has ended.
  * 0: they are only reported. Also JTRELU_EMULATOR_STRICT. */
 void jtreluEmulatorSetStrict(int strict);
-/* Default 8.0. PTX for a newer target is refused. */
+/* 1 (default): pinned memory that a copy may still read or write is protected from the host, as long as it has not waited for the copy.
+ * 0: not for copies that are given from now on. Also JTRELU_EMULATOR_PROTECT. */
+void jtreluEmulatorSetProtect(int protect);
+/* Default 8.0. PTX for a newer target is refused; tensor cores add as those of the device do. */
 void jtreluEmulatorSetComputeCapability(int major, int minor);
 /* The CUDA version that the driver claims to support; default 13000. */
 void jtreluEmulatorSetDriverVersion(int version);

@@ -158,6 +158,15 @@ std::string blockName(const Launch& l, uint64_t linear) {
 
 bool orderedBefore(Warp& w, uint32_t serial) { return w.block->acquiredFrom(serial); }
 
+/// Reports another piece of work that touched bytes of the word, if nothing orders it and this one.
+void checkOrder(const Request& r, int lane, uint64_t at, Cell mask, Cell cell, const char* does, const char* did) {
+  Launch& l = *r.w.block->launch;
+  if (!(cell & mask) || cell >> 6 < l.firstUnordered || (r.is(auxStrong) && (cell & cellStrong))) return;
+  if (const Work* other = l.order->unordered(cell >> 6))
+    reportUnordered(r.w, r.op, lane, "global", at, (int)r.bytes,
+                    std::string(does) + " what " + other->text(cell >> 6) + " " + did + ", and nothing orders the two");
+}
+
 /// Race bookkeeping for one word that another block touched in this launch, or for part of a word. Returns nothing; reports.
 void wordRead(const Request& r, int lane, uint64_t at, Cell mask) {
   Warp& w = r.w;
@@ -169,9 +178,16 @@ void wordRead(const Request& r, int lane, uint64_t at, Cell mask) {
     report(w, r.op, lane, false, "global_race", "global", at, (int)r.bytes,
            "reads what block " + blockName(*w.block->launch, (c >> 6) - first) +
                " wrote in the same launch, with nothing to order the two");
+  else if (c >> 6 < first) checkOrder(r, lane, at, mask, c, "reads", "wrote");
   if (strong) return;
+  Launch& l = *w.block->launch;
+  Cell shared = d >> 6 >= l.firstUnordered ? d & cellShared : 0;
+  if (d >> 6 >= l.firstUnordered && d >> 6 < first && l.order->unordered(d >> 6)) {
+    l.order->share(at, d);
+    shared = cellShared;
+  }
   if (d >> 6 >= first && d >> 6 != me && (d & mask)) d = (d & ~15u) | cellSeveral | (d & mask);
-  else d = me << 6 | mask | (d >> 6 == me ? d & 15 : 0);
+  else d = me << 6 | shared | mask | (d >> 6 == me ? d & 15 : 0);
   __atomic_store_n(reader, d, __ATOMIC_RELAXED);
 }
 void wordWritten(const Request& r, int lane, uint64_t at, Cell mask, bool sameValue) {
@@ -190,6 +206,12 @@ void wordWritten(const Request& r, int lane, uint64_t at, Cell mask, bool sameVa
            "writes what block " +
                (d >> 6 != me ? blockName(*w.block->launch, (d >> 6) - first) : std::string("(another)")) +
                " read in the same launch, with nothing to order the two");
+  if (w.block->launch->firstUnordered < first) {
+    if (c >> 6 < first) checkOrder(r, lane, at, mask, c, "writes", "wrote");
+    if (d >> 6 < first) checkOrder(r, lane, at, mask, d & ~cellShared, "writes", "read");
+    if (d >> 6 >= w.block->launch->firstUnordered)
+      for (Cell e : w.block->launch->order->shared(at)) checkOrder(r, lane, at, mask, e, "writes", "read");
+  }
   __atomic_store_n(writer, me << 6 | (strong ? cellStrong : 0) | mask | (c >> 6 == me ? c & 15 : 0), __ATOMIC_RELAXED);
 }
 template <class F> void eachWord(uint64_t at, uint32_t bytes, F f) {
@@ -198,24 +220,37 @@ template <class F> void eachWord(uint64_t at, uint32_t bytes, F f) {
   else f(at & ~3ull, ((1u << bytes) - 1) << (at & 3));
 }
 
-/// Whole words read by this block: true when another block wrote one of them in this launch.
-bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, Cell first, Cell me) {
+/// Whole words read by this block: true when one of them must be looked at: another block wrote it in this launch, or a work that does
+/// not come before this one touched it; such readers are left in place.
+bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, const Launch& l, Cell me) {
+  const Cell first = l.firstSerial << 6, unordered = l.firstUnordered << 6;
   Cell bad = 0;
+  if (unordered == first) {
+#pragma GCC ivdep
+    for (uint32_t k = 0; k < words; k++) {
+      Cell c = writer[k], d = reader[k];
+      bad |= (Cell)(c >= first) & (Cell)((c ^ me) >= 64);
+      reader[k] = (d >= first) & ((d ^ me) >= 64) ? d | cellSeveral : me;
+    }
+    return bad;
+  }
 #pragma GCC ivdep
   for (uint32_t k = 0; k < words; k++) {
     Cell c = writer[k], d = reader[k];
-    bad |= (Cell)(c >= first) & (Cell)((c ^ me) >= 64);
-    reader[k] = (d >= first) & ((d ^ me) >= 64) ? d | cellSeveral : me;
+    bad |= ((Cell)(c >= unordered) & (Cell)((c ^ me) >= 64)) | ((Cell)(d >= unordered) & (Cell)(d < first));
+    Cell kept = d >= first ? d | cellSeveral : d;
+    reader[k] = (d >= unordered) & ((d ^ me) >= 64) ? kept : me | ((d ^ me) < 64 ? d & cellShared : 0);
   }
   return bad;
 }
-bool wordsConflict(const Cell* writer, const Cell* reader, uint32_t words, Cell first, Cell me) {
+/// Whether one of the words, which this block writes, must be looked at.
+bool wordsConflict(const Cell* writer, const Cell* reader, uint32_t words, Cell unordered, Cell me) {
   Cell bad = 0;
 #pragma GCC ivdep
   for (uint32_t k = 0; k < words; k++) {
     Cell c = writer[k], d = reader[k];
-    bad |= ((Cell)(c >= first) & (Cell)((c ^ me) >= 64)) |
-           ((Cell)(d >= first) & ((Cell)((d ^ me) >= 64) | (Cell)((d & cellSeveral) != 0)));
+    bad |= ((Cell)(c >= unordered) & (Cell)((c ^ me) >= 64)) |
+           ((Cell)(d >= unordered) & ((Cell)((d ^ me) >= 64) | (Cell)((d & (cellSeveral | cellShared)) != 0)));
   }
   return bad;
 }
@@ -234,14 +269,15 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
   }
   if (a && (a->kind == Allocation::Registered || a->kind == Allocation::Constant)) return;
   if (r.bytes >= 4 && a && !r.is(auxStrong)) {
-    const Cell first = r.w.block->launch->firstSerial << 6, me = r.w.block->serial << 6 | 15;
+    const Launch& l = *r.w.block->launch;
+    const Cell me = r.w.block->serial << 6 | 15;
     bool bad = false;
     if (e.contiguous) {
-      bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, first, me);
+      bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, l, me);
     } else {
       const uint32_t words = r.bytes / 4;
       EMU_LANES if (r.lanes >> i & 1) bad |=
-          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, first, me);
+          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, l, me);
     }
     if (!bad) return;
   }
@@ -260,10 +296,10 @@ void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const ui
   }
   if (a && a->kind == Allocation::Registered) return;
   if (r.bytes >= 4 && a && !r.is(auxStrong) && e.contiguous) {
-    const Cell first = r.w.block->launch->firstSerial << 6, me = r.w.block->serial << 6 | 15;
+    const Cell unordered = r.w.block->launch->firstUnordered << 6, me = r.w.block->serial << 6 | 15;
     Cell* writer = memory().writer(e.low);
     uint32_t words = (uint32_t)(e.high - e.low) / 4;
-    if (!wordsConflict(writer, memory().reader(e.low), words, first, me)) {
+    if (!wordsConflict(writer, memory().reader(e.low), words, unordered, me)) {
       for (uint32_t k = 0; k < words; k++) writer[k] = me;
       return;
     }

@@ -5,6 +5,12 @@
 
 #include "harness.h"
 
+extern "C" {
+int cuStreamCreate(void**, unsigned);
+int cuStreamDestroy_v2(void*);
+int cuMemsetD32Async(uint64_t, unsigned, size_t, void*);
+}
+
 namespace {
 std::string compiled() {
   std::ifstream in(NVCC_PTX);
@@ -109,4 +115,17 @@ TEST(nvcc_source_lines) {
   checks++;
   if (f.find("nvcc_kernels.cu:93") == std::string::npos || f.find("thread (16,0,0)") == std::string::npos)
     fail(__FILE__, __LINE__, f);
+  // A race between streams names the line as well.
+  jtreluEmulatorClear();
+  void* s;
+  CHECK_EQUAL(cuStreamCreate(&s, 1), 0);
+  CHECK_EQUAL(cuMemsetD32Async(x.at, 0, 16, s), 0);
+  CHECK_EQUAL(m.launch("outOfBounds", 1, 16, 0, x.at, 15), 0);
+  f = findings();
+  checks++;
+  if (f.find("stream_race in outOfBounds, PTX line") == std::string::npos ||
+      f.find("nvcc_kernels.cu:93") == std::string::npos ||
+      f.find("cuMemsetD32Async of 16 elements") == std::string::npos)
+    fail(__FILE__, __LINE__, f);
+  CHECK_EQUAL(cuStreamDestroy_v2(s), 0);
 }

@@ -38,6 +38,7 @@ class Conv2dContractTest extends Contract {
       Rectifier srcActivation,
       Write write,
       boolean inPlace,
+      boolean positive,
       long seed) {
     @Override
     public String toString() {
@@ -46,7 +47,7 @@ class Conv2dContractTest extends Contract {
           "conv2d %s %s %s, activation %s, source's %s, %s%s",
           descriptor,
           type,
-          exact ? "exact" : "real",
+          exact ? "exact" : positive ? "positive" : "real",
           activation,
           srcActivation,
           write,
@@ -141,7 +142,7 @@ class Conv2dContractTest extends Contract {
           for (Write write : Write.values()) {
             for (boolean inPlace : new boolean[] {false, true}) {
               Setting setting =
-                  new Setting(d, type, true, activation, srcActivation, write, inPlace, 1);
+                  new Setting(d, type, true, activation, srcActivation, write, inPlace, false, 1);
               if (!(inPlace && write == Write.ACCUMULATE)) {
                 cases.add(new Case("gating " + cases.size(), () -> check(setting)));
               }
@@ -165,7 +166,33 @@ class Conv2dContractTest extends Contract {
         pick(random, choice),
         write,
         write == Write.OVERWRITE && random.nextInt(4) == 0,
+        false,
         random.nextLong());
+  }
+
+  /**
+   * Sums of 4608 terms of one sign, over taps and channels forward, over channels backward, over
+   * pixels in the gradients of weights and bias: errors that all cut off add up there.
+   */
+  @TestFactory
+  Stream<DynamicTest> positiveSums() {
+    List<Case> cases = new ArrayList<>();
+    for (Conv2dDescriptor d :
+        List.of(
+            Conv2dDescriptor.of(1, 3, 3, 512, 8, 3, 1, 0),
+            Conv2dDescriptor.linear(2, 4608, 8),
+            Conv2dDescriptor.linear(2, 8, 4608),
+            Conv2dDescriptor.linear(4608, 8, 8))) {
+      for (DataType type : types()) {
+        for (Write write : Write.values()) {
+          Rectifier none = Rectifier.IDENTITY;
+          Setting setting =
+              new Setting(d, type, false, none, none, write, false, true, cases.size());
+          cases.add(new Case("positive " + d + " " + type + " " + write, () -> check(setting)));
+        }
+      }
+    }
+    return tests(cases.stream());
   }
 
   /** Sizes are drawn each side of powers of two; too large ones are drawn again. */
@@ -297,14 +324,23 @@ class Conv2dContractTest extends Contract {
     return new Numbers(
         d,
         setting.write,
-        Data.normals(random, d.src().elements(), 1, type),
+        normals(setting, random, d.src().elements(), 1, type),
         // Rounded to the type, so that a backend may round them without an error.
-        Data.normals(random, d.weights().elements(), 1 / Math.sqrt(terms), type),
-        Data.normals(random, d.oc(), 0.5, DataType.F32),
-        Data.normals(random, d.dst().elements(), 1, type),
-        Data.normals(random, d.src().elements(), 1, type),
-        Data.normals(random, d.weights().elements(), 1, DataType.F32),
-        Data.normals(random, d.oc(), 1, DataType.F32));
+        normals(setting, random, d.weights().elements(), 1 / Math.sqrt(terms), type),
+        normals(setting, random, d.oc(), 0.5, DataType.F32),
+        normals(setting, random, d.dst().elements(), 1, type),
+        normals(setting, random, d.src().elements(), 1, type),
+        normals(setting, random, d.weights().elements(), 1, DataType.F32),
+        normals(setting, random, d.oc(), 1, DataType.F32));
+  }
+
+  private static float[] normals(
+      Setting setting, SplittableRandom random, long count, double factor, DataType type) {
+    float[] values = Data.normals(random, count, factor, type);
+    for (int i = 0; setting.positive && i < values.length; i++) {
+      values[i] = Math.abs(values[i]);
+    }
+    return values;
   }
 
   /** Whole numbers, so few of them that every partial sum is exact in the storage type. */
@@ -383,11 +419,43 @@ class Conv2dContractTest extends Contract {
                 stream, diffDst.tensor(), packed, src.tensor(), diffSrc.tensor(), write);
           });
 
-      expect(trial, setting, dst, outputs(setting, arrays));
-      expect(trial, setting, diffSrc, sourceGradients(setting, arrays));
-      expect(trial, setting, diffWeights, plain(arrays.gradient));
-      expect(trial, setting, diffBias, plain(arrays.biasGradient));
+      long taps = (long) d.kh() * d.kw();
+      double overChannels = error(setting, taps, d.ic() / d.groups());
+      double overOutputs = error(setting, taps, d.oc() / d.groups());
+      double overPixels = error(setting, 1, (long) d.n() * d.oh() * d.ow());
+      expect(trial, setting, dst, outputs(setting, arrays, overChannels));
+      expect(trial, setting, diffSrc, sourceGradients(setting, arrays, overOutputs));
+      expect(trial, setting, diffWeights, plain(arrays.gradient, overPixels));
+      expect(trial, setting, diffBias, plain(arrays.biasGradient, overPixels));
     }
+  }
+
+  /**
+   * Rounding errors of a sum over runs of neighbouring products, relative to the sum S of its
+   * |terms|. Errors of random signs are a few; but where all terms have one sign, so may all
+   * errors, and they add up. In binary32 each addition, in whatever order, is rounded by at most
+   * half an epsilon of S.
+   *
+   * <p>A tensor core (native/README.md has the sources) adds an accumulator c and L products p at
+   * once: it cuts each of them off at 2^-F of the power of two below the largest, then the sum at
+   * 24 bits. S is no less than |c|, |p| and |the sum|, so that is an error of less than ((L + 1)
+   * 2^-F + 2^-23) S. Ampere has L = 8, F = 24: 5.5 * 2^-23 S; Hopper L = 16, F = 25: 5.25 * 2^-23 S
+   * in half as many steps. There are two steps at most for each 16 products of a run, the last of
+   * which may be zeros. What is added in binary32 afterwards (bias, parts of a sum, old values) is
+   * among the few.
+   *
+   * @param runs how many runs, such as taps of a filter
+   * @param length products of each, such as channels
+   */
+  private double error(Setting setting, long runs, long length) {
+    double epsilons = SUM;
+    if (setting.positive) {
+      epsilons +=
+          subject.addsInTensorCores(setting.type)
+              ? 5.5 * 2 * runs * Math.ceilDiv(length, 16L)
+              : 0.5 * runs * length;
+    }
+    return epsilons * Data.epsilon(DataType.F32);
   }
 
   /**
@@ -410,28 +478,28 @@ class Conv2dContractTest extends Contract {
     }
   }
 
-  private static Expected plain(Sums sums) {
+  private static Expected plain(Sums sums, double error) {
     double[] factor = new double[sums.value().length];
     Arrays.fill(factor, 1);
-    return scaled(sums, factor, DataType.F32);
+    return scaled(sums, factor, DataType.F32, error);
   }
 
-  private static Expected outputs(Setting setting, Numbers arrays) {
+  private static Expected outputs(Setting setting, Numbers arrays, double error) {
     double[] factor = new double[arrays.forward.value().length];
     for (int i = 0; i < factor.length; i++) {
       factor[i] = Data.slopeAt(setting.activation, arrays.forward.value()[i]);
     }
-    Expected expected = scaled(arrays.forward, factor, setting.type);
+    Expected expected = scaled(arrays.forward, factor, setting.type, error);
     for (int i = 0; i < factor.length; i++) {
       // An error may carry a sum across the kink, so the steeper side bounds it.
       expected.bound[i] =
-          bound(arrays.forward, i, setting.type) * setting.activation.scale()
+          bound(arrays.forward, i, setting.type, error) * setting.activation.scale()
               + Data.tiny(setting.type);
     }
     return expected;
   }
 
-  private static Expected sourceGradients(Setting setting, Numbers arrays) {
+  private static Expected sourceGradients(Setting setting, Numbers arrays, double error) {
     double[] factor = new double[arrays.src.length];
     for (int i = 0; i < factor.length; i++) {
       factor[i] =
@@ -439,24 +507,23 @@ class Conv2dContractTest extends Contract {
               ? 1
               : Data.slopeAt(setting.srcActivation, arrays.src[i]);
     }
-    return scaled(arrays.data, factor, setting.type);
+    return scaled(arrays.data, factor, setting.type, error);
   }
 
-  private static Expected scaled(Sums sums, double[] factor, DataType type) {
+  private static Expected scaled(Sums sums, double[] factor, DataType type, double error) {
     double[] value = new double[factor.length];
     double[] magnitude = new double[factor.length];
     double[] bound = new double[factor.length];
     for (int i = 0; i < factor.length; i++) {
       value[i] = sums.value()[i] * factor[i];
       magnitude[i] = sums.magnitude()[i] * factor[i];
-      bound[i] = magnitude[i] == 0 ? 0 : bound(sums, i, type) * factor[i] + Data.tiny(type);
+      bound[i] = magnitude[i] == 0 ? 0 : bound(sums, i, type, error) * factor[i] + Data.tiny(type);
     }
     return new Expected(value, magnitude, bound);
   }
 
-  private static double bound(Sums sums, int i, DataType type) {
-    return SUM * Data.epsilon(DataType.F32) * sums.magnitude()[i]
-        + STORE * Data.epsilon(type) * Math.abs(sums.value()[i]);
+  private static double bound(Sums sums, int i, DataType type, double error) {
+    return error * sums.magnitude()[i] + STORE * Data.epsilon(type) * Math.abs(sums.value()[i]);
   }
 
   /**

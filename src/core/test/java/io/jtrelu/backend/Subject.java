@@ -42,6 +42,14 @@ public interface Subject {
     return false;
   }
 
+  /**
+   * Whether convolutions of a type are added by a GPU's tensor cores, which do not round as IEEE
+   * 754 does.
+   */
+  default boolean addsInTensorCores(DataType type) {
+    return false;
+  }
+
   /** All backends, or those that {@code -Djtrelu.backend} names, with commas between. */
   static Stream<Subject> all() {
     String chosen = System.getProperty("jtrelu.backend", "");

@@ -20,7 +20,7 @@ import picocli.CommandLine.ScopeType;
     synopsisSubcommandLabel = "TRIAL",
     exitCodeListHeading = "%nExit codes:%n",
     exitCodeList = {"0:no failure", "1:a failure, which is told", "2:wrong usage"},
-    subcommands = {KillCommand.class, FaultsCommand.class, FuzzCommand.class})
+    subcommands = {KillCommand.class, FaultsCommand.class, FuzzCommand.class, OrdersCommand.class})
 final class Endurance {
   private Endurance() {}
 

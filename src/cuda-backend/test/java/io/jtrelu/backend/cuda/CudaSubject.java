@@ -2,6 +2,7 @@ package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Subject;
+import io.jtrelu.tensor.DataType;
 import org.junit.jupiter.api.Assumptions;
 
 /**
@@ -15,6 +16,11 @@ public final class CudaSubject implements Subject {
   @Override
   public String name() {
     return "cuda";
+  }
+
+  @Override
+  public boolean addsInTensorCores(DataType type) {
+    return type != DataType.F32;
   }
 
   @Override

@@ -3,18 +3,23 @@ package io.jtrelu.backend.cuda;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Subject;
+import io.jtrelu.tensor.DataType;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
 import org.junit.jupiter.api.Assumptions;
 
 /**
- * The CUDA backend on the emulated device, which does all work as late as synchronisation allows,
- * so that a wait that is missing shows. Every open backend must end without a finding of the
- * device's checkers; and blocks, warps and lanes run in another order after each copy, so that what
- * depends on the order differs between the two runs of a case.
+ * The CUDA backend on the emulated device. Each stream that is made has the device work in another
+ * order: as late as synchronisation allows, so that a wait that is missing shows, or by one of
+ * three seeds. Every open backend must end without a finding of the device's checkers; and blocks,
+ * warps and lanes run in another order after each copy, so that what depends on the order differs
+ * between the two runs of a case.
  */
 public final class EmulatedSubject implements Subject {
+  /** In which the device works: late, and by seeds. */
+  private static final long[] ORDERS = {1, 2, 1, 3, 1, 4};
+
   /** For {@link java.util.ServiceLoader}. */
   public EmulatedSubject() {}
 
@@ -39,17 +44,36 @@ public final class EmulatedSubject implements Subject {
   }
 
   @Override
+  public boolean addsInTensorCores(DataType type) {
+    return type != DataType.F32;
+  }
+
+  @Override
   public Backend open() {
+    return open(ORDERS);
+  }
+
+  /** The backend on a device that works in one order, with the checks at its end. */
+  static Backend inOrder(long order) {
+    return open(order);
+  }
+
+  private static Backend open(long... orders) {
     Backend backend = openPlain();
+    EmulatorControl.delay(orders[0]);
     EmulatorControl.clear();
     long[] seed = {1};
+    int[] streams = {0};
     return (Backend)
         Proxy.newProxyInstance(
             Backend.class.getClassLoader(),
             new Class<?>[] {Backend.class},
             (proxy, method, arguments) -> {
               switch (method.getName()) {
-                case "newStream" -> seed[0] = Long.getLong("jtrelu.seed", 1);
+                case "newStream" -> {
+                  seed[0] = Long.getLong("jtrelu.seed", 1);
+                  EmulatorControl.delay(orders[streams[0]++ % orders.length]);
+                }
                 case "copy" -> EmulatorControl.seed(++seed[0]);
                 default -> {}
               }

@@ -322,8 +322,7 @@ class EmulatedTrainingTest {
   }
 
   private static float[] atOnce(int steps) throws IOException {
-    try (Backend backend = new EmulatedSubject().open()) {
-      EmulatorControl.delay(0);
+    try (Backend backend = EmulatedSubject.inOrder(0)) {
       return ahead(backend, steps);
     }
   }
@@ -333,13 +332,15 @@ class EmulatedTrainingTest {
   @ValueSource(longs = {1, 2, 3, 4})
   void theOrderOfADevicesWorkChangesNothing(long delay) throws IOException {
     float[] expected = atOnce(7);
-    try (Backend backend = new EmulatedSubject().open()) {
-      EmulatorControl.delay(delay);
+    try (Backend backend = EmulatedSubject.inOrder(delay)) {
       assertArrayEquals(expected, ahead(backend, 7));
     }
   }
 
-  /** What a step waits for, it needs: on a device that works late, a wait left out shows. */
+  /**
+   * What a step waits for, it needs: on a device that works late, a wait left out shows. (How it is
+   * named, on any device: {@link PlantedRacesTest}.)
+   */
   @ParameterizedTest
   @ValueSource(strings = {"await", "synchronize"})
   void aWaitLeftOutShows(String wait) throws IOException {
@@ -358,6 +359,8 @@ class EmulatedTrainingTest {
         actual = ahead(forgetful, 7);
       } catch (NonFiniteException | IllegalStateException shows) {
         return;
+      } finally {
+        EmulatorControl.clear();
       }
       assertFalse(Arrays.equals(expected, actual), wait + " was left out, and nothing shows it");
     }

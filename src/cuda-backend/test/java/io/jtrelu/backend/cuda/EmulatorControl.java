@@ -82,8 +82,8 @@ final class EmulatorControl {
   }
 
   /**
-   * When work is done that streams are given: 0 when it is given, 1 as late as synchronisation
-   * allows, others in an order by that seed.
+   * When work is done that streams are given: 0 when it is given, what was given before included, 1
+   * as late as synchronisation allows, others in an order by that seed.
    */
   static void delay(long delay) {
     set("SetDelay", delay);
