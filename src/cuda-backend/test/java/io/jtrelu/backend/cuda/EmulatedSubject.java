@@ -39,6 +39,11 @@ public final class EmulatedSubject implements Subject {
   }
 
   @Override
+  public boolean hasMatrices() {
+    return false;
+  }
+
+  @Override
   public Backend open() {
     Backend backend = openPlain();
     EmulatorControl.clear();
