@@ -30,7 +30,7 @@ final class KfacOptions {
   @Option(
       names = "--measure-every",
       paramLabel = "STEPS",
-      description = "K-FAC: steps from one measurement of the factors to the next (8).")
+      description = "K-FAC: steps from one measurement of the factors to the next (10).")
   @Nullable Integer measureEvery;
 
   @Option(
@@ -38,7 +38,7 @@ final class KfacOptions {
       paramLabel = "STEPS",
       description =
           "K-FAC: steps from one inversion of a factor to the next, a multiple of --measure-every"
-              + " (40).")
+              + " (50).")
   @Nullable Integer invertEvery;
 
   @Option(

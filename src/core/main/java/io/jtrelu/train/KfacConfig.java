@@ -23,7 +23,7 @@ public record KfacConfig(
     @JsonProperty(required = true) int invertEvery,
     @JsonProperty boolean empirical) {
   /** Those of {@code jtrelu train --optimizer kfac}. */
-  public static final KfacConfig DEFAULTS = new KfacConfig(0.3, 1e-3, 0.95, 8, 40, false);
+  public static final KfacConfig DEFAULTS = new KfacConfig(0.3, 1e-3, 0.95, 10, 50, false);
 
   /**
    * @throws IllegalArgumentException naming the value that is out of range and what is allowed

@@ -34,7 +34,7 @@ final class OneDnnFisherRows extends FisherRows {
     int width = inputs(d);
     int line = d.w() * d.ic();
     int sums = d.kw() * d.ic();
-    float[] patch = lane.array(0, width + sums);
+    float[] patch = lane.array(0, width + sums + d.ic());
     float[] row = lane.array(1, line);
     Arrays.fill(patch, 0, width, 0);
     for (int y = 0; y < d.h(); y++) {
@@ -43,15 +43,7 @@ final class OneDnnFisherRows extends FisherRows {
       }
       long at = ((long) n * d.h() + y) * line;
       Elements.load(type(), src.address() + at * type().bytes(), row, line);
-      Arrays.fill(patch, width, width + sums, 0);
-      for (int s = 0; s < d.kw(); s++) {
-        for (int z = 0; z < d.ow(); z++) {
-          int column = z * d.strideW() - d.padLeft() + s * d.dilationW();
-          if (column >= 0 && column < d.w()) {
-            add(row, column * d.ic(), patch, width + s * d.ic(), d.ic());
-          }
-        }
-      }
+      sumOverPlaces(row, patch, width);
       for (int r = 0; r < d.kh(); r++) {
         if (sees(r, y)) {
           add(patch, width, patch, r * sums, sums);
@@ -61,6 +53,39 @@ final class OneDnnFisherRows extends FisherRows {
     Elements.scale(1f / ((float) d.oh() * d.ow()), patch, width - 1);
     patch[width - 1] = 1;
     Elements.store(DataType.F32, patch, inputs.address() + (long) n * width * Float.BYTES, width);
+  }
+
+  /**
+   * For each column of the kernel the sum over what it sees of a row. With a stride of 1 columns
+   * see nearly the same, which is summed once.
+   *
+   * @param to receives kw sums from an index on, and is used ic further
+   */
+  private void sumOverPlaces(float[] row, float[] to, int at) {
+    Conv2dDescriptor d = descriptor();
+    int ic = d.ic();
+    int first = d.strideW() == 1 ? Math.max(0, firstSeen(d.kw() - 1)) : 0;
+    int end = d.strideW() == 1 ? Math.max(first, Math.min(d.w(), firstSeen(0) + d.ow())) : 0;
+    int shared = at + d.kw() * ic;
+    Arrays.fill(to, shared, shared + ic, 0);
+    for (int column = first; column < end; column++) {
+      add(row, column * ic, to, shared, ic);
+    }
+    for (int s = 0; s < d.kw(); s++) {
+      System.arraycopy(to, shared, to, at + s * ic, ic);
+      for (int z = 0; z < d.ow(); z++) {
+        int column = firstSeen(s) + z * d.strideW();
+        boolean counted = column >= first && column < end;
+        if (!counted && column >= 0 && column < d.w()) {
+          add(row, column * ic, to, at + s * ic, ic);
+        }
+      }
+    }
+  }
+
+  /** Column of the source that a column of the kernel sees at the first place. */
+  private int firstSeen(int s) {
+    return s * descriptor().dilationW() - descriptor().padLeft();
   }
 
   private boolean isSeen(int y) {
