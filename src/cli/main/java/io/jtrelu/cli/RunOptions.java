@@ -18,6 +18,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.function.Predicate;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** What is trained on what and how: the options that {@code train} and {@code compare} share. */
@@ -117,17 +119,19 @@ final class RunOptions {
 
   @Option(
       names = "--optimizer",
-      paramLabel = "SGD|ADAM",
+      paramLabel = "SGD|ADAM|KFAC",
       defaultValue = "SGD",
-      description = "SGD with Nesterov momentum, or Adam (${DEFAULT-VALUE}).")
+      description =
+          "SGD with Nesterov momentum, Adam, or K-FAC, on a CPU only so far (${DEFAULT-VALUE}).")
   Optimizer.Kind optimizer = Optimizer.Kind.SGD;
 
   @Option(
       names = "--learning-rate",
       paramLabel = "R",
-      defaultValue = "0.02",
-      description = "Peak learning rate (${DEFAULT-VALUE}).")
-  double learningRate = 0.02;
+      description = "Peak learning rate (0.02; 0.003 for K-FAC).")
+  @Nullable Double learningRate;
+
+  @Mixin KfacOptions kfac = new KfacOptions();
 
   @Option(
       names = "--warmup",
@@ -141,7 +145,7 @@ final class RunOptions {
       names = "--momentum",
       paramLabel = "M",
       defaultValue = "0.9",
-      description = "Momentum of SGD, beta1 of Adam (${DEFAULT-VALUE}).")
+      description = "Momentum of SGD and K-FAC, beta1 of Adam (${DEFAULT-VALUE}).")
   double momentum = 0.9;
 
   @Option(
@@ -246,7 +250,9 @@ final class RunOptions {
     follow(given, "--accumulate", () -> config.accumulate(accumulate));
     follow(given, "--micro-batch", () -> config.microBatch(microBatch));
     follow(given, "--optimizer", () -> config.optimizer(optimizer));
-    follow(given, "--learning-rate", () -> config.learningRate(learningRate));
+    if (learningRate != null) {
+      config.learningRate(learningRate);
+    }
     follow(given, "--warmup", () -> config.warmup(warmup));
     follow(given, "--momentum", () -> config.momentum(momentum));
     follow(given, "--weight-decay", () -> config.weightDecay(weightDecay));
@@ -257,7 +263,12 @@ final class RunOptions {
     follow(given, "--type", () -> config.type(type));
     follow(given, "--seed", () -> config.seed(seed));
     try {
-      return config.build();
+      TrainingConfig built = config.build();
+      if (built.kfac() == null) {
+        kfac.requireNone();
+        return built;
+      }
+      return built.toBuilder().kfac(kfac.over(built.kfac())).build();
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
     }

@@ -251,6 +251,13 @@ final class TrainCommand implements Callable<Integer> {
             backend.name(),
             backend.lanes(),
             trainer.activationBytes() / 1e6));
+    if (trainer.factorBytes() > 0) {
+      console.note(
+          String.format(
+              Locale.ROOT,
+              "K-FAC: %.1f MB of factors and their inverses",
+              trainer.factorBytes() / 1e6));
+    }
     trainer.notes().forEach(console::note);
     if (trainer.steps() > 0) {
       console.note("resumed at step " + trainer.steps() + " of " + trainer.totalSteps());

@@ -192,6 +192,36 @@ public interface Backend extends AutoCloseable {
   /** Prepares Adam. */
   Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay);
 
+  /**
+   * Prepares a product of matrices.
+   *
+   * @throws UnsupportedException if the backend has no such operation, as this default does not
+   */
+  default MatrixProduct matrixProduct(MatrixProduct.Sizes sizes) {
+    throw new UnsupportedException("the " + name() + " backend has no products of matrices");
+  }
+
+  /**
+   * Prepares the inverse of a symmetric matrix.
+   *
+   * @param n rows and columns
+   * @throws UnsupportedException if the backend has no such operation, as this default does not
+   */
+  default SymmetricInverse symmetricInverse(int n) {
+    throw new UnsupportedException("the " + name() + " backend inverts no matrices");
+  }
+
+  /**
+   * Prepares the rows of a convolution's Fisher factors.
+   *
+   * @throws UnsupportedException for a convolution in groups, or if the backend has no such
+   *     operation, as this default does not
+   */
+  default FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+    throw new UnsupportedException(
+        "the " + name() + " backend has no rows of Fisher factors, which K-FAC needs");
+  }
+
   /** Prepares a random orthogonal matrix. */
   Orthogonal orthogonal(int rows, int cols, float gain);
 

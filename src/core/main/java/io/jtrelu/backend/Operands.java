@@ -102,6 +102,27 @@ final class Operands {
     }
   }
 
+  /** Requires at least so many elements of a type on this device, under any shape. */
+  void requireAtLeast(String name, Tensor tensor, long elements, DataType type) {
+    requirePresent(name, tensor);
+    if (tensor.shape().elements() < elements
+        || tensor.type() != type
+        || !tensor.device().equals(device)) {
+      throw new OperandException(
+          operation
+              + ": "
+              + name
+              + " must hold at least "
+              + elements
+              + " elements of "
+              + type
+              + " on "
+              + device
+              + ", got "
+              + tensor);
+    }
+  }
+
   /** Requires two operands not to overlap in memory. */
   void requireDistinct(String name, Tensor tensor, String otherName, Tensor other) {
     if (overlap(tensor, other)) {

@@ -7,6 +7,7 @@ import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -72,6 +73,16 @@ public final class BatchExecutor implements AutoCloseable {
   private final Turn turn = new Turn("batch executor");
   private final @Nullable GradientSlices slices; // null without a backward pass
 
+  /**
+   * Samples of the Fisher matrix to be taken along.
+   *
+   * @param samples receives a row for each sample of the batch
+   * @param drawn whether labels are drawn from the prediction, so that the samples are those of the
+   *     Fisher matrix; else they are the samples' own, of the empirical one
+   * @param seed of the labels; the sequence number of the pass makes them others in each
+   */
+  public record Fisher(FisherSamples samples, boolean drawn, long seed) {}
+
   /** One stream and workspace, used by one thread at a time. */
   private final class Lane implements AutoCloseable {
     private final Shape shape = program.network().input().batch(program.batch());
@@ -89,6 +100,9 @@ public final class BatchExecutor implements AutoCloseable {
         backend.device().equals(Device.CPU) && program.options().type() == DataType.F32;
 
     private final Tensor labelsOnHost;
+    private final Tensor drawnLabels;
+    private final int[] words = new int[4];
+    private @Nullable Tensor logitsOnHost;
     private @Nullable Tensor images; // staging, where the caller's cannot be used directly
     private @Nullable Tensor labels;
 
@@ -99,6 +113,7 @@ public final class BatchExecutor implements AutoCloseable {
       correct = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
       norm = own(backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
       labelsOnHost = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
+      drawnLabels = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
     }
 
     private Tensor own(Tensor tensor) {
@@ -143,6 +158,59 @@ public final class BatchExecutor implements AutoCloseable {
       }
       backend.copy(stream, source, labels);
       return labels;
+    }
+
+    /** The rows of a micro-batch. */
+    void fisher(Fisher fisher, Tensor batchLabels, int micro, long sequence) {
+      Tensor labels = labels(batchLabels, micro);
+      int first = micro * program.batch();
+      if (fisher.drawn()) {
+        backend.copy(stream, workspace.output(0), logitsOnHost());
+        stream.synchronize();
+        float[] logits = logitsOnHost().toFloatArray();
+        for (int i = 0; i < program.batch(); i++) {
+          boolean padding = first + i >= batchLabels.shape().dim(0);
+          drawnLabels.put(i, padding ? -1 : draw(logits, i, fisher.seed(), sequence, first + i));
+        }
+        if (direct) {
+          labels = drawnLabels;
+        } else {
+          backend.copy(stream, drawnLabels, labels);
+        }
+      }
+      workspace.fisher(labels, fisher.samples(), first);
+    }
+
+    private Tensor logitsOnHost() {
+      if (logitsOnHost == null) {
+        Tensor logits = workspace.output(0);
+        logitsOnHost = own(Tensor.allocate(logits.shape(), logits.type(), logits.layout()));
+      }
+      return logitsOnHost;
+    }
+
+    /**
+     * A class with the probability that a sample's logits give it; any where they are not finite.
+     */
+    private int draw(float[] logits, int row, long seed, long sequence, int sample) {
+      int classes = program.network().classes();
+      Philox.block(seed, sequence, sample, words);
+      double largest = Double.NEGATIVE_INFINITY;
+      for (int c = 0; c < classes; c++) {
+        largest = Math.max(largest, logits[row * classes + c]);
+      }
+      double sum = 0;
+      for (int c = 0; c < classes; c++) {
+        sum += Math.exp(logits[row * classes + c] - largest);
+      }
+      double left = Philox.uniform(words[0]) * sum; // in (0, sum]
+      for (int c = 0; c < classes; c++) {
+        left -= Math.exp(logits[row * classes + c] - largest);
+        if (left <= 0) {
+          return c;
+        }
+      }
+      return classes - 1; // rounding has left a rest
     }
 
     @Override
@@ -256,23 +324,39 @@ public final class BatchExecutor implements AutoCloseable {
     update(parameters, (stream, parameter) -> {});
   }
 
-  /** Changes parameters in place. */
-  public interface Update {
+  /** Work that is done for each of several things, such as a change of a parameter in place. */
+  public interface Task {
     /**
-     * Changes one parameter.
+     * Does it for one of them.
      *
-     * @param stream to work on; other parameters may be changed on other streams meanwhile
-     * @param parameter its index in {@link Network#parameters}
+     * @param stream to work on; the others may be done on other streams meanwhile
+     * @param index of the thing
      */
-    void run(Stream stream, int parameter);
+    void run(Stream stream, int index);
+  }
+
+  /**
+   * Does independent work, shared among the lanes, and waits until all is done. What is computed
+   * does not depend on the number of lanes if each piece is computed from what no other writes.
+   *
+   * @param task called once for each index below count, by several threads at once
+   */
+  public void share(int count, Task task) {
+    turn.take();
+    try {
+      lanes.share(count, (lane, index) -> task.run(lane.stream, index));
+    } finally {
+      turn.give();
+    }
   }
 
   /**
    * Updates each parameter and packs its new value.
    *
-   * @param update called once for each parameter, by several threads at once
+   * @param update called once for each index in {@link Network#parameters}, by several threads at
+   *     once
    */
-  public void update(Parameters parameters, Update update) {
+  public void update(Parameters parameters, Task update) {
     parameters.requireFits(program.network());
     turn.take();
     try {
@@ -306,6 +390,22 @@ public final class BatchExecutor implements AutoCloseable {
       Write mode,
       float gradientScale,
       long sequence) {
+    return forwardBackward(images, labels, gradients, mode, gradientScale, sequence, null);
+  }
+
+  /**
+   * As above, and what the samples tell of the Fisher matrix on the way, by a second backward pass.
+   *
+   * @param fisher null for nothing of the kind
+   */
+  public Result forwardBackward(
+      Tensor images,
+      Tensor labels,
+      Parameters gradients,
+      Write mode,
+      float gradientScale,
+      long sequence,
+      @Nullable Fisher fisher) {
     gradients.requireFits(program.network());
     turn.take();
     try {
@@ -314,6 +414,9 @@ public final class BatchExecutor implements AutoCloseable {
               images,
               labels,
               (lane, part, micro) -> {
+                if (fisher != null) {
+                  lane.fisher(fisher, labels, micro, sequence);
+                }
                 lane.workspace.loss(lane.labels(labels, micro), gradientScale);
                 Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
                 boolean first = micro < parts;

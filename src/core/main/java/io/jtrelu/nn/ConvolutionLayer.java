@@ -3,6 +3,7 @@ package io.jtrelu.nn;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.Tensor;
@@ -138,6 +139,11 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
+  public int fisherInputs() {
+    return descriptor.groups() == 1 ? FisherRows.inputs(descriptor) : 0;
+  }
+
+  @Override
   public void lower(Lowering lowering) {
     int node = lowering.node();
     int weights = lowering.parameter(WEIGHTS);
@@ -186,5 +192,20 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                 pass.parameterGradient(weights),
                 pass.parameterGradient(bias),
                 pass.write()));
+    if (lowering.fisher()) {
+      FisherRows rows =
+          lowering.own(
+              lowering
+                  .backend()
+                  .fisherRows(descriptor.withBatch(lowering.batch()), lowering.type()));
+      lowering.fisher(
+          pass ->
+              rows.run(
+                  pass.stream(),
+                  pass.value(source),
+                  pass.gradient(node),
+                  pass.fisherInputs(node),
+                  pass.fisherGradients(node)));
+    }
   }
 }

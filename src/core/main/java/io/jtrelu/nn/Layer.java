@@ -156,6 +156,14 @@ public interface Layer {
   }
 
   /**
+   * Elements of a row of inputs in {@link FisherSamples}, for a layer with one parameter of weights
+   * and one bias that adds a step to {@link Lowering#fisher}; 0 for others.
+   */
+  default int fisherInputs() {
+    return 0;
+  }
+
+  /**
    * Prepares the layer's operations and adds its steps. Called once per program; not for a
    * rectifier that was fused into its source, nor outside of training where {@link #onlyTrains}.
    *

@@ -52,6 +52,18 @@ public final class Lowering {
     void run(Stream stream, Parameters parameters);
   }
 
+  /** What a backward step is for. */
+  enum Purpose {
+    /** The gradient of a source: part of every backward pass. */
+    SOURCE,
+    /** Gradients of parameters. */
+    PARAMETERS,
+    /** {@link FisherSamples}. */
+    FISHER
+  }
+
+  record BackwardStep(Purpose purpose, Step step) {}
+
   /** All steps and operations of a program. */
   static final class Result implements AutoCloseable {
     final Network network;
@@ -63,7 +75,7 @@ public final class Lowering {
     /** For each layer its steps, in the order in which they run. */
     final List<List<Step>> forward = new ArrayList<>();
 
-    final List<List<Step>> backward = new ArrayList<>();
+    final List<List<BackwardStep>> backward = new ArrayList<>();
 
     /** By index of the parameter. */
     final Map<Integer, LoadStep> loads = new HashMap<>();
@@ -203,7 +215,21 @@ public final class Lowering {
 
   /** Adds a step to the backward pass, for the gradients of parameters. */
   public void backward(Step step) {
-    result.backward.get(node).add(step);
+    add(Purpose.PARAMETERS, step);
+  }
+
+  private void add(Purpose purpose, Step step) {
+    result.backward.get(node).add(new BackwardStep(purpose, step));
+  }
+
+  /** Whether the backward pass also runs for {@link FisherSamples}. */
+  public boolean fisher() {
+    return result.options.fisher();
+  }
+
+  /** Adds a step to the backward pass that writes the layer's {@link FisherSamples}. */
+  public void fisher(Step step) {
+    add(Purpose.FISHER, step);
   }
 
   /**
@@ -213,7 +239,7 @@ public final class Lowering {
   public void backwardTo(int source, GradientStep step) {
     if (result.fusion.needsGradient(source)) {
       Write write = result.fusion.write(source, node);
-      backward(pass -> step.run(pass, write));
+      add(Purpose.SOURCE, pass -> step.run(pass, write));
     }
   }
 

@@ -19,6 +19,8 @@ public final class Pass {
   Write write = Write.OVERWRITE;
   @Nullable Parameters parameters;
   @Nullable Parameters parameterGradients;
+  @Nullable FisherSamples samples;
+  int firstSample;
 
   Pass(int nodes, Stream stream, Tensor sequence) {
     this.values = new Tensor[nodes];
@@ -68,6 +70,23 @@ public final class Pass {
       throw new IllegalStateException("backward needs somewhere to write gradients");
     }
     return parameterGradients.view(parameter);
+  }
+
+  /** Where the rows of a node's inputs go, in a pass for {@link FisherSamples}. */
+  public Tensor fisherInputs(int node) {
+    return samples().inputs(node, firstSample, values[node].shape().dim(0));
+  }
+
+  /** Where the rows of a node's gradients go, in a pass for {@link FisherSamples}. */
+  public Tensor fisherGradients(int node) {
+    return samples().gradients(node, firstSample, values[node].shape().dim(0));
+  }
+
+  private FisherSamples samples() {
+    if (samples == null) {
+      throw new IllegalStateException("this pass is not for samples of the Fisher matrix");
+    }
+    return samples;
   }
 
   /** Whether gradients of parameters replace what is there or add to it. */

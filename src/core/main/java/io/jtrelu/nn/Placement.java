@@ -20,17 +20,20 @@ final class Placement {
   private final int[] gradient;
   private final int[] reserve;
   private final boolean[] held;
+  private final boolean twice;
   private long heldBytes;
 
   /**
    * @param loss whether the gradient of the outputs is written even outside of training
+   * @param twice whether there may be a second backward pass, which needs the same values
    */
-  Placement(Fusion fusion, int batch, DataType type, boolean loss) {
+  Placement(Fusion fusion, int batch, DataType type, boolean loss, boolean twice) {
     this.fusion = fusion;
     this.batch = batch;
     this.type = type;
     int count = fusion.layers.size();
     this.outside = count;
+    this.twice = twice;
     this.value = none(count);
     this.gradient = none(count);
     this.reserve = none(count);
@@ -90,14 +93,14 @@ final class Placement {
     long bytes = elements(i) * type.bytes();
     held[i] = lastUse > outside;
     heldBytes += held[i] ? bytes : 0;
-    value[i] = plan.add(bytes, i, output ? backwardTime(0) : lastUse);
+    value[i] = plan.add(bytes, i, output || (twice && held[i]) ? backwardTime(0) : lastUse);
   }
 
   private void addReserve(int i) {
     DataType reserved = fusion.layers.get(i).reserve();
     if (reserved != null) {
       long bytes = elements(i) * reserved.bytes();
-      reserve[i] = plan.add(bytes, i, fusion.training ? backwardTime(i) : i);
+      reserve[i] = plan.add(bytes, i, fusion.training ? backwardTime(twice ? 0 : i) : i);
       heldBytes += fusion.training ? bytes : 0;
     }
   }

@@ -44,22 +44,43 @@ public final class Program implements AutoCloseable {
    * @param seed key of the dropout masks
    * @param inputGradient whether the backward pass goes on to the input: {@link
    *     Workspace#inputGradient}
+   * @param fisher whether there are backward passes for {@link FisherSamples}
    */
   public record Options(
-      DataType type, float labelSmoothing, boolean training, long seed, boolean inputGradient) {
+      DataType type,
+      float labelSmoothing,
+      boolean training,
+      long seed,
+      boolean inputGradient,
+      boolean fisher) {
     /**
-     * @throws IllegalArgumentException for a gradient of the input without a backward pass
+     * @throws IllegalArgumentException for what needs a backward pass without one
      */
     public Options {
       if (inputGradient && !training) {
         throw new IllegalArgumentException(
             "a gradient of the input needs a backward pass: compile for training");
       }
+      if (fisher && !training) {
+        throw new IllegalArgumentException(
+            "samples of the Fisher matrix need a backward pass: compile for training");
+      }
+    }
+
+    /** Without samples of the Fisher matrix. */
+    public Options(
+        DataType type, float labelSmoothing, boolean training, long seed, boolean inputGradient) {
+      this(type, labelSmoothing, training, seed, inputGradient, false);
+    }
+
+    /** With samples of the Fisher matrix. */
+    public Options withFisher() {
+      return new Options(type, labelSmoothing, training, seed, inputGradient, true);
     }
 
     /** Without a gradient of the input. */
     public Options(DataType type, float labelSmoothing, boolean training, long seed) {
-      this(type, labelSmoothing, training, seed, false);
+      this(type, labelSmoothing, training, seed, false, false);
     }
   }
 
@@ -72,9 +93,13 @@ public final class Program implements AutoCloseable {
   private final Lowering.Result lowered;
   private final List<ForwardStep> forward = new ArrayList<>();
   private final List<Lowering.Step> backward = new ArrayList<>();
+  private final List<Lowering.Step> backwardForFisher = new ArrayList<>();
 
   /** Null for a network that is no classifier. */
   private final @Nullable SoftmaxCrossEntropy loss;
+
+  /** Of labels drawn from the prediction: without smoothing. */
+  private final @Nullable SoftmaxCrossEntropy drawnLoss;
 
   private @Nullable Parameters loaded;
 
@@ -95,15 +120,12 @@ public final class Program implements AutoCloseable {
     this.batch = batch;
     this.options = options;
     this.fusion = new Fusion(network, options.training(), options.inputGradient());
-    this.placement = new Placement(fusion, batch, options.type(), network.isClassifier());
+    this.placement =
+        new Placement(fusion, batch, options.type(), network.isClassifier(), options.fisher());
     this.lowered = new Lowering.Result(network, backend, batch, options, fusion);
     try {
-      this.loss =
-          network.isClassifier()
-              ? lowered.own(
-                  backend.softmaxCrossEntropy(
-                      batch, network.classes(), options.type(), options.labelSmoothing()))
-              : null;
+      this.loss = network.isClassifier() ? loss(options.labelSmoothing()) : null;
+      this.drawnLoss = network.isClassifier() && options.fisher() ? loss(0) : null;
       lowered.lower();
     } catch (RuntimeException | Error failure) {
       lowered.close();
@@ -118,8 +140,20 @@ public final class Program implements AutoCloseable {
       }
     }
     for (int i = count - 1; i >= 0; i--) {
-      backward.addAll(lowered.backward.get(i));
+      for (Lowering.BackwardStep step : lowered.backward.get(i)) {
+        if (step.purpose() != Lowering.Purpose.FISHER) {
+          backward.add(step.step());
+        }
+        if (step.purpose() != Lowering.Purpose.PARAMETERS) {
+          backwardForFisher.add(step.step());
+        }
+      }
     }
+  }
+
+  private SoftmaxCrossEntropy loss(float smoothing) {
+    return lowered.own(
+        backend.softmaxCrossEntropy(batch, network.classes(), options.type(), smoothing));
   }
 
   /** The network. */
@@ -415,18 +449,61 @@ public final class Program implements AutoCloseable {
         Tensor labels, float gradientScale, Tensor lossResults, Tensor correctResults) {
       turn.take();
       try {
-        if (program.loss == null) {
-          throw program.network.noClassifier("the built-in loss");
+        run(program.loss, labels, gradientScale, lossResults, correctResults);
+      } finally {
+        turn.give();
+      }
+    }
+
+    private void run(
+        @Nullable SoftmaxCrossEntropy loss,
+        Tensor labels,
+        float gradientScale,
+        Tensor lossResults,
+        Tensor correctResults) {
+      if (loss == null) {
+        throw program.network.noClassifier("the built-in loss");
+      }
+      int logits = program.network.outputs().getFirst();
+      loss.run(
+          pass.stream,
+          pass.values[logits],
+          labels,
+          gradientScale,
+          pass.gradients[logits],
+          lossResults,
+          correctResults);
+    }
+
+    /**
+     * What the samples of the last forward pass tell of the Fisher matrix: their gradients for
+     * labels that the caller drew from the prediction, or for their own. {@link #loss} and {@link
+     * #backward} come afterwards, of the same forward pass.
+     *
+     * @param labels I32 [batch] on the program's device; -1 for a sample whose gradients are zero
+     * @param destination receives the rows
+     * @param first row of the first sample
+     * @throws IllegalStateException if the program was not compiled for it, or the network is no
+     *     {@linkplain Network#isClassifier classifier}
+     */
+    @SuppressWarnings("try") // what is held needs no name
+    public void fisher(Tensor labels, FisherSamples destination, int first) {
+      turn.take();
+      try {
+        if (!program.options.fisher()) {
+          throw new IllegalStateException(
+              "this program was compiled without samples of the Fisher matrix; ask for them in its"
+                  + " options");
         }
-        int logits = program.network.outputs().getFirst();
-        program.loss.run(
-            pass.stream,
-            pass.values[logits],
-            labels,
-            gradientScale,
-            pass.gradients[logits],
-            lossResults,
-            correctResults);
+        run(program.drawnLoss, labels, 1, losses, correct);
+        pass.samples = destination;
+        pass.firstSample = first;
+        try (BackendStream.Use shared = holdShared(null)) {
+          for (Lowering.Step step : program.backwardForFisher) {
+            step.run(pass);
+          }
+        }
+        pass.samples = null;
       } finally {
         turn.give();
       }

@@ -49,7 +49,7 @@ final class LaneSteps implements Steps {
             microBatch > 0
                 ? microBatch
                 : BatchExecutor.microBatch(network, backend, options.type(), batch),
-            options);
+            optimizer.measures() ? options.withFisher() : options);
   }
 
   @Override
@@ -75,7 +75,8 @@ final class LaneSteps implements Steps {
             gradients,
             pass.first() ? Write.OVERWRITE : Write.ACCUMULATE,
             gradientScale,
-            pass.sequence());
+            pass.sequence(),
+            pass.first() ? optimizer.measurement(pass.number()) : null);
     float norm = 0;
     if (pass.last()) {
       norm = optimizer.step(executor, parameters, gradients, pass.learningRate(), pass.number());

@@ -19,10 +19,12 @@ import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Updates a network's parameters from their gradients: clipping by the global norm, then SGD or
- * Adam, with weight decay on weights only. Parameters, gradients and state stay on the device.
+ * Adam, or K-FAC with its own constraint; with weight decay on weights only. Parameters, gradients
+ * and state stay on the device.
  *
  * <p>A gradient whose norm is not finite updates nothing, and neither does any gradient after it
  * until {@link #forgive}: so a step can be queued before the one before it has been looked at.
@@ -35,7 +37,19 @@ public final class Optimizer implements AutoCloseable {
     /** Stochastic gradient descent with Nesterov momentum. */
     SGD,
     /** Adam with decoupled weight decay. */
-    ADAM
+    ADAM,
+    /**
+     * K-FAC, natural gradient descent by Kronecker factors of the Fisher matrix, with momentum:
+     * what the authors of tailored rectifiers train with. See {@link KfacConfig}. On a CPU only so
+     * far; takes memory for factors and inverses, {@link Optimizer#factorBytes}. Its norm
+     * constraint takes the place of clipping.
+     */
+    KFAC;
+
+    /** Peak rate where none is asked for. */
+    double defaultLearningRate() {
+      return this == KFAC ? 3e-3 : 0.02;
+    }
   }
 
   private static final float ADAM_BETA2 = 0.999f;
@@ -48,6 +62,8 @@ public final class Optimizer implements AutoCloseable {
   private final Tensor normResult;
   private final Tensor normOnHost;
   private final Tensor scalars;
+  private final Tensor constraint; // nu of K-FAC
+  private final @Nullable Kfac kfac;
   private final Map<String, Tensor> state = new LinkedHashMap<>();
 
   /** Of all weights and all biases at once. */
@@ -64,25 +80,36 @@ public final class Optimizer implements AutoCloseable {
     void step(Stream on, Tensor parameters, Tensor gradient, Tensor scalars, Tensor clip);
   }
 
-  /** Allocates the state for a network, zeroed. */
+  /**
+   * Allocates the state for a network, zeroed.
+   *
+   * @throws io.jtrelu.backend.UnsupportedException if the backend or the network cannot be trained
+   *     so
+   */
   public Optimizer(Network network, Backend backend, TrainingConfig config) {
     this.backend = backend;
+    kfac = config.kfac() == null ? null : own(kfac(network, config, config.kfac()));
     this.stream = own(backend.newStream());
     this.clipNorm = (float) config.clipNorm();
     this.normResult = allocate(backend, 2);
     this.normOnHost = own(Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
     this.scalars = allocate(backend, 2);
+    this.constraint = allocate(backend, 1);
     Parameters first = own(Parameters.allocate(network, backend));
     this.norm = own(backend.gradientNorm(first.arena().shape().elements()));
     float decay = (float) config.weightDecay();
     float momentum = (float) config.momentum();
     switch (config.optimizer()) {
-      case SGD -> {
+      case SGD, KFAC -> {
+        boolean nesterov = momentum > 0 && kfac == null;
         state.put("velocity", first.arena());
-        weights = sgd(first.weights(), momentum, decay);
-        biases = sgd(first.biases(), momentum, 0);
+        if (kfac != null) {
+          state.putAll(kfac.state());
+        }
+        weights = sgd(first.weights(), momentum, nesterov, decay);
+        biases = sgd(first.biases(), momentum, nesterov, 0);
         for (int p = 0; p < network.parameters().size(); p++) {
-          updates.add(sgd(first.view(p), momentum, isWeights(network, p) ? decay : 0));
+          updates.add(sgd(first.view(p), momentum, nesterov, isWeights(network, p) ? decay : 0));
         }
       }
       case ADAM -> {
@@ -98,6 +125,10 @@ public final class Optimizer implements AutoCloseable {
       }
       default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
     }
+  }
+
+  private Kfac kfac(Network network, TrainingConfig config, KfacConfig settings) {
+    return new Kfac(network, backend, settings, config.batch(), config.seed());
   }
 
   private static boolean isWeights(Network network, int parameter) {
@@ -117,8 +148,8 @@ public final class Optimizer implements AutoCloseable {
     return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
   }
 
-  private Update sgd(Tensor velocity, float momentum, float decay) {
-    Sgd sgd = own(backend.sgd(velocity.shape().elements(), momentum, momentum > 0, decay));
+  private Update sgd(Tensor velocity, float momentum, boolean nesterov, float decay) {
+    Sgd sgd = own(backend.sgd(velocity.shape().elements(), momentum, nesterov, decay));
     return (on, parameters, gradient, given, clip) ->
         sgd.step(on, parameters, gradient, velocity, scalar(given, 0), clip);
   }
@@ -152,7 +183,7 @@ public final class Optimizer implements AutoCloseable {
    *
    * @param executor has just computed the gradients
    * @param number of the step, from 1
-   * @return the norm before clipping
+   * @return the norm before clipping; NaN where K-FAC's direction is not finite
    */
   public float step(
       BatchExecutor executor,
@@ -165,11 +196,38 @@ public final class Optimizer implements AutoCloseable {
     backend.fill(stream, scalar(scalars, 0), (float) learningRate);
     backend.fill(stream, scalar(scalars, 1), (float) number);
     stream.synchronize();
-    Tensor clip = scalar(normResult, 1);
+    float length = normOnHost.get(0);
+    if (kfac == null || Float.isNaN(normOnHost.get(1))) {
+      apply(executor, parameters, gradients, scalar(normResult, 1));
+      return length;
+    }
+    float nu = kfac.run(executor, gradients, learningRate, number);
+    backend.fill(stream, constraint, nu);
+    stream.synchronize();
+    apply(executor, parameters, kfac.natural(), constraint);
+    return Float.isNaN(nu) ? nu : length;
+  }
+
+  private void apply(
+      BatchExecutor executor, Parameters parameters, Parameters direction, Tensor factor) {
     executor.update(
         parameters,
-        (on, p) -> updates.get(p).step(on, parameters.view(p), gradients.view(p), scalars, clip));
-    return normOnHost.get(0);
+        (on, p) -> updates.get(p).step(on, parameters.view(p), direction.view(p), scalars, factor));
+  }
+
+  /** Whether the first pass of some steps has to measure something beside the gradient. */
+  boolean measures() {
+    return kfac != null;
+  }
+
+  /** What the first pass of a step has to measure beside the gradient; null for nothing. */
+  BatchExecutor.@Nullable Fisher measurement(long step) {
+    return kfac == null ? null : kfac.measurement(step);
+  }
+
+  /** Bytes of K-FAC's factors and their inverses; 0 for the others. */
+  public long factorBytes() {
+    return kfac == null ? 0 : kfac.bytes();
   }
 
   /** Lets updates take effect again after a norm that was not finite. */

@@ -122,8 +122,7 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
       Json.requireFormat(node, "the file", FORMAT);
       return new Run(
           Model.of(Json.required(node, "the file", "model")),
-          Json.MAPPER.treeToValue(
-              Json.required(node, "the file", "training"), TrainingConfig.class),
+          training(Json.required(node, "the file", "training")),
           Json.required(node, "the file", "data").asText(),
           node.path("dataDigest").asText(null));
     } catch (JsonProcessingException malformed) {
@@ -134,6 +133,14 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
       throw new IOException(
           where + " is not a configuration of this version: " + malformed.getMessage(), malformed);
     }
+  }
+
+  /** How it was trained; versions before K-FAC said nothing of it, as other optimisers do. */
+  private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
+    if (node instanceof ObjectNode training && !training.has("kfac")) {
+      training.putNull("kfac");
+    }
+    return Json.MAPPER.treeToValue(node, TrainingConfig.class);
   }
 
   /** Configurations without a format: the network is one by name, its activations are all alike. */
@@ -183,7 +190,7 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
                 PerLocationNormalization.Homogeneous.class));
     return new Run(
         new Model(network, classes, height, width, channels, normalization, shaping),
-        Json.MAPPER.treeToValue(training, TrainingConfig.class),
+        training(training),
         data,
         null);
   }

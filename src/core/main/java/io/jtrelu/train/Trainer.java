@@ -400,6 +400,11 @@ public final class Trainer implements AutoCloseable {
     return passes.activationBytes();
   }
 
+  /** Bytes of K-FAC's factors and their inverses; 0 for other optimisers. */
+  public long factorBytes() {
+    return optimizer.factorBytes();
+  }
+
   /** Steps taken. */
   public long steps() {
     return step;

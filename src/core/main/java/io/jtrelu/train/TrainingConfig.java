@@ -1,8 +1,10 @@
 package io.jtrelu.train;
 
+import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import io.jtrelu.data.Augmentation;
 import io.jtrelu.tensor.DataType;
+import org.jspecify.annotations.Nullable;
 
 /**
  * How a network is trained: everything that determines a run but the network, the data and the
@@ -22,14 +24,16 @@ import io.jtrelu.tensor.DataType;
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine
- * @param momentum of SGD, and beta1 of Adam
+ * @param momentum of SGD and K-FAC, and beta1 of Adam
  * @param weightDecay on weights, not on biases
- * @param clipNorm gradients of a larger norm are scaled down to it; infinity for none
+ * @param clipNorm gradients of a larger norm are scaled down to it; infinity for none. Not for
+ *     K-FAC, which has its own constraint
  * @param labelSmoothing share of the target spread over all classes, in [0, 1)
  * @param cropPadding pixels of padding before a random crop; 0 for no crop
  * @param flip whether images are mirrored at random
  * @param type storage type of activations and their gradients: F32 or BF16
- * @param seed of initialisation, order of the data, augmentation and dropout
+ * @param seed of initialisation, order of the data, augmentation, dropout, and K-FAC's labels
+ * @param kfac settings of K-FAC, {@link KfacConfig#DEFAULTS} unless given; null for the others
  */
 public record TrainingConfig(
     @JsonProperty(required = true) int epochs,
@@ -46,12 +50,18 @@ public record TrainingConfig(
     @JsonProperty(required = true) int cropPadding,
     @JsonProperty(required = true) boolean flip,
     @JsonProperty(required = true) DataType type,
-    @JsonProperty(required = true) long seed) {
+    @JsonProperty(required = true) long seed,
+    @JsonInclude(JsonInclude.Include.NON_NULL) @JsonProperty @Nullable KfacConfig kfac) {
 
   /**
    * @throws IllegalArgumentException naming the value that is out of range and what is allowed
    */
   public TrainingConfig {
+    if (optimizer != Optimizer.Kind.KFAC) {
+      kfac = null;
+    } else if (kfac == null) {
+      kfac = KfacConfig.DEFAULTS;
+    }
     require(epochs >= 1, "epochs", epochs, "1 or more");
     require(batch >= 1, "batch", batch, "1 or more");
     require(accumulate >= 1, "accumulate", accumulate, "1 or more");
@@ -120,7 +130,8 @@ public record TrainingConfig(
         .cropPadding(cropPadding)
         .flip(flip)
         .type(type)
-        .seed(seed);
+        .seed(seed)
+        .kfac(kfac);
   }
 
   /** Values by name; those that are not set have defaults. Not thread-safe. */
@@ -130,7 +141,7 @@ public record TrainingConfig(
     private int accumulate = 1;
     private int microBatch;
     private Optimizer.Kind optimizer = Optimizer.Kind.SGD;
-    private double learningRate = 0.02;
+    private @Nullable Double learningRate; // null: the optimiser's
     private double warmup = 0.1;
     private double momentum = 0.9;
     private double weightDecay;
@@ -140,6 +151,7 @@ public record TrainingConfig(
     private boolean flip;
     private DataType type = DataType.F32;
     private long seed = 1;
+    private @Nullable KfacConfig kfac;
 
     private Builder() {}
 
@@ -173,19 +185,19 @@ public record TrainingConfig(
       return this;
     }
 
-    /** See {@link TrainingConfig#learningRate}; 02 unless set. */
+    /** See {@link TrainingConfig#learningRate}; 0.02 unless set, 0.003 for K-FAC. */
     public Builder learningRate(double value) {
       learningRate = value;
       return this;
     }
 
-    /** See {@link TrainingConfig#warmup}; 1 unless set. */
+    /** See {@link TrainingConfig#warmup}; 0.1 unless set. */
     public Builder warmup(double value) {
       warmup = value;
       return this;
     }
 
-    /** See {@link TrainingConfig#momentum}; 9 unless set. */
+    /** See {@link TrainingConfig#momentum}; 0.9 unless set. */
     public Builder momentum(double value) {
       momentum = value;
       return this;
@@ -203,7 +215,7 @@ public record TrainingConfig(
       return this;
     }
 
-    /** See {@link TrainingConfig#labelSmoothing}; 1 unless set. */
+    /** See {@link TrainingConfig#labelSmoothing}; 0.1 unless set. */
     public Builder labelSmoothing(double value) {
       labelSmoothing = value;
       return this;
@@ -233,6 +245,12 @@ public record TrainingConfig(
       return this;
     }
 
+    /** See {@link TrainingConfig#kfac}; {@link KfacConfig#DEFAULTS} unless set. */
+    public Builder kfac(@Nullable KfacConfig value) {
+      kfac = value;
+      return this;
+    }
+
     /**
      * The configuration.
      *
@@ -245,7 +263,7 @@ public record TrainingConfig(
           accumulate,
           microBatch,
           optimizer,
-          learningRate,
+          learningRate == null ? optimizer.defaultLearningRate() : learningRate,
           warmup,
           momentum,
           weightDecay,
@@ -254,7 +272,8 @@ public record TrainingConfig(
           cropPadding,
           flip,
           type,
-          seed);
+          seed,
+          kfac);
     }
   }
 }

@@ -50,6 +50,11 @@ public interface Subject {
     return false;
   }
 
+  /** Whether it has products and inverses of matrices and rows of Fisher factors. */
+  default boolean hasMatrices() {
+    return true;
+  }
+
   /** All backends, or those that {@code -Djtrelu.backend} names, with commas between. */
   static Stream<Subject> all() {
     String chosen = System.getProperty("jtrelu.backend", "");

@@ -57,6 +57,7 @@ class TrainerTest {
         .cropPadding(1)
         .flip(true)
         .seed(7)
+        .kfac(new KfacConfig(0.3, 1e-3, 0.95, 2, 6, false)) // inversions in turns, within an epoch
         .build();
   }
 

@@ -8,10 +8,12 @@ import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.LocationNorm;
+import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -24,6 +26,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.SymmetricInverse;
 import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
@@ -396,6 +399,24 @@ public final class OneDnnBackend implements Backend {
   public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
     lifetime.requireOpen();
     return new OneDnnAdam(parameterPasses(), elements, beta1, beta2, epsilon, weightDecay);
+  }
+
+  @Override
+  public MatrixProduct matrixProduct(MatrixProduct.Sizes sizes) {
+    lifetime.requireOpen();
+    return new OneDnnMatrixProduct(library, sizes);
+  }
+
+  @Override
+  public SymmetricInverse symmetricInverse(int n) {
+    lifetime.requireOpen();
+    return new OneDnnSymmetricInverse(library, n);
+  }
+
+  @Override
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+    requirePreparable(type);
+    return new OneDnnFisherRows(descriptor, type);
   }
 
   @Override

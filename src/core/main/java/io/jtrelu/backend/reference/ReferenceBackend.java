@@ -8,9 +8,11 @@ import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.LocationNorm;
+import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -23,6 +25,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.SymmetricInverse;
 import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
@@ -248,6 +251,24 @@ public final class ReferenceBackend implements Backend {
   public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
     lifetime.requireOpen();
     return new ReferenceAdam(elements, beta1, beta2, epsilon, weightDecay);
+  }
+
+  @Override
+  public MatrixProduct matrixProduct(MatrixProduct.Sizes sizes) {
+    lifetime.requireOpen();
+    return new ReferenceMatrixProduct(sizes);
+  }
+
+  @Override
+  public SymmetricInverse symmetricInverse(int n) {
+    lifetime.requireOpen();
+    return new ReferenceSymmetricInverse(n);
+  }
+
+  @Override
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+    requirePreparable(type);
+    return new ReferenceFisherRows(descriptor, type);
   }
 
   @Override

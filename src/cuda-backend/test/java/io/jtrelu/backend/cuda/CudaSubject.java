@@ -24,6 +24,11 @@ public final class CudaSubject implements Subject {
   }
 
   @Override
+  public boolean hasMatrices() {
+    return false;
+  }
+
+  @Override
   public Backend open() {
     Assumptions.assumeTrue(
         System.getProperty("jtrelu.cuda", "emulated").equals("real"),

@@ -49,6 +49,11 @@ public final class EmulatedSubject implements Subject {
   }
 
   @Override
+  public boolean hasMatrices() {
+    return false;
+  }
+
+  @Override
   public Backend open() {
     return open(ORDERS);
   }

@@ -1,0 +1,121 @@
+package io.jtrelu.backend;
+
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Tensor;
+
+/**
+ * The product of two row-major F32 matrices, which may be transposed, or parts of wider ones.
+ *
+ * <pre>
+ * C = alpha * op(A) op(B) + beta * C          op(A) [m, k], op(B) [k, n], C [m, n]
+ * </pre>
+ *
+ * <p>Sums are F32 in an order that the backend chooses, and that is the same every time. With beta
+ * = 0 what C held before does not count, be it NaN.
+ */
+public abstract class MatrixProduct extends PreparedOperation {
+  /**
+   * Sizes of the product.
+   *
+   * @param m rows of C
+   * @param n columns of C
+   * @param k terms of each sum
+   * @param transposeA whether A lies in memory as [k, m]
+   * @param transposeB whether B lies in memory as [n, k]
+   * @param lda elements from one row of A, as it lies in memory, to the next
+   * @param ldb the same of B
+   * @param ldc the same of C
+   */
+  public record Sizes(
+      int m, int n, int k, boolean transposeA, boolean transposeB, int lda, int ldb, int ldc) {
+    /**
+     * @throws IllegalArgumentException if a size is below 1, or rows are longer than what lies
+     *     between them
+     */
+    public Sizes {
+      if (m < 1
+          || n < 1
+          || k < 1
+          || lda < (transposeA ? m : k)
+          || ldb < (transposeB ? k : n)
+          || ldc < n) {
+        throw new IllegalArgumentException(
+            "a matrix product needs extents of 1 or more and rows no longer than their distance,"
+                + " got m "
+                + m
+                + ", n "
+                + n
+                + ", k "
+                + k
+                + (transposeA ? ", A transposed" : "")
+                + (transposeB ? ", B transposed" : "")
+                + ", rows "
+                + lda
+                + ", "
+                + ldb
+                + " and "
+                + ldc
+                + " apart");
+      }
+    }
+
+    /** Of matrices that lie densely. */
+    public static Sizes dense(int m, int n, int k, boolean transposeA, boolean transposeB) {
+      return new Sizes(m, n, k, transposeA, transposeB, transposeA ? m : k, transposeB ? k : n, n);
+    }
+
+    private static long span(int rows, int columns, int distance) {
+      return (long) (rows - 1) * distance + columns;
+    }
+
+    long elementsA() {
+      return transposeA ? span(k, m, lda) : span(m, k, lda);
+    }
+
+    long elementsB() {
+      return transposeB ? span(n, k, ldb) : span(k, n, ldb);
+    }
+
+    long elementsC() {
+      return span(m, n, ldc);
+    }
+  }
+
+  private final Sizes sizes;
+
+  /** For backends. */
+  protected MatrixProduct(Device device, Sizes sizes) {
+    super("matrix product", device);
+    this.sizes = sizes;
+  }
+
+  /** Its sizes. */
+  public final Sizes sizes() {
+    return sizes;
+  }
+
+  /**
+   * Computes C.
+   *
+   * @param a F32, of at least as many elements as lie between A's first and last
+   * @param b the same of B
+   * @param c the same of C; must not overlap the others
+   * @throws OperandException if an operand does not fit
+   */
+  public final void run(Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+    operands.requireAtLeast("a", a, sizes.elementsA(), DataType.F32);
+    operands.requireAtLeast("b", b, sizes.elementsB(), DataType.F32);
+    operands.requireAtLeast("c", c, sizes.elementsC(), DataType.F32);
+    operands.requireDistinct("a", a, "c", c);
+    operands.requireDistinct("b", b, "c", c);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(a).reads(b).writes("c", c);
+      compute(stream, alpha, a, b, beta, c);
+    }
+  }
+
+  /** Implements {@link #run}. */
+  protected abstract void compute(
+      Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+}

@@ -1,0 +1,136 @@
+package io.jtrelu.backend;
+
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import io.jtrelu.backend.MatrixProduct.Sizes;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.Arrays;
+import java.util.SplittableRandom;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestFactory;
+
+/** Products of matrices, dense and as parts of wider ones, against sums in binary64. */
+class MatrixProductContractTest extends Contract {
+  private static final int[] EXTENTS = {1, 2, 3, 5, 16, 31, 33, 64, 70};
+
+  @TestFactory
+  Stream<DynamicTest> wholeNumbersAreExact() {
+    assumeTrue(subject.hasMatrices());
+    return tests(random("matrix product whole", 0.2, random -> check(random, true)));
+  }
+
+  @TestFactory
+  Stream<DynamicTest> realNumbersAreWithinTheirRoundings() {
+    assumeTrue(subject.hasMatrices());
+    return tests(random("matrix product real", 0.2, random -> check(random, false)));
+  }
+
+  private static int extent(SplittableRandom random) {
+    return EXTENTS[random.nextInt(EXTENTS.length)];
+  }
+
+  private void check(SplittableRandom random, boolean whole) {
+    int m = extent(random);
+    int n = extent(random);
+    int k = extent(random);
+    boolean ta = random.nextBoolean();
+    boolean tb = random.nextBoolean();
+    Sizes sizes =
+        new Sizes(
+            m,
+            n,
+            k,
+            ta,
+            tb,
+            (ta ? m : k) + random.nextInt(3),
+            (tb ? k : n) + random.nextInt(3),
+            n + random.nextInt(3));
+    float alpha = pick(random, 1f, -1f, 0.5f, 2f);
+    float beta = pick(random, 0f, 1f, -0.5f);
+    float[] a = values(random, sizes.elementsA(), whole);
+    float[] b = values(random, sizes.elementsB(), whole);
+    float[] c = values(random, sizes.elementsC(), whole);
+    double[] expected = Data.wide(c);
+    double[] bound = new double[c.length];
+    for (int i = 0; i < m; i++) {
+      for (int j = 0; j < n; j++) {
+        int at = i * sizes.ldc() + j;
+        double sum = beta == 0 ? 0 : (double) beta * c[at];
+        double magnitude = Math.abs(sum);
+        for (int l = 0; l < k; l++) {
+          double term =
+              (double) alpha
+                  * a[ta ? l * sizes.lda() + i : i * sizes.lda() + l]
+                  * b[tb ? j * sizes.ldb() + l : l * sizes.ldb() + j];
+          sum += term;
+          magnitude += Math.abs(term);
+        }
+        expected[at] = sum;
+        // k products, k sums, alpha, beta: each rounds by at most 2^-24 of the sum of magnitudes.
+        bound[at] = whole ? 0 : (2 * k + 3) * 0x1p-24 * magnitude;
+        if (beta == 0) {
+          c[at] = Float.NaN; // counts for nothing
+        }
+      }
+    }
+    try (Trial trial = new Trial(backend, sizes);
+        MatrixProduct product = backend.matrixProduct(sizes)) {
+      var x = trial.input("a", DataType.F32, a);
+      var y = trial.input("b", DataType.F32, b);
+      var z = trial.inout("c", DataType.F32, c);
+      trial.run(stream -> product.run(stream, alpha, x.tensor(), y.tensor(), beta, z.tensor()));
+      trial.expectWithin(z, expected, bound);
+    }
+  }
+
+  private static float[] values(SplittableRandom random, long count, boolean whole) {
+    return whole ? Data.integers(random, count, 8) : Data.normals(random, count, 1, DataType.F32);
+  }
+
+  @Test
+  void whatABackendHasNotItRefuses() {
+    assumeTrue(!subject.hasMatrices());
+    Sizes sizes = Sizes.dense(2, 2, 2, false, false);
+    assertThrows(UnsupportedException.class, () -> backend.matrixProduct(sizes));
+    assertThrows(UnsupportedException.class, () -> backend.symmetricInverse(2));
+    assertThrows(
+        UnsupportedException.class,
+        () -> backend.fisherRows(Conv2dDescriptor.of(1, 4, 4, 2, 2, 3, 1, 1), DataType.F32));
+  }
+
+  @Test
+  void unsuitableOperands() {
+    assumeTrue(subject.hasMatrices());
+    for (int[] bad : new int[][] {{0, 1, 1, 1, 1, 1}, {1, 1, 0, 1, 1, 1}, {2, 3, 4, 3, 3, 3}}) {
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> new Sizes(bad[0], bad[1], bad[2], false, false, bad[3], bad[4], bad[5]),
+          Arrays.toString(bad));
+    }
+    try (MatrixProduct product = backend.matrixProduct(Sizes.dense(2, 3, 4, false, false));
+        var stream = backend.newStream();
+        Tensor a = backend.allocate(Shape.of(8), DataType.F32, Layout.ROW_MAJOR);
+        Tensor b = backend.allocate(Shape.of(12), DataType.F32, Layout.ROW_MAJOR);
+        Tensor c = backend.allocate(Shape.of(6), DataType.F32, Layout.ROW_MAJOR);
+        Tensor few = backend.allocate(Shape.of(5), DataType.F32, Layout.ROW_MAJOR);
+        Tensor whole = backend.allocate(Shape.of(12), DataType.I32, Layout.ROW_MAJOR)) {
+      Refusals.requireMessage(
+          OperandException.class,
+          () -> product.run(stream, 1, few, b, 0, c),
+          "a must hold at least");
+      Refusals.requireMessage(
+          OperandException.class, () -> product.run(stream, 1, a, whole, 0, c), "b must hold");
+      Refusals.requireMessage(
+          OperandException.class, () -> product.run(stream, 1, a, b, 0, few), "c must hold");
+      Refusals.requireMessage(
+          OperandException.class, () -> product.run(stream, 1, a, b, 0, b), "overlap");
+      Refusals.requireClosing(product, () -> product.run(stream, 1, a, b, 0, c));
+    }
+  }
+}
