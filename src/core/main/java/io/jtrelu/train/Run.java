@@ -164,7 +164,9 @@ public record Run(
     }
   }
 
-  /** How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, or tuning. */
+  /**
+   * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, or tuning.
+   */
   private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
     JsonNode all = node.deepCopy();
     if (all instanceof ObjectNode training) {
