@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
+import java.io.IOException;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.Callable;
@@ -25,15 +26,29 @@ final class DevicesCommand implements Callable<Integer> {
   @Option(names = "--json", description = "Print JSON.")
   private boolean json;
 
+  @Option(
+      names = "--forget-tuning",
+      description = "Forget what jtrelu train --tune has measured on this machine.")
+  private boolean forgetTuning;
+
   @Override
-  public Integer call() throws JsonProcessingException {
+  public Integer call() throws IOException {
+    if (forgetTuning) {
+      boolean forgotten = false;
+      for (BackendProvider provider : Backends.providers()) {
+        forgotten |= provider.forgetTuning();
+      }
+      main.console().print(forgotten ? "forgotten" : "nothing was kept");
+      return 0;
+    }
     List<Device> devices = look(Backends.providers());
     main.console().print(json ? json(devices) : text(devices));
     return 0;
   }
 
   /** A provider, asked once. */
-  record Device(String name, Availability availability, boolean automatic) {}
+  record Device(
+      String name, Availability availability, boolean automatic, List<String> libraries) {}
 
   /** Asks each provider; the first available one of those in automatic choice is marked. */
   static List<Device> look(List<BackendProvider> providers) {
@@ -47,7 +62,7 @@ final class DevicesCommand implements Callable<Integer> {
                       && provider.priority() >= 0
                       && availability instanceof Availability.Available;
               chosen[0] |= automatic;
-              return new Device(provider.name(), availability, automatic);
+              return new Device(provider.name(), availability, automatic, provider.libraries());
             })
         .toList();
   }
@@ -64,6 +79,9 @@ final class DevicesCommand implements Callable<Integer> {
           text.append(name).append("available, version ").append(available.version());
           text.append(device.automatic() ? " (taken by default)\n" : "\n");
           for (String line : available.devices()) {
+            text.append(" ".repeat(10)).append(line).append('\n');
+          }
+          for (String line : device.libraries()) {
             text.append(" ".repeat(10)).append(line).append('\n');
           }
         }
@@ -84,6 +102,10 @@ final class DevicesCommand implements Callable<Integer> {
           node.put("available", true).put("version", available.version());
           ArrayNode lines = node.putArray("devices");
           available.devices().forEach(lines::add);
+          if (!device.libraries().isEmpty()) {
+            ArrayNode libraries = node.putArray("libraries");
+            device.libraries().forEach(libraries::add);
+          }
         }
         case Availability.Unavailable unavailable ->
             node.put("available", false).put("reason", unavailable.reason());

@@ -2,6 +2,7 @@ package io.jtrelu.cli;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
@@ -192,6 +193,16 @@ final class RunOptions {
   long seed = 1;
 
   @Option(
+      names = "--tune",
+      paramLabel = "off|once|always",
+      defaultValue = "off",
+      description =
+          "Measure which of several ways a GPU computes each layer fastest: never, what was not"
+              + " measured on this machine before, or everything anew (${DEFAULT-VALUE}). The run"
+              + " keeps what was chosen. Forget it all with: jtrelu devices --forget-tuning")
+  Tuning tuning = Tuning.OFF;
+
+  @Option(
       names = "--device",
       paramLabel = "DEVICE",
       defaultValue = "auto",
@@ -262,6 +273,7 @@ final class RunOptions {
     follow(given, "--flip", () -> config.flip(flip));
     follow(given, "--type", () -> config.type(type));
     follow(given, "--seed", () -> config.seed(seed));
+    follow(given, "--tune", () -> config.tuning(tuning));
     try {
       TrainingConfig built = config.build();
       if (built.kfac() == null) {

@@ -116,6 +116,25 @@ class MainTest {
   }
 
   @Test
+  void devicesNamesLibraries() throws IOException {
+    List<DevicesCommand.Device> devices =
+        List.of(
+            new DevicesCommand.Device(
+                "cuda",
+                new Availability.Available("CUDA 13.0", List.of("cuda:0 H200")),
+                true,
+                List.of("cuBLAS 13.0.0 (/lib)")));
+    assertEquals(
+        """
+        cuda      available, version CUDA 13.0 (taken by default)
+                  cuda:0 H200
+                  cuBLAS 13.0.0 (/lib)""",
+        DevicesCommand.text(devices));
+    JsonNode json = new ObjectMapper().readTree(DevicesCommand.json(devices));
+    assertEquals("cuBLAS 13.0.0 (/lib)", json.get(0).get("libraries").get(0).asText());
+  }
+
+  @Test
   void failuresAreToldInWords(@TempDir Path folder) {
     Path missing = folder.resolve("missing");
     try {

@@ -6,6 +6,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.Map;
 
 /**
  * A device that is open for work: it allocates tensors, makes streams and prepares operations.
@@ -166,6 +167,22 @@ public interface Backend extends AutoCloseable {
   default Reorder reorder(Shape shape, DataType type, Layout from, Layout to) {
     throw new UnsupportedException(
         "the " + name() + " backend changes no layouts; reorder on the host");
+  }
+
+  /**
+   * Says how operations that are prepared from now on choose among several ways to compute the
+   * same, where the backend has them (on GPUs: its kernels' tiles, and NVIDIA's libraries). Without
+   * this call nothing is measured. By default there is nothing to choose.
+   *
+   * @param tuning whether ways are measured, which takes seconds for a network
+   * @param known choices of an earlier run, by problem: they are taken without measuring, so that
+   *     it can be repeated bit by bit. Those of other devices have no effect
+   */
+  default void tune(Tuning tuning, Map<String, String> known) {}
+
+  /** The choices that were measured or known since {@link #tune}, by problem. */
+  default Map<String, String> choices() {
+    return Map.of();
   }
 
   /** Prepares softmax cross-entropy. */

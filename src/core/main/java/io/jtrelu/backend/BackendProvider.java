@@ -1,5 +1,8 @@
 package io.jtrelu.backend;
 
+import java.io.IOException;
+import java.util.List;
+
 /**
  * Says whether a backend is available and opens it. Found by {@link java.util.ServiceLoader};
  * asking loads no more than it must and never throws because something is missing.
@@ -21,6 +24,24 @@ public interface BackendProvider {
 
   /** Whether it can be used here; asks anew on each call, so that a failed load can be retried. */
   Availability availability();
+
+  /**
+   * Libraries that it can use beside its own kernels: a line each, for people, with version and
+   * place, or why it is not used. They are opened to be asked.
+   */
+  default List<String> libraries() {
+    return List.of();
+  }
+
+  /**
+   * Forgets what {@link Tuning#ONCE} has kept for this user.
+   *
+   * @return whether there was anything
+   * @throws IOException if it cannot be removed
+   */
+  default boolean forgetTuning() throws IOException {
+    return false;
+  }
 
   /**
    * Opens a device. The caller closes the result.

@@ -153,7 +153,7 @@ public final class NativeCache {
     }
     String contents = set + "-" + identity(sources);
     try {
-      return loader.load(unpack(privateDirectory(root().resolve(contents)), sources));
+      return loader.load(unpack(privateDirectory(directory().resolve(contents)), sources));
     } catch (IOException | InvalidPathException failure) {
       failures.add(describe(failure));
     }
@@ -247,7 +247,12 @@ public final class NativeCache {
     return connection;
   }
 
-  private Path root() throws IOException {
+  /**
+   * Where this user's files are kept between processes; it need not exist yet.
+   *
+   * @throws IOException if the user has no home directory, and none was named
+   */
+  public Path directory() throws IOException {
     if (property != null) {
       return Path.of(property).toAbsolutePath();
     }

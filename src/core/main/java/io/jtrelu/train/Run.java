@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.activation.TransformedActivation;
+import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
@@ -22,10 +23,12 @@ import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -39,12 +42,34 @@ import org.jspecify.annotations.Nullable;
  *     that the caller has in memory
  * @param dataDigest {@link ImageDataset#digest} of the training images, so that a run does not go
  *     on with others; null if it is not known, as of the first version
+ * @param choices how the backend computes what it has several ways for, by problem, where that was
+ *     measured ({@link TrainingConfig#tuning}): a run that goes on takes the same ways
  */
-public record Run(Model model, TrainingConfig training, String data, @Nullable String dataDigest) {
+public record Run(
+    Model model,
+    TrainingConfig training,
+    String data,
+    @Nullable String dataDigest,
+    Map<String, String> choices) {
   /** Name of its file in a run's folder. */
   public static final String FILE = "config.json";
 
   private static final String FORMAT = "jtrelu-run-2";
+
+  /** Copies the choices. */
+  public Run {
+    choices = Collections.unmodifiableSortedMap(new TreeMap<>(choices));
+  }
+
+  /** A run without choices. */
+  public Run(Model model, TrainingConfig training, String data, @Nullable String dataDigest) {
+    this(model, training, data, dataDigest, Map.of());
+  }
+
+  /** The same run with choices. */
+  Run withChoices(Map<String, String> made) {
+    return new Run(model, training, data, dataDigest, made);
+  }
 
   /** A run of a model, with the name that its training data have. */
   public static Run of(Model model, TrainingConfig training, Datasets data) {
@@ -96,6 +121,9 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
     node.put("data", data);
     node.put("dataDigest", dataDigest);
     node.set("training", Json.MAPPER.valueToTree(training));
+    if (!choices.isEmpty()) {
+      node.set("choices", Json.MAPPER.valueToTree(choices));
+    }
     node.set("model", model.json());
     try {
       return Json.MAPPER.writeValueAsString(node) + "\n";
@@ -124,7 +152,8 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
           Model.of(Json.required(node, "the file", "model")),
           training(Json.required(node, "the file", "training")),
           Json.required(node, "the file", "data").asText(),
-          node.path("dataDigest").asText(null));
+          node.path("dataDigest").asText(null),
+          choices(node.path("choices")));
     } catch (JsonProcessingException malformed) {
       throw new IOException(
           where + " is not a configuration of this version: " + malformed.getOriginalMessage(),
@@ -135,12 +164,26 @@ public record Run(Model model, TrainingConfig training, String data, @Nullable S
     }
   }
 
-  /** How it was trained; versions before K-FAC said nothing of it, as other optimisers do. */
+  /**
+   * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, or tuning.
+   */
   private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
-    if (node instanceof ObjectNode training && !training.has("kfac")) {
-      training.putNull("kfac");
+    JsonNode all = node.deepCopy();
+    if (all instanceof ObjectNode training) {
+      if (!training.has("kfac")) {
+        training.putNull("kfac");
+      }
+      if (!training.has("tuning")) {
+        training.put("tuning", Tuning.OFF.name());
+      }
     }
-    return Json.MAPPER.treeToValue(node, TrainingConfig.class);
+    return Json.MAPPER.treeToValue(all, TrainingConfig.class);
+  }
+
+  private static Map<String, String> choices(JsonNode node) {
+    Map<String, String> choices = new TreeMap<>();
+    node.properties().forEach(entry -> choices.put(entry.getKey(), entry.getValue().asText()));
+    return choices;
   }
 
   /** Configurations without a format: the network is one by name, its activations are all alike. */

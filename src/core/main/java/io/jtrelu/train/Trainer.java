@@ -61,7 +61,7 @@ public final class Trainer implements AutoCloseable {
 
   private static final int EVALUATION_BATCH = 64;
 
-  private final Run run;
+  private Run run;
   private final Model model;
   private final Network network;
   private final Datasets data;
@@ -163,6 +163,10 @@ public final class Trainer implements AutoCloseable {
         run.write(directory);
       }
       trainer = new Trainer(run, data, backend, directory, null);
+      trainer.run = run.withChoices(backend.choices());
+      if (directory != null && !trainer.run.choices().isEmpty()) {
+        trainer.run.write(directory);
+      }
       run.initializer().fill(backend, trainer.parameters);
       if (earlier != null) {
         trainer.takeParameters(Files.isDirectory(earlier) ? earlier.resolve(CHECKPOINT) : earlier);
@@ -236,6 +240,7 @@ public final class Trainer implements AutoCloseable {
     this.network = model.network();
     this.step = checkpoint == null ? 0 : checkpoint.state().step();
     try {
+      backend.tune(config.tuning(), run.choices());
       ImageDataset train = data.train();
       this.parameters = own(Parameters.allocate(network, backend));
       this.gradients = own(Parameters.allocate(network, backend));

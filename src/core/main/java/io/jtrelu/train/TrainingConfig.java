@@ -2,6 +2,7 @@ package io.jtrelu.train;
 
 import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Augmentation;
 import io.jtrelu.tensor.DataType;
 import org.jspecify.annotations.Nullable;
@@ -34,6 +35,8 @@ import org.jspecify.annotations.Nullable;
  * @param type storage type of activations and their gradients: F32 or BF16
  * @param seed of initialisation, order of the data, augmentation, dropout, and K-FAC's labels
  * @param kfac settings of K-FAC, {@link KfacConfig#DEFAULTS} unless given; null for the others
+ * @param tuning whether a GPU measures which of several ways computes a layer fastest; what it
+ *     chooses is part of the {@link Run}
  */
 public record TrainingConfig(
     @JsonProperty(required = true) int epochs,
@@ -51,7 +54,8 @@ public record TrainingConfig(
     @JsonProperty(required = true) boolean flip,
     @JsonProperty(required = true) DataType type,
     @JsonProperty(required = true) long seed,
-    @JsonInclude(JsonInclude.Include.NON_NULL) @JsonProperty @Nullable KfacConfig kfac) {
+    @JsonInclude(JsonInclude.Include.NON_NULL) @JsonProperty @Nullable KfacConfig kfac,
+    @JsonProperty(required = true) Tuning tuning) {
 
   /**
    * @throws IllegalArgumentException naming the value that is out of range and what is allowed
@@ -131,7 +135,8 @@ public record TrainingConfig(
         .flip(flip)
         .type(type)
         .seed(seed)
-        .kfac(kfac);
+        .kfac(kfac)
+        .tuning(tuning);
   }
 
   /** Values by name; those that are not set have defaults. Not thread-safe. */
@@ -152,6 +157,7 @@ public record TrainingConfig(
     private DataType type = DataType.F32;
     private long seed = 1;
     private @Nullable KfacConfig kfac;
+    private Tuning tuning = Tuning.OFF;
 
     private Builder() {}
 
@@ -251,6 +257,12 @@ public record TrainingConfig(
       return this;
     }
 
+    /** See {@link TrainingConfig#tuning}; OFF unless set. */
+    public Builder tuning(Tuning value) {
+      tuning = value;
+      return this;
+    }
+
     /**
      * The configuration.
      *
@@ -273,7 +285,8 @@ public record TrainingConfig(
           flip,
           type,
           seed,
-          kfac);
+          kfac,
+          tuning);
     }
   }
 }

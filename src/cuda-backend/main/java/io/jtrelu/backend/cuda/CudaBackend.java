@@ -28,6 +28,7 @@ import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Transfers;
+import io.jtrelu.backend.Tuning;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.tensor.Bfloat16;
@@ -36,11 +37,13 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
-import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
 
@@ -53,15 +56,18 @@ final class CudaBackend implements Backend {
   static final String TILE_PROPERTY = "jtrelu.cuda.tile";
 
   private final String name;
+  private final boolean emulated;
   private final CudaContext context;
   private final Device device;
   private final Kernels kernels;
   private final MemoryPool pool;
-  private final CUstream zeroing = new CUstream();
+  private final Driver.StreamHandle zeroing = new Driver.StreamHandle();
   private final Set<PinnedMemory> pinned = ConcurrentHashMap.newKeySet();
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
   private final TileChooser tiles;
+  private volatile ConvolutionChooser chooser = ConvolutionChooser.configured();
+  private final Libraries libraries;
   private final BackendLifetime<CudaStream> lifetime;
 
   /**
@@ -70,11 +76,19 @@ final class CudaBackend implements Backend {
    */
   CudaBackend(String name, CudaDevice cudaDevice, boolean emulated) {
     this.name = name;
+    this.emulated = emulated;
     device = Device.cuda(cudaDevice.index());
     lifetime = new BackendLifetime<>(name + " backend");
     context = new CudaContext(cudaDevice);
     tiles = new TileCostModel(cudaDevice.multiprocessors());
+    libraries = new Libraries(context, zeroing, emulated);
     try {
+      if (chooser.considers(ConvolutionProvider.CUBLAS)) {
+        libraries.blas(); // whoever names it wants to know that it is not there
+      }
+      if (chooser.considers(ConvolutionProvider.CUDNN)) {
+        libraries.dnn();
+      }
       context.enter();
       try {
         kernels = new Kernels(context, emulated);
@@ -107,6 +121,21 @@ final class CudaBackend implements Backend {
 
   List<TileVariant> tileVariants() {
     return tileVariants;
+  }
+
+  /** Whether F32 convolutions may round operands to tf32. */
+  boolean tf32() {
+    return tf32;
+  }
+
+  /** What picks who does a convolution. */
+  ConvolutionChooser chooser() {
+    return chooser;
+  }
+
+  /** NVIDIA's libraries. */
+  Libraries libraries() {
+    return libraries;
   }
 
   /** What picks among the variants. */
@@ -159,6 +188,30 @@ final class CudaBackend implements Backend {
   /** Memory with undefined contents, owned by the caller. */
   CudaMemory scratch(long bytes) {
     return lifetime.during(() -> new CudaMemory(pool, pool.allocate(bytes), device, bytes));
+  }
+
+  @Override
+  public void tune(Tuning tuning, Map<String, String> known) {
+    ConvolutionChooser untuned = ConvolutionChooser.configured();
+    try {
+      chooser =
+          tuning == Tuning.OFF && known.isEmpty()
+              ? untuned
+              : new Autotuner(
+                  this,
+                  untuned,
+                  tuning,
+                  known,
+                  TuningFile.ofThisUser(),
+                  emulated ? new CounterMeter() : new EventMeter(context));
+    } catch (IOException nowhere) {
+      throw new UncheckedIOException("choices cannot be kept: " + nowhere.getMessage(), nowhere);
+    }
+  }
+
+  @Override
+  public Map<String, String> choices() {
+    return chooser instanceof Autotuner tuner ? tuner.choices() : Map.of();
   }
 
   @Override
@@ -313,7 +366,7 @@ final class CudaBackend implements Backend {
   }
 
   /** struct ConvertParameters. */
-  private void convert(
+  void convert(
       CudaStream on, long from, DataType fromType, long to, DataType toType, long elements) {
     Kernel kernel = kernels.get("convert" + Kernels.suffix(fromType) + Kernels.suffix(toType));
     on.arguments().pointer(from).pointer(to).i64(elements);
@@ -458,6 +511,7 @@ final class CudaBackend implements Backend {
     try {
       context.enter();
       try {
+        libraries.close();
         pinned.forEach(PinnedMemory::free);
         check(JCudaDriver.cuStreamDestroy(zeroing), "cuStreamDestroy");
         pool.close();

@@ -6,14 +6,24 @@ import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
-import io.jtrelu.backend.cuda.ConvolutionKernels.Epilogue;
+import io.jtrelu.backend.cuda.ConvolutionChooser.Candidate;
+import io.jtrelu.backend.cuda.ConvolutionPasses.Epilogue;
+import io.jtrelu.backend.cuda.TileVariant.Pass;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
+import java.util.ArrayList;
+import java.util.List;
 
-/** A convolution by the kernels that fit it: tiled ones where they can, else the direct ones. */
+/**
+ * A convolution by the kernels that fit it: tiled ones where they can, else the direct ones; or
+ * each of its passes by a library, where that is chosen.
+ */
 final class CudaConv2d extends Conv2d {
   private final CudaBackend backend;
   private final ConvolutionKernels kernels;
+  private final ConvolutionPasses fprop;
+  private final ConvolutionPasses dgrad;
+  private final ConvolutionPasses wgrad;
   private final Epilogue epilogue;
 
   CudaConv2d(
@@ -29,6 +39,63 @@ final class CudaConv2d extends Conv2d {
             ? new TiledConvolution(backend, descriptor, type, srcActivation)
             : new DirectConvolution(backend, descriptor, type, srcActivation);
     epilogue = new Epilogue(activation, 1, 0);
+    fprop = choose(Pass.FPROP);
+    dgrad = choose(Pass.DGRAD);
+    wgrad = choose(Pass.WGRAD);
+  }
+
+  private ConvolutionPasses choose(Pass pass) {
+    boolean gated = pass == Pass.DGRAD && !srcActivation().isIdentity();
+    ConvolutionProblem problem =
+        new ConvolutionProblem(descriptor(), pass, type(), backend.tf32(), gated);
+    return backend.chooser().choose(problem, candidates(problem)).passes().get();
+  }
+
+  private List<Candidate> candidates(ConvolutionProblem problem) {
+    List<Candidate> candidates = new ArrayList<>();
+    candidates.add(new Candidate(ConvolutionProvider.OWN, "own", () -> kernels));
+    Conv2dDescriptor d = problem.d();
+    if (!(kernels instanceof TiledConvolution own) || d.n() == 0) {
+      return candidates; // the libraries read what the tiled kernels pack
+    }
+    ConvolutionChooser chooser = backend.chooser();
+    if (chooser.searches()) {
+      FixedTile.Listing listing = new FixedTile.Listing(backend.tiles(), problem.pass());
+      tiled(listing);
+      for (FixedTile tile : listing.tiles()) {
+        candidates.add(
+            new Candidate(ConvolutionProvider.OWN, "own/" + tile.title(), () -> tiled(tile)));
+      }
+    }
+    if (chooser.considers(ConvolutionProvider.CUBLAS) && MatrixConvolution.fits(d)) {
+      candidates.add(
+          new Candidate(
+              ConvolutionProvider.CUBLAS,
+              "cublas",
+              () -> new MatrixConvolution(backend, d, type(), srcActivation(), own)));
+    }
+    if (chooser.considers(ConvolutionProvider.CUDNN)
+        && DnnConvolution.fits(d, problem.pass(), type())) {
+      for (Dnn.Algorithm way : DnnConvolution.algorithms(backend.libraries(), problem)) {
+        candidates.add(
+            new Candidate(
+                ConvolutionProvider.CUDNN,
+                "cudnn/" + way.number(),
+                () -> new DnnConvolution(backend, problem, srcActivation(), way, own)));
+      }
+    }
+    return candidates;
+  }
+
+  private TiledConvolution tiled(TileChooser tiles) {
+    return new TiledConvolution(backend, descriptor(), type(), srcActivation(), tiles);
+  }
+
+  @Override
+  protected void release() {
+    fprop.close();
+    dgrad.close();
+    wgrad.close();
   }
 
   @Override
@@ -56,7 +123,7 @@ final class CudaConv2d extends Conv2d {
       Epilogue how,
       long shortcut,
       Tensor dst) {
-    kernels.fprop(stream, src, weights, bias, how, shortcut, dst);
+    fprop.fprop(stream, src, weights, bias, how, shortcut, dst);
   }
 
   /** Whether a backend prepared it. */
@@ -72,7 +139,7 @@ final class CudaConv2d extends Conv2d {
       Tensor src,
       Tensor diffSrc,
       Write write) {
-    kernels.dgrad(backend.own(stream), diffDst, weights, src, diffSrc, write);
+    dgrad.dgrad(backend.own(stream), diffDst, weights, src, diffSrc, write);
   }
 
   @Override
@@ -80,7 +147,7 @@ final class CudaConv2d extends Conv2d {
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
     CudaStream on = backend.own(stream);
     if (descriptor().n() > 0) {
-      kernels.wgrad(on, src, diffDst, diffWeights, diffBias, write);
+      wgrad.wgrad(on, src, diffDst, diffWeights, diffBias, write);
     } else if (write == Write.OVERWRITE) {
       on.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
       on.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());

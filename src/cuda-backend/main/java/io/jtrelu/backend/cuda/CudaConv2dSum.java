@@ -4,7 +4,7 @@ import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.cuda.ConvolutionKernels.Epilogue;
+import io.jtrelu.backend.cuda.ConvolutionPasses.Epilogue;
 import io.jtrelu.tensor.Tensor;
 
 /** The convolution's forward kernel with the sum in its epilogue. */

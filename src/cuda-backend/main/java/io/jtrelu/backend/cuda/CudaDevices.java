@@ -57,6 +57,13 @@ final class CudaDevices {
     }
   }
 
+  /** Lines on NVIDIA's libraries, where the device can be used. */
+  static List<String> libraries(boolean emulated) {
+    return availability(emulated) instanceof Availability.Available && DriverLibrary.isLoaded()
+        ? Libraries.lines(emulated)
+        : List.of();
+  }
+
   /** All devices; throws with the reason where there is none. */
   private static List<CudaDevice> devices(boolean emulated) {
     // A missing driver is the first thing to say; the emulated one is not loaded for nothing.

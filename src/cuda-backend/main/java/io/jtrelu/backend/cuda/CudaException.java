@@ -1,7 +1,8 @@
 package io.jtrelu.backend.cuda;
 
 /**
- * A call of the CUDA driver failed. The message gives the call, its sizes, the error and advice.
+ * A call of the CUDA driver, or of a library of NVIDIA's, failed. The message gives the call, its
+ * sizes, the error and advice.
  */
 public final class CudaException extends RuntimeException {
   private static final long serialVersionUID = 1;
@@ -17,7 +18,18 @@ public final class CudaException extends RuntimeException {
     this.call = call;
   }
 
-  /** The driver's error code (CUresult). */
+  /**
+   * The exception for a library's status.
+   *
+   * @param sizes what the call worked on
+   */
+  static CudaException ofLibrary(int status, String name, String call, Object sizes) {
+    String on = sizes.toString().isEmpty() ? "" : " (" + sizes + ")";
+    return new CudaException(
+        status, name, call, call + on + " failed: " + name + " (" + status + ")");
+  }
+
+  /** The driver's error code (CUresult), or the library's status. */
   public int code() {
     return code;
   }

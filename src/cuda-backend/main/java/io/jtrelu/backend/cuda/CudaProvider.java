@@ -3,6 +3,8 @@ package io.jtrelu.backend.cuda;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendProvider;
+import java.io.IOException;
+import java.util.List;
 
 /** NVIDIA GPUs. */
 public final class CudaProvider implements BackendProvider {
@@ -25,6 +27,16 @@ public final class CudaProvider implements BackendProvider {
     return missing != null
         ? new Availability.Unavailable(missing)
         : CudaDevices.availability(false);
+  }
+
+  @Override
+  public List<String> libraries() {
+    return JCudaJar.missing() != null ? List.of() : CudaDevices.libraries(false);
+  }
+
+  @Override
+  public boolean forgetTuning() throws IOException {
+    return TuningFile.ofThisUser().delete();
   }
 
   @Override

@@ -9,7 +9,6 @@ import jcuda.driver.CUevent;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
 import jcuda.driver.CUresult;
-import jcuda.driver.CUstream;
 import jcuda.driver.CUstreamCaptureMode;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
@@ -20,12 +19,13 @@ final class CudaStream extends BackendStream {
   private final CudaBackend backend;
   private final CudaContext context;
   private final MemoryPool pool;
-  private final CUstream handle = new CUstream();
+  private final Driver.StreamHandle handle = new Driver.StreamHandle();
   private final Arena arena = Arena.ofShared();
   private final Arguments arguments = new Arguments(arena);
   private final Object destruction = new Object(); // guards the handle against waits out of time
   private boolean destroyed; // guarded by it
   private final Scratch scratch;
+  private final LibraryHandles libraries;
   private @Nullable Staging staging;
   private volatile @Nullable CudaRecording recording; // made now of the work that is given
 
@@ -34,6 +34,7 @@ final class CudaStream extends BackendStream {
     this.context = context;
     this.pool = pool;
     this.scratch = new Scratch(pool);
+    this.libraries = new LibraryHandles(backend.libraries(), context, handle);
     context.enter();
     try {
       check(
@@ -46,6 +47,11 @@ final class CudaStream extends BackendStream {
 
   CudaBackend backend() {
     return backend;
+  }
+
+  /** NVIDIA's libraries, whose work goes to this stream. */
+  LibraryHandles libraries() {
+    return libraries;
   }
 
   /** Makes the context current for work of this stream, until the context is left. */
@@ -205,6 +211,7 @@ final class CudaStream extends BackendStream {
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
       await(); // so that no work is under way that other threads might wait for meanwhile
+      libraries.prepare();
       CudaRecording result = new CudaRecording(backend, context, pool);
       try {
         observe(result::hold);
@@ -317,6 +324,7 @@ final class CudaStream extends BackendStream {
         synchronized (destruction) {
           destroyed = true;
         }
+        libraries.close();
         if (staging != null) {
           staging.close();
         }

@@ -3,6 +3,7 @@ package io.jtrelu.backend.cuda;
 import jcuda.Pointer;
 import jcuda.driver.CUdeviceptr;
 import jcuda.driver.CUresult;
+import jcuda.driver.CUstream;
 import jcuda.driver.JCudaDriver;
 
 /** What every call of the driver goes through: result codes and addresses. */
@@ -96,6 +97,13 @@ final class Driver {
 
     long address() {
       return getNativePointer() + getByteOffset();
+    }
+  }
+
+  /** A stream, whose handle JCuda else keeps to itself. */
+  static final class StreamHandle extends CUstream {
+    long address() {
+      return getNativePointer();
     }
   }
 

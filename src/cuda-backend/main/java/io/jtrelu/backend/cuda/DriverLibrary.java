@@ -16,6 +16,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Objects;
 import jcuda.Pointer;
 import org.jspecify.annotations.Nullable;
@@ -39,7 +40,19 @@ final class DriverLibrary {
       MethodTypeDesc.of(
           ConstantDescs.CD_void, ConstantDescs.CD_String, ConstantDescs.CD_String.arrayType());
 
+  private static final MethodTypeDesc TAKES_STRING =
+      MethodTypeDesc.of(ConstantDescs.CD_boolean, ConstantDescs.CD_String);
+
   private static final String JCUDA_VERSION = "12.6.0";
+
+  /**
+   * Libraries of JCuda's that are loaded from our cache where they are used, each with its class.
+   */
+  private static final Map<String, String> BESIDE =
+      Map.of(JCudaBlas.LIBRARY, "jcuda.jcublas.JCublas2", JCudaDnn.LIBRARY, "jcuda.jcudnn.JCudnn");
+
+  /** With a library's name behind it: the property that tells JCuda's loader to leave it out. */
+  private static final String LOADED = "io.jtrelu.jcuda.";
 
   private static @Nullable Boolean loadedEmulator;
 
@@ -128,8 +141,8 @@ final class DriverLibrary {
   /**
    * JCuda's own loader unpacks into java.io.tmpdir under a fixed name and loads what it finds
    * there, whoever put it. So the library is loaded here, from a directory of our own, and JCuda is
-   * given a loader class that leaves this one out; other libraries of JCuda's, which a program may
-   * use beside this one, it loads as ever.
+   * given a loader class that leaves out this one, and those of {@link #loadBeside} once they are
+   * loaded; other libraries of JCuda's, which a program may use beside these, it loads as ever.
    */
   private static void loadJCuda() {
     String name = libraryName();
@@ -174,17 +187,91 @@ final class DriverLibrary {
     }
   }
 
+  /**
+   * Loads another library of JCuda's from our cache, so that its class can be used. The library of
+   * NVIDIA's that it is bound to must be in the process, or the JVM would die.
+   *
+   * @param library its name with version, without platform
+   * @return whether its class and its natives are there
+   */
+  static synchronized boolean loadBeside(String library) {
+    String type = Objects.requireNonNull(BESIDE.get(library));
+    String property = LOADED + nameOnly(library);
+    if (Boolean.getBoolean(property)) {
+      return true;
+    }
+    URL source = Pointer.class.getResource("/lib/" + fileName(library));
+    if (source == null || !isPresent(type)) {
+      return false;
+    }
+    try {
+      NativeCache.ofThisProcess()
+          .load(
+              library.toLowerCase(Locale.ROOT),
+              List.of(source),
+              files -> {
+                System.load(files.getFirst().toString());
+                return library;
+              });
+    } catch (IOException | UnsatisfiedLinkError failure) {
+      throw new BackendUnavailableException(
+          library + " cannot be loaded: " + failure.getMessage(), failure);
+    }
+    System.setProperty(property, "true");
+    return true;
+  }
+
+  private static boolean isPresent(String type) {
+    try {
+      Class.forName(type, false, DriverLibrary.class.getClassLoader());
+      return true;
+    } catch (ClassNotFoundException | LinkageError absent) {
+      return false;
+    }
+  }
+
+  private static String nameOnly(String library) {
+    return library.substring(0, library.indexOf('-'));
+  }
+
   private static String libraryName() {
+    return fileName(LIBRARY + "-" + JCUDA_VERSION);
+  }
+
+  private static String fileName(String library) {
     boolean windows =
         System.getProperty("os.name", "").toLowerCase(Locale.ROOT).contains("windows");
     String arch = System.getProperty("os.arch", "");
     return (windows ? "" : "lib")
-        + LIBRARY
-        + "-"
-        + JCUDA_VERSION
+        + library
         + (windows ? "-windows-" : "-linux-")
         + (arch.equals("amd64") ? "x86_64" : arch)
         + (windows ? ".dll" : ".so");
+  }
+
+  private static void loaderCode(CodeBuilder code) {
+    startsWith(code, LIBRARY).ifThen(CodeBuilder::return_);
+    for (String library : BESIDE.keySet()) {
+      String name = nameOnly(library);
+      startsWith(code, name)
+          .ifThen(
+              named ->
+                  named
+                      .ldc(LOADED + name)
+                      .invokestatic(ConstantDescs.CD_Boolean, "getBoolean", TAKES_STRING)
+                      .ifThen(CodeBuilder::return_));
+    }
+    code.aload(0)
+        .aload(1)
+        .invokestatic(ClassDesc.of("jcuda.LibUtils"), "loadLibrary", LOAD_LIBRARY)
+        .return_();
+  }
+
+  /** Whether the library that is asked for has a name. */
+  private static CodeBuilder startsWith(CodeBuilder code, String name) {
+    return code.aload(0)
+        .ldc(name)
+        .invokevirtual(ConstantDescs.CD_String, "startsWith", TAKES_STRING);
   }
 
   private static void replaceLoader() {
@@ -197,20 +284,7 @@ final class DriverLibrary {
                         "loadLibrary",
                         LOAD_LIBRARY,
                         ClassFile.ACC_PUBLIC | ClassFile.ACC_STATIC,
-                        code ->
-                            code.aload(0)
-                                .ldc(LIBRARY)
-                                .invokevirtual(
-                                    ConstantDescs.CD_String,
-                                    "startsWith",
-                                    MethodTypeDesc.of(
-                                        ConstantDescs.CD_boolean, ConstantDescs.CD_String))
-                                .ifThen(CodeBuilder::return_)
-                                .aload(0)
-                                .aload(1)
-                                .invokestatic(
-                                    ClassDesc.of("jcuda.LibUtils"), "loadLibrary", LOAD_LIBRARY)
-                                .return_()));
+                        DriverLibrary::loaderCode));
     try {
       MethodHandles.privateLookupIn(Pointer.class, MethodHandles.lookup()).defineClass(loader);
     } catch (LinkageError alreadyThere) {

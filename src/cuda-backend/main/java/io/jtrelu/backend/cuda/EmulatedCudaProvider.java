@@ -3,6 +3,7 @@ package io.jtrelu.backend.cuda;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendProvider;
+import java.util.List;
 
 /**
  * The same backend on the emulated driver: for tests on machines without a GPU, and only where it
@@ -27,6 +28,11 @@ public final class EmulatedCudaProvider implements BackendProvider {
   public Availability availability() {
     String missing = JCudaJar.missing();
     return missing != null ? new Availability.Unavailable(missing) : CudaDevices.availability(true);
+  }
+
+  @Override
+  public List<String> libraries() {
+    return JCudaJar.missing() != null ? List.of() : CudaDevices.libraries(true);
   }
 
   @Override

@@ -30,6 +30,7 @@ final class TiledConvolution implements ConvolutionKernels {
   private record Tile(TileVariant variant, Kernel kernel, int resident) {}
 
   private final CudaBackend backend;
+  private final TileChooser tiles;
   private final Conv2dDescriptor d;
   private final Rectifier srcActivation;
   private final String computeType;
@@ -46,7 +47,20 @@ final class TiledConvolution implements ConvolutionKernels {
 
   TiledConvolution(
       CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
+    this(backend, descriptor, type, srcActivation, backend.tiles());
+  }
+
+  /**
+   * @param tiles picks the variants
+   */
+  TiledConvolution(
+      CudaBackend backend,
+      Conv2dDescriptor descriptor,
+      DataType type,
+      Rectifier srcActivation,
+      TileChooser tiles) {
     this.backend = backend;
+    this.tiles = tiles;
     this.d = descriptor;
     this.srcActivation = srcActivation;
     computeType = backend.computeType(type);
@@ -109,7 +123,7 @@ final class TiledConvolution implements ConvolutionKernels {
         able.stream()
             .filter(backend::prefers)
             .findFirst()
-            .orElseGet(() -> backend.tiles().choose(able, v -> tile(v).resident(), problem));
+            .orElseGet(() -> tiles.choose(able, v -> tile(v).resident(), problem));
     return tile(variant);
   }
 
@@ -117,6 +131,16 @@ final class TiledConvolution implements ConvolutionKernels {
     Kernel kernel =
         backend.kernels().get(variant.name(), variant.threads(), variant.sharedMemory());
     return new Tile(variant, kernel, backend.kernels().residentBlocks(kernel));
+  }
+
+  /** Channels of a tap in the packed weights that fprop reads, zeros among them. */
+  int icPadded() {
+    return icPadded;
+  }
+
+  /** Weights that this or its like has packed. */
+  CudaWeights weights(CudaStream stream, PackedWeights packed) {
+    return CudaWeights.of(stream, packed, form);
   }
 
   /** The kernels of the three passes for aligned operands. */
@@ -330,7 +354,7 @@ final class TiledConvolution implements ConvolutionKernels {
     TileVariant variant = tile.variant();
     TileProblem problem =
         new TileProblem(variant.pass(), d.oc(), (long) taps * d.ic(), pixels, elementBytes);
-    long splits = backend.tiles().splits(variant, tile.resident(), problem);
+    long splits = tiles.splits(variant, tile.resident(), problem);
     long perSplit = Math.ceilDiv(pixels, splits);
     return Math.toIntExact(Math.ceilDiv(perSplit, (long) variant.blockK()) * variant.blockK());
   }

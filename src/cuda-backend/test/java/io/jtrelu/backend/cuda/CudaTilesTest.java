@@ -72,7 +72,7 @@ class CudaTilesTest {
   }
 
   /** dst, diff_src, diff_weights, diff_bias, and dst with a sum behind the convolution. */
-  private static List<float[]> passes(Backend backend, Conv2dDescriptor d, DataType type) {
+  static List<float[]> passes(Backend backend, Conv2dDescriptor d, DataType type) {
     SplittableRandom random = new SplittableRandom(d.hashCode());
     List<AutoCloseable> owned = new ArrayList<>();
     Stream stream = backend.newStream();

@@ -14,6 +14,7 @@ import io.jtrelu.backend.Event;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
@@ -33,11 +34,13 @@ import io.jtrelu.train.TrainingConfig;
 import java.io.IOException;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Map;
 import java.util.SplittableRandom;
 import java.util.function.Function;
 import org.junit.jupiter.api.Test;
@@ -257,6 +260,62 @@ class EmulatedTrainingTest {
       double growth = way.optimizer == Optimizer.Kind.ADAM ? 1e-4 : 1e-5;
       double allowed = growth * (1 + step) * losses.get(step);
       assertEquals(losses.get(step), first.losses().get(step), allowed, "step " + step);
+    }
+  }
+
+  /** Recorded steps whose convolutions are a library's. */
+  @ParameterizedTest
+  @ValueSource(strings = {"cuda12 cublas,cudnn", "cuda13 cublas,cudnn", "cuda13 cudnn"})
+  void librariesTrainAsTheCpuDoes(String libraries) throws IOException {
+    String[] word = libraries.split(" ", -1);
+    Setup config = Way.SGD.config(DataType.F32);
+    List<Double> expected = reference(config, 8).losses();
+    Outcome first = null;
+    for (int run = 0; run < 2; run++) {
+      try (Backend backend = LibrariesSubject.with(word[0], word[1], new EmulatedSubject()::open)) {
+        Outcome outcome = run(backend, config, 8);
+        if (first != null) {
+          outcome.requireSame(first, "the same twice, bit for bit");
+        }
+        first = outcome;
+      }
+    }
+    for (int step = 0; step < 8; step++) {
+      double allowed = 1e-5 * (1 + step) * expected.get(step);
+      assertEquals(expected.get(step), first.losses().get(step), allowed, "step " + step);
+    }
+  }
+
+  /** A run keeps what was measured for it, also where this machine would choose otherwise now. */
+  @Test
+  void resumedRunsComputeAsTheyBegan() throws IOException {
+    Setup untuned = Way.SGD.config(DataType.BF16);
+    Setup tuned =
+        new Setup(untuned.training().toBuilder().tuning(Tuning.ONCE).build(), untuned.dropout());
+    Datasets data = data(17);
+    Path kept = folder.resolve("tuning.txt");
+    System.setProperty(TuningFile.PROPERTY, kept.toString());
+    try (Backend backend = EmulatedSubject.openPlain()) {
+      float[] expected = run(backend, tuned, 4).parameters();
+      Path directory = folder.resolve("run");
+      Map<String, String> choices;
+      try (Trainer trainer = Trainer.start(tuned.run(data), data, backend, directory)) {
+        choices = trainer.run().choices();
+        trainer.step();
+        trainer.step();
+        trainer.save();
+      }
+      assertFalse(choices.isEmpty());
+      assertEquals(choices, Run.read(directory).choices());
+      Files.writeString(kept, Files.readString(kept).replaceAll("\t[^\n]*", "\town"));
+      try (Trainer trainer = Trainer.resume(directory, data, backend)) {
+        choices.forEach((problem, way) -> assertEquals(way, backend.choices().get(problem)));
+        trainer.step();
+        trainer.step();
+        assertArrayEquals(expected, parameters(backend, trainer));
+      }
+    } finally {
+      System.clearProperty(TuningFile.PROPERTY);
     }
   }
 
