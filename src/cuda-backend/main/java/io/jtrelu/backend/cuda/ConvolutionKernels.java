@@ -11,6 +11,16 @@ import io.jtrelu.tensor.Tensor;
  * except for {@link #newPackedWeights} and {@link #pack}.
  */
 interface ConvolutionKernels {
+  /** Bytes of {@link #newPackedWeights}. */
+  default long packedBytes() {
+    return 0;
+  }
+
+  /** Bytes of the stream's workspace that the passes take at most. */
+  default long scratchBytes() {
+    return 0;
+  }
+
   /** Weights in the form that {@link #fprop} and {@link #dgrad} read. */
   PackedWeights newPackedWeights();
 

@@ -38,8 +38,10 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.Arrays;
 import java.util.List;
+import java.util.OptionalLong;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
 import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
@@ -62,6 +64,7 @@ final class CudaBackend implements Backend {
   private final List<TileVariant> tileVariants = TileVariant.all();
   private final boolean tf32 = Boolean.getBoolean(TF32_PROPERTY);
   private final TileChooser tiles;
+  private final AtomicLong expectedScratch = new AtomicLong();
   private final BackendLifetime<CudaStream> lifetime;
 
   /**
@@ -128,6 +131,16 @@ final class CudaBackend implements Backend {
       case F16 -> "f16";
       case I32, U8 -> throw unsupported(type);
     };
+  }
+
+  /** An operation says how much of a workspace it will need. */
+  void expectScratch(long bytes) {
+    expectedScratch.accumulateAndGet(bytes, Math::max);
+  }
+
+  /** The most that operations have said. */
+  long expectedScratch() {
+    return expectedScratch.get();
   }
 
   /** A stream of this backend; throws where it is another's. */
@@ -250,6 +263,16 @@ final class CudaBackend implements Backend {
   @Override
   public MemoryStatistics memory() {
     return pool.statistics();
+  }
+
+  @Override
+  public OptionalLong freeMemory() {
+    return OptionalLong.of(lifetime.during(pool::available));
+  }
+
+  @Override
+  public long allocationBytes(long bytes) {
+    return MemoryPool.sizeClass(bytes);
   }
 
   /** Gives cached memory back to the driver. */

@@ -29,6 +29,17 @@ final class CudaConv2d extends Conv2d {
             ? new TiledConvolution(backend, descriptor, type, srcActivation)
             : new DirectConvolution(backend, descriptor, type, srcActivation);
     epilogue = new Epilogue(activation, 1, 0);
+    backend.expectScratch(kernels.scratchBytes());
+  }
+
+  @Override
+  public long packedBytes() {
+    return kernels.packedBytes();
+  }
+
+  @Override
+  public long scratchBytes() {
+    return kernels.scratchBytes();
   }
 
   @Override

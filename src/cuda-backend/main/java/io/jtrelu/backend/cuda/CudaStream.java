@@ -33,7 +33,7 @@ final class CudaStream extends BackendStream {
     this.backend = backend;
     this.context = context;
     this.pool = pool;
-    this.scratch = new Scratch(pool);
+    this.scratch = new Scratch(pool, backend::expectedScratch);
     context.enter();
     try {
       check(
