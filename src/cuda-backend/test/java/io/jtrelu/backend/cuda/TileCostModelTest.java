@@ -13,26 +13,24 @@ import org.junit.jupiter.api.Test;
 /** Choices that the cost model must make, on a device like an H200: 132 multiprocessors. */
 class TileCostModelTest {
   private static final TileCostModel MODEL = new TileCostModel(132);
-  private static final int REGISTERS = 65_536;
-  private static final int SHARED = 227 << 10;
+  private static final int SHARED = 228 << 10;
 
   @BeforeEach
   void kernels() {
     Assumptions.assumeTrue(Kernels.missing() == null, "no kernels in this build");
   }
 
-  /** From registers by warp tile (216, 144, 96 on every architecture) and shared memory. */
   private static int resident(TileVariant v) {
-    int registers = v.warpM() * v.warpN() >= 4096 ? 216 : v.warpM() * v.warpN() >= 2048 ? 144 : 96;
-    return Math.min(REGISTERS / (registers * v.threads()), SHARED / (v.sharedMemory() + 1024));
+    return v.resident(SHARED);
   }
 
   private static TileVariant best(TileProblem problem, ToIntFunction<TileVariant> resident) {
     List<TileVariant> able =
         TileVariant.all().stream()
             .filter(v -> v.pass() == problem.pass() && v.type().equals("bf16"))
-            .filter(v -> !v.takesAnyAlignment())
+            .filter(v -> !v.takesAnyAlignment() && !v.stem())
             .filter(v -> v.pass() != Pass.WGRAD || v.srcChannels() == 8)
+            .filter(v -> problem.depth() <= v.mostDepth())
             .toList();
     return MODEL.choose(able, resident, problem);
   }
@@ -47,7 +45,7 @@ class TileCostModelTest {
   @Test
   void largeBatches() {
     for (Pass pass : List.of(Pass.FPROP, Pass.DGRAD)) {
-      assertEquals("128x64", tile(pass, 256 * 56 * 56, 64, 576));
+      assertTrue(tile(pass, 256 * 56 * 56, 64, 576).endsWith("x64"));
       assertEquals("128x32", tile(pass, 256 * 56 * 56, 32, 288));
       assertTrue(tile(pass, 256 * 28 * 28, 128, 1152).endsWith("x128"));
       assertTrue(tile(pass, 256 * 14 * 14, 256, 2304).endsWith("x128"));
@@ -102,7 +100,7 @@ class TileCostModelTest {
             .findFirst()
             .orElseThrow();
     TileProblem large = new TileProblem(Pass.WGRAD, 64, 576, 256 * 56 * 56, 2);
-    assertEquals(Math.ceilDiv(2 * 132 * 5, 9), MODEL.splits(v, 5, large)); // two waves of 9 tiles
+    assertEquals(132 * 5 / 9, MODEL.splits(v, 5, large)); // a wave of 9 tiles: more adds sums
     TileProblem shallow = new TileProblem(Pass.WGRAD, 64, 576, 1000, 2);
     assertEquals(4, MODEL.splits(v, 5, shallow)); // 8 stages of 32 pixels each, at least
     TileProblem empty = new TileProblem(Pass.WGRAD, 64, 576, 0, 2);
