@@ -33,10 +33,10 @@ import org.jspecify.annotations.Nullable;
  * ..., 0, sqrt(c+1)). NaN and infinity give NaN.
  *
  * <p>Accuracy: x[k] within 8 * 2^-24 * (|v[k]| + |mean[k]|) / std[k], dst likewise after division,
- * then one rounding to the type of dst. From U8 with {@link Homogeneous#ONE}, every backend gives the
- * same bits: x[k] is rounded to F32 once, after arithmetic in binary64 as it is written above; the
- * mean's terms are summed in binary64, x[c] squared first, then k = 0..c-1; x[k] times the binary64
- * reciprocal of the root is rounded to F32, and that to the type of dst. It is what {@code
+ * then one rounding to the type of dst. From U8 with {@link Homogeneous#ONE}, every backend gives
+ * the same bits: x[k] is rounded to F32 once, after arithmetic in binary64 as it is written above;
+ * the mean's terms are summed in binary64, x[c] squared first, then k = 0..c-1; x[k] times the
+ * binary64 reciprocal of the root is rounded to F32, and that to the type of dst. It is what {@code
  * io.jtrelu.data.PerLocationNormalization} gives on the host.
  */
 public abstract class LocationNorm extends PreparedOperation {

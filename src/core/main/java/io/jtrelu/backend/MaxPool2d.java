@@ -83,8 +83,8 @@ public abstract class MaxPool2d extends PreparedOperation {
    * Routes each gradient to the element that won.
    *
    * @param argmax as {@link #forward} left it
-   * @param src read only for psi', and not where {@link #marksPositive} and diff_src is overwritten:
-   *     then it may hold anything by now
+   * @param src read only for psi', and not where {@link #marksPositive} and diff_src is
+   *     overwritten: then it may hold anything by now
    */
   public final void backward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {

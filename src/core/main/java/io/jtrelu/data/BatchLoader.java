@@ -225,14 +225,7 @@ public final class BatchLoader implements AutoCloseable {
         return pixels;
       }
       augmentation.apply(
-          pixels,
-          scratch,
-          data.height(),
-          data.width(),
-          data.channels(),
-          augmentSeed,
-          epoch,
-          index);
+          pixels, scratch, data.height(), data.width(), data.channels(), augmentSeed, epoch, index);
       return scratch;
     }
 

@@ -20,12 +20,7 @@ import java.util.OptionalLong;
  * @param evaluation what measuring test accuracy takes besides
  */
 public record TrainingMemory(
-    long parameters,
-    long weights,
-    long activations,
-    long images,
-    long scratch,
-    long evaluation) {
+    long parameters, long weights, long activations, long images, long scratch, long evaluation) {
 
   /** All of it. */
   public long total() {

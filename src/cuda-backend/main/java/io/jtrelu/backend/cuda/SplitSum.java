@@ -38,8 +38,7 @@ record SplitSum(Kernel reduce, long weights, int bias) {
       Tensor diffWeights,
       Tensor diffBias,
       Write write) {
-    int groups =
-        Math.clamp(Integer.highestOneBit(splits / SPLITS_OF_GROUP), 1, MOST_GROUPS);
+    int groups = Math.clamp(Integer.highestOneBit(splits / SPLITS_OF_GROUP), 1, MOST_GROUPS);
     stream
         .arguments()
         .pointer(partial)

@@ -1,8 +1,8 @@
 package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.Conv2dDescriptor;
-import io.jtrelu.backend.cuda.TiledConvolution.Tile;
 import io.jtrelu.backend.cuda.TileVariant.Pass;
+import io.jtrelu.backend.cuda.TiledConvolution.Tile;
 import io.jtrelu.tensor.DataType;
 import java.util.stream.IntStream;
 
@@ -74,7 +74,8 @@ final class CacheTraffic {
     for (int phase = 0; phase < strideH * strideW; phase++) {
       int[] taps = taps(dgrad, phase / strideW, phase % strideW);
       long tiles = Math.ceilDiv((long) images * gridH * gridW, (long) v.blockM());
-      activation += groups * distinct(dgrad, images, gridH, gridW, taps, phase / strideW, phase % strideW);
+      activation +=
+          groups * distinct(dgrad, images, gridH, gridW, taps, phase / strideW, phase % strideW);
       long depth = taps.length / 2L * rowBytes(dgrad ? d.oc() : d.ic());
       weights += tiles * outC * depth;
     }
@@ -116,7 +117,8 @@ final class CacheTraffic {
       int n = m / (gridH * gridW);
       int row = m / gridW % gridH;
       int column = m % gridW;
-      if (dgrad && (row * d.strideH() + phaseH >= d.h() || column * d.strideW() + phaseW >= d.w())) {
+      if (dgrad
+          && (row * d.strideH() + phaseH >= d.h() || column * d.strideW() + phaseW >= d.w())) {
         continue; // a row of the grid that no pixel belongs to is gathered all the same, rarely
       }
       for (int t = 0; t < taps.length; t += 2) {
@@ -126,7 +128,8 @@ final class CacheTraffic {
                 : row * d.strideH() - d.padTop() + taps[t];
         int x =
             dgrad
-                ? Math.floorDiv(column * d.strideW() + phaseW + d.padLeft() - taps[t + 1], d.strideW())
+                ? Math.floorDiv(
+                    column * d.strideW() + phaseW + d.padLeft() - taps[t + 1], d.strideW())
                 : column * d.strideW() - d.padLeft() + taps[t + 1];
         if (y >= 0 && y < inH && x >= 0 && x < inW) {
           sectors.touch(((long) n * inH + y) * inW + x);

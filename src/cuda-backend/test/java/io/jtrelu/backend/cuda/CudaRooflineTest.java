@@ -166,9 +166,7 @@ class CudaRooflineTest {
       double longest = seconds(secondLevel);
       return longest == memorySeconds()
           ? "memory"
-          : longest == productSeconds()
-              ? "products"
-              : longest == firstLevelSeconds() ? "L1" : "L2";
+          : longest == productSeconds() ? "products" : longest == firstLevelSeconds() ? "L1" : "L2";
     }
   }
 

@@ -262,8 +262,7 @@ class CudaTrafficTest {
                 long windows = diffDst.bytes() + argmax.bytes();
                 expect(
                     b,
-                    () ->
-                        op.backward(b.stream, diffDst, argmax, src, diffSrc, Write.OVERWRITE),
+                    () -> op.backward(b.stream, diffDst, argmax, src, diffSrc, Write.OVERWRITE),
                     0,
                     diffSrc.bytes(),
                     2 * windows / 32);

@@ -60,6 +60,36 @@ class TileCostModelTest {
     assertTrue(!tile(Pass.FPROP, 132 * 128, 128, 4608).equals("256x128"));
   }
 
+  /** Where a block can keep its pixels it does, and walks over as many columns as fill the device. */
+  @Test
+  void panels() {
+    TileProblem expand = new TileProblem(Pass.FPROP, 256 * 14 * 14, 1024, 256, 2);
+    TileVariant panel = best(expand, TileCostModelTest::resident);
+    assertTrue(panel.panel(), panel.name());
+    // 196 row tiles and 8 column tiles: 2.97 waves of blocks with half of the columns each.
+    assertEquals(4, expand.columnTiles(panel, 132));
+    assertEquals(392, expand.blocks(panel, 4));
+    TileProblem few = new TileProblem(Pass.FPROP, 256, 1024, 256, 2);
+    assertEquals(1, few.columnTiles(panel, 132)); // a block for each tile of a small result
+    TileProblem deep = new TileProblem(Pass.FPROP, 256 * 14 * 14, 1024, 512, 2);
+    assertTrue(!best(deep, TileCostModelTest::resident).panel());
+  }
+
+  /** Of the taps that a tile asks for, those that are not the first to touch a pixel cost no L2. */
+  @Test
+  void tapsThatMeet() {
+    TileVariant v =
+        TileVariant.all().stream()
+            .filter(w -> w.name().equals("conv2d_fprop_bf16_256x128x32"))
+            .findFirst()
+            .orElseThrow();
+    TileProblem.Window window = new TileProblem.Window(9, 1, 2 * 28 + 2, 1);
+    TileProblem square = new TileProblem(Pass.FPROP, 1 << 20, 128, 1152, 2, window);
+    assertEquals((256 + 58) / (9 * 256.0), square.missed(v), 1e-12);
+    TileProblem point = new TileProblem(Pass.FPROP, 1 << 20, 128, 128, 2);
+    assertEquals(1, point.missed(v));
+  }
+
   /** A grid that would leave multiprocessors idle takes smaller tiles. */
   @Test
   void smallGrids() {
