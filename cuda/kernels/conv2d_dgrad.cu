@@ -8,7 +8,7 @@
 // same tensor: a thread reads exactly the elements it then writes); sums in f32; one group.
 // With a stride, pixels of one phase (y mod sh, x mod sw) are reached by the same taps, so each
 // phase is a dense convolution of stride 1 of its own and no product with a zero is computed.
-// Tiles, threads, shared memory: conv2d_variants.def. Registers: 245 for 64x64 warp tiles, 168 for
+// Tiles, threads, shared memory: conv2d_variants.def. Registers: 246 for 64x64 warp tiles, 168 for
 // 64x32 and FFMA; no local memory. The main loop is conv2d_gather.cuh; only the epilogue is here.
 // Oracle: backend/reference, cuda/tests.
 #include "conv2d_gather.cuh"

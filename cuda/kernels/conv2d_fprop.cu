@@ -6,7 +6,7 @@
 //
 // src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
 // outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
-// Registers: 215 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
+// Registers: 245 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
 // _any for every channel count, _stem for few, _stem4 for four. The main loop is conv2d_gather.cuh; only the epilogue
 // is here. Oracle: backend/reference, cuda/tests.
 #include <type_traits>
