@@ -60,7 +60,9 @@ class TileCostModelTest {
     assertTrue(!tile(Pass.FPROP, 132 * 128, 128, 4608).equals("256x128"));
   }
 
-  /** Where a block can keep its pixels it does, and walks over as many columns as fill the device. */
+  /**
+   * Where a block can keep its pixels it does, and walks over as many columns as fill the device.
+   */
   @Test
   void panels() {
     TileProblem expand = new TileProblem(Pass.FPROP, 256 * 14 * 14, 1024, 256, 2);
