@@ -24,7 +24,7 @@
 //   dgrad: gridH = ceil(outH / strideH), tapStepH = strideH / gcd(strideH, dilationH),
 //          phasesH = min(strideH, outH), phasesW = min(strideW, outW), phases = phasesH * phasesW
 // and likewise for W. Blocks: grid.x = phases * tilesM * tilesN with
-//   tilesM = ceil(batch * gridH * gridW / blockM), tilesN = ceil(outC / blockN).
+//   tilesM = ceil(batch * gridH * gridW / blockM), tilesN = ceil(outC / (blockN * columnTiles)).
 struct Conv2dParams {
   const void* in;  //   0 NHWC [batch, inH, inW, inC], storage type
   const void* filter;  //   8 packed weights [outC, kernelH * kernelW, inCPadded], compute type
@@ -64,14 +64,18 @@ struct Conv2dParams {
   FastDiv byInCPadded;  // 196 inCPadded
   float branchWeight;  // 208 fprop with a shortcut: out = phi(branchWeight * (conv + bias) +
   float shortcutWeight;  // 212                                  shortcutWeight * shortcut)
+  int32_t columnTiles;  // 216 column tiles of a block: 1, or of _panel variants any number
+  int32_t reserved;  // 220 zero
 };
-static_assert(sizeof(Conv2dParams) == 216, "no padding");
+static_assert(sizeof(Conv2dParams) == 224, "no padding");
 
 // Kernels conv2d_wgrad_*: sums over a range of output pixels (a split), written to the split's own
 // piece of a workspace, or straight into the gradients where there is one split.
 // Blocks: grid.x = splits * tilesM * tilesN with tilesM = ceil(outC / blockM),
 // tilesN = ceil(columns / blockN). Workspace of `splits` pieces, each splitStride floats:
 // outC * columns weights sums, then outC bias sums, rounded up to a multiple of 4.
+// Tiles take columns in units of channels, all taps of a unit before the next: a unit is 64 channels
+// where inC is a multiple of that, else all of them.
 struct Conv2dWgradParams {
   const void* src;  //   0 NHWC [batch, inH, inW, inC], storage type
   const void* diffDst;  //   8 NHWC [batch, outH, outW, outC], storage type
@@ -97,15 +101,17 @@ struct Conv2dWgradParams {
   FastDiv byTilesM;  // 112 tilesM
   FastDiv byOutPixels;  // 124 outH * outW
   FastDiv byOutW;  // 136 outW
-  FastDiv byInC;  // 148 inC
-  FastDiv byKernelW;  // 160 kernelW
-  int32_t reserved;  // 172 zero
+  FastDiv byUnit;  // 148 channels of a unit
+  FastDiv byTaps;  // 160 kernelH * kernelW
+  FastDiv byKernelW;  // 172 kernelW
 };
-static_assert(sizeof(Conv2dWgradParams) == 176, "no padding");
+static_assert(sizeof(Conv2dWgradParams) == 184, "no padding");
 
-// Kernel conv2d_wgrad_reduce: weights and bias gradients = [themselves +] sum over the splits, in
-// the order of the splits, so that the result does not depend on timing.
-// 256 threads; grid.x = ceil(ceil((weightsCount + outC) / 4) / 256); no dynamic shared memory.
+// Kernel conv2d_wgrad_reduce: weights and bias gradients = [themselves +] sum over the splits. Group
+// g of `groups` adds splits floor(splits * g / groups) to floor(splits * (g + 1) / groups) in order,
+// then the groups are added in order, so that the result does not depend on timing.
+// 256 threads; grid.x = ceil(ceil((weightsCount + outC) / 4) / (256 / groups)); no dynamic shared
+// memory.
 struct Conv2dReduceParams {
   const float* partial;  //  0 workspace as conv2d_wgrad_* left it, 16-byte aligned
   float* weights;  //  8 [weightsCount]
@@ -116,8 +122,10 @@ struct Conv2dReduceParams {
   int32_t splits;  // 44
   int32_t accumulate;  // 48
   int32_t vectorOut;  // 52 1: weights is 16-byte aligned
+  int32_t groups;  // 56 a power of two, 1 to 64
+  int32_t reserved;  // 60 zero
 };
-static_assert(sizeof(Conv2dReduceParams) == 56, "no padding");
+static_assert(sizeof(Conv2dReduceParams) == 64, "no padding");
 
 // Kernels conv2d_pack_{f32,tf32,bf16,f16}: master weights F32 KRSC [outC, taps, inC] rounded to the
 // compute type (tf32: 32-bit words rounded to 10 mantissa bits) in two layouts, padded with zeros:

@@ -3,6 +3,10 @@
 // No patch matrix is ever stored: each thread computes the addresses of its 16-byte pieces of the
 // activation and copies them into a ring of pipeline stages with cp.async, while the block
 // multiplies an older stage.
+//
+// Neighbouring taps read nearly the same pixels. Where channels fill whole stages, taps therefore
+// run inside blocks of channels: all taps of a block of channels come in successive stages, and L1,
+// which activations are copied through, answers all but the first of them. Weights go past it.
 #pragma once
 
 #include "conv2d.cuh"
@@ -91,7 +95,8 @@ struct PixelRows {
 
 // A thread's part of filling stages. It owns one 16-byte chunk column, hence one position (tap row,
 // tap column, channel) that moves on by one stage of contraction at a time, and every
-// (kThreads / 4)-th row.
+// (kThreads / 4)-th row. Where a stage is a whole number of channels of one tap, the tap moves on
+// first; else channels do, and a stage may hold parts of several taps.
 template <class T, int kBlockM, int kBlockN, int kThreads, int kChannels>
 struct GatherLoader {
   using Storage = typename T::Storage;
@@ -119,6 +124,7 @@ struct GatherLoader {
   int stepH;
   int stepW;
   int stepChannel;
+  bool tapsFirst;
 
   template <class FilterOfRow>
   __device__ __forceinline__ GatherLoader(const Conv2dParams& params, const WindowAxis& axisH,
@@ -152,6 +158,7 @@ struct GatherLoader {
     stepChannel = remainder;
     stepH = stepTaps / columns;
     stepW = stepTaps % columns;
+    tapsFirst = p.inCPadded % kStageK == 0;
   }
 
   __device__ __forceinline__ int stages() const {
@@ -160,6 +167,19 @@ struct GatherLoader {
 
   // Starts the copies of the current position into a stage and moves on.
   __device__ __forceinline__ void load(uint32_t aStage, uint32_t bStage) {
+    loadActivation(aStage);
+    int const filterTap = (h.first + tapH * h.step) * p.kernelW + w.first + tapW * w.step;
+    int const bTap = filterTap * p.inCPadded + channel;
+#pragma unroll
+    for (int i = 0; i < kBRows; ++i) {
+      copyAsync16(bStage + offset + i * kRowsPerPass * kRowBytes,
+                  static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(bRow[i]) + bTap),
+                  (tapH < h.taps) & (bRow[i] >= 0));
+    }
+    advance();
+  }
+
+  __device__ __forceinline__ void loadActivation(uint32_t aStage) {
     bool const inside = tapH < h.taps;
     int const dy = tapH * h.reach;
     int const dx = tapW * w.reach;
@@ -175,21 +195,12 @@ struct GatherLoader {
       } else if constexpr (kChannels == 1) {
 #pragma unroll
         for (int e = 0; e < kVector; ++e) {
-          copyAsync4(to + 4 * e, from + e, e < count);
+          copyAsyncCached<4>(to + 4 * e, from + e, e < count);
         }
       } else {
-        copyAsync16(to, from, valid);
+        copyAsyncCached<16>(to, from, valid);
       }
     }
-    int const filterTap = (h.first + tapH * h.step) * p.kernelW + w.first + tapW * w.step;
-    int const bTap = filterTap * p.inCPadded + channel;
-#pragma unroll
-    for (int i = 0; i < kBRows; ++i) {
-      copyAsync16(bStage + offset + i * kRowsPerPass * kRowBytes,
-                  static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(bRow[i]) + bTap),
-                  inside & (bRow[i] >= 0));
-    }
-    advance();
   }
 
   // Stores what load() held back.
@@ -215,6 +226,16 @@ struct GatherLoader {
   }
 
   __device__ __forceinline__ void advance() {
+    if (tapsFirst) {
+      if (++tapW == w.taps) {
+        tapW = 0;
+        if (++tapH == h.taps) {
+          tapH = 0;
+          channel += kStageK;
+        }
+      }
+      return;
+    }
     channel += stepChannel;
     tapW += stepW;
     if (channel >= p.inCPadded) {
@@ -351,6 +372,89 @@ struct StemLoader {
   }
 };
 
+// The same where a pixel is 8 bytes, four 16-bit channels: one asynchronous copy brings a tap of a
+// pixel, and nothing passes through registers. A chunk holds two taps.
+template <class T, int kBlockM, int kBlockN, int kThreads>
+struct PixelLoader {
+  using Storage = typename T::Storage;
+  static constexpr int kChannels = 4;
+  static constexpr int kPixelBytes = kChannels * sizeof(Storage);
+  static constexpr int kTaps = 16 / kPixelBytes;  // of a chunk
+  static constexpr int kStageTaps = kRowChunks * kTaps;
+  static constexpr int kRowsPerPass = kThreads / kRowChunks;
+  static constexpr int kARows = kBlockM / kRowsPerPass;
+  static constexpr int kBRows = kBlockN / kRowsPerPass;
+  static_assert(kPixelBytes == 8 && kRowsPerPass % 8 == 0);
+
+  const Conv2dParams& p;
+  PixelRows<Storage, kARows, kRowsPerPass> pixels;
+  int bRow[kBRows];
+  uint32_t offset;
+  int tapH[kTaps];
+  int tapW[kTaps];
+  int stepH;
+  int stepW;
+
+  template <class FilterOfRow>
+  __device__ __forceinline__ PixelLoader(const Conv2dParams& params, const WindowAxis& h,
+                                         const WindowAxis& w, const TileIndex& tile,
+                                         FilterOfRow filterOfRow)
+      : p(params), pixels(params, h, w, tile.m * kBlockM + threadIdx.x / kRowChunks) {
+    int const chunk = threadIdx.x % kRowChunks;
+    int const firstRow = threadIdx.x / kRowChunks;
+    offset = rowOffset(firstRow, chunk);
+#pragma unroll
+    for (int i = 0; i < kBRows; ++i) {
+      int const k = tile.n * kBlockN + filterOfRow(firstRow + i * kRowsPerPass);
+      bRow[i] = k < p.outC ? k * p.kernelH * p.kernelW * p.inCPadded : -1;
+    }
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) {
+      tapH[t] = (chunk * kTaps + t) / p.kernelW;
+      tapW[t] = (chunk * kTaps + t) % p.kernelW;
+    }
+    stepH = kStageTaps / p.kernelW;
+    stepW = kStageTaps % p.kernelW;
+  }
+
+  __device__ __forceinline__ int stages() const {
+    return (p.kernelH * p.kernelW + kStageTaps - 1) / kStageTaps;
+  }
+
+  __device__ __forceinline__ void load(uint32_t aStage, uint32_t bStage) {
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) {
+      bool const inside = tapH[t] < p.kernelH;
+      int const dy = tapH[t] * p.dilationH;
+      int const dx = tapW[t] * p.dilationW;
+      int64_t const aTap = (static_cast<int64_t>(dy) * p.inW + dx) * kChannels;
+      uint32_t const to = offset + t * kPixelBytes;
+#pragma unroll
+      for (int i = 0; i < kARows; ++i) {
+        copyAsyncCached<kPixelBytes>(aStage + to + i * kRowsPerPass * kRowBytes,
+                                     pixels.address[i] + aTap,
+                                     inside & pixels.inside(p, i, dy, dx));
+      }
+      int const bTap = (tapH[t] * p.kernelW + tapW[t]) * p.inCPadded;
+#pragma unroll
+      for (int i = 0; i < kBRows; ++i) {
+        copyAsyncCached<kPixelBytes>(
+            bStage + to + i * kRowsPerPass * kRowBytes,
+            static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(bRow[i]) + bTap),
+            inside & (bRow[i] >= 0));
+      }
+      tapH[t] += stepH;
+      tapW[t] += stepW;
+      if (tapW[t] >= p.kernelW) {
+        tapW[t] -= p.kernelW;
+        ++tapH[t];
+      }
+    }
+  }
+
+  __device__ __forceinline__ void deposit(uint32_t, uint32_t) const {}
+};
+
 // Sums the block's tile into `tile`.
 template <int kBlockM, int kBlockN, int kStages, class Loader, class Tile>
 __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const WindowAxis& h,
@@ -393,5 +497,115 @@ __device__ __forceinline__ void gatherProduct(const Conv2dParams& p, const Windo
     }
     writeAt = readAt;
     readAt = readAt + kStageBytes < base + kStages * kStageBytes ? readAt + kStageBytes : base;
+  }
+}
+
+// The weights' part of filling stages where the filter is 1x1: a row is a run of channels.
+template <class T, int kBlockN, int kThreads>
+struct FilterLoader {
+  using Storage = typename T::Storage;
+  static constexpr int kVector = T::kVector;
+  static constexpr int kRowsPerPass = kThreads / kRowChunks;
+  static constexpr int kRows = kBlockN / kRowsPerPass;
+  static_assert(kBlockN % kRowsPerPass == 0 && kRowsPerPass % 8 == 0);
+
+  const Conv2dParams& p;
+  int row[kRows];  // output channel in the first column tile
+  uint32_t offset;
+  int firstChannel;
+
+  template <class FilterOfRow>
+  __device__ __forceinline__ FilterLoader(const Conv2dParams& params, FilterOfRow filterOfRow)
+      : p(params) {
+    int const chunk = threadIdx.x % kRowChunks;
+    int const firstRow = threadIdx.x / kRowChunks;
+    offset = rowOffset(firstRow, chunk);
+    firstChannel = chunk * kVector;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      row[i] = filterOfRow(firstRow + i * kRowsPerPass);
+    }
+  }
+
+  // Stage s of column tile n.
+  __device__ __forceinline__ void load(uint32_t stage, int n, int s) const {
+    int const channel = s * kRowChunks * kVector + firstChannel;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      int const k = n * kBlockN + row[i];
+      copyAsync16(
+          stage + offset + i * kRowsPerPass * kRowBytes,
+          static_cast<const Storage*>(p.filter) + (static_cast<int64_t>(k) * p.inCPadded + channel),
+          (channel < p.inCPadded) & (k < p.outC));
+    }
+  }
+};
+
+// 1x1 filters over few channels: the block's rows of the activation, a panel, stay in shared memory
+// of kBytes while the block walks over p.columnTiles column tiles, whose weights pass
+// through a ring. Calls store(column tile) when a tile has been summed; copies for the next one are
+// under way meanwhile.
+template <class T, int kBlockM, int kBlockN, int kStages, int kBytes, class Tile, class Store>
+__device__ __forceinline__ void panelProduct(const Conv2dParams& p, const WindowAxis& h,
+                                             const WindowAxis& w, const TileIndex& index,
+                                             unsigned char* shared, Tile& tile, Store store) {
+  constexpr int kPanelStages = (kBytes / kRowBytes - kStages * kBlockN) / kBlockM;
+  static_assert(kPanelStages > 0);
+  constexpr int kPanelBytes = kBlockM * kRowBytes;  // of a stage
+  constexpr int kRingBytes = kBlockN * kRowBytes;
+  uint32_t const panel = sharedAddress(shared);
+  uint32_t const ring = panel + kPanelStages * kPanelBytes;
+  auto const filterOfRow = [](int row) { return Tile::filterOfRow(row); };
+  FilterLoader<T, kBlockN, Tile::kThreads> filter(p, filterOfRow);
+  int const begin = index.n * p.columnTiles;
+  int const end = min(begin + p.columnTiles, (p.outC + kBlockN - 1) / kBlockN);
+  int stages;
+  // The next stage to fill: tile, stage of the tile, place in the ring.
+  int nextTile = begin;
+  int nextStage = 0;
+  uint32_t writeAt = ring;
+  auto const fill = [&] {
+    if (stages > 0 && nextTile < end) {
+      filter.load(writeAt, nextTile, nextStage);
+      if (++nextStage == stages) {
+        nextStage = 0;
+        ++nextTile;
+      }
+    }
+    writeAt = writeAt + kRingBytes < ring + kStages * kRingBytes ? writeAt + kRingBytes : ring;
+  };
+  {
+    GatherLoader<T, kBlockM, kBlockN, Tile::kThreads, T::kVector> loader(p, h, w, index,
+                                                                         filterOfRow);
+    stages = loader.stages();
+    // The last group brings all that is left of the panel.
+    int s = 0;
+#pragma unroll
+    for (int group = 1; group < kStages; ++group) {
+      for (; s < (group == kStages - 1 ? stages : min(group, stages)); ++s) {
+        loader.loadActivation(panel + s * kPanelBytes);
+        loader.advance();
+      }
+      fill();
+      copyAsyncCommit();
+    }
+  }
+  uint32_t readAt = ring;
+  for (int n = begin; n < end; ++n) {
+    tile.clear();
+    for (int s = 0; s < stages; ++s) {
+      copyAsyncWait<kStages - 2>();
+      // As in gatherProduct.
+      __syncthreads();
+      tile.multiply(panel + s * kPanelBytes, readAt, 0);
+      fill();
+      copyAsyncCommit();
+#pragma unroll
+      for (int step = 1; step < Tile::kSteps; ++step) {
+        tile.multiply(panel + s * kPanelBytes, readAt, step);
+      }
+      readAt = readAt + kRingBytes < ring + kStages * kRingBytes ? readAt + kRingBytes : ring;
+    }
+    store(n);
   }
 }

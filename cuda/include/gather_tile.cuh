@@ -57,6 +57,10 @@ struct GatherTile {
     bOffset = rowOffset(warpColumn + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
     firstRow = warpRow + lane / 4;
     firstColumn = warpColumn + kVector * (lane % 4);
+    clear();
+  }
+
+  __device__ __forceinline__ void clear() {
 #pragma unroll
     for (int i = 0; i < kWarpM / 16; ++i) {
 #pragma unroll

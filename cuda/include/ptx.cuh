@@ -9,16 +9,18 @@ __device__ __forceinline__ uint32_t sharedAddress(const void* pointer) {
 }
 
 // Asynchronous copy of 16 bytes to shared memory, or 16 zero bytes where not `valid` (then nothing
-// is read). Both addresses must be 16-byte aligned.
+// is read). Both addresses must be 16-byte aligned. Past L1: for what a block reads once.
 __device__ __forceinline__ void copyAsync16(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from),
                "r"(valid ? 16 : 0)
                : "memory");
 }
 
-__device__ __forceinline__ void copyAsync4(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to), "l"(from),
-               "r"(valid ? 4 : 0)
+// The same of 4, 8 or 16 bytes through L1: for what a block soon reads again.
+template <int kBytes>
+__device__ __forceinline__ void copyAsyncCached(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(to), "l"(from), "n"(kBytes),
+               "r"(valid ? kBytes : 0)
                : "memory");
 }
 

@@ -8,7 +8,7 @@
 // same tensor: a thread reads exactly the elements it then writes); sums in f32; one group.
 // With a stride, pixels of one phase (y mod sh, x mod sw) are reached by the same taps, so each
 // phase is a dense convolution of stride 1 of its own and no product with a zero is computed.
-// Tiles, threads, shared memory: conv2d_variants.def. Registers: 245 for 64x64 warp tiles, 168 for
+// Tiles, threads, shared memory: conv2d_variants.def. Registers: 246 for 64x64 warp tiles, 168 for
 // 64x32 and FFMA; no local memory. The main loop is conv2d_gather.cuh; only the epilogue is here.
 // Oracle: backend/reference, cuda/tests.
 #include "conv2d_gather.cuh"
@@ -33,22 +33,12 @@ __device__ __forceinline__ uint4 loadVector(const void* base, int64_t element) {
   return *reinterpret_cast<const uint4*>(static_cast<const Storage*>(base) + element);
 }
 
-template <class T, int kBlockM, int kBlockN, int kStages, int kWarpM, int kWarpN, int kChannels>
-__device__ __forceinline__ void dgrad(const Conv2dParams& p) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  using Tile = GatherTile<T, kBlockM, kBlockN, kWarpM, kWarpN>;
+// The block's tile of diff_src from its sums; index.n is the column tile.
+template <class T, int kBlockM, int kBlockN, class Tile>
+__device__ __forceinline__ void storeTile(const Conv2dParams& p, const TileIndex& index,
+                                          const Tile& tile) {
   using Storage = typename T::Storage;
   constexpr int kVector = T::kVector;
-
-  TileIndex const index = tileOf(p, blockIdx.x);
-  WindowAxis const h =
-      dgradAxis(p.kernelH, p.strideH, p.dilationH, p.padTop, p.tapStepH, index.phaseH);
-  WindowAxis const w =
-      dgradAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft, p.tapStepW, index.phaseW);
-  Tile tile;
-  using Loader = GatherLoader<T, kBlockM, kBlockN, Tile::kThreads, kChannels>;
-  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
-
   // All loads of a batch of rows are issued before its first store: the compiler may not move a
   // load over a store that could alias it, and in place it does.
   constexpr int kInFlight = kVector == 8 ? 8 : 4;  // vectors, as many as registers allow
@@ -123,6 +113,39 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
   }
 }
 
+__device__ __forceinline__ WindowAxis axisH(const Conv2dParams& p, int phase) {
+  return dgradAxis(p.kernelH, p.strideH, p.dilationH, p.padTop, p.tapStepH, phase);
+}
+
+__device__ __forceinline__ WindowAxis axisW(const Conv2dParams& p, int phase) {
+  return dgradAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft, p.tapStepW, phase);
+}
+
+template <class T, int kBlockM, int kBlockN, int kStages, class Tile, int kChannels>
+__device__ __forceinline__ void dgrad(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = axisH(p, index.phaseH);
+  WindowAxis const w = axisW(p, index.phaseW);
+  Tile tile;
+  using Loader = GatherLoader<T, kBlockM, kBlockN, Tile::kThreads, kChannels>;
+  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
+  storeTile<T, kBlockM, kBlockN>(p, index, tile);
+}
+
+template <class T, int kBlockM, int kBlockN, int kStages, int kBytes, class Tile>
+__device__ __forceinline__ void dgradPanel(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = axisH(p, index.phaseH);
+  WindowAxis const w = axisW(p, index.phaseW);
+  Tile tile;
+  panelProduct<T, kBlockM, kBlockN, kStages, kBytes>(p, h, w, index, shared, tile, [&](int n) {
+    TileIndex const at = {index.m, n, index.phaseH, index.phaseW};
+    storeTile<T, kBlockM, kBlockN>(p, at, tile);
+  });
+}
+
 }  // namespace
 
 #define DGRAD(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes)  \
@@ -131,9 +154,20 @@ __device__ __forceinline__ void dgrad(const Conv2dParams& p) {
   static_assert(stages * (blockM + blockN) * kRowBytes == bytes);                                  \
   extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
       name(const __grid_constant__ Conv2dParams params) {                                          \
-    dgrad<type, blockM, blockN, stages, warpM, warpN, channels>(params);                           \
+    dgrad<type, blockM, blockN, stages, GatherTile<type, blockM, blockN, warpM, warpN>, channels>( \
+        params);                                                                                   \
+  }
+#define DGRAD_PANEL(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,   \
+                    bytes)                                                                         \
+  static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
+  static_assert(blockK * sizeof(type::Storage) == kRowBytes && channels == type::kVector);         \
+  extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
+      name(const __grid_constant__ Conv2dParams params) {                                          \
+    dgradPanel<type, blockM, blockN, stages, bytes,                                                \
+               GatherTile<type, blockM, blockN, warpM, warpN>>(params);                            \
   }
 #define FPROP(...)
 #define FPROP_STEM(...)
+#define FPROP_PANEL(...)
 #define WGRAD(...)
 #include "conv2d_variants.def"

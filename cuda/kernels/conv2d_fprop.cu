@@ -6,9 +6,11 @@
 //
 // src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
 // outside src count as zero; one group. Tiles, threads and shared memory: conv2d_variants.def.
-// Registers: 215 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
-// _any for every channel count, _stem for few. The main loop is conv2d_gather.cuh; only the epilogue
+// Registers: 245 for 64x64 warp tiles, 140 for 64x32, 168 at most for FFMA; no local memory. Variants:
+// _any for every channel count, _stem for few, _stem4 for four. The main loop is conv2d_gather.cuh; only the epilogue
 // is here. Oracle: backend/reference, cuda/tests.
+#include <type_traits>
+
 #include "conv2d_gather.cuh"
 
 namespace {
@@ -36,25 +38,19 @@ __device__ __forceinline__ void loadBias(const Conv2dParams& p, int k, float (&b
   }
 }
 
-template <class T, int kBlockM, int kBlockN, int kStages, class Tile, class Loader>
-__device__ __forceinline__ void fprop(const Conv2dParams& p) {
-  extern __shared__ __align__(128) unsigned char shared[];
+// The block's tile of dst from its sums.
+template <class T, int kBlockM, int kBlockN, class Tile>
+__device__ __forceinline__ void storeTile(const Conv2dParams& p, int tileM, int tileN,
+                                          const Tile& tile) {
   using Storage = typename T::Storage;
   constexpr int kVector = T::kVector;
-
-  TileIndex const index = tileOf(p, blockIdx.x);
-  WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
-  WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
-  Tile tile;
-  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
-
   constexpr int kInFlight = kVector == 8 ? 8 : 4;  // vectors, as many as registers allow
   constexpr int kBatch = Tile::kRows < kInFlight ? Tile::kRows : kInFlight;
   static_assert(Tile::kRows % kBatch == 0);
   uint32_t const pixels = static_cast<uint32_t>(p.batch) * p.byGridPixels.divisor;
 #pragma unroll
   for (int v = 0; v < Tile::kVectors; ++v) {
-    int const k = index.n * kBlockN + tile.column(v);
+    int const k = tileN * kBlockN + tile.column(v);
     float bias[kVector];
     loadBias<kVector>(p, k, bias);
     // All loads of a batch of rows are issued before its first store.
@@ -63,7 +59,7 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
       uint4 shortcut[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i);
+        uint32_t const m = static_cast<uint32_t>(tileM) * kBlockM + tile.row(first + i);
         if (p.gate != nullptr && p.vectorOut && m < pixels && k < p.outC) {
           shortcut[i] = *reinterpret_cast<const uint4*>(static_cast<const Storage*>(p.gate) +
                                                         static_cast<int64_t>(m) * p.outC + k);
@@ -71,7 +67,7 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        uint32_t const m = static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i);
+        uint32_t const m = static_cast<uint32_t>(tileM) * kBlockM + tile.row(first + i);
         if (m >= pixels || k >= p.outC) {
           continue;
         }
@@ -114,6 +110,29 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
   }
 }
 
+template <class T, int kBlockM, int kBlockN, int kStages, class Tile, class Loader>
+__device__ __forceinline__ void fprop(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
+  WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
+  Tile tile;
+  gatherProduct<kBlockM, kBlockN, kStages, Loader>(p, h, w, index, shared, tile);
+  storeTile<T, kBlockM, kBlockN>(p, index.m, index.n, tile);
+}
+
+template <class T, int kBlockM, int kBlockN, int kStages, int kBytes, class Tile>
+__device__ __forceinline__ void fpropPanel(const Conv2dParams& p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  TileIndex const index = tileOf(p, blockIdx.x);
+  WindowAxis const h = fpropAxis(p.kernelH, p.strideH, p.dilationH, p.padTop);
+  WindowAxis const w = fpropAxis(p.kernelW, p.strideW, p.dilationW, p.padLeft);
+  Tile tile;
+  panelProduct<T, kBlockM, kBlockN, kStages, kBytes>(p, h, w, index, shared, tile, [&](int n) {
+    storeTile<T, kBlockM, kBlockN>(p, index.m, n, tile);
+  });
+}
+
 }  // namespace
 
 // One kernel: Loader<type, blockM, blockN, threads, ...> fills the stages.
@@ -132,7 +151,18 @@ __device__ __forceinline__ void fprop(const Conv2dParams& p) {
 #define FPROP_STEM(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,    \
                    bytes)                                                                          \
   KERNEL(name, type, blockM, blockN, blockK, stages, warpM, warpN, threads, bytes,                 \
-         StemLoader<type, blockM, blockN, threads>)
+         std::conditional_t<channels == 4, PixelLoader<type, blockM, blockN, threads>,             \
+                            StemLoader<type, blockM, blockN, threads>>)
+#define FPROP_PANEL(name, type, channels, blockM, blockN, blockK, stages, warpM, warpN, threads,   \
+                    bytes)                                                                         \
+  static_assert(GatherTile<type, blockM, blockN, warpM, warpN>::kThreads == threads);              \
+  static_assert(blockK * sizeof(type::Storage) == kRowBytes && channels == type::kVector);         \
+  extern "C" __global__ void __launch_bounds__(threads, blocksPerMultiprocessor<type>(threads))    \
+      name(const __grid_constant__ Conv2dParams params) {                                          \
+    fpropPanel<type, blockM, blockN, stages, bytes,                                                \
+               GatherTile<type, blockM, blockN, warpM, warpN>>(params);                            \
+  }
 #define DGRAD(...)
+#define DGRAD_PANEL(...)
 #define WGRAD(...)
 #include "conv2d_variants.def"

@@ -10,14 +10,38 @@
 // result is the same in every run. Blocks of the first column tile sum diff_dst for the bias from
 // the operand they hold anyway.
 //
+// A tile's columns are taken in units of up to 64 channels, all taps of a unit before the next unit:
+// the taps that share a tile read nearly the same pixels, for which src is copied through L1.
+//
 // src, diff_dst NHWC; gradients f32 KRSC; sums in f32; one group. Variants (conv2d_variants.def):
 // _stem for few source channels (1 to 7: columns are gathered element by element, so no product is
-// spent on padded channels), _any for every channel count. Registers: 212 for 128x128 tensor-core
-// tiles, 92 to 160 for the others; no local memory. Oracle: backend/reference, cuda/tests.
+// spent on padded channels), _stem4 for four (a copy of 8 bytes per tap), _any for every channel
+// count. Registers: 212 for 64x64 warp tiles of tensor cores, 92 to 160 for the others; no local
+// memory. Oracle: backend/reference, cuda/tests.
 #include "conv2d.cuh"
 #include "wgrad_tile.cuh"
 
 namespace {
+
+// The tap and the source channel of a column in the order of tiles.
+__device__ __forceinline__ uint32_t tapOf(const Conv2dWgradParams& p, uint32_t column,
+                                          uint32_t& channel) {
+  uint32_t inUnit;
+  uint32_t tap;
+  uint32_t const unit = p.byTaps.split(p.byUnit.split(column, inUnit), tap);
+  channel = unit * p.byUnit.divisor + inUnit;
+  return tap;
+}
+
+// How many rows of so many chunks the threads of a block fill at a time: a power of two, so that it
+// divides a stage; threads that are left over fill none.
+constexpr int rowsPerPass(int threads, int chunks) {
+  int rows = 1;
+  while (2 * rows * chunks <= threads) {
+    rows *= 2;
+  }
+  return rows;
+}
 
 // Fills stages. A thread owns one chunk of kVector channels of diff_dst and one of filter columns,
 // and every kRowsPerPass-th pixel row of a stage.
@@ -27,16 +51,18 @@ struct WgradLoader {
   static constexpr int kVector = T::kVector;
   static constexpr int kChunksA = kBlockM / kVector;
   static constexpr int kChunksB = kBlockN / kVector;
-  static constexpr int kRowsPerPassA = Tile::kThreads / kChunksA;
-  static constexpr int kRowsPerPassB = Tile::kThreads / kChunksB;
+  static constexpr int kRowsPerPassA = rowsPerPass(Tile::kThreads, kChunksA);
+  static constexpr int kRowsPerPassB = rowsPerPass(Tile::kThreads, kChunksB);
   static constexpr int kPassesA = Tile::kStageK / kRowsPerPassA;
   static constexpr int kPassesB = Tile::kStageK / kRowsPerPassB;
   static_assert(Tile::kStageK % kRowsPerPassA == 0 && Tile::kStageK % kRowsPerPassB == 0);
   static constexpr int kKeyPeriod = sizeof(Storage) == 2 ? 8 : 4;
   static_assert(kRowsPerPassA % kKeyPeriod == 0 && kRowsPerPassB % kKeyPeriod == 0,
                 "rows of a thread share their swizzle");
-  // Columns that share a tap: a whole chunk where channels come in chunks, else each its own.
-  static constexpr int kTaps = kSrcChannels > 1 ? 1 : kVector;
+  static constexpr bool kAllFillA = kRowsPerPassA * kChunksA == Tile::kThreads;
+  static_assert(kRowsPerPassB * kChunksB == Tile::kThreads && (kAllFillA || kDstChannels > 1));
+  // Taps that a chunk of columns may hold.
+  static constexpr int kTaps = kSrcChannels < kVector ? kVector / kSrcChannels : 1;
   // 16-bit elements cannot be copied one by one asynchronously: they pass through registers, loaded
   // before the block multiplies a stage and stored after it.
   static constexpr bool kHoldsA = kDstChannels == 1 && sizeof(Storage) == 2;
@@ -67,11 +93,10 @@ struct WgradLoader {
     offsetB = rowB * Tile::kPitchB + ((chunkB ^ swizzleKey<T>(rowB)) << 4);
 #pragma unroll
     for (int e = 0; e < kTaps; ++e) {
-      uint32_t const column = tileN * kBlockN + chunkB * kVector + e;
+      uint32_t const column = tileN * kBlockN + chunkB * kVector + e * (kVector / kTaps);
       uint32_t c;
       uint32_t s;
-      uint32_t const tap = p.byInC.split(column, c);
-      uint32_t const r = p.byKernelW.split(tap, s);
+      uint32_t const r = p.byKernelW.split(tapOf(p, column, c), s);
       // A column past the end lies far above the image.
       dy[e] = static_cast<int>(column) < p.columns ? static_cast<int>(r) * p.dilationH - p.padTop
                                                    : -(1 << 30);
@@ -100,9 +125,14 @@ struct WgradLoader {
       if constexpr (kHoldsA) {
         heldA[i] = loadElements(address, valid);
       } else if constexpr (kDstChannels == 1) {
-        copyElements(placeA(aStage, i), address, valid);
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) {
+          copyAsyncCached<4>(placeA(aStage, i) + 4 * e, address(e), valid(e));
+        }
       } else {
-        copyAsync16(placeA(aStage, i), from, valid(0));
+        if (kAllFillA || rowA < kRowsPerPassA) {
+          copyAsync16(placeA(aStage, i), from, valid(0));
+        }
       }
     }
 #pragma unroll
@@ -125,10 +155,12 @@ struct WgradLoader {
       };
       if constexpr (kHoldsB) {
         heldB[i] = loadElements(address, valid);
-      } else if constexpr (kSrcChannels == 1) {
-        copyElements(placeB(bStage, i), address, valid);
       } else {
-        copyAsync16(placeB(bStage, i), address(0), valid(0));
+#pragma unroll
+        for (int e = 0; e < kTaps; ++e) {
+          constexpr int kBytes = 16 / kTaps;
+          copyAsyncCached<kBytes>(placeB(bStage, i) + e * kBytes, address(e), valid(e));
+        }
       }
     }
   }
@@ -160,14 +192,6 @@ struct WgradLoader {
       words[e] = low | high << 16;
     }
     return make_uint4(words[0], words[1], words[2], words[3]);
-  }
-
-  template <class Address, class Valid>
-  static __device__ __forceinline__ void copyElements(uint32_t to, Address address, Valid valid) {
-#pragma unroll
-    for (int e = 0; e < kVector; ++e) {
-      copyAsync4(to + 4 * e, address(e), valid(e));
-    }
   }
 };
 
@@ -239,6 +263,14 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
   }
 
   float* const weights = p.weights + static_cast<int64_t>(split) * p.splitStride;
+  int place[Tile::kVectors];  // in a row of the gradient; negative past its end
+#pragma unroll
+  for (int v = 0; v < Tile::kVectors; ++v) {
+    uint32_t const column = tileN * kBlockN + tile.column(v);
+    uint32_t c;
+    uint32_t const tap = tapOf(p, column, c);
+    place[v] = static_cast<int>(column) < p.columns ? static_cast<int>(tap * p.inC + c) : -1;
+  }
 #pragma unroll
   for (int i = 0; i < Tile::kRows; ++i) {
     int const k = static_cast<int>(tileM) * kBlockM + tile.row(i);
@@ -251,11 +283,10 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
     }
 #pragma unroll
     for (int v = 0; v < Tile::kVectors; ++v) {
-      int const column = static_cast<int>(tileN) * kBlockN + tile.column(v);
-      if (column >= p.columns) {
+      if (place[v] < 0) {
         continue;
       }
-      float* const out = weights + static_cast<int64_t>(k) * p.columns + column;
+      float* const out = weights + static_cast<int64_t>(k) * p.columns + place[v];
       float sum[Tile::kVector];
       tile.read(i, v, sum);
       if (p.vectorOut) {
@@ -263,7 +294,7 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
       } else {
 #pragma unroll
         for (int e = 0; e < Tile::kVector; ++e) {
-          if (column + e < p.columns) {
+          if (place[v] + e < p.columns) {
             out[e] = p.accumulate ? out[e] + sum[e] : sum[e];
           }
         }
@@ -285,7 +316,9 @@ __device__ __forceinline__ void wgrad(const Conv2dWgradParams& p) {
   }
 #define FPROP(...)
 #define FPROP_STEM(...)
+#define FPROP_PANEL(...)
 #define DGRAD(...)
+#define DGRAD_PANEL(...)
 #include "conv2d_variants.def"
 
 __device__ __forceinline__ void addVector(float (&sum)[4], float4 term) {
@@ -295,23 +328,27 @@ __device__ __forceinline__ void addVector(float (&sum)[4], float4 term) {
   sum[3] += term.w;
 }
 
-// Four successive sums per thread, splits in order. Elements past the weights are the bias.
+// Sums of four successive gradients over all splits. Elements past the weights are the bias. The
+// threads of a block form `groups` groups, each of which adds a range of splits in their order; the
+// groups' sums are added in theirs. 4 KiB of shared memory.
 extern "C" __global__ void __launch_bounds__(256)
     conv2d_wgrad_reduce(const __grid_constant__ Conv2dReduceParams p) {
-  int64_t const first = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * 4;
-  if (first >= p.weightsCount + p.outC) {
-    return;
-  }
+  __shared__ float4 partial[256];
+  int const columns = 256 / p.groups;
+  int const group = static_cast<int>(threadIdx.x) / columns;
+  int64_t const first =
+      (static_cast<int64_t>(blockIdx.x) * columns + static_cast<int>(threadIdx.x) % columns) * 4;
+  int const count = static_cast<int>(
+      max(min(p.weightsCount + p.outC - first, static_cast<int64_t>(4)), static_cast<int64_t>(0)));
+  int s = static_cast<int>(static_cast<int64_t>(p.splits) * group / p.groups);
+  int const end = static_cast<int>(static_cast<int64_t>(p.splits) * (group + 1) / p.groups);
   // Pieces are padded to a multiple of 4, so whole vectors can be read even at the end; what lies
   // behind the bias is never written by anyone and is not read either.
   float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  int const count = static_cast<int>(min(p.weightsCount + p.outC - first, static_cast<int64_t>(4)));
-  const float* from = p.partial + first;
+  const float* from = p.partial + s * p.splitStride + first;
   if (count == 4) {
-    // Loads are issued in batches: few threads may have many splits to add.
-    constexpr int kBatch = 8;
-    int s = 0;
-    for (; s + kBatch <= p.splits; s += kBatch, from += kBatch * p.splitStride) {
+    constexpr int kBatch = 8;  // loads in flight
+    for (; s + kBatch <= end; s += kBatch, from += kBatch * p.splitStride) {
       float4 part[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
@@ -322,16 +359,26 @@ extern "C" __global__ void __launch_bounds__(256)
         addVector(sum, part[i]);
       }
     }
-    for (; s < p.splits; ++s, from += p.splitStride) {
+    for (; s < end; ++s, from += p.splitStride) {
       addVector(sum, __ldg(reinterpret_cast<const float4*>(from)));
     }
   } else {
-    for (int s = 0; s < p.splits; ++s, from += p.splitStride) {
+    for (; s < end; ++s, from += p.splitStride) {
 #pragma unroll
       for (int e = 0; e < 3; ++e) {
         sum[e] += e < count ? __ldg(from + e) : 0.0f;
       }
     }
+  }
+  if (p.groups > 1) {
+    partial[threadIdx.x] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+    __syncthreads();
+    for (int other = 1; group == 0 && other < p.groups; ++other) {
+      addVector(sum, partial[other * columns + threadIdx.x]);
+    }
+  }
+  if (group > 0) {
+    return;
   }
   if (p.vectorOut && first + 4 <= p.weightsCount) {
     writeVector(p.weights + first, sum, p.accumulate != 0);

@@ -5,16 +5,16 @@
 //
 // Layout NHWC, locations = h*w. Forward: a block of 32 channels x 8 rows of locations for one image;
 // each row sums every eighth location, the rows are added in order in 1 KiB of shared memory.
-// Backward: a thread per element, warps along channels. Threads: 256; aims at 40 registers. Bound:
-// memory (one pass over src; one to three passes backward). Limits: none. Oracle:
-// GlobalMeanPoolContract.
+// Backward: a thread per pack of channels (16 bytes where the channel count divides and all pointers
+// are aligned, else one channel). Threads: 256; aims at 40 registers. Bound: memory (one pass over
+// src; one to three passes backward). Limits: none. Oracle: GlobalMeanPoolContract.
 #include "storage.cuh"
 
 struct GlobalMeanPoolParameters {
   const void* src;
   const void* diff;
   void* out;
-  long long n;  // images forward, elements of out backward
+  long long n;  // images forward, packs of out backward
   int locations;
   int c;
   Rectifier rectifier;
@@ -52,25 +52,47 @@ __device__ __forceinline__ void global_mean_pool_forward(const GlobalMeanPoolPar
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void global_mean_pool_backward(const GlobalMeanPoolParameters& p) {
-  const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= p.n) {
+template <int N, typename T>
+__device__ __forceinline__ void backward(const GlobalMeanPoolParameters& p) {
+  const long long pack = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+  if (pack >= p.n) {
     return;
   }
   int c, location;
-  const long long image = divide(divide(i, p.c, &c), p.locations, &location);
+  const long long image = divide(divide(pack, p.c / N, &c), p.locations, &location);
+  const long long from = image * p.c + c * N;
+  const long long i = pack * N;
   T* out = static_cast<T*>(p.out);
-  float gradient =
-      widen(static_cast<const T*>(p.diff)[image * p.c + c]) / static_cast<float>(p.locations);
-  if (p.accumulate) {
-    gradient += widen(out[i]);
+  const Pack<T, N> diff = load<N>(static_cast<const T*>(p.diff), from, from + N, true);
+  const Pack<T, N> old = p.accumulate ? load<N>(out, i, i + N, true) : Pack<T, N>{};
+  const Pack<T, N> source =
+      p.derivative ? load<N>(static_cast<const T*>(p.src), i, i + N, true) : Pack<T, N>{};
+  Pack<T, N> result;
+#pragma unroll
+  for (int lane = 0; lane < N; ++lane) {
+    float gradient = widen(diff.get(lane)) / static_cast<float>(p.locations);
+    if (p.accumulate) {
+      gradient += widen(old.get(lane));
+    }
+    if (p.derivative) {
+      gradient *= p.rectifier.derivative(widen(source.get(lane)));
+    }
+    result.put(lane, narrow<T>(gradient));
   }
-  if (p.derivative) {
-    gradient *= p.rectifier.derivative(widen(static_cast<const T*>(p.src)[i]));
-  }
-  out[i] = narrow<T>(gradient);
+  store<N>(out, i, i + N, true, result);
+}
+
+template <typename T>
+__device__ __forceinline__ void global_mean_pool_backward(const GlobalMeanPoolParameters& p) {
+  backward<kPackOf<T>, T>(p);
+}
+
+template <typename T>
+__device__ __forceinline__ void global_mean_pool_backward_scalar(
+    const GlobalMeanPoolParameters& p) {
+  backward<1, T>(p);
 }
 
 ENTRY_POINTS(global_mean_pool_forward, GlobalMeanPoolParameters, kThreads)
 ENTRY_POINTS(global_mean_pool_backward, GlobalMeanPoolParameters, kThreads)
+ENTRY_POINTS(global_mean_pool_backward_scalar, GlobalMeanPoolParameters, kThreads)

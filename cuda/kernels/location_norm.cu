@@ -2,15 +2,15 @@
 // pass.
 //
 //   v[k]         = src[n, y + dy, (flip ? w-1-x : x) + dx, k], or 0 outside the image, k < c
-//   x[k]         = v[k] * factor[k] + offset[k];   x[c] = appended
+//   x[k]         = v[k] * factor[k] + offset[k] of f32, table[k][v[k]] of u8;   x[c] = appended
 //   dst[n,y,x,k] = x[k] / sqrt(mean over k = 0..c of x[k]^2)
 //   appended     = scale, or scale * the root mean square of x over the image (location_norm_rms_*;
 //                  an image that is zero everywhere counts as one of root mean square 1)
 //
 // src NHWC [n, h, w, c], u8 or f32; windows i32 [n, 3]: dy, dx, flip; dst NHWC [n, h, w, c+1]. A thread
 // owns a location; 1 and 3 channels, whose results fill a whole access, are unrolled.
-// location_norm_rms_*: a block owns an image; its sum has a fixed order. Squares are summed in f64,
-// so that no finite value overflows. Threads: 256; shared memory: 64 bytes for the sum; registers: 36 to
+// location_norm_rms_*: a block owns an image; its sum has a fixed order. From squares on all is f64, so
+// that no finite value overflows, and the host's normalisation of bytes gives the same bits. Threads: 256; shared memory: 64 bytes for the sum; registers: 36 to
 // 71. Bound: memory, one pass over src (two with the image's root mean square) and one over
 // dst. Limits: none. Oracle: LocationNormContract.
 #include "reduce.cuh"
@@ -21,7 +21,7 @@ constexpr int kThreads = 256;
 struct LocationNormParameters {
   const void* src;
   const int* windows;  // null: images as they are
-  const float* constants;  // factor[c], then offset[c]
+  const float* constants;  // factor[c], then offset[c]; u8: table[c][256]
   float* appended;  // [n]: written by location_norm_rms_*; null: scale
   void* out;
   long long locations;  // n * h * w
@@ -30,8 +30,6 @@ struct LocationNormParameters {
   int c;
   float scale;
 };
-
-__device__ __forceinline__ float widen(u8 x) { return static_cast<float>(x.bits); }
 
 // The values that a location shows, null outside the image.
 template <typename In>
@@ -54,8 +52,12 @@ __device__ __forceinline__ const In* shown(const LocationNormParameters& p, long
 template <typename In>
 __device__ __forceinline__ float standardised(const LocationNormParameters& p, const In* pixel,
                                               int k) {
-  const float v = pixel == nullptr ? 0.0f : widen(pixel[k]);
-  return fmaf(v, __ldg(p.constants + k), __ldg(p.constants + p.c + k));
+  if constexpr (sizeof(In) == 1) {
+    return __ldg(p.constants + 256 * k + (pixel == nullptr ? 0 : pixel[k].bits));
+  } else {
+    const float v = pixel == nullptr ? 0.0f : pixel[k];
+    return fmaf(v, __ldg(p.constants + k), __ldg(p.constants + p.c + k));
+  }
 }
 
 __device__ __forceinline__ double square(float x) { return static_cast<double>(x) * x; }
@@ -72,11 +74,11 @@ __device__ __forceinline__ void normalise(const LocationNormParameters& p, const
     squares += square(x[k]);
   }
   x[C] = appended;
-  const float rms = static_cast<float>(sqrt(squares / (C + 1)));
+  const double factor = 1 / sqrt(squares / (C + 1));
   Pack<Out, C + 1> pack;
 #pragma unroll
   for (int k = 0; k <= C; ++k) {
-    pack.put(k, narrow<Out>(x[k] / rms));
+    pack.put(k, narrow<Out>(static_cast<float>(x[k] * factor)));
   }
   Out* out = static_cast<Out*>(p.out);
   store<C + 1>(out, location * (C + 1), p.locations * (C + 1), aligned<(C + 1) * sizeof(Out)>(out),
@@ -90,12 +92,12 @@ __device__ __forceinline__ void normalise_any(const LocationNormParameters& p, c
   for (int k = 0; k < p.c; ++k) {
     squares += square(standardised(p, pixel, k));
   }
-  const float rms = static_cast<float>(sqrt(squares / (p.c + 1)));
+  const double factor = 1 / sqrt(squares / (p.c + 1));
   Out* out = static_cast<Out*>(p.out) + location * (p.c + 1);
   for (int k = 0; k < p.c; ++k) {
-    out[k] = narrow<Out>(standardised(p, pixel, k) / rms);
+    out[k] = narrow<Out>(static_cast<float>(standardised(p, pixel, k) * factor));
   }
-  out[p.c] = narrow<Out>(appended / rms);
+  out[p.c] = narrow<Out>(static_cast<float>(appended * factor));
 }
 
 template <typename In, typename Out>

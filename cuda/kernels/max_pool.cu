@@ -4,6 +4,9 @@
 //             first maximum in row-major order; a NaN wins; padding never does
 //   backward  out[n,y,x,c] = ([out +] sum of diff[n,p,q,c] over the windows it won) * psi'(src)
 //
+// Where `marked`, argmax has its highest bit set for a maximum above 0, and backward takes psi' from
+// that instead of src, unless it adds to out: then what won nothing is multiplied by psi' as well.
+//
 // Layout NHWC. A thread owns one location and one pack of channels (16 bytes where the channel count
 // divides and all pointers are aligned, else one channel); the backward pass gathers, so that no two
 // threads write one element and the sum has a fixed order. Threads: 256; no shared memory; aims at
@@ -21,9 +24,12 @@ struct MaxPoolParameters {
   Rectifier rectifier;
   int accumulate;
   int derivative;
+  int marked;
+  int reserved;
 };
 
 constexpr int kThreads = 256;
+constexpr int kPositive = 128;  // the bit of argmax
 
 struct Location {
   long long n;
@@ -84,7 +90,8 @@ __device__ __forceinline__ void forward(const MaxPoolParameters& p, long long pa
 #pragma unroll
   for (int lane = 0; lane < N; ++lane) {
     maximum.put(lane, narrow<T>(best[lane]));
-    winner.put(lane, u8{static_cast<unsigned char>(place[lane])});
+    const int mark = p.marked && best[lane] > 0 ? kPositive : 0;
+    winner.put(lane, u8{static_cast<unsigned char>(place[lane] + mark)});
   }
   const long long o = pack * N;
   store<N>(static_cast<T*>(p.out), o, o + N, true, maximum);
@@ -98,7 +105,9 @@ __device__ __forceinline__ void backward(const MaxPoolParameters& p, long long p
   const u8* argmax = static_cast<const u8*>(p.argmax);
   T* out = static_cast<T*>(p.out);
   const long long i = pack * N;
+  const int bits = p.marked ? kPositive - 1 : 255;  // of a place
   float sum[N];
+  unsigned positive = 0;  // by lane, of what won
 #pragma unroll
   for (int lane = 0; lane < N; ++lane) {
     sum[lane] = 0;
@@ -127,13 +136,19 @@ __device__ __forceinline__ void backward(const MaxPoolParameters& p, long long p
       const Pack<T, N> gradient = load<N>(diff, o, o + N, true);
 #pragma unroll
       for (int lane = 0; lane < N; ++lane) {
-        if (winner.get(lane).bits == place) {
+        if ((winner.get(lane).bits & bits) == place) {
           sum[lane] += widen(gradient.get(lane));
+          positive |= (winner.get(lane).bits & kPositive) != 0 ? 1u << lane : 0;
         }
       }
     }
   }
-  if (p.derivative) {
+  if (p.derivative && p.marked && !p.accumulate) {
+#pragma unroll
+    for (int lane = 0; lane < N; ++lane) {
+      sum[lane] *= p.rectifier.derivative((positive >> lane & 1) != 0 ? 1.0f : 0.0f);
+    }
+  } else if (p.derivative) {
     const Pack<T, N> source = load<N>(static_cast<const T*>(p.src), i, i + N, true);
 #pragma unroll
     for (int lane = 0; lane < N; ++lane) {

@@ -35,7 +35,7 @@ inline int roundUp(int a, int b) { return ceilDiv(a, b) * b; }
 
 // Everything but the pointers, scale and slope. elementBytes is that of the storage type.
 inline Conv2dParams gatherParams(const Problem& q, bool dgrad, int blockM, int blockN,
-                                 int elementBytes, unsigned& blocks) {
+                                 int elementBytes, unsigned& blocks, int columnTiles = 1) {
   Conv2dParams p{};
   int const perVector = 16 / elementBytes;
   p.scale = 1;
@@ -64,7 +64,8 @@ inline Conv2dParams gatherParams(const Problem& q, bool dgrad, int blockM, int b
   int const phasesH = dgrad ? std::min(q.sh, q.h) : 1;
   int const phasesW = dgrad ? std::min(q.sw, q.w) : 1;
   int const tilesM = ceilDiv(q.n * p.gridH * p.gridW, blockM);
-  int const tilesN = ceilDiv(p.outC, blockN);
+  int const tilesN = ceilDiv(p.outC, blockN * columnTiles);
+  p.columnTiles = columnTiles;
   p.byTilesN = FastDiv::of(tilesN);
   p.byTilesM = FastDiv::of(tilesM);
   p.byPhasesW = FastDiv::of(phasesW);
@@ -101,7 +102,8 @@ inline Conv2dWgradParams wgradParams(const Problem& q, int blockM, int blockN, i
   p.byTilesM = FastDiv::of(tilesM);
   p.byOutPixels = FastDiv::of(q.oh() * q.ow());
   p.byOutW = FastDiv::of(q.ow());
-  p.byInC = FastDiv::of(q.ic);
+  p.byUnit = FastDiv::of(q.ic % 64 == 0 ? 64 : q.ic);
+  p.byTaps = FastDiv::of(q.kh * q.kw);
   p.byKernelW = FastDiv::of(q.kw);
   blocks = unsigned(splits) * tilesM * tilesN;
   return p;

@@ -50,13 +50,30 @@ struct Variant {
   {'d', #name, typeOf(#type), channels, 1, m, n, k, threads, bytes},
 #define WGRAD(name, type, dst, src, m, n, k, stages, wm, wn, threads, bytes)                       \
   {'w', #name, typeOf(#type), dst, src, m, n, k, threads, bytes},
+#define FPROP_PANEL(...) FPROP(__VA_ARGS__)
+#define DGRAD_PANEL(...) DGRAD(__VA_ARGS__)
 const std::vector<Variant> kVariants = {
 #include "conv2d_variants.def"
 };
 
+// Whether a variant copies 16 bytes of a pixel at once.
+bool wholeChunks(const Variant& v, int channels) { return channels * bytesOf(v.type) >= 16; }
+
+// The longest contraction of a panel variant.
+int panelDepth(const Variant& v, int stages) {
+  return (v.sharedBytes / 64 - stages * v.blockN) / v.blockM * v.blockK;
+}
+
+bool isPanel(const Variant& v) { return std::string(v.name).find("_panel") != std::string::npos; }
+
 bool fits(const Variant& v, const Problem& q) {
+  if (isPanel(v) && (q.kh * q.kw > 1 || (v.pass == 'f' ? q.ic : q.oc) > panelDepth(v, 4))) {
+    return false;
+  }
   switch (v.pass) {
-    case 'f': return q.ic % v.inChannels == 0;
+    case 'f':
+      return v.inChannels == 1 || wholeChunks(v, v.inChannels) ? q.ic % v.inChannels == 0
+                                                               : q.ic == v.inChannels;
     case 'd': return q.oc % v.inChannels == 0;
     default: return q.oc % v.inChannels == 0 && q.ic % v.srcChannels == 0;
   }
@@ -322,7 +339,8 @@ void testFprop(Context& x, const Case& c, const Variant& v, const Packed& packed
   bool const withBias = mode % 4 != 3;
   bool const identity = mode % 4 == 2;
   unsigned blocks;
-  Conv2dParams p = gatherParams(c.q, false, v.blockM, v.blockN, bytesOf(c.type), blocks);
+  Conv2dParams p = gatherParams(c.q, false, v.blockM, v.blockN, bytesOf(c.type), blocks,
+                                isPanel(v) ? 1 + int(mode % 3) : 1);
   p.in = src.as<const void*>();
   p.filter = packed.forward.as<const void*>();
   p.out = dst.as<void*>();
@@ -361,7 +379,8 @@ void testDgrad(Context& x, const Case& c, const Variant& v, const Packed& packed
   Buffer own(x.driver, srcRaw.size(), shiftOut ? element : 0);
   Buffer& diffSrc = inPlace ? src : own;
   unsigned blocks;
-  Conv2dParams p = gatherParams(c.q, true, v.blockM, v.blockN, bytesOf(c.type), blocks);
+  Conv2dParams p = gatherParams(c.q, true, v.blockM, v.blockN, bytesOf(c.type), blocks,
+                                isPanel(v) ? 1 + int(mode % 3) : 1);
   p.in = diffDst.as<const void*>();
   p.filter = packed.backward.as<const void*>();
   p.out = diffSrc.as<void*>();
@@ -439,9 +458,10 @@ void testWgrad(Context& x, const Case& c, const Variant& v, unsigned mode) {
       r.splits = splits;
       r.accumulate = accumulate;
       r.vectorOut = !shiftOut;
-      int const groups = ceilDiv(int(c.q.weightsSize()) + c.q.oc, 4);
-      x.driver.launch(x.functions.at("conv2d_wgrad_reduce"), unsigned(ceilDiv(groups, 256)), 256, 0,
-                      r);
+      r.groups = 1 << mode / 4 % 4;
+      int const vectors = ceilDiv(int(c.q.weightsSize()) + c.q.oc, 4);
+      x.driver.launch(x.functions.at("conv2d_wgrad_reduce"),
+                      unsigned(ceilDiv(vectors, 256 / r.groups)), 256, 0, r);
     }
   });
   std::vector<double> const all = decode(raw, Type::kF32);
@@ -471,6 +491,9 @@ std::vector<Problem> namedProblems() {
       {1, 14, 13, 16, 8, 3, 3, 2, 3, 2, 1, 2, 3, 2, 2},  // stride and dilation with a common factor
       {1, 17, 16, 8, 8, 3, 2, 4, 3, 5, 0, 4, 1, 6, 4},  // gcd(4, 6) = 2: every second tap
       {2, 12, 12, 3, 16, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1},  // stem
+      {2, 13, 12, 4, 72, 7, 7, 2, 2, 2, 2, 3, 3, 1, 1},  // stem of pixels of 8 bytes
+      {1, 9, 8, 4, 8, 3, 2, 1, 2, 1, 0, 2, 1, 2, 3},  // the same, few taps, dilation
+      {1, 7, 6, 128, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  // two units of channels
       {3, 10, 10, 1, 6, 5, 5, 1, 1, 0, 0, 0, 0, 1, 1},  // one channel
       {5, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // linear, few outputs
       {70, 1, 1, 48, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},  // linear, one output
@@ -674,7 +697,7 @@ void testLarge(Context& x) {
   gradient.write(encode(diffDst, type).data());
 
   for (const Variant& v : kVariants) {
-    if (v.type != type) {
+    if (v.type != type || !fits(v, strided)) {
       continue;
     }
     unsigned blocks;
@@ -791,8 +814,9 @@ int main(int argc, char** argv) {
                              Problem{1, 16, 16, 128, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},
                              Problem{1, 32, 16, 64, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1}}) {
       for (const Variant& v : kVariants) {
-        bool const whole = v.inChannels > 1 && (v.pass != 'w' || v.srcChannels > 1);
-        if (whole && std::string(v.name).find(only) != std::string::npos) {
+        bool const whole =
+            wholeChunks(v, v.inChannels) && (v.pass != 'w' || wholeChunks(v, v.srcChannels));
+        if (whole && fits(v, q) && std::string(v.name).find(only) != std::string::npos) {
           testTraffic(x, q, v, traffic);
         }
       }

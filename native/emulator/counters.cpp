@@ -21,6 +21,33 @@ void Counters::add(const Counters& c) {
   for (size_t i = 0; i < sizeof(Counters) / sizeof(uint64_t); i++) to[i] += from[i];
 }
 
+void FirstLevelCache::start(uint64_t bytes) {
+  capacity = bytes / 128;
+  uses.clear();
+  lines.clear();
+}
+
+bool FirstLevelCache::ask(uint64_t sector) {
+  if (capacity == 0) return false;
+  uint64_t number = sector / 4;
+  uint32_t bit = 1u << sector % 4;
+  auto found = lines.find(number);
+  if (found == lines.end()) {
+    if (lines.size() == capacity) {
+      lines.erase(uses.back());
+      uses.pop_back();
+    }
+    uses.push_front(number);
+    lines.emplace(number, Line{bit, uses.begin()});
+    return false;
+  }
+  Line& line = found->second;
+  uses.splice(uses.begin(), uses, line.use);
+  bool there = line.sectors & bit;
+  line.sectors |= bit;
+  return there;
+}
+
 std::string LaunchRecord::json() const {
   std::string r = "{\"launch\":" + std::to_string(id) + ",\"kernel\":" + quoted(kernel);
   auto extents = [&](const char* name, const unsigned* e) {
@@ -40,6 +67,7 @@ std::string LaunchRecord::json() const {
   put("globalLoadSectors", c.globalLoadSectors);
   put("globalLoadSectorsMinimum", c.globalLoadSectorsMinimum);
   put("globalLoadBytes", c.globalLoadBytes);
+  put("globalLoadSectorsMissed", c.globalLoadSectorsMissed);
   put("globalStoreRequests", c.globalStoreRequests);
   put("globalStoreSectors", c.globalStoreSectors);
   put("globalStoreSectorsMinimum", c.globalStoreSectorsMinimum);

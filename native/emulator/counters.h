@@ -2,8 +2,10 @@
 #pragma once
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 
 #include "program.h"
 
@@ -13,12 +15,32 @@ struct Counters {
   uint64_t instructions[(int)OpClass::Count] = {};  // executed by a warp
   uint64_t lanes[(int)OpClass::Count] = {};  // times active lanes
   uint64_t globalLoadSectors = 0, globalLoadSectorsMinimum = 0, globalLoadBytes = 0, globalLoadRequests = 0;
+  uint64_t globalLoadSectorsMissed = 0;  // those that a block's first-level cache does not answer
   uint64_t globalStoreSectors = 0, globalStoreSectorsMinimum = 0, globalStoreBytes = 0, globalStoreRequests = 0;
   uint64_t sharedLoadWavefronts = 0, sharedLoadConflicts = 0, sharedStoreWavefronts = 0, sharedStoreConflicts = 0;
   uint64_t sharedLoadBytes = 0, sharedStoreBytes = 0;
   uint64_t localLoadBytes = 0, localStoreBytes = 0;
   uint64_t tensorMultiplyAdds = 0, fusedMultiplyAdds = 0, barriers = 0, atomics = 0;
   void add(const Counters& c);
+};
+
+/// The first-level cache as one block sees it: lines of 128 bytes whose sectors come one by one; the line that was
+/// used longest ago leaves first. Stores go past it.
+class FirstLevelCache {
+ public:
+  /// Empty, with so much room; none keeps nothing.
+  void start(uint64_t bytes);
+  /// Whether it holds a sector of 32 bytes, by its number; from now on it does.
+  bool ask(uint64_t sector);
+
+ private:
+  struct Line {
+    uint32_t sectors;
+    std::list<uint64_t>::iterator use;
+  };
+  uint64_t capacity = 0;
+  std::list<uint64_t> uses;  // latest first
+  std::unordered_map<uint64_t, Line> lines;
 };
 
 struct LaunchRecord {

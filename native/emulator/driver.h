@@ -111,7 +111,7 @@ struct GraphObject {
 
 struct Settings {
   int major = 8, minor = 0, multiprocessors = 8, threads = 0;
-  uint64_t seed = 0, delay = 0, instructionLimit = 1ull << 32;
+  uint64_t seed = 0, delay = 0, instructionLimit = 1ull << 32, firstLevelCache = 0;
   bool strict = true, footprint = false, protect = true;
   int64_t failAllocation = 0, failLaunch = 0;  // count down; the one that reaches zero fails
   int failLaunchCode = 0, deviceLost = 0, driverVersion = 13000;

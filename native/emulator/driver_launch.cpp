@@ -310,6 +310,7 @@ CUresult runKernel(const KernelWork& k, const Order& order) {
   l.strict = d.settings.strict;
   l.instructionLimit = d.settings.instructionLimit;
   l.computeCapability = d.settings.major * 10 + d.settings.minor;
+  l.firstLevelCache = d.settings.firstLevelCache;
   l.cooperative = k.cooperative;
   l.id = d.nextId++;
   memory().refreshInitialised();

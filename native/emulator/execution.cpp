@@ -397,6 +397,7 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
   for (auto& b : barriers) b = BarrierState{};
   const Program& p = *l.program;
   shared.start(l.sharedBytes);
+  cache.start(l.firstLevelCache);
   size_t n = (size_t)(threads + 31) / 32;
   size_t perWarp = (size_t)p.registerBytes + ((size_t)(p.predicateCount + p.trackedCount) * 4 + 63) / 64 * 64;
   if (storage.size() < perWarp * n + 64) storage.resize(perWarp * n + 64);

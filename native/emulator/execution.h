@@ -132,6 +132,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<char> storage;
   SharedMemory shared;
+  FirstLevelCache cache;
   BarrierState barriers[16];
   std::vector<std::pair<SyncVariable*, size_t>> acquired;
   std::vector<int> order;
@@ -190,6 +191,7 @@ struct Launch {
   int threads = 1;
   bool cooperative = false;
   uint64_t id = 0;
+  uint64_t firstLevelCache = 0;  // bytes that a block has
   uint64_t instructionLimit = 0;  // per warp; a kernel that does not end is stopped
   bool strict = true;  // findings fail the launch
   int computeCapability = 80;  // of the device: tensor cores add in ways of their own

@@ -88,6 +88,9 @@ void jtreluEmulatorSetMultiprocessors(int count) {
 void jtreluEmulatorSetFootprint(int on) {
   set([=](Driver& d) { d.settings.footprint = on; });
 }
+void jtreluEmulatorSetFirstLevelCache(uint64_t bytes) {
+  set([=](Driver& d) { d.settings.firstLevelCache = bytes; });
+}
 void jtreluEmulatorSetMemory(uint64_t bytes) {
   set([=](Driver&) { memory().limit = bytes; });
 }

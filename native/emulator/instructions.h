@@ -40,7 +40,8 @@ Handler predicateLogicHandler(const std::string& op);  // p, a, b
 enum Space : uint32_t { Generic, Global, Shared, Local, Const, Param };
 const char* spaceName(uint32_t space);
 // aux of memory operations
-constexpr uint32_t auxSpace = 7, auxAddress32 = 8, auxStrong = 16, auxReadOnly = 32, auxUniformAddress = 64;
+constexpr uint32_t auxSpace = 7, auxAddress32 = 8, auxStrong = 16, auxReadOnly = 32, auxUniformAddress = 64,
+                   auxPastFirstLevel = 128;
 /// ld: d0..d(n-1), address; st: address, s0..s(n-1). `width` is the registers' width.
 Handler loadHandler(Type type, int width, int vector);
 Handler storeHandler(Type type, int width, int vector);

@@ -71,6 +71,10 @@ void jtreluEmulatorSetInstructionLimit(uint64_t instructions);
  * Looks through all memory after each launch. 0 (default): they are 0. */
 void jtreluEmulatorSetFootprint(int on);
 
+/* Bytes of first-level cache that a block has (lines of 128 bytes, the least recently used leaves first) for the counter of sectors that
+ * it does not answer; 0 (default): none. Results do not depend on it. */
+void jtreluEmulatorSetFirstLevelCache(uint64_t bytes);
+
 /* --- failures --- */
 /* The n-th allocation from now on (1: the next) fails with CUDA_ERROR_OUT_OF_MEMORY; 0: none. */
 void jtreluEmulatorFailAllocation(int64_t n);

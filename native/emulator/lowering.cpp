@@ -725,6 +725,7 @@ class Lowering {
     if (in.opcode == "ldu" && spaceText.empty()) spaceText = "global";
     uint32_t space = spaceNamed(spaceText);
     if (m.take("nc")) aux |= auxReadOnly;
+    if (m.take("cg") | m.take("cv")) aux |= auxPastFirstLevel;
     m.takeHints();
     int vector = m.take("v2") ? 2 : m.take("v4") ? 4 : 1;
     Type t = m.takeType();
@@ -1115,7 +1116,7 @@ class Lowering {
     Op& op = need(asyncCopyHandler(bytes), OpClass::AsyncCopy, {to.base, base, size});
     op.immediate = to.offset;
     op.target = (int32_t)from.offset;
-    op.aux = Shared | (to.aux & auxAddress32);
+    op.aux = Shared | (to.aux & auxAddress32) | (cg ? auxPastFirstLevel : 0);
   }
 
   void arithmetic(const Instruction& in, Modifiers& m, const Environment& env) {

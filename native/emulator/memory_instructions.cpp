@@ -107,6 +107,17 @@ bool samePattern(Pattern& p, const Request& r, uint64_t low, uint32_t phase, uin
   return p.lanes == r.lanes && p.phase == phase && memcmp(p.relative, relative, sizeof p.relative) == 0;
 }
 
+/// Of the sectors that a load asks for, those that the block's first-level cache does not hold.
+uint64_t sectorsMissed(const Request& r, uint64_t sectors) {
+  if (r.w.block->launch->firstLevelCache == 0) return sectors;
+  uint64_t missed = 0;
+  EMU_LANES {
+    if (!(r.lanes >> i & 1)) continue;
+    for (uint64_t s = r.at[i] >> 5; s <= (r.at[i] + r.bytes - 1) >> 5; s++) missed += !r.w.block->cache.ask(s);
+  }
+  return missed;
+}
+
 void countSectors(const Request& r, const Extent& e, bool store) {
   uint64_t sectors, least;
   if (e.contiguous) {
@@ -148,6 +159,7 @@ void countSectors(const Request& r, const Extent& e, bool store) {
   } else {
     c.globalLoadRequests++, c.globalLoadSectors += sectors, c.globalLoadSectorsMinimum += least,
         c.globalLoadBytes += bytes;
+    c.globalLoadSectorsMissed += r.is(auxPastFirstLevel) || r.is(auxStrong) ? sectors : sectorsMissed(r, sectors);
   }
 }
 

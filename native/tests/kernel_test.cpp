@@ -456,6 +456,26 @@ TEST(kernel_footprint) {
   }
 }
 
+TEST(kernel_first_level_cache) {
+  // A warp reads 32 sectors, eight lines, twice.
+  for (const char* how : {"", ".cg"}) {
+    Module m(std::string(".visible .entry k(.param .u64 pi, .param .u64 po) {\n.reg .u32 r, t; .reg .u64 i, o; "
+                         "mov.u32 t, %tid.x; ld.param.u64 i, [pi]; ld.param.u64 o, [po]; mad.wide.u32 i, t, 32, i; "
+                         "mad.wide.u32 o, t, 4, o; ld.global.u32 r, [i]; ld.global") +
+             how + ".u32 r, [i]; st.global.u32 [o], r; ret;\n}\n");
+    Buffer<uint32_t> in(std::vector<uint32_t>(32 * 8, 7)), out(32);
+    for (uint64_t lines : {0, 7, 8}) {
+      jtreluEmulatorSetFirstLevelCache(128 * lines);
+      jtreluEmulatorCountersClear();
+      m.run("k", 1, 32, 0, in.at, out.at);
+      std::string expected =
+          lines == 8 && !*how ? "\"globalLoadSectorsMissed\":32," : "\"globalLoadSectorsMissed\":64,";
+      CHECK(text(jtreluEmulatorCountersJson).find(expected) != std::string::npos);
+    }
+  }
+  jtreluEmulatorSetFirstLevelCache(0);
+}
+
 TEST(kernel_counters) {
   Module m(
       ".visible .entry k(.param .u64 pi, .param .u64 po) {\n.shared .align 4 .b8 s[8192]; .reg .u32 t, a, z; .reg .f32 "

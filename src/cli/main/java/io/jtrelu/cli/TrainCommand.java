@@ -258,6 +258,15 @@ final class TrainCommand implements Callable<Integer> {
               "K-FAC: %.1f MB of factors and their inverses",
               trainer.factorBytes() / 1e6));
     }
+    if (backend.freeMemory().isPresent()) {
+      long room = backend.freeMemory().getAsLong() + backend.memory().inUse();
+      console.note(
+          String.format(
+              Locale.ROOT,
+              "takes up to %.2f GB of the device's memory, which has room for %.2f GB",
+              trainer.memory().total() / 1e9,
+              room / 1e9));
+    }
     trainer.notes().forEach(console::note);
     if (trainer.steps() > 0) {
       console.note("resumed at step " + trainer.steps() + " of " + trainer.totalSteps());

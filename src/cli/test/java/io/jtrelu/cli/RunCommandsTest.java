@@ -105,6 +105,7 @@ class RunCommandsTest {
     assertEquals(0, train(options), notes.toString());
     assertTrue(results.toString().contains("test accuracy"), results.toString());
     assertFalse(notes.toString().contains("images/s"), "its speed means nothing: " + notes);
+    assertTrue(notes.toString().contains("GB of the device's memory"), notes.toString());
     assertEquals(12, Files.readAllLines(out.resolve("metrics.jsonl")).size() - 2);
     assertEquals(0, run("evaluate", "--model", out.toString()), notes.toString());
   }

@@ -7,6 +7,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.Map;
+import java.util.OptionalLong;
 
 /**
  * A device that is open for work: it allocates tensors, makes streams and prepares operations.
@@ -68,6 +69,19 @@ public interface Backend extends AutoCloseable {
 
   /** Memory in tensors of this backend. */
   MemoryStatistics memory();
+
+  /**
+   * Bytes of the device's memory that this backend can still hand out, cached ones included; empty
+   * where tensors lie in the host's memory.
+   */
+  default OptionalLong freeMemory() {
+    return OptionalLong.empty();
+  }
+
+  /** Bytes of memory that a tensor of so many bytes takes. */
+  default long allocationBytes(long bytes) {
+    return bytes;
+  }
 
   /**
    * Copies elements between two tensors of equal element count, each in host memory or on this

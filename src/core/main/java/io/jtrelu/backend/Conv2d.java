@@ -71,6 +71,19 @@ public abstract class Conv2d extends PreparedOperation {
     return srcActivation;
   }
 
+  /** Bytes of device memory that packed weights take; 0 where the backend does not tell. */
+  public long packedBytes() {
+    return 0;
+  }
+
+  /**
+   * Bytes of device memory that an operation needs at most while it runs, beside its operands;
+   * operations of a stream or a recording share them. 0 where the backend does not tell.
+   */
+  public long scratchBytes() {
+    return 0;
+  }
+
   /**
    * Allocates a packed form for this operation's weights, owned by the caller; pack before use.
    *

@@ -33,7 +33,11 @@ import org.jspecify.annotations.Nullable;
  * ..., 0, sqrt(c+1)). NaN and infinity give NaN.
  *
  * <p>Accuracy: x[k] within 8 * 2^-24 * (|v[k]| + |mean[k]|) / std[k], dst likewise after division,
- * then one rounding to the type of dst.
+ * then one rounding to the type of dst. From U8 with {@link Homogeneous#ONE}, every backend gives
+ * the same bits: x[k] is rounded to F32 once, after arithmetic in binary64 as it is written above;
+ * the mean's terms are summed in binary64, x[c] squared first, then k = 0..c-1; x[k] times the
+ * binary64 reciprocal of the root is rounded to F32, and that to the type of dst. It is what {@code
+ * io.jtrelu.data.PerLocationNormalization} gives on the host.
  */
 public abstract class LocationNorm extends PreparedOperation {
   /** The channel that is appended. */
@@ -52,7 +56,8 @@ public abstract class LocationNorm extends PreparedOperation {
    * @param homogeneous the appended channel
    * @param scale factor of the appended channel, above 0
    */
-  public record Settings(List<Float> mean, List<Float> std, Homogeneous homogeneous, float scale) {
+  public record Settings(
+      List<Double> mean, List<Double> std, Homogeneous homogeneous, float scale) {
     /**
      * @throws IllegalArgumentException if there is no channel, counts differ or a value is out of
      *     range
@@ -64,8 +69,8 @@ public abstract class LocationNorm extends PreparedOperation {
         throw new IllegalArgumentException(
             "one mean and one std per channel, got " + mean.size() + " and " + std.size());
       }
-      boolean finite = mean.stream().allMatch(m -> Float.isFinite(m));
-      if (!finite || !std.stream().allMatch(s -> s > 0 && Float.isFinite(s))) {
+      boolean finite = mean.stream().allMatch(m -> Double.isFinite(m));
+      if (!finite || !std.stream().allMatch(s -> s > 0 && Double.isFinite(s))) {
         throw new IllegalArgumentException(
             "mean must be finite and std finite and above 0, got " + mean + " and " + std);
       }
@@ -123,6 +128,20 @@ public abstract class LocationNorm extends PreparedOperation {
   /** What is done to the values. */
   public final Settings settings() {
     return settings;
+  }
+
+  /**
+   * For backends: the standardised value of every byte, x[k] at k * 256 + byte.
+   *
+   * @param settings of the normalisation
+   */
+  protected static float[] standardizedBytes(Settings settings) {
+    float[] table = new float[settings.mean().size() * 256];
+    for (int i = 0; i < table.length; i++) {
+      int k = i / 256;
+      table[i] = (float) ((i % 256 / 255.0 - settings.mean().get(k)) / settings.std().get(k));
+    }
+    return table;
   }
 
   /** Shape of the windows, [n, 3]: dy, dx and flip (0 or 1) of each image. */

@@ -12,8 +12,14 @@ import io.jtrelu.tensor.Tensor;
  * forward   dst[n,p,q,c] = max over the window of src;  argmax[n,p,q,c] = r*kernel + s of the winner
  * backward  diff_src     = ( [diff_src +] sum of diff_dst over the windows that the element won ) * psi'(src)
  * </pre>
+ *
+ * <p>Where {@link #marksPositive}, argmax is {@link #POSITIVE} more for a maximum above 0: all that
+ * psi' needs to know of src, which is then not read again, except to add to diff_src.
  */
 public abstract class MaxPool2d extends PreparedOperation {
+  /** The bit of argmax that says that the maximum is above 0. */
+  public static final int POSITIVE = 128;
+
   private final MaxPool2dDescriptor descriptor;
   private final DataType type;
   private final Rectifier srcActivation;
@@ -43,6 +49,19 @@ public abstract class MaxPool2d extends PreparedOperation {
   }
 
   /**
+   * Whether argmax tells maxima above 0 apart: where psi is not the identity and the places of a
+   * window {@linkplain #leavesBit leave a bit} of a byte, that is for kernels up to 11.
+   */
+  public final boolean marksPositive() {
+    return !srcActivation.isIdentity() && leavesBit(descriptor);
+  }
+
+  /** Whether the places of a window leave a bit of a byte. */
+  public static boolean leavesBit(MaxPool2dDescriptor descriptor) {
+    return descriptor.kernel() * descriptor.kernel() <= POSITIVE;
+  }
+
+  /**
    * Maximum and its place in each window.
    *
    * @param argmax U8 NHWC of dst's shape
@@ -60,7 +79,13 @@ public abstract class MaxPool2d extends PreparedOperation {
     }
   }
 
-  /** Routes each gradient to the element that won; src is read only for psi'. */
+  /**
+   * Routes each gradient to the element that won.
+   *
+   * @param argmax as {@link #forward} left it
+   * @param src read only for psi', and not where {@link #marksPositive} and diff_src is
+   *     overwritten: then it may hold anything by now
+   */
   public final void backward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
     operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);

@@ -32,13 +32,16 @@ public final class Batch implements AutoCloseable {
     LENT
   }
 
-  Batch(Shape srcShape, Consumer<Batch> giveBack) {
-    this.src = Tensor.allocate(srcShape, DataType.F32, Layout.NHWC);
+  Batch(Shape srcShape, DataType srcType, Consumer<Batch> giveBack) {
+    this.src = Tensor.allocate(srcShape, srcType, Layout.NHWC);
     this.labels = Tensor.allocate(Shape.of(srcShape.dim(0)), DataType.I32, Layout.ROW_MAJOR);
     this.giveBack = giveBack;
   }
 
-  /** Normalised images: F32 [batch, h, w, channels] NHWC on the host, owned by the loader. */
+  /**
+   * Normalised images, F32 [batch, h, w, channels] NHWC on the host, owned by the loader; or the
+   * images' bytes, U8, of a loader of {@linkplain BatchLoader.Builder#bytes bytes}.
+   */
   public Tensor src() {
     return src;
   }

@@ -1,8 +1,10 @@
 package io.jtrelu.data;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
+import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Shape;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -79,6 +81,7 @@ public final class BatchLoader implements AutoCloseable {
     private int prefetch = 2;
     private int threads = 1;
     private boolean dropLast;
+    private boolean bytes;
     private boolean shuffled;
     private long shuffleSeed;
     private long augmentSeed;
@@ -97,6 +100,7 @@ public final class BatchLoader implements AutoCloseable {
       prefetch = other.prefetch;
       threads = other.threads;
       dropLast = other.dropLast;
+      bytes = other.bytes;
       shuffled = other.shuffled;
       shuffleSeed = other.shuffleSeed;
       augmentSeed = other.augmentSeed;
@@ -130,6 +134,15 @@ public final class BatchLoader implements AutoCloseable {
      */
     public Builder dropLast() {
       dropLast = true;
+      return this;
+    }
+
+    /**
+     * Gives the images' bytes, augmented but not normalised, for a device that normalises them
+     * itself (default: normalised values).
+     */
+    public Builder bytes() {
+      bytes = true;
       return this;
     }
 
@@ -202,20 +215,18 @@ public final class BatchLoader implements AutoCloseable {
     }
 
     private void read(int index, long epoch, byte[] scratch, float[] dst) {
+      normalization.apply(pixels(index, epoch, scratch), dst);
+    }
+
+    /** An image as an epoch shows it; not to be written to. */
+    private byte[] pixels(int index, long epoch, byte[] scratch) {
       byte[] pixels = data.pixels(index);
-      if (!augmentation.isNone()) {
-        augmentation.apply(
-            pixels,
-            scratch,
-            data.height(),
-            data.width(),
-            data.channels(),
-            augmentSeed,
-            epoch,
-            index);
-        pixels = scratch;
+      if (augmentation.isNone()) {
+        return pixels;
       }
-      normalization.apply(pixels, dst);
+      augmentation.apply(
+          pixels, scratch, data.height(), data.width(), data.channels(), augmentSeed, epoch, index);
+      return scratch;
     }
 
     private int stepsPerEpoch() {
@@ -255,13 +266,13 @@ public final class BatchLoader implements AutoCloseable {
     this.nextToFill = settings.startEpoch * stepsPerEpoch + settings.startStep;
     this.nextToLend = nextToFill;
     this.imageBytes = data.height() * data.width() * data.channels();
-    Shape shape =
-        Shape.of(
-            settings.batch, data.height(), data.width(), settings.normalization.outputChannels());
+    int channels = settings.bytes ? data.channels() : settings.normalization.outputChannels();
+    Shape shape = Shape.of(settings.batch, data.height(), data.width(), channels);
+    DataType type = settings.bytes ? DataType.U8 : DataType.F32;
     this.ring = new Batch[settings.prefetch + 1];
     try {
       for (int i = 0; i < ring.length; i++) {
-        ring[i] = new Batch(shape, this::giveBack);
+        ring[i] = new Batch(shape, type, this::giveBack);
       }
     } catch (Throwable outOfMemory) {
       releaseRing();
@@ -282,7 +293,7 @@ public final class BatchLoader implements AutoCloseable {
     return settings.batch;
   }
 
-  /** Shape of every {@link Batch#src}: [batch, h, w, outputChannels]. */
+  /** Shape of every {@link Batch#src}: [batch, h, w, outputChannels], or of bytes, channels. */
   public Shape srcShape() {
     return ring[0].src().shape();
   }
@@ -341,7 +352,8 @@ public final class BatchLoader implements AutoCloseable {
 
   private void fillBatches() {
     byte[] scratch = new byte[imageBytes];
-    float[] image = new float[imageBytes / settings.data.channels() * srcShape().dim(3)];
+    float[] image =
+        new float[settings.bytes ? 0 : imageBytes / settings.data.channels() * srcShape().dim(3)];
     try {
       while (true) {
         Batch batch;
@@ -391,6 +403,7 @@ public final class BatchLoader implements AutoCloseable {
   private boolean fill(Batch batch, int[] indices, byte[] scratch, float[] image) {
     MemorySegment src = batch.src().segment();
     MemorySegment labels = batch.labels().segment();
+    byte[] pixels = scratch;
     long first = (long) batch.step * settings.batch;
     batch.valid = (int) Math.min(settings.batch, size - first);
     for (int i = 0; i < settings.batch; i++) {
@@ -399,13 +412,21 @@ public final class BatchLoader implements AutoCloseable {
       }
       if (i < batch.valid) {
         int index = indices.length == 0 ? (int) first + i : indices[(int) first + i];
-        reader.read(index, batch.epoch, scratch, image);
+        if (settings.bytes) {
+          pixels = settings.pixels(index, batch.epoch, scratch);
+        } else {
+          reader.read(index, batch.epoch, scratch, image);
+        }
         labels.setAtIndex(JAVA_INT_UNALIGNED, i, settings.data.label(index));
       } else {
         labels.setAtIndex(JAVA_INT_UNALIGNED, i, Batch.PADDING);
       }
-      MemorySegment.copy(
-          image, 0, src, JAVA_FLOAT_UNALIGNED, (long) i * image.length * Float.BYTES, image.length);
+      if (settings.bytes) {
+        MemorySegment.copy(pixels, 0, src, JAVA_BYTE, (long) i * imageBytes, imageBytes);
+      } else {
+        long at = (long) i * image.length * Float.BYTES;
+        MemorySegment.copy(image, 0, src, JAVA_FLOAT_UNALIGNED, at, image.length);
+      }
     }
     return true;
   }

@@ -161,8 +161,9 @@ final class Fusion {
 
   /** Whether a reader's backward pass looks at its source's value. */
   boolean readInBackward(int source, int reader) {
-    return training
-        && !fused[reader]
-        && (layers.get(reader).backwardReadsSources() || !gate(source, reader).isIdentity());
+    Layer layer = layers.get(reader);
+    boolean reserved = layer.gatesByReserve() && write(source, reader) == Write.OVERWRITE;
+    boolean gated = !gate(source, reader).isIdentity();
+    return training && !fused[reader] && (layer.backwardReadsSources() || (gated && !reserved));
   }
 }

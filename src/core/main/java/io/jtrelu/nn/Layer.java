@@ -115,6 +115,14 @@ public interface Layer {
     return false;
   }
 
+  /**
+   * Whether it takes that derivative from its {@linkplain #reserve reserve} instead, where it
+   * replaces the source's gradient and does not add to it, so that the value is not kept for it.
+   */
+  default boolean gatesByReserve() {
+    return false;
+  }
+
   /** Whether its backward pass reads the values of its sources (apart from {@link #gates}). */
   default boolean backwardReadsSources() {
     return false;

@@ -77,6 +77,12 @@ public record MaxPoolingLayer(String name, int source, MaxPool2dDescriptor descr
     return true;
   }
 
+  /** The places of maxima tell which are above 0, where a byte has a bit left for it. */
+  @Override
+  public boolean gatesByReserve() {
+    return MaxPool2d.leavesBit(descriptor);
+  }
+
   /** Where in its window each maximum lies. */
   @Override
   public DataType reserve() {

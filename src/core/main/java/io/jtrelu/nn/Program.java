@@ -5,6 +5,9 @@ import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendStream;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
@@ -84,6 +87,15 @@ public final class Program implements AutoCloseable {
     }
   }
 
+  /**
+   * Device memory that a program with one workspace takes, in bytes.
+   *
+   * @param activations values and gradients of a pass, placed by lifetime
+   * @param weights in packed form
+   * @param scratch the most that an operation needs while it runs; they share it
+   */
+  public record Memory(long activations, long weights, long scratch) {}
+
   private final Network network;
   private final Backend backend;
   private final int batch;
@@ -154,6 +166,27 @@ public final class Program implements AutoCloseable {
   private SoftmaxCrossEntropy loss(float smoothing) {
     return lowered.own(
         backend.softmaxCrossEntropy(batch, network.classes(), options.type(), smoothing));
+  }
+
+  /** What a program would take, as far as its convolutions tell; nothing is allocated. */
+  public static Memory memory(Network network, Backend backend, int batch, Options options) {
+    Fusion fusion = new Fusion(network, options.training(), options.inputGradient());
+    boolean loss = network.isClassifier();
+    long placed = new Placement(fusion, batch, options.type(), loss, options.fisher()).bytes();
+    long weights = 0;
+    long scratch = 0;
+    for (Layer layer : network.layers()) {
+      if (layer instanceof ConvolutionLayer convolution) {
+        Conv2dDescriptor d = convolution.descriptor().withBatch(batch);
+        Rectifier none = Rectifier.IDENTITY;
+        try (Conv2d op = backend.conv2d(d, options.type(), none, none)) {
+          weights += backend.allocationBytes(op.packedBytes());
+          scratch = Math.max(scratch, op.scratchBytes());
+        }
+      }
+    }
+    long figures = 2 * backend.allocationBytes(4L * batch) + backend.allocationBytes(8);
+    return new Memory(backend.allocationBytes(placed) + figures, weights, scratch);
   }
 
   /** The network. */

@@ -58,6 +58,11 @@ final class LaneSteps implements Steps {
   }
 
   @Override
+  public boolean takesBytes() {
+    return false;
+  }
+
+  @Override
   public int ahead() {
     return 0;
   }

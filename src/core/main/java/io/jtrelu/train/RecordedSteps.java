@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Event;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
@@ -37,10 +38,13 @@ import org.jspecify.annotations.Nullable;
  * waits for the other but when it has nothing else to do. That is safe because a step that is not
  * finite changes nothing and spoils those queued behind it ({@link Optimizer#update}).
  *
+ * <p>Where the device's normalisation of bytes gives the host's bits, images come as bytes and are
+ * normalised in the pass: a quarter of what values would be, or less, goes over the bus.
+ *
  * <p>Batches of another size are compiled and recorded anew. Nothing is allocated in a step else.
  */
 final class RecordedSteps implements Steps {
-  private static final int SLOTS = 2;
+  static final int SLOTS = 2;
 
   private final Network network;
   private final Backend backend;
@@ -49,6 +53,10 @@ final class RecordedSteps implements Steps {
   private final Parameters parameters;
   private final Parameters gradients;
   private final Optimizer optimizer;
+
+  /** How the device normalises bytes; null where values come. */
+  private final LocationNorm.@Nullable Settings normalization;
+
   private final Stream stream;
   private final Stream uploads;
   private Compiled compiled;
@@ -60,6 +68,7 @@ final class RecordedSteps implements Steps {
    * @param accumulate passes of a step
    * @param parameters what is trained, to be {@linkplain #load loaded}
    * @param gradients room for their gradients
+   * @param normalization how bytes become the network's input; null to take values
    */
   RecordedSteps(
       Network network,
@@ -69,7 +78,8 @@ final class RecordedSteps implements Steps {
       Program.Options options,
       Parameters parameters,
       Parameters gradients,
-      Optimizer optimizer) {
+      Optimizer optimizer,
+      LocationNorm.@Nullable Settings normalization) {
     this.network = network;
     this.backend = backend;
     this.accumulate = accumulate;
@@ -77,6 +87,7 @@ final class RecordedSteps implements Steps {
     this.parameters = parameters;
     this.gradients = gradients;
     this.optimizer = optimizer;
+    this.normalization = normalization;
     this.stream = backend.newStream();
     this.uploads = backend.newStream();
     try {
@@ -95,8 +106,13 @@ final class RecordedSteps implements Steps {
     final Program.Workspace workspace;
     final Slot[] slots = new Slot[SLOTS];
 
-    /** The network's input, where it is not of the type that images come in. */
-    final @Nullable Tensor converted;
+    final Shape images;
+    final DataType imageType = normalization == null ? DataType.F32 : DataType.U8;
+
+    /** The network's input, where images come otherwise. */
+    final @Nullable Tensor input;
+
+    final @Nullable LocationNorm norm;
 
     final Tensor results;
     private final Deque<AutoCloseable> owned = new ArrayDeque<>();
@@ -107,14 +123,18 @@ final class RecordedSteps implements Steps {
         program = own(new Program(network, backend, batch, options));
         workspace = own(program.newWorkspace(stream));
         Layer.Extent in = network.input();
-        Shape images = Shape.of(batch, in.height(), in.width(), in.channels());
-        converted =
-            options.type() == DataType.F32
+        images = images(batch);
+        input =
+            options.type() == imageType
                 ? null
-                : own(backend.allocate(images, options.type(), Layout.NHWC));
+                : own(backend.allocate(in.batch(batch), options.type(), Layout.NHWC));
+        norm =
+            normalization == null
+                ? null
+                : own(backend.locationNorm(images, imageType, options.type(), normalization));
         results = own(backend.allocate(Shape.of(2 * batch + 2), DataType.I32, Layout.ROW_MAJOR));
         for (int i = 0; i < SLOTS; i++) {
-          slots[i] = own(new Slot(images));
+          slots[i] = own(new Slot(images, imageType));
         }
       } catch (RuntimeException | Error failure) {
         close();
@@ -142,12 +162,15 @@ final class RecordedSteps implements Steps {
 
     /** Gives the forward pass over a slot's images to the stream. */
     void forward(Slot slot) {
-      Tensor images = slot.images(slot.device);
-      if (converted != null) {
-        backend.copy(stream, images, converted);
-        images = converted;
+      Tensor given = slot.images(slot.device);
+      if (input != null) {
+        if (norm != null) {
+          norm.forward(stream, given, input);
+        } else {
+          backend.copy(stream, given, input);
+        }
       }
-      workspace.forward(images, slot.sequence(slot.device));
+      workspace.forward(input == null ? given : input, slot.sequence(slot.device));
     }
 
     /** Gives the rest of a pass, up to the gradients, to the stream. */
@@ -187,6 +210,7 @@ final class RecordedSteps implements Steps {
   /** What differs between passes: on the device, and the same in pinned memory. */
   private final class Slot implements AutoCloseable {
     private final Shape shape;
+    private final DataType type;
     final Tensor host;
     final Tensor device;
 
@@ -197,8 +221,9 @@ final class RecordedSteps implements Steps {
     final Event done;
     final Map<Integer, Recording> recordings = new HashMap<>();
 
-    Slot(Shape images) {
+    Slot(Shape images, DataType imageType) {
       shape = images;
+      type = imageType;
       Shape words = Shape.of(Math.toIntExact(scalarsAt() + 2));
       host = backend.allocateOnHost(words, DataType.I32, Layout.ROW_MAJOR);
       device = backend.allocate(words, DataType.I32, Layout.ROW_MAJOR);
@@ -210,7 +235,7 @@ final class RecordedSteps implements Steps {
 
     // In words: images, labels, sequence [2], scalars [2].
     private long labelsAt() {
-      return shape.elements();
+      return Math.ceilDiv(shape.elements() * type.bytes(), 4L);
     }
 
     private long sequenceAt() {
@@ -222,7 +247,7 @@ final class RecordedSteps implements Steps {
     }
 
     Tensor images(Tensor of) {
-      return view(of, 0, shape, DataType.F32, Layout.NHWC);
+      return view(of, 0, shape, type, Layout.NHWC);
     }
 
     Tensor labels(Tensor of) {
@@ -268,6 +293,18 @@ final class RecordedSteps implements Steps {
   }
 
   @Override
+  public boolean takesBytes() {
+    return normalization != null;
+  }
+
+  /** Shape in which images come. */
+  private Shape images(int batch) {
+    Layer.Extent in = network.input();
+    int channels = normalization == null ? in.channels() : normalization.mean().size();
+    return Shape.of(batch, in.height(), in.width(), channels);
+  }
+
+  @Override
   public int ahead() {
     return SLOTS - 1;
   }
@@ -294,15 +331,16 @@ final class RecordedSteps implements Steps {
 
   /** Compiles the network for another size of batches; their figures must have been taken. */
   private Compiled compiledFor(Tensor images, Tensor labels) {
-    Layer.Extent in = network.input();
     int batch = images.shape().dim(0);
-    Shape expected = Shape.of(batch, in.height(), in.width(), in.channels());
+    Shape expected = images(batch);
     if (!images.shape().equals(expected)
-        || images.type() != DataType.F32
+        || images.type() != compiled.imageType
         || labels.type() != DataType.I32
         || labels.shape().elements() != batch) {
       throw new OperandException(
-          "a batch needs F32 images "
+          "a batch needs "
+              + compiled.imageType
+              + " images "
               + expected
               + " and as many I32 labels, got "
               + images

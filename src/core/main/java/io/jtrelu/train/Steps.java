@@ -45,14 +45,18 @@ interface Steps extends AutoCloseable {
   /** Takes over the parameters' present values; call it whenever someone else changed them. */
   void load();
 
+  /** Whether images are submitted as bytes, which the device normalises. */
+  boolean takesBytes();
+
   /** Passes that may be under way, their figures not taken, while another one is submitted. */
   int ahead();
 
   /**
    * Submits a pass.
    *
-   * @param images host NHWC [batch, h, w, c], F32; read before this returns, or (where {@link
-   *     #ahead} is 0) to stay as they are until the next pass is submitted
+   * @param images host NHWC [batch, h, w, c], F32, or U8 before normalisation where {@link
+   *     #takesBytes}; read before this returns, or (where {@link #ahead} is 0) to stay as they are
+   *     until the next pass is submitted
    * @param labels host I32 [batch]
    * @throws IllegalStateException if more than {@link #ahead} passes are under way
    */

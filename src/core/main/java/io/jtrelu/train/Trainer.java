@@ -1,11 +1,13 @@
 package io.jtrelu.train;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
+import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
@@ -19,6 +21,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -59,7 +62,7 @@ public final class Trainer implements AutoCloseable {
   /** Name of the metrics in a run's folder. */
   public static final String METRICS = "metrics.jsonl";
 
-  private static final int EVALUATION_BATCH = 64;
+  static final int EVALUATION_BATCH = 64;
 
   private Run run;
   private final Model model;
@@ -128,6 +131,8 @@ public final class Trainer implements AutoCloseable {
    * @param directory where its files go, created if it is missing; null for a run that leaves none
    * @throws IOException if the folder already holds a run, another process writes in it, or it
    *     cannot be written
+   * @throws io.jtrelu.backend.OutOfMemoryException if the device has no room for it; nothing was
+   *     allocated or written then
    */
   public static Trainer start(Run run, Datasets data, Backend backend, @Nullable Path directory)
       throws IOException {
@@ -148,6 +153,7 @@ public final class Trainer implements AutoCloseable {
       throws IOException {
     run.requireSame(data);
     stepsPerEpoch(run.training(), data.train()); // refused before anything is written
+    TrainingMemory.requireRoom(run, backend); // or allocated
     RunLock lock = null;
     if (directory != null) {
       Files.createDirectories(directory);
@@ -210,6 +216,7 @@ public final class Trainer implements AutoCloseable {
   public static Trainer resume(Path directory, Datasets data, Backend backend) throws IOException {
     Run run = Run.read(directory);
     run.requireSame(data);
+    TrainingMemory.requireRoom(run, backend);
     RunLock lock = RunLock.take(directory);
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
       run.requireOwn(checkpoint);
@@ -319,7 +326,26 @@ public final class Trainer implements AutoCloseable {
           network, backend, batch, micro, accumulate, options, parameters, gradients, optimizer);
     }
     return new RecordedSteps(
-        network, backend, batch, accumulate, options, parameters, gradients, optimizer);
+        network,
+        backend,
+        batch,
+        accumulate,
+        options,
+        parameters,
+        gradients,
+        optimizer,
+        onDevice(model.normalization()));
+  }
+
+  /** The normalisation as a device does it, where that gives the same bits; else null. */
+  static LocationNorm.@Nullable Settings onDevice(PerLocationNormalization how) {
+    return how.homogeneous() == PerLocationNormalization.Homogeneous.ONE
+        ? new LocationNorm.Settings(
+            Arrays.stream(how.mean()).boxed().toList(),
+            Arrays.stream(how.std()).boxed().toList(),
+            LocationNorm.Homogeneous.ONE,
+            1)
+        : null;
   }
 
   /** Whole steps in the training data; refuses a batch that is larger than it. */
@@ -339,7 +365,11 @@ public final class Trainer implements AutoCloseable {
 
   private BatchLoader openLoader(ImageDataset train, TrainingConfig config) {
     // Steps take whole groups of batches; what remains of an epoch is passed over.
-    return BatchLoader.over(train, model.normalization())
+    BatchLoader.Builder loading = BatchLoader.over(train, model.normalization());
+    if (passes.takesBytes()) {
+      loading.bytes();
+    }
+    return loading
         .batch(config.batch())
         .shuffle(config.seed())
         .augment(config.augmentation(), config.seed())
@@ -408,6 +438,11 @@ public final class Trainer implements AutoCloseable {
   /** Bytes of K-FAC's factors and their inverses; 0 for other optimisers. */
   public long factorBytes() {
     return optimizer.factorBytes();
+  }
+
+  /** Memory of the device that the run takes at most; on a CPU, an estimate of one lane's. */
+  public TrainingMemory memory() {
+    return TrainingMemory.of(run, backend, run.training().batch());
   }
 
   /** Steps taken. */

@@ -368,7 +368,7 @@ final class HostileCalls {
     Shape images = Shape.of(2, 16, 16, 3);
     LocationNorm.Settings settings =
         new LocationNorm.Settings(
-            List.of(0.1f, 0.2f, 0.3f), List.of(1f, 2f, 3f), LocationNorm.Homogeneous.IMAGE_RMS, 1);
+            List.of(0.1, 0.2, 0.3), List.of(1.0, 2.0, 3.0), LocationNorm.Homogeneous.IMAGE_RMS, 1);
     add(
         "location norm",
         true,

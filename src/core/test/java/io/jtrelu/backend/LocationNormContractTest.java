@@ -47,7 +47,7 @@ class LocationNormContractTest extends Contract {
 
   private static Settings standard(int channels, Homogeneous homogeneous) {
     return new Settings(
-        Collections.nCopies(channels, 0f), Collections.nCopies(channels, 1f), homogeneous, 1);
+        Collections.nCopies(channels, 0.0), Collections.nCopies(channels, 1.0), homogeneous, 1);
   }
 
   @TestFactory
@@ -101,11 +101,11 @@ class LocationNormContractTest extends Contract {
       Homogeneous homogeneous,
       SplittableRandom random) {
     int channels = shape.dim(3);
-    List<Float> mean = new ArrayList<>();
-    List<Float> std = new ArrayList<>();
+    List<Double> mean = new ArrayList<>();
+    List<Double> std = new ArrayList<>();
     for (int k = 0; k < channels; k++) {
-      mean.add((float) random.nextDouble());
-      std.add((float) (0.1 + random.nextDouble()));
+      mean.add(random.nextDouble());
+      std.add(0.1 + random.nextDouble());
     }
     float scale = (float) (0.25 + random.nextDouble());
     float[] src = new float[Math.toIntExact(shape.elements())];
@@ -169,6 +169,52 @@ class LocationNormContractTest extends Contract {
     }
   }
 
+  /** Bytes with the constant 1 give the bits that the definition says, on every backend. */
+  @TestFactory
+  Stream<DynamicTest> bytesBitForBit() {
+    return tests(
+        random(
+            "location-norm bytes",
+            0.2,
+            random -> {
+              int channels = pick(random, 1, 2, 3, 5);
+              Shape shape = Shape.of(2, random.nextInt(1, 9), random.nextInt(1, 40), channels);
+              DataType type = pick(random, types());
+              List<Double> mean = random.doubles(channels).boxed().toList();
+              List<Double> std = random.doubles(channels, 0.05, 1).boxed().toList();
+              float[] src = new float[Math.toIntExact(shape.elements())];
+              for (int i = 0; i < src.length; i++) {
+                src[i] = random.nextInt(256);
+              }
+              int locations = src.length / channels;
+              double[] expected = new double[locations * (channels + 1)];
+              for (int p = 0; p < locations; p++) {
+                float[] x = new float[channels + 1];
+                double squares = 1;
+                for (int k = 0; k < channels; k++) {
+                  x[k] = (float) ((src[p * channels + k] / 255.0 - mean.get(k)) / std.get(k));
+                  squares += (double) x[k] * x[k];
+                }
+                x[channels] = 1;
+                double factor = 1 / Math.sqrt(squares / (channels + 1));
+                for (int k = 0; k <= channels; k++) {
+                  float y = (float) (x[k] * factor);
+                  expected[p * (channels + 1) + k] = Data.round(type, y);
+                }
+              }
+              Shape out = Shape.of(2, shape.dim(1), shape.dim(2), channels + 1);
+              Settings settings = new Settings(mean, std, Homogeneous.ONE, 1);
+              String description = "location-norm bytes " + shape + " " + type + " " + settings;
+              try (Trial trial = new Trial(backend, description);
+                  LocationNorm op = backend.locationNorm(shape, DataType.U8, type, settings)) {
+                var source = trial.input("src", DataType.U8, shape, Layout.NHWC, src);
+                var destination = trial.output("dst", type, out, Layout.NHWC);
+                trial.run(stream -> op.forward(stream, source.tensor(), destination.tensor()));
+                trial.expectExactly(destination, expected);
+              }
+            }));
+  }
+
   /** Bitwise what comes of images that are cut out, pixel by pixel, beforehand. */
   @TestFactory
   Stream<DynamicTest> windows() {
@@ -230,8 +276,8 @@ class LocationNormContractTest extends Contract {
     }
     Settings settings =
         new Settings(
-            Collections.nCopies(channels, 0.45f),
-            Collections.nCopies(channels, 0.3f),
+            Collections.nCopies(channels, 0.45),
+            Collections.nCopies(channels, 0.3),
             homogeneous,
             0.75f);
     compare(shape, srcType, type, settings, cut);
@@ -301,7 +347,7 @@ class LocationNormContractTest extends Contract {
           new double[] {1, -1, 1, 1});
       exact(
           type,
-          new Settings(List.of(1f, 1f, 1f), List.of(2f, 2f, 2f), Homogeneous.ONE, 4),
+          new Settings(List.of(1.0, 1.0, 1.0), List.of(2.0, 2.0, 2.0), Homogeneous.ONE, 4),
           new float[] {9, 9, -7},
           new double[] {1, 1, -1, 1});
       // Nothing but zeros: the appended channel is all there is.
@@ -368,15 +414,15 @@ class LocationNormContractTest extends Contract {
         "U8");
     Refusals.requireMessage(
         IllegalArgumentException.class,
-        () -> new Settings(List.of(0f), List.of(0f), Homogeneous.ONE, 1),
+        () -> new Settings(List.of(0.0), List.of(0.0), Homogeneous.ONE, 1),
         "std");
     Refusals.requireMessage(
         IllegalArgumentException.class,
-        () -> new Settings(List.of(0f), List.of(1f, 1f), Homogeneous.ONE, 1),
+        () -> new Settings(List.of(0.0), List.of(1.0, 1.0), Homogeneous.ONE, 1),
         "1 and 2");
     Refusals.requireMessage(
         IllegalArgumentException.class,
-        () -> new Settings(List.of(0f), List.of(1f), Homogeneous.ONE, Float.NaN),
+        () -> new Settings(List.of(0.0), List.of(1.0), Homogeneous.ONE, Float.NaN),
         "scale");
   }
 }

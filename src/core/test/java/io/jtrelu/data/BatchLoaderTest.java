@@ -9,6 +9,8 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.data.PerLocationNormalization.Homogeneous;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
@@ -110,6 +112,33 @@ class BatchLoaderTest {
         pln.apply(data.image(15 + i), one);
         assertArrayEquals(one, Arrays.copyOfRange(src, i * one.length, (i + 1) * one.length));
         assertEquals(data.label(15 + i), batch.labels().get(i));
+      }
+    }
+  }
+
+  /** Batch by batch, bytes are what the values of another loader were normalised from. */
+  @Test
+  void bytesAreWhatValuesComeFrom() {
+    ImageDataset data = gradients();
+    PerLocationNormalization pln = PerLocationNormalization.of(data);
+    for (Augmentation augmentation : List.of(Augmentation.NONE, new Augmentation(2, true))) {
+      BatchLoader.Builder builder =
+          BatchLoader.over(data, pln).batch(3).shuffle(5).augment(augmentation, 6);
+      try (BatchLoader values = builder.open();
+          BatchLoader bytes = builder.bytes().threads(2).open()) {
+        assertEquals(Shape.of(3, data.height(), data.width(), data.channels()), bytes.srcShape());
+        for (int i = 0; i < 2 * values.stepsPerEpoch(); i++) {
+          try (Batch expected = values.next();
+              Batch actual = bytes.next();
+              Tensor normalized =
+                  Tensor.allocate(expected.src().shape(), DataType.F32, Layout.NHWC)) {
+            assertEquals(DataType.U8, actual.src().type());
+            pln.apply(actual.src(), normalized);
+            assertArrayEquals(expected.src().toFloatArray(), normalized.toFloatArray());
+            assertArrayEquals(expected.labels().toFloatArray(), actual.labels().toFloatArray());
+            assertEquals(expected.valid(), actual.valid());
+          }
+        }
       }
     }
   }

@@ -10,9 +10,12 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.cuda.EmulatedSubject;
+import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Parameters;
@@ -23,7 +26,9 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayDeque;
 import java.util.Deque;
+import java.util.List;
 import java.util.SplittableRandom;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -69,16 +74,34 @@ class RecordedStepsTest {
     private int number;
 
     Bench(Backend backend, Optimizer.Kind kind, int batch, boolean recorded) {
+      this(backend, kind, batch, recorded, DataType.F32, null);
+    }
+
+    Bench(
+        Backend backend,
+        Optimizer.Kind kind,
+        int batch,
+        boolean recorded,
+        DataType type,
+        LocationNorm.@Nullable Settings normalization) {
       this.backend = own(backend);
       parameters = own(Parameters.allocate(network, backend));
       gradients = own(Parameters.allocate(network, backend));
       optimizer = own(new Optimizer(network, backend, config(kind)));
-      Program.Options options = new Program.Options(DataType.F32, 0.1f, true, 5);
+      Program.Options options = new Program.Options(type, 0.1f, true, 5);
       steps =
           own(
               recorded
                   ? new RecordedSteps(
-                      network, backend, batch, 1, options, parameters, gradients, optimizer)
+                      network,
+                      backend,
+                      batch,
+                      1,
+                      options,
+                      parameters,
+                      gradients,
+                      optimizer,
+                      normalization)
                   : new LaneSteps(
                       network, backend, batch, 0, 1, options, parameters, gradients, optimizer));
       Initializer.delta(9).fill(backend, parameters);
@@ -92,12 +115,16 @@ class RecordedStepsTest {
 
     void submit(float[] images) {
       int batch = images.length / (EXTENT * EXTENT * 2);
+      Shape shape = Shape.of(batch, EXTENT, EXTENT, 2);
+      submit(own(Tensor.allocate(shape, DataType.F32, Layout.NHWC)).set(images));
+    }
+
+    void submit(Tensor src) {
+      int batch = src.shape().dim(0);
       float[] labels = new float[batch];
       for (int i = 0; i < batch; i++) {
         labels[i] = i % CLASSES;
       }
-      Shape shape = Shape.of(batch, EXTENT, EXTENT, 2);
-      Tensor src = own(Tensor.allocate(shape, DataType.F32, Layout.NHWC)).set(images);
       Tensor label = own(Tensor.allocate(Shape.of(batch), DataType.I32, Layout.ROW_MAJOR));
       number++;
       // A sequence number beyond 32 bits.
@@ -150,7 +177,7 @@ class RecordedStepsTest {
   }
 
   @ParameterizedTest
-  @EnumSource(Optimizer.Kind.class)
+  @EnumSource(mode = EnumSource.Mode.EXCLUDE, names = "KFAC") // which a GPU refuses
   void aChangedBatchIsRecordedAnew(Optimizer.Kind kind) {
     try (Bench device = emulated(kind, 6);
         Bench oracle = cpu(kind, 6)) {
@@ -184,7 +211,7 @@ class RecordedStepsTest {
   }
 
   @ParameterizedTest
-  @EnumSource(Optimizer.Kind.class)
+  @EnumSource(mode = EnumSource.Mode.EXCLUDE, names = "KFAC") // which a GPU refuses
   void aPassThatIsNotFiniteAndThoseBehindItChangeNothing(Optimizer.Kind kind) {
     for (boolean recorded : new boolean[] {true, false}) {
       try (Bench bench =
@@ -223,6 +250,43 @@ class RecordedStepsTest {
     }
   }
 
+  /** Bytes that the device normalises train as values do that the host has normalised. */
+  @ParameterizedTest
+  @EnumSource(
+      value = DataType.class,
+      names = {"F32", "BF16"})
+  void bytesGiveTheBitsOfValues(DataType type) {
+    double[] mean = {0.3456789};
+    double[] std = {0.2345678};
+    PerLocationNormalization onHost =
+        new PerLocationNormalization(mean, std, PerLocationNormalization.Homogeneous.ONE);
+    LocationNorm.Settings onDevice =
+        new LocationNorm.Settings(
+            List.of(mean[0]), List.of(std[0]), LocationNorm.Homogeneous.ONE, 1);
+    Optimizer.Kind kind = Optimizer.Kind.SGD;
+    try (Bench values = new Bench(new EmulatedSubject().open(), kind, 5, true, type, null);
+        Bench bytes = new Bench(new EmulatedSubject().open(), kind, 5, true, type, onDevice)) {
+      assertTrue(bytes.steps.takesBytes() && !values.steps.takesBytes());
+      SplittableRandom random = new SplittableRandom(7);
+      for (int step = 0; step < 4; step++) {
+        int batch = step == 2 ? 3 : 5;
+        Shape shape = Shape.of(batch, EXTENT, EXTENT, 1);
+        Tensor pixels = bytes.own(Tensor.allocate(shape, DataType.U8, Layout.NHWC));
+        for (int i = 0; i < shape.elements(); i++) {
+          pixels.put(i, random.nextInt(256));
+        }
+        Shape normalized = Shape.of(batch, EXTENT, EXTENT, 2);
+        Tensor images = values.own(Tensor.allocate(normalized, DataType.F32, Layout.NHWC));
+        onHost.apply(pixels, images);
+        values.submit(images);
+        bytes.submit(pixels);
+        assertEquals(values.steps.take(), bytes.steps.take(), "step " + step);
+      }
+      assertArrayEquals(
+          values.read(values.parameters.arena()), bytes.read(bytes.parameters.arena()));
+    }
+  }
+
   @Test
   void wrongUse() {
     try (Bench bench = emulated(Optimizer.Kind.SGD, 6)) {
@@ -242,6 +306,21 @@ class RecordedStepsTest {
             assertThrows(OperandException.class, () -> bench.steps.submit(images, labels, pass));
         assertTrue(refused.getMessage().contains("[6, 4, 4, 2]"), refused.getMessage());
       }
+    }
+  }
+
+  @Test
+  void kfacIsRefusedWithAWayOut() {
+    TrainingConfig config = TrainingConfig.builder().optimizer(Optimizer.Kind.KFAC).build();
+    Network.Builder b = Network.builder("linear", 1, 1, 3);
+    b.linear("logits", b.input(), CLASSES);
+    Network network = b.build();
+    try (Backend backend = new EmulatedSubject().open()) {
+      UnsupportedException refused =
+          assertThrows(
+              UnsupportedException.class, () -> new Optimizer(network, backend, config).close());
+      assertTrue(refused.getMessage().contains("--device cpu"), refused.getMessage());
+      assertEquals(0, backend.memory().inUse());
     }
   }
 }

@@ -17,16 +17,19 @@ final class OneDnnLocationNorm extends LocationNorm {
 
   private final double[] offset;
 
+  /** x of each byte, where src is U8. */
+  private final float[] standardized;
+
   OneDnnLocationNorm(Shape src, DataType srcType, DataType type, Settings settings) {
     super(Device.CPU, src, srcType, type, settings);
     int channels = settings.mean().size();
     factor = new double[channels];
     offset = new double[channels];
-    double white = srcType == DataType.U8 ? 255 : 1;
     for (int k = 0; k < channels; k++) {
-      factor[k] = 1 / (white * settings.std().get(k));
-      offset[k] = -(double) settings.mean().get(k) / settings.std().get(k);
+      factor[k] = 1 / settings.std().get(k);
+      offset[k] = -settings.mean().get(k) / settings.std().get(k);
     }
+    standardized = srcType == DataType.U8 ? standardizedBytes(settings) : new float[0];
   }
 
   @Override
@@ -45,12 +48,12 @@ final class OneDnnLocationNorm extends LocationNorm {
       if (settings().homogeneous() == Homogeneous.IMAGE_RMS) {
         double squares = 0;
         for (long p = 0; p < locations; p++) {
-          squares += standardize(window.address(p), v, y);
+          squares = standardize(window.address(p), v, y, squares);
         }
         appended *= squares == 0 ? 1 : Math.sqrt(squares / (locations * channels));
       }
       for (long p = 0; p < locations; p++) {
-        double squares = standardize(window.address(p), v, y) + appended * appended;
+        double squares = standardize(window.address(p), v, y, appended * appended);
         double scale = 1 / Math.sqrt(squares / (channels + 1));
         for (int k = 0; k < channels; k++) {
           y[k] = (float) (y[k] * scale);
@@ -88,22 +91,25 @@ final class OneDnnLocationNorm extends LocationNorm {
   }
 
   /**
-   * Writes a location's standardised values and returns the sum of their squares.
+   * Writes a location's standardised values and returns a sum with their squares added.
    *
    * @param address of its values, or 0 for a black one
    */
-  private double standardize(long address, float[] v, float[] x) {
+  private double standardize(long address, float[] v, float[] x, double sum) {
     int channels = factor.length;
+    double squares = sum;
+    if (srcType() == DataType.U8) {
+      for (int k = 0; k < channels; k++) {
+        x[k] = standardized[k * 256 + (address == 0 ? 0 : Elements.getByte(address + k))];
+        squares += (double) x[k] * x[k];
+      }
+      return squares;
+    }
     if (address == 0) {
       Arrays.fill(v, 0, channels, 0);
-    } else if (srcType() == DataType.U8) {
-      for (int k = 0; k < channels; k++) {
-        v[k] = Elements.getByte(address + k);
-      }
     } else {
       Elements.load(DataType.F32, address, v, channels);
     }
-    double squares = 0;
     for (int k = 0; k < channels; k++) {
       double value = v[k] * factor[k] + offset[k];
       squares += value * value;

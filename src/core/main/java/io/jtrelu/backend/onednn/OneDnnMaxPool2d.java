@@ -70,8 +70,9 @@ final class OneDnnMaxPool2d extends MaxPool2d {
       }
     }
     Elements.store(type(), best, dst, count);
+    int mark = marksPositive() ? POSITIVE : 0;
     for (int i = 0; i < count; i++) {
-      Elements.putByte(argmax + i, (int) winner[i]);
+      Elements.putByte(argmax + i, (int) winner[i] + (best[i] > 0 ? mark : 0));
     }
   }
 
@@ -91,6 +92,7 @@ final class OneDnnMaxPool2d extends MaxPool2d {
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
     OneDnnStream lane = OneDnnStream.of(stream);
     MaxPool2dDescriptor d = descriptor();
+    boolean marked = marksPositive() && write == Write.OVERWRITE;
     long gradient = diffDst.address();
     long winners = argmax.address();
     long source = src.address();
@@ -102,11 +104,14 @@ final class OneDnnMaxPool2d extends MaxPool2d {
           for (int c = 0; c < d.c(); c += Elements.CHUNK) {
             int count = Math.min(Elements.CHUNK, d.c() - c);
             gather(lane, n, y, x, c, count, gradient, winners);
+            if (marked) {
+              differentiate(lane, count);
+            }
             long offset = (pixel * d.c() + c) * type().bytes();
             Elements.storeGradient(
                 lane,
                 lane.chunk(0),
-                srcActivation(),
+                marked ? Rectifier.IDENTITY : srcActivation(),
                 type(),
                 source + offset,
                 result + offset,
@@ -118,13 +123,30 @@ final class OneDnnMaxPool2d extends MaxPool2d {
     }
   }
 
-  /** Sums into the first chunk what some channels of a location won, window by window. */
+  /** Multiplies by the rectifier's derivative where {@link #gather} found maxima above 0 or not. */
+  private void differentiate(OneDnnStream lane, int count) {
+    float[] sum = lane.chunk(0);
+    float[] positive = lane.chunk(2);
+    float above = srcActivation().scale();
+    float below = above * srcActivation().slope();
+    for (int i = 0; i < count; i++) {
+      sum[i] *= positive[i] > 0 ? above : below;
+    }
+  }
+
+  /**
+   * Sums into the first chunk what some channels of a location won, window by window; and into the
+   * third, above 0 where what won was.
+   */
   private void gather(
       OneDnnStream lane, int n, int y, int x, int c, int count, long diffDst, long argmax) {
     MaxPool2dDescriptor d = descriptor();
     float[] sum = lane.chunk(0);
     float[] diff = lane.chunk(1);
+    float[] positive = lane.chunk(2);
+    int places = marksPositive() ? POSITIVE - 1 : 255; // bits of a place
     Arrays.fill(sum, 0, count, 0);
+    Arrays.fill(positive, 0, count, 0);
     int row = y + d.padBegin();
     int column = x + d.padBegin();
     int lastP = Math.min(row / d.stride(), d.oh() - 1);
@@ -135,7 +157,10 @@ final class OneDnnMaxPool2d extends MaxPool2d {
         int tap = (row - p * d.stride()) * d.kernel() + column - q * d.stride();
         Elements.load(type(), diffDst + at * type().bytes(), diff, count);
         for (int i = 0; i < count; i++) {
-          sum[i] += Elements.getByte(argmax + at + i) == tap ? diff[i] : 0;
+          int winner = Elements.getByte(argmax + at + i);
+          boolean won = (winner & places) == tap;
+          sum[i] += won ? diff[i] : 0;
+          positive[i] += won && winner >= POSITIVE ? 1 : 0;
         }
       }
     }

@@ -24,13 +24,15 @@ final class ReferenceLocationNorm extends LocationNorm {
     double[] y = Elements.zeros(destination);
     int channels = src().dim(3);
     int locations = src().dim(1) * src().dim(2);
-    double white = srcType() == DataType.U8 ? 255 : 1;
+    boolean bytes = srcType() == DataType.U8;
+    double white = bytes ? 255 : 1;
     for (int n = 0; n < src().dim(0); n++) {
       double imageSquares = 0;
       for (int p = n * locations; p < (n + 1) * locations; p++) {
         for (int k = 0; k < channels; k++) {
           double x =
               (v[p * channels + k] / white - settings().mean().get(k)) / settings().std().get(k);
+          x = bytes ? (float) x : x;
           y[p * (channels + 1) + k] = x;
           imageSquares += x * x;
         }
@@ -42,13 +44,13 @@ final class ReferenceLocationNorm extends LocationNorm {
       for (int p = n * locations; p < (n + 1) * locations; p++) {
         int begin = p * (channels + 1);
         y[begin + channels] = appended;
-        double squares = 0;
-        for (int k = 0; k <= channels; k++) {
+        double squares = appended * appended;
+        for (int k = 0; k < channels; k++) {
           squares += y[begin + k] * y[begin + k];
         }
-        double rms = Math.sqrt(squares / (channels + 1));
+        double factor = 1 / Math.sqrt(squares / (channels + 1));
         for (int k = 0; k <= channels; k++) {
-          y[begin + k] /= rms;
+          y[begin + k] = (float) (y[begin + k] * factor);
         }
       }
     }

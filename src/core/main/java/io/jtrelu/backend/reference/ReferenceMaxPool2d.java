@@ -38,7 +38,7 @@ final class ReferenceMaxPool2d extends MaxPool2d {
               }
             }
             y[i] = best;
-            place[i] = winner;
+            place[i] = winner + (marksPositive() && best > 0 ? POSITIVE : 0);
           }
         }
       }
@@ -69,16 +69,24 @@ final class ReferenceMaxPool2d extends MaxPool2d {
     float[] dy = Elements.read(diffDst);
     float[] place = Elements.read(argmax);
     double[] dx = Elements.zeros(diffSrc);
+    boolean marked = marksPositive() && write == Write.OVERWRITE;
+    boolean[] positive = new boolean[dx.length];
     int i = 0;
     for (int n = 0; n < d.n(); n++) {
       for (int p = 0; p < d.oh(); p++) {
         for (int q = 0; q < d.ow(); q++) {
           for (int c = 0; c < d.c(); c++, i++) {
-            dx[source(n, p, q, c, (int) place[i])] += dy[i];
+            int winner = marksPositive() ? (int) place[i] % POSITIVE : (int) place[i];
+            int at = source(n, p, q, c, winner);
+            dx[at] += dy[i];
+            positive[at] |= place[i] >= POSITIVE;
           }
         }
       }
     }
-    Elements.storeGradient(dx, srcActivation(), src, diffSrc, write);
+    for (int at = 0; marked && at < dx.length; at++) {
+      dx[at] *= Elements.derivative(srcActivation(), positive[at] ? 1 : 0);
+    }
+    Elements.storeGradient(dx, marked ? Rectifier.IDENTITY : srcActivation(), src, diffSrc, write);
   }
 }

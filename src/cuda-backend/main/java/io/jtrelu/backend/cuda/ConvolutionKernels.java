@@ -8,6 +8,16 @@ import io.jtrelu.tensor.Tensor;
  * both methods.
  */
 interface ConvolutionKernels extends ConvolutionPasses {
+  /** Bytes of {@link #newPackedWeights}. */
+  default long packedBytes() {
+    return 0;
+  }
+
+  /** Bytes of the stream's workspace that the passes take at most. */
+  default long scratchBytes() {
+    return 0;
+  }
+
   /** Weights in the form that {@link #fprop} and {@link #dgrad} read. */
   PackedWeights newPackedWeights();
 

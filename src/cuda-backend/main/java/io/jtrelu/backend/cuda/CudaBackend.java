@@ -42,8 +42,10 @@ import java.io.UncheckedIOException;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.OptionalLong;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
 
@@ -68,6 +70,7 @@ final class CudaBackend implements Backend {
   private final TileChooser tiles;
   private volatile ConvolutionChooser chooser = ConvolutionChooser.configured();
   private final Libraries libraries;
+  private final AtomicLong expectedScratch = new AtomicLong();
   private final BackendLifetime<CudaStream> lifetime;
 
   /**
@@ -157,6 +160,16 @@ final class CudaBackend implements Backend {
       case F16 -> "f16";
       case I32, U8 -> throw unsupported(type);
     };
+  }
+
+  /** An operation says how much of a workspace it will need. */
+  void expectScratch(long bytes) {
+    expectedScratch.accumulateAndGet(bytes, Math::max);
+  }
+
+  /** The most that operations have said. */
+  long expectedScratch() {
+    return expectedScratch.get();
   }
 
   /** A stream of this backend; throws where it is another's. */
@@ -303,6 +316,16 @@ final class CudaBackend implements Backend {
   @Override
   public MemoryStatistics memory() {
     return pool.statistics();
+  }
+
+  @Override
+  public OptionalLong freeMemory() {
+    return OptionalLong.of(lifetime.during(pool::available));
+  }
+
+  @Override
+  public long allocationBytes(long bytes) {
+    return MemoryPool.sizeClass(bytes);
   }
 
   /** Gives cached memory back to the driver. */

@@ -39,6 +39,7 @@ final class CudaConv2d extends Conv2d {
             ? new TiledConvolution(backend, descriptor, type, srcActivation)
             : new DirectConvolution(backend, descriptor, type, srcActivation);
     epilogue = new Epilogue(activation, 1, 0);
+    backend.expectScratch(kernels.scratchBytes());
     fprop = choose(Pass.FPROP);
     dgrad = choose(Pass.DGRAD);
     wgrad = choose(Pass.WGRAD);
@@ -96,6 +97,16 @@ final class CudaConv2d extends Conv2d {
     fprop.close();
     dgrad.close();
     wgrad.close();
+  }
+
+  @Override
+  public long packedBytes() {
+    return kernels.packedBytes();
+  }
+
+  @Override
+  public long scratchBytes() {
+    return kernels.scratchBytes();
   }
 
   @Override

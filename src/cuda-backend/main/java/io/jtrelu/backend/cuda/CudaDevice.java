@@ -4,6 +4,7 @@ import static io.jtrelu.backend.cuda.Driver.check;
 import static jcuda.driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
 import static jcuda.driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
 import static jcuda.driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+import static jcuda.driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
 import static jcuda.driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 
 import java.nio.charset.StandardCharsets;
@@ -21,10 +22,17 @@ import jcuda.driver.JCudaDriver;
  * @param capability compute capability, major * 10 + minor: 90 for Hopper
  * @param multiprocessors number of streaming multiprocessors
  * @param sharedMemory largest shared memory of a block in bytes
+ * @param multiprocessorSharedMemory that the blocks on a multiprocessor share, in bytes
  * @param memory size of its memory in bytes
  */
 record CudaDevice(
-    int index, String name, int capability, int multiprocessors, int sharedMemory, long memory) {
+    int index,
+    String name,
+    int capability,
+    int multiprocessors,
+    int sharedMemory,
+    int multiprocessorSharedMemory,
+    long memory) {
 
   /** The devices that the driver shows; the driver must be loaded. */
   static List<CudaDevice> all() {
@@ -59,6 +67,7 @@ record CudaDevice(
             + attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
         attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR),
         memory[0]);
   }
 

@@ -15,12 +15,16 @@ final class CudaGlobalMeanPool extends GlobalMeanPool {
   private final CudaBackend backend;
   private final Kernel forward;
   private final Kernel backward;
+  private final Kernel backwardScalar;
+  private final int pack;
 
   CudaGlobalMeanPool(CudaBackend backend, Shape src, DataType type, Rectifier srcActivation) {
     super(backend.device(), src, type, srcActivation);
     this.backend = backend;
     forward = backend.kernel("global_mean_pool_forward", type);
     backward = backend.kernel("global_mean_pool_backward", type);
+    backwardScalar = backend.kernel("global_mean_pool_backward_scalar", type);
+    pack = 16 / type.bytes();
   }
 
   @Override
@@ -35,8 +39,11 @@ final class CudaGlobalMeanPool extends GlobalMeanPool {
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor source, Tensor diffSrc, Write write) {
     CudaStream on = backend.own(stream);
-    arguments(on, source, diffDst.address(), diffSrc, src().elements(), write);
-    on.launch(backward, backward.blocksFor(src().elements()));
+    long addresses = diffDst.address() | source.address() | diffSrc.address();
+    boolean vector = src().dim(3) % pack == 0 && addresses % 16 == 0;
+    long packs = src().elements() / (vector ? pack : 1);
+    arguments(on, source, diffDst.address(), diffSrc, packs, write);
+    on.launch(vector ? backward : backwardScalar, backward.blocksFor(packs));
   }
 
   /** struct GlobalMeanPoolParameters. */

@@ -15,7 +15,10 @@ final class CudaLocationNorm extends LocationNorm {
   private final @Nullable Kernel imageRms;
   private final long locations;
 
-  /** x = src * factor + offset: the factors of all channels, then their offsets. */
+  /**
+   * For F32, x = src * factor + offset: the factors of all channels, then their offsets. For U8, x
+   * of each byte.
+   */
   private final Tensor constants;
 
   CudaLocationNorm(
@@ -29,18 +32,23 @@ final class CudaLocationNorm extends LocationNorm {
             : null;
     locations = (long) src.dim(0) * src.dim(1) * src.dim(2);
     Math.multiplyExact(src.dim(1), src.dim(2)); // an image has fewer than 2^31 locations
-    constants = constants(backend, srcType == DataType.U8 ? 255 : 1, settings);
+    constants =
+        upload(backend, srcType == DataType.U8 ? standardizedBytes(settings) : linear(settings));
   }
 
-  private static Tensor constants(CudaBackend backend, double white, Settings settings) {
+  private static float[] linear(Settings settings) {
     int channels = settings.mean().size();
     float[] values = new float[2 * channels];
     for (int k = 0; k < channels; k++) {
       double std = settings.std().get(k);
-      values[k] = (float) (1 / (white * std));
+      values[k] = (float) (1 / std);
       values[channels + k] = (float) (-settings.mean().get(k) / std);
     }
-    Shape shape = Shape.of(2 * channels);
+    return values;
+  }
+
+  private static Tensor upload(CudaBackend backend, float[] values) {
+    Shape shape = Shape.of(values.length);
     Tensor constants = backend.allocate(shape, DataType.F32, Layout.ROW_MAJOR);
     try (Stream stream = backend.newStream();
         Tensor host = Tensor.allocate(shape, DataType.F32, Layout.ROW_MAJOR).set(values)) {

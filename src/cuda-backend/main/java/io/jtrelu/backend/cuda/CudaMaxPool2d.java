@@ -90,7 +90,9 @@ final class CudaMaxPool2d extends MaxPool2d {
         .i32(d.padBegin())
         .rectifier(srcActivation())
         .flag(write == Write.ACCUMULATE)
-        .flag(!srcActivation().isIdentity());
+        .flag(!srcActivation().isIdentity())
+        .flag(marksPositive())
+        .i32(0);
     on.launch(kernel, kernel.blocksFor(packs));
   }
 }

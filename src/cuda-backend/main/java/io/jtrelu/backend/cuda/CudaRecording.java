@@ -27,7 +27,7 @@ final class CudaRecording implements Recording {
   CudaRecording(CudaBackend backend, CudaContext context, MemoryPool pool) {
     this.backend = backend;
     this.context = context;
-    this.scratch = new Scratch(pool);
+    this.scratch = new Scratch(pool, backend::expectedScratch);
   }
 
   /** What the recorded operations use while they run. */

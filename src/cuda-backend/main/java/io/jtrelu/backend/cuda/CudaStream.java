@@ -33,7 +33,7 @@ final class CudaStream extends BackendStream {
     this.backend = backend;
     this.context = context;
     this.pool = pool;
-    this.scratch = new Scratch(pool);
+    this.scratch = new Scratch(pool, backend::expectedScratch);
     this.libraries = new LibraryHandles(backend.libraries(), context, handle);
     context.enter();
     try {

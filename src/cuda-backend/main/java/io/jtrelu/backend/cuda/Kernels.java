@@ -127,22 +127,6 @@ final class Kernels implements AutoCloseable {
     return kernel;
   }
 
-  /** How many blocks of a kernel a multiprocessor holds at once. */
-  int residentBlocks(Kernel kernel) {
-    int[] blocks = new int[1];
-    context.enter();
-    try {
-      check(
-          JCudaDriver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
-              blocks, kernel.function(), kernel.threads(), kernel.sharedMemory()),
-          "cuOccupancyMaxActiveBlocksPerMultiprocessor of " + kernel.name(),
-          kernel.sharedMemory());
-    } finally {
-      context.leave();
-    }
-    return Math.max(1, blocks[0]);
-  }
-
   private CUmodule module(String family) {
     CUmodule known = modules.get(family);
     if (known != null) {

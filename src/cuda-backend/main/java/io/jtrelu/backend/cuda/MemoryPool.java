@@ -67,7 +67,8 @@ final class MemoryPool implements AutoCloseable {
     return block;
   }
 
-  private static long sizeClass(long bytes) {
+  /** Bytes that a block of so many takes. */
+  static long sizeClass(long bytes) {
     long unit = bytes <= LARGE ? SMALL : LARGE;
     return Math.max(Math.ceilDiv(bytes, unit), 1) * unit;
   }
@@ -93,19 +94,34 @@ final class MemoryPool implements AutoCloseable {
       trim();
       result = JCudaDriver.cuMemAlloc(pointer, size);
       if (result == CUresult.CUDA_ERROR_OUT_OF_MEMORY) {
-        long[] free = new long[1];
-        long[] total = new long[1];
-        check(JCudaDriver.cuMemGetInfo(free, total), "cuMemGetInfo");
+        long[] device = freeAndTotal();
         throw new OutOfMemoryException(
             String.format(
                 "cuda:%d has no room for %d bytes: %d in use here, %d cached (after the cache"
                     + " was released), %d of %d free on the device; use a smaller batch, 16-bit"
                     + " storage, or free memory that other processes hold (nvidia-smi)",
-                context.device().index(), size, inUse, cached, free[0], total[0]));
+                context.device().index(), size, inUse, cached, device[0], device[1]));
       }
     }
     check(result, "cuMemAlloc", size);
     return new Block(pointer.address(), size);
+  }
+
+  private static long[] freeAndTotal() {
+    long[] free = new long[1];
+    long[] total = new long[1];
+    check(JCudaDriver.cuMemGetInfo(free, total), "cuMemGetInfo");
+    return new long[] {free[0], total[0]};
+  }
+
+  /** Bytes that can still be allocated, cached blocks among them. */
+  synchronized long available() {
+    context.enter();
+    try {
+      return freeAndTotal()[0] + cached;
+    } finally {
+      context.leave();
+    }
   }
 
   /** Takes a block back. */

@@ -2,24 +2,31 @@ package io.jtrelu.backend.cuda;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.LongSupplier;
 
 /**
- * Device memory that an operation uses while it runs, 256-byte aligned. It grows and never shrinks;
- * what is outgrown stays until close, because work under way or recorded may use it.
+ * Device memory that an operation uses while it runs, 256-byte aligned. The first block is of what
+ * operations are expected to need. It grows and never shrinks; what is outgrown stays until close,
+ * because work under way or recorded may use it.
  */
 final class Scratch implements AutoCloseable {
   private final MemoryPool pool;
+  private final LongSupplier expected;
   private final List<MemoryPool.Block> blocks = new ArrayList<>(); // the last is the largest
 
-  Scratch(MemoryPool pool) {
+  /**
+   * @param expected bytes that operations have said they need
+   */
+  Scratch(MemoryPool pool, LongSupplier expected) {
     this.pool = pool;
+    this.expected = expected;
   }
 
   /** Address of at least so many bytes. */
   long atLeast(long bytes) {
     if (blocks.isEmpty() || blocks.getLast().bytes() < bytes) {
-      long grown = blocks.isEmpty() ? bytes : Math.max(bytes, 2 * blocks.getLast().bytes());
-      blocks.add(pool.allocate(grown));
+      long grown = blocks.isEmpty() ? expected.getAsLong() : 2 * blocks.getLast().bytes();
+      blocks.add(pool.allocate(Math.max(bytes, grown)));
     }
     return blocks.getLast().address();
   }

@@ -9,7 +9,7 @@ import java.util.Locale;
  * explained.
  *
  * @param pass which of the three passes it does
- * @param stem whether it is for channel counts that do not fill 16 bytes
+ * @param form what kind of problem it is for
  * @param name its entry point
  * @param type compute type: bf16, f16, tf32 or f32
  * @param dstChannels the wgrad's channels of diff_dst, or the channels of {@code in}, must be a
@@ -18,6 +18,7 @@ import java.util.Locale;
  * @param blockM rows of a block's tile
  * @param blockN columns of a block's tile
  * @param blockK depth of one pipeline stage
+ * @param stages of its pipeline
  * @param warpM rows of a warp's tile
  * @param warpN columns of a warp's tile
  * @param threads of a block
@@ -25,7 +26,7 @@ import java.util.Locale;
  */
 record TileVariant(
     Pass pass,
-    boolean stem,
+    Form form,
     String name,
     String type,
     int dstChannels,
@@ -33,17 +34,30 @@ record TileVariant(
     int blockM,
     int blockN,
     int blockK,
+    int stages,
     int warpM,
     int warpN,
     int threads,
     int sharedMemory) {
-  private static final String STEM = "_STEM";
+  private static final int ROW_BYTES = 64; // of an operand's row in a stage
+  private static final int REGISTERS = 65_536; // of a multiprocessor, since compute capability 8.0
+  private static final int RESERVED = 1024; // bytes of shared memory that each block takes besides
 
   /** The passes of a convolution. */
   enum Pass {
     FPROP,
     DGRAD,
     WGRAD
+  }
+
+  /** Kinds of problems. */
+  enum Form {
+    /** All that its channels fit. */
+    GENERAL,
+    /** Channel counts that do not fill 16 bytes. */
+    STEM,
+    /** 1x1 filters over few channels, of which a block reads its pixels once. */
+    PANEL
   }
 
   /** All variants of this build. */
@@ -59,17 +73,18 @@ record TileVariant(
   }
 
   private static TileVariant parse(String kind, String fields) {
-    boolean stem = kind.endsWith(STEM);
-    Pass pass = Pass.valueOf(stem ? kind.substring(0, kind.length() - STEM.length()) : kind);
+    String[] words = kind.split("_", 2);
+    Pass pass = Pass.valueOf(words[0]);
+    Form form = words.length == 1 ? Form.GENERAL : Form.valueOf(words[1]);
     String[] field = fields.split(",", -1);
     int[] number = new int[field.length];
     for (int i = 2; i < field.length; i++) {
       number[i] = Integer.parseInt(field[i].strip());
     }
-    int tile = pass == Pass.WGRAD ? 4 : 3; // where blockM is; stages follow blockK
+    int tile = pass == Pass.WGRAD ? 4 : 3; // where blockM is
     return new TileVariant(
         pass,
-        stem,
+        form,
         field[0].strip(),
         field[1].strip().toLowerCase(Locale.ROOT),
         number[2],
@@ -77,6 +92,7 @@ record TileVariant(
         number[tile],
         number[tile + 1],
         number[tile + 2],
+        number[tile + 3],
         number[tile + 4],
         number[tile + 5],
         number[tile + 6],
@@ -86,5 +102,38 @@ record TileVariant(
   /** Whether it takes operands that begin at any element. */
   boolean takesAnyAlignment() {
     return dstChannels == 1 && srcChannels == 1;
+  }
+
+  /** Whether it is for channel counts that do not fill 16 bytes. */
+  boolean stem() {
+    return form == Form.STEM;
+  }
+
+  /** Whether it is for 1x1 filters, and its blocks walk over several column tiles. */
+  boolean panel() {
+    return form == Form.PANEL;
+  }
+
+  /** The longest contraction that it takes. */
+  long mostDepth() {
+    return panel()
+        ? (long) (sharedMemory / ROW_BYTES - stages * blockN) / blockM * blockK
+        : Long.MAX_VALUE;
+  }
+
+  /**
+   * Blocks that a multiprocessor holds at once, from the size of a warp's tile. It is not asked of
+   * the driver, whose answer depends on compilers: what follows from it is part of a result's bits.
+   *
+   * @param multiprocessorSharedMemory in bytes
+   */
+  int resident(int multiprocessorSharedMemory) {
+    int area = warpM * warpN;
+    int registers = area >= 4096 ? 248 : area >= 2048 ? 168 : 96;
+    return Math.max(
+        1,
+        Math.min(
+            REGISTERS / (registers * threads),
+            multiprocessorSharedMemory / (sharedMemory + RESERVED)));
   }
 }

@@ -4,9 +4,11 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Write;
+import io.jtrelu.backend.cuda.TileProblem.Window;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 import java.util.List;
+import java.util.function.ToIntFunction;
 
 /**
  * conv2d_fprop.cu, conv2d_dgrad.cu, conv2d_wgrad.cu: implicit matrix products on tensor cores (or
@@ -15,6 +17,7 @@ import java.util.List;
  */
 final class TiledConvolution implements ConvolutionKernels {
   private static final int PACK_TILE = 32;
+  private static final int COLUMN_UNIT = 64; // channels whose taps a wgrad's tile takes together
 
   /** What packed weights depend on. */
   private record Form(CudaBackend backend, String computeType, int oc, int kh, int kw, int ic) {}
@@ -26,8 +29,16 @@ final class TiledConvolution implements ConvolutionKernels {
     }
   }
 
-  /** A variant with its loaded kernel, and how many of its blocks a multiprocessor holds. */
-  private record Tile(TileVariant variant, Kernel kernel, int resident) {}
+  /** A variant with its loaded kernel, and how its problem is spread over blocks. */
+  record Tile(TileVariant variant, Kernel kernel, int columnTiles, int splits) {
+    int tilesM(long rows) {
+      return Math.toIntExact(Math.ceilDiv(rows, (long) variant.blockM()));
+    }
+
+    int tilesN(long columns) {
+      return Math.toIntExact(Math.ceilDiv(columns, (long) variant.blockN() * columnTiles));
+    }
+  }
 
   private final CudaBackend backend;
   private final TileChooser tiles;
@@ -75,10 +86,38 @@ final class TiledConvolution implements ConvolutionKernels {
     long inPixels = (long) d.n() * d.h() * d.w();
     long columns = (long) taps * d.ic();
     // A dgrad phase sees about taps / (strideH * strideW) taps.
-    long dgradDepth = Math.max(1, columns / d.ic() / d.strideH() / d.strideW()) * ocPadded;
-    fprop = choose(TileVariant.Pass.FPROP, d.ic(), 0, outPixels, d.oc(), (long) taps * icPadded);
-    dgrad = choose(TileVariant.Pass.DGRAD, d.oc(), 0, inPixels, d.ic(), dgradDepth);
-    wgrad = choose(TileVariant.Pass.WGRAD, d.oc(), d.ic(), d.oc(), columns, outPixels);
+    long dgradDepth = Math.max(1, taps / d.strideH() / d.strideW()) * (long) ocPadded;
+    double area = (double) d.strideH() * d.strideW();
+    Window fpropWindow = new Window(taps, area, halo(d.w()), 1);
+    Window dgradWindow = new Window(Math.max(1, taps / area), 1, halo(d.ow()) / area, 1);
+    Window wgradWindow = new Window(taps, area, 0, columnUnit());
+    fprop =
+        choose(
+            problem(TileVariant.Pass.FPROP, outPixels, d.oc(), (long) taps * icPadded, fpropWindow),
+            d.ic(),
+            0);
+    dgrad =
+        choose(
+            problem(TileVariant.Pass.DGRAD, inPixels, d.ic(), dgradDepth, dgradWindow), d.oc(), 0);
+    wgrad =
+        choose(
+            problem(TileVariant.Pass.WGRAD, d.oc(), columns, outPixels, wgradWindow),
+            d.oc(),
+            d.ic());
+  }
+
+  private TileProblem problem(
+      TileVariant.Pass pass, long rows, long columns, long depth, Window window) {
+    return new TileProblem(pass, rows, columns, depth, elementBytes, window);
+  }
+
+  /** Pixels of rows of such a width that a window reaches beyond a run of pixels. */
+  private double halo(double width) {
+    return (d.kh() - 1) * width + d.kw() - 1;
+  }
+
+  private int columnUnit() {
+    return d.ic() % COLUMN_UNIT == 0 ? COLUMN_UNIT : d.ic();
   }
 
   /** Whether these kernels can do a convolution: one group, and sizes that 31 bits can count. */
@@ -96,20 +135,15 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   /** The cheapest variants. */
-  private Choice choose(
-      TileVariant.Pass pass,
-      int dstChannels,
-      int srcChannels,
-      long rows,
-      long columns,
-      long depth) {
-    TileProblem problem = new TileProblem(pass, rows, columns, depth, elementBytes);
+  private Choice choose(TileProblem problem, int dstChannels, int srcChannels) {
+    CudaDevice device = backend.cudaDevice();
     List<TileVariant> able =
         backend.tileVariants().stream()
-            .filter(v -> v.pass() == pass && v.type().equals(computeType))
+            .filter(v -> v.pass() == problem.pass() && v.type().equals(computeType))
             .filter(v -> dstChannels % v.dstChannels() == 0 && srcChannels % v.srcChannels() == 0)
             .filter(v -> !v.stem() || dstChannels * elementBytes < 16)
-            .filter(v -> v.sharedMemory() <= backend.cudaDevice().sharedMemory())
+            .filter(v -> !v.panel() || (taps == 1 && problem.depth() <= v.mostDepth()))
+            .filter(v -> v.sharedMemory() <= device.sharedMemory())
             .toList();
     return new Choice(best(able, problem), best(anyAlignment(able), problem));
   }
@@ -119,18 +153,20 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   private Tile best(List<TileVariant> able, TileProblem problem) {
+    CudaDevice device = backend.cudaDevice();
+    ToIntFunction<TileVariant> resident = v -> v.resident(device.multiprocessorSharedMemory());
     TileVariant variant =
         able.stream()
             .filter(backend::prefers)
             .findFirst()
-            .orElseGet(() -> tiles.choose(able, v -> tile(v).resident(), problem));
-    return tile(variant);
-  }
-
-  private Tile tile(TileVariant variant) {
+            .orElseGet(() -> tiles.choose(able, resident, problem));
     Kernel kernel =
         backend.kernels().get(variant.name(), variant.threads(), variant.sharedMemory());
-    return new Tile(variant, kernel, backend.kernels().residentBlocks(kernel));
+    return new Tile(
+        variant,
+        kernel,
+        problem.columnTiles(variant, device.multiprocessors()),
+        tiles.splits(variant, resident.applyAsInt(variant), problem));
   }
 
   /** Channels of a tap in the packed weights that fprop reads, zeros among them. */
@@ -143,16 +179,29 @@ final class TiledConvolution implements ConvolutionKernels {
     return CudaWeights.of(stream, packed, form);
   }
 
-  /** The kernels of the three passes for aligned operands. */
-  List<TileVariant> chosen() {
-    return List.of(fprop.aligned().variant(), dgrad.aligned().variant(), wgrad.aligned().variant());
+  /** What the three passes take for aligned operands. */
+  List<Tile> chosen() {
+    return List.of(fprop.aligned(), dgrad.aligned(), wgrad.aligned());
   }
 
   @Override
   public PackedWeights newPackedWeights() {
-    long forward = align((long) d.oc() * taps * icPadded * elementBytes);
-    long backward = align((long) d.ic() * taps * ocPadded * elementBytes);
-    return new CudaWeights(form, backend.scratch(forward + backward), forward);
+    return new CudaWeights(form, backend.scratch(packedBytes()), forwardBytes());
+  }
+
+  @Override
+  public long packedBytes() {
+    return forwardBytes() + align((long) d.ic() * taps * ocPadded * elementBytes);
+  }
+
+  private long forwardBytes() {
+    return align((long) d.oc() * taps * icPadded * elementBytes);
+  }
+
+  @Override
+  public long scratchBytes() {
+    int splits = Math.max(wgrad.aligned().splits(), wgrad.any().splits());
+    return splits == 1 ? 0 : splitSum.bytes(splits);
   }
 
   private static long align(long bytes) {
@@ -192,8 +241,8 @@ final class TiledConvolution implements ConvolutionKernels {
       long shortcut,
       Tensor dst) {
     Tile tile = fprop.of(src.address());
-    int tilesN = Math.ceilDiv(d.oc(), tile.variant().blockN());
-    long tilesM = Math.ceilDiv((long) d.n() * d.oh() * d.ow(), (long) tile.variant().blockM());
+    int tilesN = tile.tilesN(d.oc());
+    long tilesM = tile.tilesM((long) d.n() * d.oh() * d.ow());
     boolean vectorOut = d.oc() * elementBytes % 16 == 0 && (dst.address() | shortcut) % 16 == 0;
     Arguments arguments =
         stream
@@ -223,6 +272,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, d.ow());
     divide(arguments, icPadded);
     arguments.f32(epilogue.branchWeight()).f32(epilogue.shortcutWeight());
+    arguments.i32(tile.columnTiles()).i32(0);
     stream.launch(tile.kernel(), tilesM * tilesN);
   }
 
@@ -240,8 +290,8 @@ final class TiledConvolution implements ConvolutionKernels {
     int gridW = Math.ceilDiv(d.w(), d.strideW());
     int phasesW = Math.min(d.strideW(), d.w());
     long phases = (long) Math.min(d.strideH(), d.h()) * phasesW;
-    int tilesN = Math.ceilDiv(d.ic(), tile.variant().blockN());
-    long tilesM = Math.ceilDiv((long) d.n() * gridH * gridW, (long) tile.variant().blockM());
+    int tilesN = tile.tilesN(d.ic());
+    long tilesM = tile.tilesM((long) d.n() * gridH * gridW);
     boolean vectorOut =
         d.ic() * elementBytes % 16 == 0
             && (diffSrc.address() | (gated ? src.address() : 0)) % 16 == 0;
@@ -276,7 +326,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) gridH * gridW);
     divide(arguments, gridW);
     divide(arguments, ocPadded);
-    arguments.f32(0).f32(0);
+    arguments.f32(0).f32(0).i32(tile.columnTiles()).i32(0);
     stream.launch(tile.kernel(), phases * tilesM * tilesN);
   }
 
@@ -302,10 +352,9 @@ final class TiledConvolution implements ConvolutionKernels {
       Tensor diffBias,
       Write write) {
     Tile tile = wgrad.of(src.address() | diffDst.address());
-    TileVariant variant = tile.variant();
     int columns = taps * d.ic();
-    int tilesM = Math.ceilDiv(d.oc(), variant.blockM());
-    int tilesN = Math.ceilDiv(columns, variant.blockN());
+    int tilesM = tile.tilesM(d.oc());
+    int tilesN = tile.tilesN(columns);
     int pixels = d.n() * d.oh() * d.ow();
     int pixelsPerSplit = pixelsPerSplit(tile, pixels);
     int splits = Math.ceilDiv(pixels, pixelsPerSplit);
@@ -340,9 +389,9 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, tilesM);
     divide(arguments, (long) d.oh() * d.ow());
     divide(arguments, d.ow());
-    divide(arguments, d.ic());
+    divide(arguments, columnUnit());
+    divide(arguments, taps);
     divide(arguments, d.kw());
-    arguments.i32(0);
     stream.launch(tile.kernel(), (long) splits * tilesM * tilesN);
     if (!single) {
       splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
@@ -350,13 +399,10 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   /** Pixels of a split of the wgrad: whole stages. */
-  private int pixelsPerSplit(Tile tile, int pixels) {
-    TileVariant variant = tile.variant();
-    TileProblem problem =
-        new TileProblem(variant.pass(), d.oc(), (long) taps * d.ic(), pixels, elementBytes);
-    long splits = tiles.splits(variant, tile.resident(), problem);
-    long perSplit = Math.ceilDiv(pixels, splits);
-    return Math.toIntExact(Math.ceilDiv(perSplit, (long) variant.blockK()) * variant.blockK());
+  private static int pixelsPerSplit(Tile tile, int pixels) {
+    long perSplit = Math.ceilDiv(pixels, (long) tile.splits());
+    long stage = tile.variant().blockK();
+    return Math.toIntExact(Math.ceilDiv(perSplit, stage) * stage);
   }
 
   /** struct FastDiv: division of 31-bit numbers by one multiplication. */

@@ -13,6 +13,7 @@ import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.backend.cuda.TileVariant.Pass;
+import io.jtrelu.backend.cuda.TiledConvolution.Tile;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
@@ -51,6 +52,17 @@ class CudaRooflineTest {
   private static final double BANDWIDTH = 4.8e12 * 0.90; // bytes per second
   private static final double TENSOR_SHARE = 0.63; // what mma.sync reaches on this generation
   private static final double FFMA_SHARE = 0.75;
+
+  /** Bandwidths of the second-level cache, bytes per second: until one is measured, two guesses. */
+  private static final double[] SECOND_LEVEL = {7e12, 5.5e12};
+
+  /** First-level caches and shared memory together: 128 bytes a clock of each multiprocessor. */
+  private static final double FIRST_LEVEL = 132 * 128 * 1.83e9;
+
+  /** First-level cache of a block, a share that every tile leaves; and the second level's size. */
+  private static final int FIRST_LEVEL_BYTES = 30 << 10;
+
+  private static final double SECOND_LEVEL_BYTES = 50e6;
 
   /** Peak multiply-adds per second, and the share that is assumed to be reached. */
   private static double rate(String type) {
@@ -108,18 +120,53 @@ class CudaRooflineTest {
       long padded,
       String registers,
       String spills,
+      double missed,
+      double expectedMissed,
+      long instructions,
       double bytesAtBatch,
+      double secondLevelAtBatch,
+      double firstLevelAtBatch,
       double productsAtBatch) {
     double memorySeconds() {
       return bytesAtBatch / BANDWIDTH;
+    }
+
+    /** Multiply-adds of the instruction that makes its products. */
+    double productsOfInstruction() {
+      return switch (tile.type()) {
+        case "f32" -> 32;
+        case "tf32" -> 16 * 8 * 8;
+        default -> 16 * 8 * 16;
+      };
     }
 
     double productSeconds() {
       return productsAtBatch / rate(tile.type());
     }
 
-    double seconds() {
-      return Math.max(memorySeconds(), productSeconds());
+    double firstLevelSeconds() {
+      return firstLevelAtBatch / FIRST_LEVEL;
+    }
+
+    /** At a bandwidth of the second-level cache. */
+    double seconds(double secondLevel) {
+      return Math.max(
+          Math.max(memorySeconds(), productSeconds()),
+          Math.max(firstLevelSeconds(), secondLevelAtBatch / secondLevel));
+    }
+
+    /** As {@link #seconds}, but for the first level. */
+    double secondsBelow(double secondLevel) {
+      return Math.max(
+          Math.max(memorySeconds(), productSeconds()), secondLevelAtBatch / secondLevel);
+    }
+
+    /** What limits it, by the name of the longest. */
+    String by(double secondLevel) {
+      double longest = seconds(secondLevel);
+      return longest == memorySeconds()
+          ? "memory"
+          : longest == productSeconds() ? "products" : longest == firstLevelSeconds() ? "L1" : "L2";
     }
   }
 
@@ -130,6 +177,7 @@ class CudaRooflineTest {
     EmulatedSubject.openPlain().close(); // loads the driver, or skips the test
     emulated = true;
     EmulatorControl.footprint(true);
+    EmulatorControl.firstLevelCache(FIRST_LEVEL_BYTES);
   }
 
   @AfterEach
@@ -138,6 +186,7 @@ class CudaRooflineTest {
       return;
     }
     EmulatorControl.footprint(false);
+    EmulatorControl.firstLevelCache(0);
     EmulatorControl.multiprocessors(8);
     EmulatorControl.computeCapability(8, 0);
     System.clearProperty(CudaBackend.TILE_PROPERTY);
@@ -180,6 +229,9 @@ class CudaRooflineTest {
         assertEquals(row.padded(), row.products(), what + ": products");
       }
     }
+    if (row.tile().type().endsWith("16")) { // others leave too little of the cache to hold a tile
+      assertEquals(row.expectedMissed(), row.missed(), 0.03 * row.missed(), what + ": L2");
+    }
     // Packed weights are padded to whole stages; a stride may leave pixels of the source out.
     assertTrue(row.touched() <= 1.01 * row.minimum() + 4096, what + ": bytes " + row.touched());
     assertTrue(row.requested() >= row.touched(), what + ": requested " + row.requested());
@@ -195,12 +247,13 @@ class CudaRooflineTest {
       CudaBackend backend, ConvLayer layer, boolean half, Map<String, String[]> compiled) {
     DataType type = half ? DataType.BF16 : DataType.F32;
     Rectifier phi = Rectifier.tailored(0.4);
-    List<TileVariant> tiles =
+    List<Tile> atBatch =
         new TiledConvolution(backend, layer.d(), type, Rectifier.IDENTITY).chosen();
     System.setProperty(
         CudaBackend.TILE_PROPERTY,
-        String.join(",", tiles.stream().map(TileVariant::name).toList()));
+        String.join(",", atBatch.stream().map(each -> each.variant().name()).toList()));
     Conv2dDescriptor d = small(layer.d());
+    List<Tile> tiles = new TiledConvolution(backend, d, type, Rectifier.IDENTITY).chosen();
     boolean first = layer.name().equals("stem");
     List<Row> rows = new ArrayList<>();
     try (Stream stream = backend.newStream();
@@ -214,7 +267,8 @@ class CudaRooflineTest {
         Tensor diffWeights = backend.allocate(d.weights(), DataType.F32, Layout.KRSC);
         Tensor diffBias = backend.allocate(d.bias(), DataType.F32, Layout.ROW_MAJOR)) {
       conv.pack(stream, weights, packed);
-      for (TileVariant tile : tiles) {
+      for (int i = 0; i < tiles.size(); i++) {
+        TileVariant tile = tiles.get(i).variant();
         if (first && tile.pass() == Pass.DGRAD) {
           continue; // images have no gradient
         }
@@ -230,17 +284,17 @@ class CudaRooflineTest {
         JsonNode c = EmulatorControl.counters().getFirst();
         assertEquals(tile.name(), c.get("kernel").asText());
         String[] registers = compiled.getOrDefault(tile.name(), new String[] {"-", "-"});
-        int splits =
-            tile.pass() == Pass.WGRAD
-                ? c.get("grid").get(0).asInt() / (int) problem(tile.pass(), d, type).tiles(tile)
-                : 1;
+        double partials = CacheTraffic.sums(atBatch.get(i), layer.d());
+        boolean kept = tile.pass() != Pass.WGRAD || partials < SECOND_LEVEL_BYTES / 2;
+        double requested = c.get("globalLoadBytes").asDouble();
+        double scale = (double) padded(tile, layer.d(), type) / padded(tile, d, type);
         rows.add(
             new Row(
                 layer,
                 tile,
                 c.get("globalLoadBytes").asLong() + c.get("globalStoreBytes").asLong(),
                 c.get("globalLoadFootprint").asLong() + c.get("globalStoreFootprint").asLong(),
-                minimum(tile.pass(), d, type, splits),
+                minimum(tile.pass(), d, type, tiles.get(i).splits()),
                 ratio(c, "globalLoadSectorsMinimum", "globalLoadSectors"),
                 ratio(c, "globalStoreSectorsMinimum", "globalStoreSectors"),
                 c.get("sharedLoadBankConflicts").asLong()
@@ -250,7 +304,17 @@ class CudaRooflineTest {
                 padded(tile, d, type),
                 registers[0],
                 registers[1],
-                minimum(tile.pass(), layer.d(), type, 1),
+                32.0 * c.get("globalLoadSectorsMissed").asLong()
+                    + c.get("globalStoreBytes").asLong(),
+                CacheTraffic.ofKernel(tiles.get(i), d, type),
+                c.get("warpInstructions").get("total").asLong(),
+                minimum(tile.pass(), layer.d(), type, 1) + (kept ? 0 : 2 * partials),
+                CacheTraffic.secondLevel(atBatch.get(i), layer.d(), type),
+                scale
+                    * (2 * requested
+                        - 32 * c.get("globalLoadSectorsMissed").asDouble()
+                        + c.get("sharedLoadBytes").asDouble()
+                        + c.get("sharedStoreBytes").asDouble()),
                 padded(tile, layer.d(), type)));
       }
     } finally {
@@ -344,9 +408,11 @@ class CudaRooflineTest {
     text.append(String.format("%n## %s%n%n", type))
         .append("| layer | kernel | requested KB | touched KB | minimum KB | sectors used, loads /")
         .append(" stores | bank conflicts | products 10^6 | padded 10^6 | useful | registers |")
-        .append(" spills | shared KB | bound µs | by |\n")
-        .append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
-    double seconds = 0;
+        .append(" spills | shared KB | PTX per product | memory MB | L2 MB | L1 MB |")
+        .append(" bound µs at 7 / 5.5 TB/s | by |\n")
+        .append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+    double[] seconds = new double[SECOND_LEVEL.length];
+    double[] below = new double[SECOND_LEVEL.length];
     double products = 0;
     double memory = 0;
     for (Row row : rows) {
@@ -355,7 +421,7 @@ class CudaRooflineTest {
           String.format(
               Locale.ROOT,
               "| %s | %s | %.0f | %.0f | %.0f | %.2f / %.2f | %d | %.2f | %.2f | %.0f %% | %s | %s"
-                  + " | %d | %.0f | %s |%n",
+                  + " | %d | %.1f | %.0f | %.0f | %.0f | %.0f / %.0f | %s / %s |%n",
               row.layer().name(),
               row.tile().name().replace("conv2d_", ""),
               row.requested() / 1e3,
@@ -370,9 +436,18 @@ class CudaRooflineTest {
               row.registers(),
               row.spills(),
               row.tile().sharedMemory() >> 10,
-              row.seconds() * 1e6,
-              row.memorySeconds() > row.productSeconds() ? "memory" : "products"));
-      seconds += row.layer().times() * row.seconds();
+              row.instructions() / (row.products() / row.productsOfInstruction()),
+              row.bytesAtBatch() / 1e6,
+              row.secondLevelAtBatch() / 1e6,
+              row.firstLevelAtBatch() / 1e6,
+              row.seconds(SECOND_LEVEL[0]) * 1e6,
+              row.seconds(SECOND_LEVEL[1]) * 1e6,
+              row.by(SECOND_LEVEL[0]),
+              row.by(SECOND_LEVEL[1])));
+      for (int i = 0; i < seconds.length; i++) {
+        seconds[i] += row.layer().times() * row.seconds(SECOND_LEVEL[i]);
+        below[i] += row.layer().times() * row.secondsBelow(SECOND_LEVEL[i]);
+      }
       products += row.layer().times() * row.productSeconds();
       memory += row.layer().times() * row.memorySeconds();
     }
@@ -380,11 +455,16 @@ class CudaRooflineTest {
       text.append(
           String.format(
               Locale.ROOT,
-              "%nAll convolutions of a training step, %d images: at least %.1f ms, so at most %.0f"
-                  + " images/s; products alone %.1f ms, memory alone %.1f ms.%n",
+              "%nAll convolutions of a training step, %d images: at least %.1f ms at 7 TB/s of L2,"
+                  + " %.1f ms at 5.5, so at most %.0f or %.0f images/s; without L1 %.1f and %.1f ms;"
+                  + " products alone %.1f ms, memory alone %.1f ms.%n",
               BATCH,
-              seconds * 1e3,
-              BATCH / seconds,
+              seconds[0] * 1e3,
+              seconds[1] * 1e3,
+              BATCH / seconds[0],
+              BATCH / seconds[1],
+              below[0] * 1e3,
+              below[1] * 1e3,
               products * 1e3,
               memory * 1e3));
     }
@@ -423,9 +503,18 @@ class CudaRooflineTest {
           stages (wgrad: and a product with ones, for the bias). f32: FMAs, a few of them elsewhere.
         - useful: multiply-adds of the definition over padded ones, at the batch of %d.
         - registers and spills: ptxas for sm_90.
-        - bound: the longer of minimum bytes at %.2f TB/s (90 %% of an H200's 4.8) and padded products at
-          %.0f %% of the tensor cores' peak (989 TFLOP/s bf16, 495 tf32: what mma.sync is limited to) or
-          %.0f %% of 66.9 TFLOP/s for f32, at the batch of %d. It is a bound, not a forecast.
+        - PTX per product: instructions of a warp for each one that multiplies.
+        - memory, L2, L1, at the batch of %d. memory: every operand once, and a wgrad's partial sums where
+          they fill more than half of L2. L2: what blocks ask of it. It is computed, not counted: of each
+          block the distinct sectors of the activation (the first-level cache answers the others: taps
+          follow each other within %d KiB), its weights, its part of the result; partial sums written and
+          read. The emulated device, whose blocks have a first-level cache of that size, counts the same
+          to 3 %% at the small size. L1: copies into shared memory and what L1 answers of them, and reads
+          of operands.
+        - bound: the longest of memory's bytes at %.2f TB/s (90 %% of an H200's 4.8), L2's at 7 or 5.5 TB/s
+          (nobody has measured it for these kernels), L1's at 128 bytes a clock of each multiprocessor, and
+          padded products at %.0f %% of the tensor cores' peak (989 TFLOP/s bf16, 495 tf32: what mma.sync is
+          limited to) or %.0f %% of 66.9 TFLOP/s for f32. It is a bound, not a forecast.
 
         ## Passes per layer
 
@@ -438,10 +527,11 @@ class CudaRooflineTest {
             EXTENT,
             EXTENT,
             BATCH,
+            BATCH,
+            FIRST_LEVEL_BYTES >> 10,
             BANDWIDTH / 1e12,
             100 * TENSOR_SHARE,
             100 * FFMA_SHARE,
-            BATCH,
             String.format(Locale.ROOT, "%.2f", passes(DataType.BF16)));
     Files.writeString(Path.of(OUTPUT), text + tables);
   }

@@ -250,6 +250,43 @@ class CudaTrafficTest {
               }));
       tests.add(
           test(
+              "max-pool backward, the rectifier's derivative from argmax " + type,
+              b -> {
+                MaxPool2dDescriptor d = new MaxPool2dDescriptor(2, 8, 8, 64, 2, 2, 0, 0);
+                Tensor src = b.tensor(type, 2, 8, 8, 64);
+                Tensor diffSrc = b.tensor(type, 2, 8, 8, 64);
+                Tensor diffDst = b.tensor(type, 2, 4, 4, 64);
+                Tensor argmax = b.tensor(DataType.U8, 2, 4, 4, 64);
+                var op = b.own(b.backend.maxPool2d(d, type, Rectifier.tailored(0.3)));
+                // Each window is read by its two rows of locations, and src not at all.
+                long windows = diffDst.bytes() + argmax.bytes();
+                expect(
+                    b,
+                    () -> op.backward(b.stream, diffDst, argmax, src, diffSrc, Write.OVERWRITE),
+                    0,
+                    diffSrc.bytes(),
+                    2 * windows / 32);
+              }));
+      tests.add(
+          test(
+              "global mean-pool backward " + type,
+              b -> {
+                Tensor src = b.tensor(type, 3, 8, 8, 64);
+                Tensor diffSrc = b.tensor(type, 3, 8, 8, 64);
+                Tensor diffDst = b.tensor(type, 3, 1, 1, 64);
+                var op =
+                    b.own(b.backend.globalMeanPool(src.shape(), type, Rectifier.tailored(0.3)));
+                // Each warp reads its image's gradient, from the cache but for the first.
+                long warps = src.bytes() / 512;
+                expect(
+                    b,
+                    () -> op.backward(b.stream, diffDst, src, diffSrc, Write.OVERWRITE),
+                    src.bytes(),
+                    src.bytes(),
+                    warps * 64 * type.bytes() / 32);
+              }));
+      tests.add(
+          test(
               "global mean-pool " + type,
               b -> {
                 Tensor src = b.tensor(type, 3, 7, 7, 64);
@@ -279,14 +316,14 @@ class CudaTrafficTest {
                               DataType.U8,
                               type,
                               new LocationNorm.Settings(
-                                  Collections.nCopies(channels, 0f),
-                                  Collections.nCopies(channels, 1f),
+                                  Collections.nCopies(channels, 0.0),
+                                  Collections.nCopies(channels, 1.0),
                                   LocationNorm.Homogeneous.ONE,
                                   1)));
                   long warps = src.shape().elements() / channels / 32;
                   // A warp reads its sectors once per channel, all but the first time from the
-                  // cache, and two constants per channel.
-                  long again = (channels - 1) * src.bytes() / 32 + 2L * channels * warps;
+                  // cache, and the value of a black byte of each channel.
+                  long again = (channels - 1) * src.bytes() / 32 + channels * warps;
                   expect(b, () -> op.forward(b.stream, src, dst), src.bytes(), dst.bytes(), again);
                 }));
       }

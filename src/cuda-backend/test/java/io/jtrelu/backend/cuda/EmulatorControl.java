@@ -99,6 +99,11 @@ final class EmulatorControl {
     set("SetFootprint", on ? 1 : 0);
   }
 
+  /** First-level cache that each block has for the counter of sectors that it does not answer. */
+  static void firstLevelCache(long bytes) {
+    set("SetFirstLevelCache", bytes);
+  }
+
   /** What devices opened from now on say they can do. */
   static void computeCapability(int major, int minor) {
     set("SetComputeCapability", major, minor);
@@ -127,6 +132,11 @@ final class EmulatorControl {
   /** Marks memory as never written. */
   static void markUninitialised(long address, long bytes) {
     set("MarkUninitialised", address, bytes);
+  }
+
+  /** Bytes that are allocated. */
+  static long used() {
+    return get("UsedBytes");
   }
 
   /** Device allocations that are not freed. */

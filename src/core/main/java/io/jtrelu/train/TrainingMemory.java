@@ -1,0 +1,154 @@
+package io.jtrelu.train;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.OutOfMemoryException;
+import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
+import io.jtrelu.tensor.DataType;
+import java.util.OptionalLong;
+
+/**
+ * Memory of a device that training takes at most, in bytes, known before any of it is allocated.
+ *
+ * @param parameters with their gradients and the optimiser's state
+ * @param weights in the forms in which convolutions read them
+ * @param activations of a pass, with their gradients
+ * @param images on their way to the network, twice: one batch comes while another is computed on
+ * @param scratch of operations while they run
+ * @param evaluation what measuring test accuracy takes besides
+ */
+public record TrainingMemory(
+    long parameters, long weights, long activations, long images, long scratch, long evaluation) {
+
+  /** All of it. */
+  public long total() {
+    return parameters + weights + activations + images + scratch + evaluation;
+  }
+
+  /**
+   * What a run takes on a device.
+   *
+   * @param batch images per pass, which may be another than the run's
+   */
+  public static TrainingMemory of(Run run, Backend backend, int batch) {
+    return new Plan(run, backend).of(batch);
+  }
+
+  /**
+   * Refuses a run that a device has no room for.
+   *
+   * @throws OutOfMemoryException with what it takes, what there is, and the largest batch that fits
+   */
+  static void requireRoom(Run run, Backend backend) {
+    OptionalLong free = backend.freeMemory();
+    if (free.isEmpty()) {
+      return;
+    }
+    Plan plan = new Plan(run, backend);
+    int batch = run.training().batch();
+    TrainingMemory needed = plan.of(batch);
+    if (needed.total() <= free.getAsLong()) {
+      return;
+    }
+    int fits = 0; // and what is larger than `refused` does not
+    int refused = batch;
+    while (refused - fits > 1) {
+      int middle = fits + (refused - fits) / 2;
+      if (plan.of(middle).total() <= free.getAsLong()) {
+        fits = middle;
+      } else {
+        refused = middle;
+      }
+    }
+    throw new OutOfMemoryException(
+        String.format(
+            "%s: training with a batch of %d takes up to %d bytes of the device's memory (%s), and"
+                + " %d are free; %s",
+            backend,
+            batch,
+            needed.total(),
+            needed.describe(),
+            free.getAsLong(),
+            fits > 0
+                ? "take a smaller batch: --batch " + fits + " fits (--accumulate adds batches up)"
+                : "a smaller batch does not help; take a smaller network or 16-bit storage, or free"
+                    + " memory that other processes hold (nvidia-smi)"));
+  }
+
+  private String describe() {
+    return String.format(
+        "parameters %d, packed weights %d, activations %d, images %d, scratch %d, evaluation %d",
+        parameters, weights, activations, images, scratch, evaluation);
+  }
+
+  /** A run's needs by the size of its batch. */
+  private record Plan(Run run, Backend backend) {
+    TrainingMemory of(int batch) {
+      Network network = run.model().network();
+      TrainingConfig training = run.training();
+      Program.Memory pass = Program.memory(network, backend, batch, run.options(true));
+      int tests = Trainer.EVALUATION_BATCH;
+      Program.Memory test = Program.memory(network, backend, tests, run.options(false));
+      long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
+      int states = training.optimizer() == Optimizer.Kind.ADAM ? 2 : 1;
+      // Each recording has scratch of its own; passes that are not recorded, and evaluation, share.
+      long scratch =
+          backend.allocationBytes(
+              Math.max(Math.max(pass.scratch(), test.scratch()), converted(tests)));
+      long recordings = (long) RecordedSteps.SLOTS * Math.min(training.accumulate(), 3);
+      return new TrainingMemory(
+          (2 + states) * arena + small(8),
+          pass.weights(),
+          pass.activations(),
+          images(batch),
+          Math.max((recordings + 2) * scratch, 2 * scratch + initializer(network)),
+          test.weights() + test.activations() + value(tests) + small(8));
+    }
+
+    private long image(long bytes) {
+      Layer.Extent in = run.model().network().input();
+      return bytes * in.height() * in.width();
+    }
+
+    /** Two slots, the network's input, and figures. */
+    private long images(int batch) {
+      boolean bytes = Trainer.onDevice(run.model().normalization()) != null;
+      long channels = run.model().normalization().channels();
+      long network = run.model().network().input().channels();
+      long slot = batch * image(bytes ? channels : network * Float.BYTES) + 8L * (batch + 4);
+      boolean direct = !bytes && run.training().type() == DataType.F32;
+      long constants = bytes ? backend.allocationBytes(channels * 256 * Float.BYTES) : 0;
+      return RecordedSteps.SLOTS * backend.allocationBytes(slot)
+          + (direct ? 0 : value(batch))
+          + constants
+          + backend.allocationBytes(8L * (batch + 1));
+    }
+
+    /** A batch of the network's input. */
+    private long value(int batch) {
+      long channels = run.model().network().input().channels();
+      return backend.allocationBytes(batch * image(channels * run.training().type().bytes()));
+    }
+
+    /** What a batch takes on its way from F32 to another type. */
+    private long converted(int batch) {
+      long channels = run.model().network().input().channels();
+      boolean same = run.training().type() == DataType.F32;
+      return same ? 0 : batch * image(channels * Float.BYTES);
+    }
+
+    /** What random orthogonal weights take while they are made, a parameter at a time. */
+    private long initializer(Network network) {
+      long largest =
+          network.parameters().stream().mapToLong(spec -> spec.shape().elements()).max().orElse(0);
+      return backend.allocationBytes(2 * largest * Float.BYTES);
+    }
+
+    /** So many allocations of a few values. */
+    private long small(int count) {
+      return count * backend.allocationBytes(1);
+    }
+  }
+}
