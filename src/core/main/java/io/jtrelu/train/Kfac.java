@@ -61,12 +61,12 @@ final class Kfac implements AutoCloseable {
     final Factor gradients;
     final Tensor halfway; // [outputs, inputs]: (G + r/pi I)^-1 D
     final Tensor product; // [1]
-    final Product leftWeights;
-    final Product leftBias;
-    final Product rightWeights;
-    final Product rightBias;
-    final Product innerWeights;
-    final Product innerBias;
+    final MatrixProduct leftWeights;
+    final MatrixProduct leftBias;
+    final MatrixProduct rightWeights;
+    final MatrixProduct rightBias;
+    final MatrixProduct innerWeights;
+    final MatrixProduct innerBias;
     double inner; // <U, D>
 
     Block(Backend backend, FisherSamples.Block rows, Storage storage) {
@@ -93,13 +93,13 @@ final class Kfac implements AutoCloseable {
       Tensor naturalWeights = natural.view(rows.weights());
       Tensor naturalBias = natural.view(rows.bias());
       int last = rows.inputWidth() - 1;
-      leftWeights.run(on, gradients.inverse, weights, halfway);
-      leftBias.run(on, gradients.inverse, bias, from(halfway, last));
-      rightWeights.run(on, halfway, inputs.inverse, naturalWeights);
-      rightBias.run(on, halfway, from(inputs.inverse, last), naturalBias);
-      innerWeights.run(on, naturalWeights, weights, product);
+      multiply(leftWeights, on, gradients.inverse, weights, halfway);
+      multiply(leftBias, on, gradients.inverse, bias, from(halfway, last));
+      multiply(rightWeights, on, halfway, inputs.inverse, naturalWeights);
+      multiply(rightBias, on, halfway, from(inputs.inverse, last), naturalBias);
+      multiply(innerWeights, on, naturalWeights, weights, product);
       inner = product.get(0);
-      innerBias.run(on, naturalBias, bias, product);
+      multiply(innerBias, on, naturalBias, bias, product);
       inner += product.get(0);
     }
 
@@ -119,15 +119,13 @@ final class Kfac implements AutoCloseable {
   }
 
   /** C = A B. */
-  private record Product(MatrixProduct operation) {
-    void run(Stream on, Tensor a, Tensor b, Tensor c) {
-      operation.run(on, 1, a, b, 0, c);
-    }
+  private static void multiply(MatrixProduct product, Stream on, Tensor a, Tensor b, Tensor c) {
+    product.run(on, 1, a, b, 0, c);
   }
 
-  private Product product(Backend backend, int m, int n, int k, int lda, int ldb, int ldc) {
+  private MatrixProduct product(Backend backend, int m, int n, int k, int lda, int ldb, int ldc) {
     var sizes = new MatrixProduct.Sizes(m, n, k, false, false, lda, ldb, ldc);
-    return new Product(own(backend.matrixProduct(sizes)));
+    return own(backend.matrixProduct(sizes));
   }
 
   /** A or G of a layer. */
@@ -161,8 +159,8 @@ final class Kfac implements AutoCloseable {
 
     /** Takes in a measurement, unless it holds what is not finite. */
     void measure(Stream on, double weight, long step) {
-      for (float value : rows.toFloatArray()) {
-        if (!Float.isFinite(value)) {
+      for (long i = 0; i < rows.shape().elements(); i++) {
+        if (!Float.isFinite(rows.get(i))) {
           keep(step, "a measurement is not finite", "factor");
           return;
         }

@@ -8,9 +8,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
@@ -20,8 +22,10 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.text.MessageFormat;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -188,7 +192,7 @@ class KfacTest {
 
   private static double[] meanPatch(Training training, int n) {
     // 5x6x2, 3x3, stride 2, padded to 3x3 places: "same" pads below and right first.
-    var d = ((io.jtrelu.nn.ConvolutionLayer) training.network.layers().get(1)).descriptor();
+    var d = ((ConvolutionLayer) training.network.layers().get(1)).descriptor();
     double[] patch = new double[3 * 3 * 2 + 1];
     for (int y = 0; y < d.oh(); y++) {
       for (int x = 0; x < d.ow(); x++) {
@@ -583,7 +587,7 @@ class KfacTest {
         new Handler() {
           @Override
           public void publish(LogRecord logged) {
-            told.add(java.text.MessageFormat.format(logged.getMessage(), logged.getParameters()));
+            told.add(MessageFormat.format(logged.getMessage(), logged.getParameters()));
           }
 
           @Override
@@ -602,9 +606,8 @@ class KfacTest {
       training.optimizer.state().get("factors").put(0, Float.NaN);
       training.step();
       assertArrayEquals(
-          java.util.Arrays.copyOf(inverses, 19 * 19),
-          java.util.Arrays.copyOf(
-              training.optimizer.state().get("inverses").toFloatArray(), 19 * 19));
+          Arrays.copyOf(inverses, 19 * 19),
+          Arrays.copyOf(training.optimizer.state().get("inverses").toFloatArray(), 19 * 19));
       assertEquals(1, told.size(), told.toString());
       assertTrue(told.getFirst().contains("step 2, layer c, input factor"), told.getFirst());
       for (float value : training.parameters.arena().toFloatArray()) {
@@ -620,11 +623,10 @@ class KfacTest {
     Network.Builder b = Network.builder("groups", 4, 4, 4);
     int x =
         b.add(
-            new io.jtrelu.nn.ConvolutionLayer(
+            new ConvolutionLayer(
                 "g",
                 b.input(),
-                new io.jtrelu.backend.Conv2dDescriptor(
-                    1, 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2)));
+                new Conv2dDescriptor(1, 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2)));
     b.linear("logits", b.globalMeanPool("pool", x), 2);
     Network network = b.build();
     try (Backend backend = Backends.open("cpu")) {

@@ -4,7 +4,6 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
@@ -139,6 +138,10 @@ class LaneStepsTest {
             device -> Stream.of(Optimizer.Kind.values()).map(kind -> Arguments.of(device, kind)));
   }
 
+  static Stream<Arguments> devicesAndOptimizersThatClip() {
+    return devicesAndOptimizers().filter(way -> way.get()[1] != Optimizer.Kind.KFAC);
+  }
+
   @ParameterizedTest
   @MethodSource("devicesAndOptimizers")
   void resultsDoNotDependOnTheNumberOfLanes(String device, Optimizer.Kind kind) {
@@ -155,9 +158,8 @@ class LaneStepsTest {
 
   /** The first step, worked out in binary64 from its gradient. ({@link KfacTest} has K-FAC's.) */
   @ParameterizedTest
-  @MethodSource("devicesAndOptimizers")
+  @MethodSource("devicesAndOptimizersThatClip")
   void clipsByTheNormAndUpdates(String device, Optimizer.Kind kind) {
-    assumeTrue(kind != Optimizer.Kind.KFAC);
     try (Run run = new Run(device, 2, kind)) {
       float[] before = run.parameters.arena().toFloatArray();
       float norm = run.step(0).norm();

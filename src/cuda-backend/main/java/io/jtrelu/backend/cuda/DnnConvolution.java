@@ -64,15 +64,11 @@ final class DnnConvolution implements ConvolutionPasses {
         });
   }
 
-  private static long align(long bytes) {
-    return (bytes + 255) & -256;
-  }
-
   /** Bytes of workspace that dense weights take: none where the packed ones are dense. */
   private long weightsBytes() {
     return own.icPadded() == problem.d().ic()
         ? 0
-        : align(problem.d().weights().elements() * problem.type().bytes());
+        : Scratch.aligned(problem.d().weights().elements() * problem.type().bytes());
   }
 
   /**
@@ -127,7 +123,7 @@ final class DnnConvolution implements ConvolutionPasses {
         src,
         diffSrc,
         write,
-        weightsBytes() + align(algorithm.workspace()),
+        weightsBytes() + Scratch.aligned(algorithm.workspace()),
         (beta, result, workspace) -> {
           long weights = weights(stream, packed, workspace);
           convolve(stream, weights, diffDst.address(), beta, result, workspace + weightsBytes());

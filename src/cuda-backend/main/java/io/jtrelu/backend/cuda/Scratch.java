@@ -22,6 +22,11 @@ final class Scratch implements AutoCloseable {
     this.expected = expected;
   }
 
+  /** Bytes after which the next piece of a block is aligned as the block is. */
+  static long aligned(long bytes) {
+    return (bytes + 255) & -256;
+  }
+
   /** Address of at least so many bytes. */
   long atLeast(long bytes) {
     if (blocks.isEmpty() || blocks.getLast().bytes() < bytes) {

@@ -191,21 +191,17 @@ final class TiledConvolution implements ConvolutionKernels {
 
   @Override
   public long packedBytes() {
-    return forwardBytes() + align((long) d.ic() * taps * ocPadded * elementBytes);
+    return forwardBytes() + Scratch.aligned((long) d.ic() * taps * ocPadded * elementBytes);
   }
 
   private long forwardBytes() {
-    return align((long) d.oc() * taps * icPadded * elementBytes);
+    return Scratch.aligned((long) d.oc() * taps * icPadded * elementBytes);
   }
 
   @Override
   public long scratchBytes() {
     int splits = Math.max(wgrad.aligned().splits(), wgrad.any().splits());
     return splits == 1 ? 0 : splitSum.bytes(splits);
-  }
-
-  private static long align(long bytes) {
-    return (bytes + 255) & -256;
   }
 
   /** struct Conv2dPackParams. */
