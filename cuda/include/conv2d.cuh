@@ -40,7 +40,8 @@ struct Conv2dParams {
   int32_t inH;  //  60
   int32_t inW;  //  64
   int32_t inC;  //  68
-  int32_t inCPadded;  //  72 inC rounded up to a multiple of 16 bytes of the compute type
+  int32_t inCPadded;  //  72 inC rounded up to a multiple of 16 bytes of the compute type; for
+      //     _stem variants at least inC
   int32_t outH;  //  76
   int32_t outW;  //  80
   int32_t outC;  //  84
@@ -130,9 +131,10 @@ static_assert(sizeof(Conv2dReduceParams) == 64, "no padding");
 // Kernels conv2d_pack_{f32,tf32,bf16,f16}: master weights F32 KRSC [outC, taps, inC] rounded to the
 // compute type (tf32: 32-bit words rounded to 10 mantissa bits) in two layouts, padded with zeros:
 //   forward  [outC, taps, inCPadded]    backward [inC, taps, outCPadded]
-// Either may be null. 256 threads; grid.x = taps * tilesK * tilesC with
-// tilesK = ceil(outCPadded / 32), tilesC = ceil(inCPadded / 32).
-struct Conv2dPackParams {
+// Either may be null. One launch packs the weights of several convolutions. 256 threads; grid.x = the
+// sum of their blocks, taps * tilesK * tilesC with tilesK = ceil(outCPadded / 32), tilesC =
+// ceil(inCPadded / 32).
+struct Conv2dPack {
   const float* weights;  //  0
   void* forward;  //  8 16-byte aligned
   void* backward;  // 16 16-byte aligned
@@ -143,6 +145,15 @@ struct Conv2dPackParams {
   int32_t outCPadded;  // 40
   int32_t tilesK;  // 44
   int32_t tilesC;  // 48
-  int32_t reserved;  // 52 zero
+  uint32_t firstBlock;  // 52 blocks of those before it
 };
-static_assert(sizeof(Conv2dPackParams) == 56, "no padding");
+static_assert(sizeof(Conv2dPack) == 56, "no padding");
+
+constexpr int kMostPacks = 64;  // so that they fit the 4 KiB of parameters that every device takes
+
+struct Conv2dPackParams {
+  int32_t count;  // 0 of packs in use, at least 1
+  int32_t reserved;  // 4 zero
+  Conv2dPack packs[kMostPacks];  // 8
+};
+static_assert(sizeof(Conv2dPackParams) == 8 + 56 * kMostPacks, "no padding");

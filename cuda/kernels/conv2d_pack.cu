@@ -2,10 +2,11 @@
 // and dgrad read.
 //
 //   forward [k][tap][c] and backward [c][tap][k], both = round(weights[k][tap][c]), innermost extent
-//   padded with zeros to a multiple of 16 bytes
+//   padded with zeros, to a multiple of 16 bytes but for stems
 //
-// One block moves a 32 x 32 tile of one tap through shared memory, so that both layouts are written
-// in whole rows. 256 threads; 4 KiB static shared memory. Oracle: cuda/tests.
+// One launch packs the weights of up to 64 convolutions. One block moves a 32 x 32 tile of one tap
+// through shared memory, so that both layouts are written in whole rows. 256 threads; 4 KiB static
+// shared memory. Oracle: cuda/tests.
 #include "conv2d.cuh"
 #include "element.cuh"
 
@@ -21,14 +22,29 @@ __device__ __forceinline__ float roundWeight<Tf32>(float value) {
   return __uint_as_float(roundToTf32(__float_as_uint(value)));
 }
 
+// Which of the packs a block belongs to: the last that begins at it or before.
+__device__ __forceinline__ int packOf(const Conv2dPackParams& p, uint32_t block) {
+  int first = 0;
+  int past = p.count;
+  while (past - first > 1) {
+    int const middle = (first + past) / 2;
+    if (p.packs[middle].firstBlock <= block) {
+      first = middle;
+    } else {
+      past = middle;
+    }
+  }
+  return first;
+}
+
 template <class T>
-__device__ __forceinline__ void pack(const Conv2dPackParams& p) {
+__device__ __forceinline__ void pack(const Conv2dPack& p, uint32_t block) {
   using Storage = typename T::Storage;
   __shared__ float tile[32][33];  // the odd pitch keeps the transposed reads free of conflicts
 
-  int const tileC = blockIdx.x % p.tilesC;
-  int const tileK = blockIdx.x / p.tilesC % p.tilesK;
-  int64_t const tap = blockIdx.x / p.tilesC / p.tilesK;
+  int const tileC = block % p.tilesC;
+  int const tileK = block / p.tilesC % p.tilesK;
+  int64_t const tap = block / p.tilesC / p.tilesK;
   int const column = threadIdx.x % 32;
   int const firstRow = threadIdx.x / 32;
 
@@ -66,7 +82,8 @@ __device__ __forceinline__ void pack(const Conv2dPackParams& p) {
 #define PACK(type)                                                                                 \
   extern "C" __global__ void __launch_bounds__(256)                                                \
       conv2d_pack_##type(const __grid_constant__ Conv2dPackParams params) {                        \
-    pack<type>(params);                                                                            \
+    Conv2dPack const& own = params.packs[packOf(params, blockIdx.x)];                              \
+    pack<type>(own, blockIdx.x - own.firstBlock);                                                  \
   }
 PACK(bf16)
 PACK(f16)

@@ -284,7 +284,9 @@ void packWeights(Context& x, const Case& c, Packed& packed) {
   std::vector<unsigned char> const master = encode(c.weights, Type::kF32);
   Buffer weights(x.driver, master.size());
   weights.write(master.data());
-  Conv2dPackParams p{};
+  Conv2dPackParams params{};
+  params.count = 1;
+  Conv2dPack& p = params.packs[0];
   p.weights = weights.as<const float*>();
   p.forward = packed.forward.as<void*>();
   p.backward = packed.backward.as<void*>();
@@ -296,7 +298,7 @@ void packWeights(Context& x, const Case& c, Packed& packed) {
   p.tilesK = ceilDiv(p.outCPadded, 32);
   p.tilesC = ceilDiv(p.inCPadded, 32);
   std::string const name = std::string("conv2d_pack_") + nameOf(c.type);
-  x.driver.launch(x.functions.at(name), unsigned(p.taps) * p.tilesK * p.tilesC, 256, 0, p);
+  x.driver.launch(x.functions.at(name), unsigned(p.taps) * p.tilesK * p.tilesC, 256, 0, params);
 
   std::vector<double> const forward = decode(packed.forward.read(), c.type);
   std::vector<double> const backward = decode(packed.backward.read(), c.type);

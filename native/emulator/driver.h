@@ -28,7 +28,7 @@ struct Context {
 
 struct ModuleObject;
 struct FunctionObject {
-  std::unique_ptr<Program> program;
+  std::shared_ptr<const Program> program;
   ModuleObject* module = nullptr;
   uint32_t maxDynamicShared = 48 * 1024;
 };

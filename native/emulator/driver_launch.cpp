@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <thread>
 
@@ -128,6 +129,21 @@ void initialise(const Variable& v, uint64_t at, const ModuleSymbols& symbols) {
   }
 }
 
+/// The kernels of a text by name, for modules without variables of their own: these are the same wherever the text is
+/// loaded, and so lowered once in a process, which may open the device again and again.
+using Kernels = std::map<std::string, std::shared_ptr<const Program>>;
+struct Compiled {
+  std::string target;
+  Kernels kernels;
+};
+
+std::unordered_map<std::string, Compiled>& compiled() {
+  static auto* all = new std::unordered_map<std::string, Compiled>;
+  return *all;
+}
+
+constexpr size_t mostCompiled = 64;  // texts; the kernels of this project are fewer
+
 }  // namespace
 
 CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& log) {
@@ -150,11 +166,18 @@ CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& 
   }
   auto m = std::make_unique<ModuleObject>();
   try {
-    ModuleAst ast = parsePtx(ptx);
-    if (ast.target.rfind("sm_", 0) != 0) throw PtxError(0, "no .target");
-    int target = atoi(ast.target.c_str() + 3);
+    auto known = compiled().find(ptx);
+    Compiled fresh;
+    ModuleAst ast;
+    if (known == compiled().end()) {
+      ast = parsePtx(ptx);
+      fresh.target = ast.target;
+    }
+    Compiled& code = known == compiled().end() ? fresh : known->second;
+    if (code.target.rfind("sm_", 0) != 0) throw PtxError(0, "no .target");
+    int target = atoi(code.target.c_str() + 3);
     if (target > cc) {
-      log = "the PTX is for " + ast.target + ", but the device has compute capability " +
+      log = "the PTX is for " + code.target + ", but the device has compute capability " +
             std::to_string(d.settings.major) + "." + std::to_string(d.settings.minor);
       return refuse(CUDA_ERROR_NO_BINARY_FOR_GPU, "module", "", log);
     }
@@ -171,15 +194,19 @@ CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& 
     }
     for (auto& v : ast.variables)
       if (auto it = symbols.places.find(v.name); it != symbols.places.end()) initialise(v, it->second.address, symbols);
-    for (auto& f : ast.functions) {
-      if (!f->isEntry || !f->hasBody) continue;
+    for (auto& f : ast.functions)
+      if (f->isEntry && f->hasBody) fresh.kernels[f->name] = lower(ast, symbols, *f);
+    for (auto& [name, program] : code.kernels) {
       auto fo = std::make_unique<FunctionObject>();
-      fo->program = lower(ast, symbols, *f);
+      fo->program = program;
       fo->module = m.get();
-      fo->maxDynamicShared =
-          fo->program->staticShared >= 48 * 1024 ? 0 : 48 * 1024 - (uint32_t)fo->program->staticShared;
+      fo->maxDynamicShared = program->staticShared >= 48 * 1024 ? 0 : 48 * 1024 - (uint32_t)program->staticShared;
       d.functions.insert(fo.get());
-      m->functions[f->name] = std::move(fo);
+      m->functions[name] = std::move(fo);
+    }
+    if (known == compiled().end() && m->globals.empty()) {
+      if (compiled().size() == mostCompiled) compiled().clear();
+      compiled().emplace(ptx, std::move(fresh));
     }
   } catch (const PtxError& e) {
     for (auto& [name, g] : m->globals) memory().release(g.first);

@@ -513,12 +513,15 @@ Allocation* Worker::find(uint64_t address) {
   return recent = a;
 }
 
+constexpr size_t mostPatterns = 128;  // programs
+
 void Worker::start(Launch& l) {
   launch = &l;
   counters = Counters{};
   recent = nullptr;
-  patternOf.assign(l.program->code.size(), -1);
-  patterns.clear();
+  if (patternsOf.size() >= mostPatterns && !patternsOf.count(l.program->id)) patternsOf.clear();
+  patterns = &patternsOf[l.program->id];
+  patterns->of.resize(l.program->code.size(), -1);
   reported.assign(l.program->code.size(), 0);
   constants.resize(l.program->constants.size() / 8 + 16);
   char* at = (char*)(((uintptr_t)constants.data() + 63) & ~(uintptr_t)63);

@@ -1,5 +1,6 @@
 // State of a running launch: blocks, warps, shared memory, and the checks that ride along.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -161,13 +162,22 @@ struct Pattern {
   uint32_t lanes = 0, phase = ~0u;
   uint32_t result = 0, least = 0;
 };
+/// The last few of each operation of a program: swizzled tiles take turns among as many.
+struct Patterns {
+  struct Recent {
+    std::array<Pattern, 4> each;
+    unsigned next = 0;  // to be replaced
+  };
+  std::vector<int32_t> of;  // by operation: its place, or -1
+  std::deque<Recent> all;
+};
 
 struct Worker {
   Launch* launch = nullptr;
   Counters counters;
   Allocation* recent = nullptr;
-  std::vector<int32_t> patternOf;  // by operation: its place among the patterns, or -1
-  std::deque<Pattern> patterns;
+  std::unordered_map<uint64_t, Patterns> patternsOf;  // by program: they outlast launches, which are often short
+  Patterns* patterns = nullptr;  // of the launch's program
   std::vector<uint16_t> reported;  // by operation: findings so far
   std::vector<uint64_t> constants;
   const char* constantBase = nullptr;

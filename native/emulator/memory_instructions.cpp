@@ -91,20 +91,26 @@ Allocation* resolve(const Request& r, const Extent& e, const char* space) {
   return nullptr;
 }
 
-Pattern& patternOf(const Request& r) {
-  Worker& k = *r.w.worker;
-  int32_t& at = k.patternOf[(size_t)(&r.op - r.w.block->launch->program->code.data())];
+/// The pattern of a request if its operation was seen with it lately; else one to be filled, in which `known` is false.
+Pattern& patternOf(const Request& r, uint64_t low, uint32_t phase, bool& known) {
+  Patterns& patterns = *r.w.worker->patterns;
+  int32_t& at = patterns.of[(size_t)(&r.op - r.w.block->launch->program->code.data())];
   if (at < 0) {
-    at = (int32_t)k.patterns.size();
-    k.patterns.emplace_back();
+    at = (int32_t)patterns.all.size();
+    patterns.all.emplace_back();
   }
-  return k.patterns[(size_t)at];
-}
-
-/// Fills relative addresses and says whether the operation was last seen with the same ones.
-bool samePattern(Pattern& p, const Request& r, uint64_t low, uint32_t phase, uint32_t* relative) {
+  Patterns::Recent& recent = patterns.all[(size_t)at];
+  alignas(64) uint32_t relative[32];
   EMU_LANES relative[i] = r.lanes >> i & 1 ? (uint32_t)(r.at[i] - low) : 0;
-  return p.lanes == r.lanes && p.phase == phase && memcmp(p.relative, relative, sizeof p.relative) == 0;
+  for (Pattern& p : recent.each) {
+    known = p.lanes == r.lanes && p.phase == phase && memcmp(p.relative, relative, sizeof relative) == 0;
+    if (known) return p;
+  }
+  Pattern& p = recent.each[recent.next++ % recent.each.size()];
+  memcpy(p.relative, relative, sizeof relative);
+  p.lanes = r.lanes;
+  p.phase = phase;
+  return p;
 }
 
 /// Of the sectors that a load asks for, those that the block's first-level cache does not hold.
@@ -124,10 +130,10 @@ void countSectors(const Request& r, const Extent& e, bool store) {
     sectors = ((e.high - 1) >> 5) - (e.low >> 5) + 1;
     least = (e.high - e.low + 31) >> 5;
   } else {
-    Pattern& p = patternOf(r);
-    alignas(64) uint32_t relative[32];
-    uint64_t base = e.low & ~31ull;
-    if (!samePattern(p, r, base, 0, relative)) {
+    bool known;
+    Pattern& p = patternOf(r, e.low & ~31ull, 0, known);
+    const uint32_t* relative = p.relative;
+    if (!known) {
       uint32_t sorted[32];
       int n = 0;
       EMU_LANES if (r.lanes >> i & 1) sorted[n++] = relative[i];
@@ -142,9 +148,6 @@ void countSectors(const Request& r, const Extent& e, bool store) {
         if (stop > start) covered += (uint32_t)(stop - start);
         end = std::max(end, stop);
       }
-      memcpy(p.relative, relative, sizeof relative);
-      p.lanes = r.lanes;
-      p.phase = 0;
       p.result = count;
       p.least = (covered + 31) / 32;
     }
@@ -570,29 +573,36 @@ void wavefrontsOf(const uint32_t* relative, uint32_t lanes, uint32_t bytes, uint
   int phaseLanes = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
   total = least = 0;
   for (int p = 0; p < 32; p += phaseLanes) {
-    uint32_t words[32];
+    uint32_t words[32], ofBank[32], banks = 0;
     int n = 0;
-    for (int i = p; i < p + phaseLanes; i++)
-      if (lanes >> i & 1)
-        for (uint32_t k = 0; k < std::max(1u, bytes / 4); k++) words[n++] = (relative[i] >> 2) + k;
+    bool shared = false;  // whether two words are in one bank
+    for (int i = p; i < p + phaseLanes; i++) {
+      if (!(lanes >> i & 1)) continue;
+      for (uint32_t k = 0; k < std::max(1u, bytes / 4); k++) {
+        uint32_t word = (relative[i] >> 2) + k, bank = word & 31;
+        shared |= (banks >> bank & 1) && ofBank[bank] != word;
+        banks |= 1u << bank;
+        ofBank[bank] = words[n++] = word;
+      }
+    }
     if (n == 0) continue;
+    least++;
+    if (!shared) {
+      total++;
+      continue;
+    }
     std::sort(words, words + n);
     n = (int)(std::unique(words, words + n) - words);
     int perBank[32] = {}, most = 0;
     for (int k = 0; k < n; k++) most = std::max(most, ++perBank[words[k] & 31]);
     total += (uint32_t)most;
-    least++;
   }
 }
 void countWavefronts(const Request& r, bool store) {
-  Pattern& p = patternOf(r);
-  alignas(64) uint32_t relative[32];
   uint64_t low = r.at[firstLane(r.lanes)];
-  const uint32_t phase = 4 | (uint32_t)(low & 3);  // 4: not to be taken for a pattern of sectors
-  if (!samePattern(p, r, low, phase, relative)) {
-    memcpy(p.relative, relative, sizeof relative);
-    p.lanes = r.lanes;
-    p.phase = phase;
+  bool known;
+  Pattern& p = patternOf(r, low, 4 | (uint32_t)(low & 3), known);  // 4: not to be taken for a pattern of sectors
+  if (!known) {
     alignas(64) uint32_t absolute[32];
     EMU_LANES absolute[i] = (uint32_t)r.at[i];
     wavefrontsOf(absolute, r.lanes, r.bytes, p.result, p.least);

@@ -1,5 +1,6 @@
 // A kernel after lowering: compact operations over register slots, ready to execute.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -122,6 +123,7 @@ struct Parameter {
 };
 
 struct Program {
+  uint64_t id = nextId();  // unlike that of every other
   std::string name;
   std::unordered_map<int, std::string> files;
   std::vector<Op> code;
@@ -140,6 +142,12 @@ struct Program {
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};
   int maxRegisters = 0, minBlocks = 0;
   std::vector<std::shared_ptr<std::string>> texts;  // of instructions; origins point into them
+
+ private:
+  static uint64_t nextId() {
+    static std::atomic<uint64_t> last{0};
+    return ++last;
+  }
 };
 
 /// Addresses of a module's variables, decided before its kernels are lowered.

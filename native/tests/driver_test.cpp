@@ -304,6 +304,32 @@ TEST(driver_functions) {
   CHECK_EQUAL(cuLaunchKernel(stale, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr), 400);
 }
 
+TEST(driver_modules_of_one_text_are_apart) {
+  Module first(increment);
+  int v = 0;
+  {
+    Module second(increment);
+    void* f = second.function("k");
+    CHECK(f != first.function("k"));
+    CHECK_EQUAL(cuFuncSetAttribute(f, 8, 60 * 1024), 0);
+    CHECK_EQUAL(cuFuncGetAttribute(&v, 8, f), 0);
+    CHECK_EQUAL(v, 60 * 1024);
+    CHECK_EQUAL(cuFuncGetAttribute(&v, 8, first.function("k")), 0);
+    CHECK_EQUAL(v, 48 * 1024);
+  }
+  CHECK_EQUAL(cuFuncGetAttribute(&v, 8, first.function("k")), 0);
+
+  const char* counting =
+      ".version 8.0\n.target sm_80\n.address_size 64\n.visible .global .align 4 .u32 count;\n"
+      ".visible .entry k() {ret;}\n";
+  Module one(counting), other(counting);
+  uint64_t at[2];
+  size_t bytes;
+  CHECK_EQUAL(cuModuleGetGlobal_v2(&at[0], &bytes, one.handle, "count"), 0);
+  CHECK_EQUAL(cuModuleGetGlobal_v2(&at[1], &bytes, other.handle, "count"), 0);
+  CHECK(at[0] != at[1]);
+}
+
 TEST(driver_fatbins) {
   // A fatbin as nvcc --no-compress writes it: header, then PTX entries for two architectures; the best one is taken.
   auto entry = [](unsigned cc, const std::string& ptx, uint64_t flags) {

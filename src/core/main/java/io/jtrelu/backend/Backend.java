@@ -6,6 +6,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
 
@@ -112,6 +113,18 @@ public interface Backend extends AutoCloseable {
    */
   default Recording record(Stream stream, Runnable work) {
     return new DirectRecording(work);
+  }
+
+  /**
+   * Does what {@link Conv2d#pack} does for the weights of many operations; a GPU does it by few
+   * launches.
+   *
+   * @throws OperandException if a tensor does not fit
+   */
+  default void pack(Stream stream, List<Conv2d.Packing> packings) {
+    for (Conv2d.Packing each : packings) {
+      each.operation().pack(stream, each.weights(), each.packed());
+    }
   }
 
   /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */

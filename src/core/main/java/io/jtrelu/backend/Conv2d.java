@@ -117,6 +117,15 @@ public abstract class Conv2d extends PreparedOperation {
   }
 
   /**
+   * Weights that an operation is to pack; see {@link Backend#pack}.
+   *
+   * @param operation whose weights they are
+   * @param weights F32 KRSC [oc, kh, kw, ic/groups], as {@link Conv2d#pack} takes them
+   * @param packed from {@link Conv2d#newPackedWeights}
+   */
+  public record Packing(Conv2d operation, Tensor weights, PackedWeights packed) {}
+
+  /**
    * dst = phi(conv(src, weights) + bias).
    *
    * @throws OperandException if a tensor does not fit

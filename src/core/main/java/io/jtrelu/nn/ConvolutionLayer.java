@@ -158,8 +158,7 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                     lowering.activation(),
                     lowering.gate(source)));
     PackedWeights packed = lowering.own(op.newPackedWeights());
-    lowering.load(
-        weights, (stream, parameters) -> op.pack(stream, parameters.view(weights), packed));
+    lowering.packed(weights, op, packed);
     if (lowering.isAbsorbed()) {
       lowering.handOver(new Prepared(op, packed, source, bias));
     } else {

@@ -3,18 +3,21 @@ package io.jtrelu.nn;
 import static io.jtrelu.nn.Fusion.NONE;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
-import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -46,10 +49,11 @@ public final class Lowering {
     void run(Pass pass, Write write);
   }
 
-  /** Brings a parameter into the form in which steps read it. */
-  public interface LoadStep {
-    /** Gives work to the stream. */
-    void run(Stream stream, Parameters parameters);
+  /** An operation that reads a parameter in packed form. */
+  record Packed(Conv2d operation, PackedWeights weights) {
+    Conv2d.Packing of(Tensor parameter) {
+      return new Conv2d.Packing(operation, parameter, weights);
+    }
   }
 
   /** What a backward step is for. */
@@ -78,7 +82,7 @@ public final class Lowering {
     final List<List<BackwardStep>> backward = new ArrayList<>();
 
     /** By index of the parameter. */
-    final Map<Integer, LoadStep> loads = new HashMap<>();
+    final Map<Integer, Packed> packed = new TreeMap<>();
 
     private final Map<Integer, Object> handedOver = new HashMap<>();
     private final Deque<AutoCloseable> owned = new ArrayDeque<>();
@@ -244,12 +248,14 @@ public final class Lowering {
   }
 
   /**
-   * Adds what has to be done whenever a parameter has changed. Parameters are read where they are
-   * ({@link Pass#parameter}) if nothing is added.
+   * Has a parameter packed whenever it has changed. Others are read where they are ({@link
+   * Pass#parameter}).
    *
    * @param parameter index in {@link Network#parameters}
+   * @param operation that reads it in packed form
+   * @param weights made by the operation
    */
-  public void load(int parameter, LoadStep step) {
-    result.loads.put(parameter, step);
+  public void packed(int parameter, Conv2d operation, PackedWeights weights) {
+    result.packed.put(parameter, new Packed(operation, weights));
   }
 }

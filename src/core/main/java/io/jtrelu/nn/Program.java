@@ -225,9 +225,11 @@ public final class Program implements AutoCloseable {
    */
   public void load(Stream stream, Parameters parameters) {
     parameters.requireFits(network);
-    for (int p = 0; p < network.parameters().size(); p++) {
-      pack(stream, parameters, p);
-    }
+    List<Conv2d.Packing> packings = new ArrayList<>();
+    lowered.packed.forEach(
+        (parameter, packed) -> packings.add(packed.of(parameters.view(parameter))));
+    backend.pack(stream, packings);
+    loaded = parameters;
   }
 
   /**
@@ -235,9 +237,9 @@ public final class Program implements AutoCloseable {
    * each must have its turn, on any streams.
    */
   void pack(Stream stream, Parameters parameters, int parameter) {
-    Lowering.LoadStep load = lowered.loads.get(parameter);
-    if (load != null) { // others are read where they are
-      load.run(stream, parameters);
+    Lowering.Packed packed = lowered.packed.get(parameter);
+    if (packed != null) { // others are read where they are
+      packed.operation().pack(stream, parameters.view(parameter), packed.weights());
     }
     if (parameter == 0) {
       loaded = parameters;

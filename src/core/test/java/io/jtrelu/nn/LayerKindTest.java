@@ -82,7 +82,7 @@ class LayerKindTest {
                       lowering.activation(),
                       lowering.gate(source)));
       PackedWeights packed = lowering.own(op.newPackedWeights());
-      lowering.load(gain, (stream, all) -> op.pack(stream, all.view(gain), packed));
+      lowering.packed(gain, op, packed);
       lowering.forward(
           p -> op.forward(p.stream(), p.value(source), packed, p.parameter(shift), p.value(node)));
       lowering.backwardTo(

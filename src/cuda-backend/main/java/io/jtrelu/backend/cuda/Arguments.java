@@ -74,6 +74,13 @@ final class Arguments {
     return f32(rectifier.slope()).f32(rectifier.scale());
   }
 
+  /** Bytes that the kernel does not read. */
+  Arguments skip(int bytes) {
+    block.asSlice(size, bytes).fill((byte) 0);
+    size += bytes;
+    return this;
+  }
+
   private long take(int bytes) {
     long offset = align(size, bytes);
     size = offset + bytes;

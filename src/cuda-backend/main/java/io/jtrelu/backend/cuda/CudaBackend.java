@@ -338,6 +338,20 @@ final class CudaBackend implements Backend {
   }
 
   @Override
+  public void pack(Stream stream, List<Conv2d.Packing> packings) {
+    CudaStream on = own(stream);
+    try (BackendStream.Use use = on.use("pack")) {
+      for (Conv2d.Packing each : packings) { // until they are launched, at the end
+        use.reads(each.weights());
+        if (each.packed() instanceof CudaWeights packed) {
+          packed.hold(on);
+        }
+      }
+      on.packs().together(on, () -> Backend.super.pack(on, packings));
+    }
+  }
+
+  @Override
   public void copy(Stream stream, Tensor src, Tensor dst) {
     CudaStream on = own(stream);
     Transfers.requireCopy(device, src, dst);

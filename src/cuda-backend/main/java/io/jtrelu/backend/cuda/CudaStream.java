@@ -26,6 +26,7 @@ final class CudaStream extends BackendStream {
   private boolean destroyed; // guarded by it
   private final Scratch scratch;
   private final LibraryHandles libraries;
+  private final PackGroup packs = new PackGroup();
   private @Nullable Staging staging;
   private volatile @Nullable CudaRecording recording; // made now of the work that is given
 
@@ -52,6 +53,11 @@ final class CudaStream extends BackendStream {
   /** NVIDIA's libraries, whose work goes to this stream. */
   LibraryHandles libraries() {
     return libraries;
+  }
+
+  /** Weights that are packed together. */
+  PackGroup packs() {
+    return packs;
   }
 
   /** Makes the context current for work of this stream, until the context is left. */

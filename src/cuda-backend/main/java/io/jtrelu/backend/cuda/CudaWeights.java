@@ -33,6 +33,11 @@ final class CudaWeights implements PackedWeights {
             + " weights and type on this backend");
   }
 
+  /** Keeps it open until the operation under way ends. */
+  void hold(CudaStream stream) {
+    stream.hold(memory);
+  }
+
   /** Where the form for fprop lies, to be written. */
   long forwardToPack() {
     return memory.address();

@@ -16,7 +16,6 @@ import java.util.function.ToIntFunction;
  * structs that are packed here are explained in cuda/include/conv2d.cuh.
  */
 final class TiledConvolution implements ConvolutionKernels {
-  private static final int PACK_TILE = 32;
   private static final int COLUMN_UNIT = 64; // channels whose taps a wgrad's tile takes together
 
   /** What packed weights depend on. */
@@ -77,7 +76,7 @@ final class TiledConvolution implements ConvolutionKernels {
     computeType = backend.computeType(type);
     elementBytes = type.bytes();
     form = new Form(backend, computeType, d.oc(), d.kh(), d.kw(), d.ic());
-    icPadded = padded(d.ic());
+    icPadded = fillsPixel() ? d.ic() : padded(d.ic());
     ocPadded = padded(d.oc());
     taps = d.kh() * d.kw();
     pack = backend.kernels().get("conv2d_pack_" + computeType);
@@ -129,6 +128,11 @@ final class TiledConvolution implements ConvolutionKernels {
         && (long) d.kh() * d.kw() * (d.ic() + 8L) * (d.oc() + 8L) < limit;
   }
 
+  /** Whether a pixel is 8 bytes, of four channels: stems copy such taps of weights as they are. */
+  private boolean fillsPixel() {
+    return d.ic() == 4 && elementBytes == 2;
+  }
+
   private int padded(int channels) {
     int unit = 16 / elementBytes;
     return Math.ceilDiv(channels, unit) * unit;
@@ -142,6 +146,7 @@ final class TiledConvolution implements ConvolutionKernels {
             .filter(v -> v.pass() == problem.pass() && v.type().equals(computeType))
             .filter(v -> dstChannels % v.dstChannels() == 0 && srcChannels % v.srcChannels() == 0)
             .filter(v -> !v.stem() || dstChannels * elementBytes < 16)
+            .filter(v -> v.stem() || v.pass() != TileVariant.Pass.FPROP || !fillsPixel())
             .filter(v -> !v.panel() || (taps == 1 && problem.depth() <= v.mostDepth()))
             .filter(v -> v.sharedMemory() <= device.sharedMemory())
             .toList();
@@ -204,26 +209,23 @@ final class TiledConvolution implements ConvolutionKernels {
     return splits == 1 ? 0 : splitSum.bytes(splits);
   }
 
-  /** struct Conv2dPackParams. */
   @Override
   public void pack(CudaStream stream, Tensor weights, PackedWeights packed) {
     CudaWeights own = CudaWeights.of(stream, packed, form);
-    int tilesK = Math.ceilDiv(ocPadded, PACK_TILE);
-    int tilesC = Math.ceilDiv(icPadded, PACK_TILE);
     stream
-        .arguments()
-        .pointer(weights)
-        .pointer(own.forwardToPack())
-        .pointer(own.backwardToPack())
-        .i32(d.oc())
-        .i32(taps)
-        .i32(d.ic())
-        .i32(icPadded)
-        .i32(ocPadded)
-        .i32(tilesK)
-        .i32(tilesC)
-        .i32(0);
-    stream.launch(pack, (long) taps * tilesK * tilesC);
+        .packs()
+        .add(
+            stream,
+            pack,
+            new PackGroup.Pack(
+                weights.address(),
+                own.forwardToPack(),
+                own.backwardToPack(),
+                d.oc(),
+                taps,
+                d.ic(),
+                icPadded,
+                ocPadded));
     own.packed(weights);
   }
 

@@ -84,8 +84,11 @@ final class CacheTraffic {
     return whole * (activation + weights + out * (dgrad ? 2 : 1));
   }
 
-  /** Bytes of a tap's row of packed weights: padding shares its sectors. */
+  /** Bytes of a tap's row of packed weights: padding shares its sectors. The stem has none. */
   private int rowBytes(int channels) {
+    if (v.stem() && channels == v.dstChannels()) {
+      return channels * bytes;
+    }
     int unit = 16 / bytes;
     return Math.ceilDiv(channels, unit) * unit * bytes;
   }
