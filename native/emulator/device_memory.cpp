@@ -263,8 +263,11 @@ std::vector<Allocation*> DeviceMemory::snapshot() {
 
 void DeviceMemory::refreshInitialised() {
   std::lock_guard lock(mutex);
-  for (auto& [at, a] : allocations_)
-    if (!a.initialised) a.initialised = firstUnwritten(a.base, a.size) == 0;
+  for (auto& [at, a] : allocations_) {
+    if (a.initialised || (a.unwritten && !written(a.unwritten, 1))) continue;
+    a.unwritten = firstUnwritten(a.base, a.size);
+    a.initialised = a.unwritten == 0;
+  }
 }
 
 uint64_t DeviceMemory::liveCount() {

@@ -15,6 +15,7 @@ struct Allocation {
   Kind kind = Device;
   bool freed = false;
   bool initialised = false;  // every byte is known to be written: loads need no look at the bitmap
+  uint64_t unwritten = 0;  // a byte that was not written when it was looked for last; 0: none is known
   uint64_t pool = 0;
   uint64_t sequence = 0;
   uint64_t end() const { return base + size; }

@@ -104,13 +104,19 @@ void WorkOrder::touch(uint64_t at, uint64_t bytes, bool write) {
     reports().add(std::move(f));
   };
   Cell *writers = memory().writer(at), *readers = memory().reader(at);
+  const bool alone = firstUnordered >= first;
   for (uint64_t word = at & ~3ull, k = 0; word < at + bytes; word += 4, k++) {
+    if (uint64_t whole = (at + bytes - word) / 4; alone && word >= at && whole) {  // nothing to compare with
+      std::fill_n((write ? writers : readers) + k, whole, first << 6 | 15);
+      k += whole - 1, word += 4 * (whole - 1);
+      continue;
+    }
     Cell mask = 15;
     if (word < at) mask &= 15u << (at - word);
     if (word + 4 > at + bytes) mask &= 15u >> (word + 4 - at - bytes);
     Cell &writer = writers[k], &reader = readers[k];
     Cell kept = 0;
-    if (firstUnordered < first) {
+    if (!alone) {
       check(word, writer, mask, "wrote");
       if (reader >> 6 >= firstUnordered) kept = reader & cellShared;
       if (write) {
