@@ -75,6 +75,14 @@ final class RunOptions {
   double sigmaB2;
 
   @Option(
+      names = "--solution",
+      paramLabel = "N",
+      defaultValue = "1",
+      description =
+          "Which solution, where shaping has several; jtrelu shape lists them (${DEFAULT-VALUE}).")
+  int solution = 1;
+
+  @Option(
       names = "--data",
       paramLabel = "DATA",
       defaultValue = Datasets.EMBEDDED,
@@ -235,8 +243,12 @@ final class RunOptions {
     if (!ShapingConfig.activations().contains(activation)) {
       throw NearestName.unknown("activation", activation, ShapingConfig.activations());
     }
+    if (solution < 1) {
+      throw new UsageException("--solution counts from 1, got " + solution);
+    }
     try {
-      ShapingConfig shaping = new ShapingConfig(method, activation, eta, tau, zeta, sigmaB2);
+      ShapingConfig shaping =
+          new ShapingConfig(method, activation, eta, tau, zeta, sigmaB2, solution);
       shaping.shapingMethod(); // checks the targets
       return shaping;
     } catch (IllegalArgumentException outOfRange) {

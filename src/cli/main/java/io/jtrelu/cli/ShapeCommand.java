@@ -16,6 +16,7 @@ import io.jtrelu.shaping.Eoc;
 import io.jtrelu.shaping.Shaping;
 import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
+import io.jtrelu.shaping.Solution;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
 import io.jtrelu.train.AtomicFile;
@@ -123,6 +124,13 @@ final class ShapeCommand implements Callable<Integer> {
       paramLabel = "S",
       description = "eoc: variance of the biases; default 0.")
   private @Nullable Double sigmaB2;
+
+  @Option(
+      names = "--solution",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "Which solution, where there are several, in the order listed; default 1.")
+  private int solution;
 
   @Option(
       names = "--plot",
@@ -252,6 +260,11 @@ final class ShapeCommand implements Callable<Integer> {
    */
   record Request(
       Networks.Options options, SignalGraph graph, ShapingMethod method, Activation activation) {
+    /** Which of the method's solutions, from 1. */
+    int solution() {
+      return method instanceof Solution one ? one.number() : 1;
+    }
+
     /** Whether the network has residual blocks. */
     boolean isResidual() {
       return options.name().startsWith("resnet");
@@ -275,7 +288,9 @@ final class ShapeCommand implements Callable<Integer> {
     }
     Activation function = Activation.named(activation);
     try {
-      return new Request(options, graph, method(function), function);
+      ShapingMethod chosen = method(function);
+      return new Request(
+          options, graph, solution == 1 ? chosen : new Solution(chosen, solution), function);
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(outOfRange.getMessage(), outOfRange);
     }

@@ -8,6 +8,7 @@ import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Eoc;
 import io.jtrelu.shaping.ShapingMethod;
+import io.jtrelu.shaping.Solution;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
 import java.util.LinkedHashMap;
@@ -70,6 +71,7 @@ final class ShapingNames {
       case Eoc eoc ->
           "edge of chaos: the activation stays, weights and biases are scaled (--sigma-b2)";
       case Unshaped none -> "the activation as it is";
+      case Solution one -> method(one.method());
     };
   }
 

@@ -10,10 +10,14 @@ import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.EdgeOfChaos;
 import io.jtrelu.shaping.Eoc;
 import io.jtrelu.shaping.Moments;
+import io.jtrelu.shaping.QMap;
 import io.jtrelu.shaping.Shaping;
+import io.jtrelu.shaping.ShapingMethod;
 import io.jtrelu.shaping.SignalGraph;
+import io.jtrelu.shaping.Solution;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
+import java.util.List;
 import java.util.Locale;
 
 /** The outcome of a shaping method, for machines and for people. */
@@ -42,6 +46,7 @@ final class ShapingOutput {
     number(node, "c_slope", moments.cSlope());
     number(node, "c_curvature", moments.cCurvature());
     number(node, "fourth_moment", moments.fourth());
+    number(node, "q_departure", QMap.departure(shaping.activation()));
     EdgeOfChaos edge = shaping.edgeOfChaos();
     if (edge != null) {
       number(node, "sigma_w2", edge.sigmaW2());
@@ -55,6 +60,7 @@ final class ShapingOutput {
       ObjectNode other = alternatives.addObject();
       put(other, alternative);
       number(other, "fourth_moment", Moments.of(alternative).fourth());
+      number(other, "q_departure", QMap.departure(alternative));
     }
     return node;
   }
@@ -151,16 +157,30 @@ final class ShapingOutput {
     line(text, "C'(1)", m.cSlope(), "");
     line(text, "C''(1)", m.cCurvature(), "");
     line(text, "fourth moment", m.fourth(), "sets how q varies at finite width");
+    line(
+        text,
+        "departure of q",
+        QMap.departure(shaping.activation()),
+        "|log(Q(q) / q)|, q of 1/2 to 2");
     text.append(String.format(Locale.ROOT, "  %-15s %.2g", "residual", shaping.residual()));
-    int others = shaping.alternatives().size();
-    if (others > 0) {
+    List<TransformedActivation> others = shaping.alternatives();
+    if (!others.isEmpty()) {
       text.append(
           String.format(
               Locale.ROOT,
-              "%n%n%d other solution%s of larger fourth moment: %s",
-              others,
-              others == 1 ? "" : "s",
-              "see alternatives with --json"));
+              "%n%nOf %d solutions this one is number %d. --solution takes the others, whose q departs"
+                  + " by:",
+              others.size() + 1,
+              request.solution()));
+      for (int i = 0; i < others.size(); i++) {
+        text.append(
+            String.format(
+                Locale.ROOT,
+                "%n  %d  %-9.2g %s",
+                i + (i + 1 < request.solution() ? 1 : 2),
+                QMap.departure(others.get(i)),
+                formula(others.get(i))));
+      }
     }
     return text.toString();
   }
@@ -193,11 +213,16 @@ final class ShapingOutput {
   }
 
   private static String level(Shaping shaping) {
-    return switch (shaping.method()) {
-      case Tat tat -> isLeaky(shaping.activation()) ? "M(0)" : "curvature";
+    return level(shaping.method(), shaping.activation());
+  }
+
+  private static String level(ShapingMethod method, TransformedActivation activation) {
+    return switch (method) {
+      case Tat tat -> isLeaky(activation) ? "M(0)" : "curvature";
       case Dks dks -> "slope";
       case Eoc eoc -> "slope";
       case Unshaped none -> "C(0) of all";
+      case Solution one -> level(one.method(), activation);
     };
   }
 

@@ -64,7 +64,8 @@ final class TrainCommand implements Callable<Integer> {
           "--eta",
           "--tau",
           "--zeta",
-          "--sigma-b2");
+          "--sigma-b2",
+          "--solution");
 
   @ParentCommand private Main main;
   @Spec private CommandSpec spec;

@@ -202,9 +202,7 @@ public record Model(
             Json.MAPPER.treeToValue(
                 Json.required(image, "model.image", "homogeneous"),
                 PerLocationNormalization.Homogeneous.class)),
-        shaping == null || shaping.isNull()
-            ? null
-            : Json.MAPPER.treeToValue(shaping, ShapingConfig.class));
+        shaping == null || shaping.isNull() ? null : ShapingConfig.read(shaping));
   }
 
   /**

@@ -194,9 +194,7 @@ public record Run(
     ObjectNode training = given.deepCopy();
     JsonNode a = Json.required(node, "the file", "activation");
     int channels = Json.integer(node, "the file", "channels");
-    ShapingConfig shaping =
-        Json.MAPPER.treeToValue(
-            Json.required(training, "training", "shaping"), ShapingConfig.class);
+    ShapingConfig shaping = ShapingConfig.read(Json.required(training, "training", "shaping"));
     Networks.Options options =
         new Networks.Options(
             Json.required(training, "training", "network").asText(),

@@ -1,12 +1,16 @@
 package io.jtrelu.train;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.nn.Network;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Eoc;
 import io.jtrelu.shaping.ShapingMethod;
+import io.jtrelu.shaping.Solution;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.shaping.Unshaped;
 import java.util.ArrayList;
@@ -22,6 +26,7 @@ import java.util.List;
  * @param tau target of TAT for smooth activations, positive
  * @param zeta target of DKS, above 1
  * @param sigmaB2 variance of the biases for EOC
+ * @param solution which of several solutions, from 1, the one that the method takes by itself
  */
 public record ShapingConfig(
     @JsonProperty(required = true) String method,
@@ -29,7 +34,8 @@ public record ShapingConfig(
     @JsonProperty(required = true) double eta,
     @JsonProperty(required = true) double tau,
     @JsonProperty(required = true) double zeta,
-    @JsonProperty(required = true) double sigmaB2) {
+    @JsonProperty(required = true) double sigmaB2,
+    @JsonProperty(required = true) int solution) {
   /** TAT with tailored rectifiers, the library's default. */
   public static final ShapingConfig DEFAULT = of("tat", Activation.LEAKY_RELU.activationName());
 
@@ -39,7 +45,31 @@ public record ShapingConfig(
   /** A method and activation with default targets. */
   public static ShapingConfig of(String method, String activation) {
     return new ShapingConfig(
-        method, activation, Tat.DEFAULT_ETA, Tat.DEFAULT_TAU, Dks.DEFAULT_ZETA, 0);
+        method, activation, Tat.DEFAULT_ETA, Tat.DEFAULT_TAU, Dks.DEFAULT_ZETA, 0, 1);
+  }
+
+  /**
+   * @throws IllegalArgumentException if the solution is not positive
+   */
+  public ShapingConfig {
+    if (solution < 1) {
+      throw new IllegalArgumentException(
+          "solutions are counted from 1, but " + solution + " is asked for");
+    }
+  }
+
+  /** From a configuration; earlier versions took the first solution and said nothing of it. */
+  static ShapingConfig read(JsonNode node) throws JsonProcessingException {
+    JsonNode all = node.deepCopy();
+    if (all instanceof ObjectNode shaping && !shaping.has("solution")) {
+      shaping.put("solution", 1);
+    }
+    return Json.MAPPER.treeToValue(all, ShapingConfig.class);
+  }
+
+  /** This with another solution. */
+  public ShapingConfig withSolution(int number) {
+    return new ShapingConfig(method, activation, eta, tau, zeta, sigmaB2, number);
   }
 
   /** Names of the methods. */
@@ -51,6 +81,11 @@ public record ShapingConfig(
 
   /** The method with its targets. */
   public ShapingMethod shapingMethod() {
+    ShapingMethod chosen = ofName();
+    return solution == 1 ? chosen : new Solution(chosen, solution);
+  }
+
+  private ShapingMethod ofName() {
     return switch (method) {
       case "tat" -> new Tat(eta, tau);
       case "dks" -> new Dks(zeta);

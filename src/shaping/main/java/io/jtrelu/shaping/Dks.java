@@ -58,9 +58,15 @@ public record Dks(double zeta, double qSlope) implements ShapingMethod {
 
   @Override
   public Shaping solve(SignalGraph graph, ActivationFunction activation) {
+    return solve(graph, activation, 1);
+  }
+
+  /** The solution of a number, from 1. */
+  Shaping solve(SignalGraph graph, ActivationFunction activation, int number) {
     Tat.requireActivation(graph);
     double excess = localExcess(graph);
-    List<TransformedActivation> solutions = solutions(activation, excess);
+    List<TransformedActivation> solutions =
+        SolutionOrder.from(solutions(activation, excess), number, this, activation);
     TransformedActivation best = solutions.get(0);
     Moments moments = Moments.of(best);
     double achieved = graph.maximum(y -> moments.cSlope() * y, 1);

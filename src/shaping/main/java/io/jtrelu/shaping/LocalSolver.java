@@ -5,8 +5,6 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.shaping.GaussianNodes.Grade;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
-import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.stream.IntStream;
@@ -84,7 +82,7 @@ final class LocalSolver {
   }
 
   /**
-   * All solutions, in order of rising fourth moment.
+   * All solutions, in {@link SolutionOrder}.
    *
    * @throws NoSolutionException if there is none
    */
@@ -96,7 +94,7 @@ final class LocalSolver {
     if (found.isEmpty()) {
       throw new NoSolutionException(explanation());
     }
-    return ordered(found);
+    return SolutionOrder.of(found);
   }
 
   private String explanation() {
@@ -116,37 +114,6 @@ final class LocalSolver {
         qSlope,
         condition,
         nearestQSlope);
-  }
-
-  /** Fourth moments that agree to rounding are mirror images, of which the concave one is first. */
-  private static List<TransformedActivation> ordered(List<TransformedActivation> found) {
-    record Rated(TransformedActivation activation, double fourth, double bend) {}
-    List<Rated> rated = new ArrayList<>();
-    for (TransformedActivation activation : found) {
-      GaussianNodes nodes =
-          GaussianNodes.of(
-              activation.inputScale(),
-              activation.inputShift(),
-              activation.function().breakpoints());
-      double fourth = 0;
-      double bend = 0; // E[phi_hat''], by parts
-      for (int i = 0; i < nodes.z().length; i++) {
-        double z = nodes.z()[i];
-        double value = activation.value(z);
-        fourth += nodes.weight()[i] * value * value * value * value;
-        bend += nodes.weight()[i] * activation.derivative(z) * z;
-      }
-      rated.add(new Rated(activation, fourth, bend));
-    }
-    rated.sort(Comparator.comparingDouble(Rated::fourth));
-    for (int i = 0; i + 1 < rated.size(); i++) {
-      Rated one = rated.get(i);
-      Rated next = rated.get(i + 1);
-      if (next.fourth - one.fourth <= 1e-9 * one.fourth && one.bend > 0 && next.bend < 0) {
-        Collections.swap(rated, i, i + 1);
-      }
-    }
-    return rated.stream().map(Rated::activation).toList();
   }
 
   /**

@@ -18,7 +18,8 @@ import org.jspecify.annotations.Nullable;
  * @param moments the local values achieved, evaluated by a quadrature that the solver does not use
  *     (in closed form for TAT with leaky_relu)
  * @param residual the largest violation of a condition, local or of the whole network
- * @param alternatives other solutions in order of rising fourth moment; empty where it is unique
+ * @param alternatives the other solutions, those first whose Q map departs less from the identity
+ *     ({@link QMap#departure}); empty where it is unique. {@link Solution} takes one by its number
  * @param edgeOfChaos for EOC the variances of weights and biases and what follows; else null
  */
 public record Shaping(

@@ -20,9 +20,10 @@ import java.util.stream.Collectors;
  * <tr><td>dks</td><td>{@link Dks}</td><td>smooth activations, leaky_relu; relu poorly</td></tr>
  * <tr><td>eoc</td><td>{@link Eoc}</td><td>any: it changes weights and biases instead</td></tr>
  * <tr><td>none</td><td>{@link Unshaped}</td><td>any</td></tr>
+ * <tr><td>theirs</td><td>{@link Solution}</td><td>another solution where there are several</td></tr>
  * </table>
  */
-public sealed interface ShapingMethod permits Tat, Dks, Eoc, Unshaped {
+public sealed interface ShapingMethod permits Tat, Dks, Eoc, Unshaped, Solution {
 
   /** The name used in results and on the command line. */
   String methodName();
@@ -66,11 +67,12 @@ public sealed interface ShapingMethod permits Tat, Dks, Eoc, Unshaped {
   }
 
   private void requireTogether(Set<ActivationFunction> activations) {
+    ShapingMethod method = this instanceof Solution solution ? solution.method() : this;
     String names =
         activations.stream()
             .map(ActivationFunction::activationName)
             .collect(Collectors.joining(", "));
-    if (this instanceof Eoc && activations.size() > 1) {
+    if (method instanceof Eoc && activations.size() > 1) {
       throw new UnsuitableActivationException(
           names,
           "EOC scales the weights of the whole network for one activation, and q* of one is not q*"
@@ -79,7 +81,7 @@ public sealed interface ShapingMethod permits Tat, Dks, Eoc, Unshaped {
               + "; use DKS, or TAT where all are smooth");
     }
     boolean rectifier = activations.contains(Activation.LEAKY_RELU);
-    if (this instanceof Tat && rectifier && activations.size() > 1) {
+    if (method instanceof Tat && rectifier && activations.size() > 1) {
       throw new UnsuitableActivationException(
           Activation.LEAKY_RELU.activationName(),
           "TAT shapes leaky_relu by another condition than smooth activations, so leaky_relu must"

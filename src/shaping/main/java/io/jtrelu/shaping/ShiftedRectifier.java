@@ -4,7 +4,6 @@ import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.ErrorFunction;
 import io.jtrelu.activation.TransformedActivation;
 import java.util.ArrayList;
-import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.function.DoubleUnaryOperator;
@@ -89,14 +88,13 @@ record ShiftedRectifier(
   }
 
   /**
-   * max(x + b, 0) + slope min(x + b, 0) with zero mean and C'(1) and Q'(1) as given, in order of
-   * rising fourth moment.
+   * max(x + b, 0) + slope min(x + b, 0) with zero mean and C'(1) and Q'(1) as given, in {@link
+   * SolutionOrder}.
    *
    * @throws NoSolutionException if there is none
    */
   static List<TransformedActivation> leakyRelu(double cSlope, double qSlope) {
-    record Rated(TransformedActivation activation, double fourth) {}
-    List<Rated> found = new ArrayList<>();
+    List<TransformedActivation> found = new ArrayList<>();
     double nearest = Double.POSITIVE_INFINITY;
     for (boolean larger : new boolean[] {true, false}) {
       DoubleUnaryOperator error =
@@ -114,9 +112,8 @@ record ShiftedRectifier(
         }
         if (here * before <= 0) {
           TransformedActivation solution = refine(error, left, b, cSlope, larger);
-          if (solution != null
-              && found.stream().noneMatch(f -> LocalSolver.isSame(f.activation, solution))) {
-            found.add(new Rated(solution, Moments.of(solution).fourth()));
+          if (solution != null && found.stream().noneMatch(f -> LocalSolver.isSame(f, solution))) {
+            found.add(solution);
           }
         }
         before = here;
@@ -126,8 +123,7 @@ record ShiftedRectifier(
     if (found.isEmpty()) {
       throw new NoSolutionException(explanation(cSlope, qSlope, nearest));
     }
-    found.sort(Comparator.comparingDouble(Rated::fourth));
-    return found.stream().map(Rated::activation).toList();
+    return SolutionOrder.of(found);
   }
 
   private static String explanation(double cSlope, double qSlope, double nearest) {

@@ -70,13 +70,19 @@ public record Tat(double eta, double tau) implements ShapingMethod {
 
   @Override
   public Shaping solve(SignalGraph graph, ActivationFunction activation) {
-    if (activation == Activation.LEAKY_RELU) {
-      return rectifier(graph);
-    }
-    return smooth(graph, activation);
+    return solve(graph, activation, 1);
   }
 
-  private Shaping smooth(SignalGraph graph, ActivationFunction activation) {
+  /** The solution of a number, from 1. */
+  Shaping solve(SignalGraph graph, ActivationFunction activation, int number) {
+    if (activation == Activation.LEAKY_RELU) {
+      SolutionOrder.requireNumber(number, 1, this, activation);
+      return rectifier(graph);
+    }
+    return smooth(graph, activation, number);
+  }
+
+  private Shaping smooth(SignalGraph graph, ActivationFunction activation, int number) {
     String name = activation.activationName();
     if (activation == Activation.RELU) {
       throw new UnsuitableActivationException(
@@ -100,7 +106,9 @@ public record Tat(double eta, double tau) implements ShapingMethod {
     // M is linear in t, so that one evaluation solves for it.
     double perUnit = graph.maximum(y -> y + 1, 0);
     double local = tau / perUnit;
-    List<TransformedActivation> solutions = new LocalSolver(activation, true, local, 1).solve();
+    List<TransformedActivation> solutions =
+        SolutionOrder.from(
+            new LocalSolver(activation, true, local, 1).solve(), number, this, activation);
     TransformedActivation best = solutions.get(0);
     Moments moments = Moments.of(best);
     double achieved = graph.maximum(y -> y + moments.cCurvature(), 0);
