@@ -40,6 +40,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
       ExportCommand.class,
       ImportCommand.class,
       CompareCommand.class,
+      StudyCommand.class,
       ShapeCommand.class,
       DevicesCommand.class
     })

@@ -16,8 +16,9 @@ final class SolutionTable {
   public static void main(String[] args) {
     int depth = args.length > 0 ? Integer.parseInt(args[0]) : 100;
     PrintStream out = System.out;
-    out.println("| activation | method | outcome | residual | fourth moment | others |");
-    out.println("|---|---|---|---|---|---|");
+    out.println(
+        "| activation | method | outcome | residual | departure of q | fourth moment | others |");
+    out.println("|---|---|---|---|---|---|---|");
     SignalGraph graph = SignalGraph.chain(depth);
     for (Activation activation : Activation.values()) {
       for (ShapingMethod method : List.of(new Tat(), new Dks(), new Eoc(0.05), new Eoc(0))) {
@@ -29,7 +30,7 @@ final class SolutionTable {
         try {
           row = row(method.solve(graph, activation));
         } catch (ShapingException e) {
-          row = "none: " + e.getMessage() + " | | | |";
+          row = "none: " + e.getMessage() + " | | | | |";
         }
         out.println("| " + activation.activationName() + " | " + name + " | " + row);
       }
@@ -42,7 +43,7 @@ final class SolutionTable {
     if (edge != null) {
       return String.format(
           Locale.ROOT,
-          "sigma_w^2 = %.8g, q* = %.8g, slope of q map %.4g | %.0e | | |",
+          "sigma_w^2 = %.8g, q* = %.8g, slope of q map %.4g | %.0e | | | |",
           edge.sigmaW2(),
           edge.qStar(),
           edge.qSlope(),
@@ -54,13 +55,14 @@ final class SolutionTable {
             : "";
     return String.format(
         Locale.ROOT,
-        "a = %.8g, b = %.8g, g = %.8g, d = %.8g%s | %.0e | %.6f | %d |",
+        "a = %.8g, b = %.8g, g = %.8g, d = %.8g%s | %.0e | %.1e | %.6f | %d |",
         phi.inputScale(),
         phi.inputShift(),
         phi.outputScale(),
         phi.outputShift(),
         slope,
         s.residual(),
+        QMap.departure(phi),
         s.moments().fourth(),
         s.alternatives().size());
   }
