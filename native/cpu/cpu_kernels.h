@@ -3,7 +3,7 @@
 //
 // 3x3 convolutions of stride 1 by Winograd's minimal filtering, forward and backward, with bias, rectifier and its
 // derivative fused: winograd_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
-// parameters and activations: element_kernels.h.
+// parameters and activations: element_kernels.h; those of batch normalisation: batch_norm_kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -81,6 +81,22 @@ struct JtreluActivationPasses {
                           void* diffSrc);
 };
 
+/// Passes of batch normalisation over activations [rows, c] of one type; constants and sums are floats, one for each
+/// channel. Results are rounded to nearest even; operands do not overlap them.
+struct JtreluBatchNorm {
+  /// mean[c] of x, and squares[c]: the sum of (x - mean)^2
+  void (*moments)(int64_t rows, int32_t c, const void* x, float* mean, float* squares);
+  /// dst = phi((x - mean) * factor + summand)
+  void (*normalize)(int64_t rows, int32_t c, const void* x, const float* mean, const float* factor,
+                    const float* summand, float slope, float scale, void* dst);
+  /// sum[c] of diff_dst, and product[c]: the sum of diff_dst * (x - mean)
+  void (*gradientSums)(int64_t rows, int32_t c, const void* diffDst, const void* x, const float* mean, float* sum,
+                       float* product);
+  /// diff_src = (accumulate ? diff_src : 0) + factor * diff_dst + (summand + slope * (x - mean))
+  void (*gradient)(int64_t rows, int32_t c, const void* diffDst, const void* x, const float* mean, const float* factor,
+                   const float* summand, const float* slope, int32_t accumulate, void* diffSrc);
+};
+
 /// The kernels for one instruction set.
 struct JtreluCpuKernels {
   const char* instructionSet;
@@ -91,10 +107,12 @@ struct JtreluCpuKernels {
   JtreluParameterPasses parameters;
   JtreluActivationPasses f32Activations;
   JtreluActivationPasses bf16Activations;
+  JtreluBatchNorm f32BatchNorm;
+  JtreluBatchNorm bf16BatchNorm;
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 5;
+constexpr int32_t kJtreluCpuVersion = 6;
 
 extern "C" {
 int32_t jtreluCpuVersion();

@@ -2,6 +2,7 @@
 //
 // Memory limits all of them, so each is one pass over it. A result's bits do not depend on where in a tensor it lies:
 // the elements that do not fill a vector are computed by the same code, on a copy, or one by one where only sums are taken.
+#pragma once
 #include "vectors.h"
 
 #include <cstring>

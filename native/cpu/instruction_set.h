@@ -1,5 +1,6 @@
 // All kernels for one instruction set. Included once for each, with LANES (floats in a vector), INSTRUCTION_SET (its
 // name) and KERNELS (the table to define).
+#include "batch_norm_kernels.h"
 #include "cpu_kernels.h"
 #include "element_kernels.h"
 #include "orthogonal_kernels.h"
@@ -19,4 +20,6 @@ const JtreluCpuKernels KERNELS = {
     elements::parameterPasses(),
     elements::activationPasses<float>(),
     elements::activationPasses<uint16_t>(),
+    channels::passes<float>(),
+    channels::passes<uint16_t>(),
 };

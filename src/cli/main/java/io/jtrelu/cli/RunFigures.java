@@ -9,6 +9,7 @@ import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.DropoutLayer;
 import io.jtrelu.nn.GlobalMeanPoolingLayer;
@@ -17,6 +18,7 @@ import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.SumLayer;
 import io.jtrelu.report.ComparisonReport;
 import io.jtrelu.report.Environment;
 import io.jtrelu.report.LayerRow;
@@ -69,9 +71,11 @@ final class RunFigures {
         network.name() + " on " + shortName(run.data()),
         String.format(
             Locale.ROOT,
-            "%d layers with weights, no normalisation%s; %,d parameters.",
+            "%d layers with weights, %s%s; %,d parameters.",
             network.layers().stream().filter(l -> l instanceof ConvolutionLayer).count(),
-            network.layers().stream().anyMatch(l -> l instanceof NormalizedSumLayer)
+            network.looksAtBatches() ? "batch normalisation" : "no normalisation",
+            network.layers().stream()
+                    .anyMatch(l -> l instanceof NormalizedSumLayer || l instanceof SumLayer)
                 ? ""
                 : ", no shortcuts",
             network.parameterCount()),
@@ -134,6 +138,9 @@ final class RunFigures {
 
   /** What each function of a network does to cosines. */
   private static Map<String, DoubleUnaryOperator> maps(Network network) {
+    if (network.looksAtBatches()) {
+      return Map.of(); // whose samples' cosines depend on the batch
+    }
     double sigmaW2 = network.weightScale() * network.weightScale();
     double sigmaB2 = network.biasDeviation() * network.biasDeviation();
     Map<String, DoubleUnaryOperator> maps = new LinkedHashMap<>();
@@ -152,6 +159,9 @@ final class RunFigures {
 
   private static Map<String, DoubleUnaryOperator> everywhere(Network network, KernelMap map) {
     Map<String, DoubleUnaryOperator> maps = new LinkedHashMap<>();
+    if (network.looksAtBatches()) {
+      return maps;
+    }
     functions(network).keySet().forEach(name -> maps.put(name, map::c));
     return maps;
   }
@@ -242,6 +252,8 @@ final class RunFigures {
                     sum.shortcutWeight(),
                     sum.branchWeight(),
                     suffix);
+            case SumLayer sum -> "shortcut + branch" + suffix;
+            case BatchNormLayer norm -> "batch norm" + suffix;
             case MaxPoolingLayer pool -> "max-pool " + pool.descriptor().kernel();
             case GlobalMeanPoolingLayer mean -> "mean over locations";
             case DropoutLayer dropout -> "dropout " + dropout.rate();

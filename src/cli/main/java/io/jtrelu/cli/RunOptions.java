@@ -6,6 +6,7 @@ import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
+import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Tat;
@@ -30,7 +31,9 @@ final class RunOptions {
       paramLabel = "NAME",
       defaultValue = "plain50",
       description =
-          "plain50, plain:L, plain:L:width, resnet18|34|50|101|152|200 (${DEFAULT-VALUE}).")
+          "plain50, plain:L, plain:L:width, resnet18|34|50|101|152|200; to compare with, with batch"
+              + " normalisation and shortcuts: bnresnet50-small (of plain50's layers),"
+              + " bnresnet18|34|50|101|152|200 (${DEFAULT-VALUE}).")
   String network = "plain50";
 
   @Option(
@@ -49,6 +52,15 @@ final class RunOptions {
       description =
           "Weight of shortcuts in ResNets, in [0, 1); 0 leaves them out" + " (${DEFAULT-VALUE}).")
   double shortcutWeight;
+
+  @Option(
+      names = "--weights",
+      paramLabel = "KIND",
+      description =
+          "How weights begin: orthogonal (Delta), or gaussian, N(0, sigma_w^2 / inputs), with He's"
+              + " sigma_w^2 = 2 for he and that of the edge of chaos for eoc (orthogonal; gaussian"
+              + " for networks with batch normalisation).")
+  @Nullable String weights;
 
   @Option(
       names = "--eta",
@@ -225,6 +237,10 @@ final class RunOptions {
     if (!(shortcutWeight >= 0 && shortcutWeight < 1)) {
       throw new UsageException("--shortcut-weight must lie in [0, 1), got " + shortcutWeight);
     }
+    if (shortcutWeight > 0 && normalizes()) {
+      throw new UsageException(
+          "--shortcut-weight is for ResNets without normalisation; " + network + " adds 1 and 1");
+    }
     if (shortcutWeight > 0 && network.strip().toLowerCase(Locale.ROOT).startsWith("plain")) {
       throw new UsageException(
           "--shortcut-weight is for ResNets; " + network + " is a plain chain");
@@ -298,6 +314,21 @@ final class RunOptions {
     }
   }
 
+  private boolean gaussianWeights(boolean usual) {
+    if (weights == null) {
+      return usual;
+    }
+    if (!weights.equals("orthogonal") && !weights.equals("gaussian")) {
+      throw new UsageException("--weights must be orthogonal or gaussian, got " + weights);
+    }
+    return weights.equals("gaussian");
+  }
+
+  /** Whether the network that is named normalises over batches, which shaping refuses. */
+  boolean normalizes() {
+    return network.strip().toLowerCase(Locale.ROOT).startsWith("bn");
+  }
+
   private static void follow(Predicate<String> given, String option, Runnable change) {
     if (given.test(option)) {
       change.run();
@@ -306,7 +337,11 @@ final class RunOptions {
 
   /** A run of the network that is named. */
   Run run(ShapingConfig shaping, TrainingConfig training, Datasets datasets) {
-    return Run.of(network(), shaping, training, datasets, lasting(data));
+    ImageDataset train = datasets.train();
+    Network plain = Networks.build(network(), Model.input(train), train.classes().size());
+    Network begun = plain.withGaussianWeights(gaussianWeights(plain.gaussianWeights()));
+    Model model = Model.of(shaping.shape(begun), train, shaping);
+    return Run.of(model, training, datasets, lasting(data));
   }
 
   /** A folder by its absolute path, so that the run can be resumed from elsewhere. */

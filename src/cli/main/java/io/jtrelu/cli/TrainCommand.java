@@ -65,7 +65,8 @@ final class TrainCommand implements Callable<Integer> {
           "--tau",
           "--zeta",
           "--sigma-b2",
-          "--solution");
+          "--solution",
+          "--weights");
 
   @ParentCommand private Main main;
   @Spec private CommandSpec spec;
@@ -75,7 +76,9 @@ final class TrainCommand implements Callable<Integer> {
       names = "--method",
       paramLabel = "NAME",
       defaultValue = "tat",
-      description = "Shaping: tat, dks, eoc, none, or he for He-scaled ReLU (${DEFAULT-VALUE}).")
+      description =
+          "Shaping: tat, dks, eoc, none, or he for He-scaled ReLU (${DEFAULT-VALUE}; he for networks"
+              + " with batch normalisation, which cannot be shaped).")
   private String method = "tat";
 
   @Option(
@@ -148,6 +151,10 @@ final class TrainCommand implements Callable<Integer> {
       what = Run.of(earlier.model().withClasses(data.train().classes()), training, data, name);
     } else {
       data = RunOptions.open(options.data, console);
+      boolean unshaped = options.normalizes() && !given("--method");
+      if (unshaped) {
+        method = "he";
+      }
       what = options.run(options.shaping(method, activation), options.training(epochs), data);
     }
     boolean claimed = resume == null && out == null;

@@ -165,6 +165,20 @@ public interface Backend extends AutoCloseable {
   GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation);
 
   /**
+   * Prepares batch normalisation.
+   *
+   * @param src NHWC, a part of a batch
+   * @param parts equal parts of a batch, each normalised by a call of its own
+   * @param epsilon added to the variance, above 0
+   * @param activation the rectifier that it ends with
+   * @throws UnsupportedException if the backend has no such operation, as this default does not
+   */
+  default BatchNorm batchNorm(
+      Shape src, DataType type, int parts, float epsilon, Rectifier activation) {
+    throw new UnsupportedException("the " + name() + " backend has no batch normalisation");
+  }
+
+  /**
    * Prepares per-location normalisation of images.
    *
    * @param src NHWC

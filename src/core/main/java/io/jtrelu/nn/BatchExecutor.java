@@ -30,6 +30,11 @@ import org.jspecify.annotations.Nullable;
  * number of lanes. What follows a batch is shared likewise: the sum of the parts and the norm of
  * the gradient by slices of fixed size, the update and the packing by parameter.
  *
+ * <p>A network that {@linkplain Network#looksAtBatches looks at whole batches} is trained on the
+ * parts side by side, and all meet at each layer that does: activations of the whole batch are
+ * held, and lanes wait for each other. It takes no micro-batches and no batches that are not full.
+ * Otherwise than in training it is like any other.
+ *
  * <p>Owns its threads, streams and programs. Used by one thread at a time: during a call others,
  * and close, are refused with {@link IllegalStateException}, as is use after close. The tensors of
  * a call are used by the lanes' threads, so they cannot be wrapped memory of a confined arena.
@@ -69,6 +74,11 @@ public final class BatchExecutor implements AutoCloseable {
   private final int microBatches;
   private final int laneCount;
   private final Lanes<Lane> lanes;
+
+  /** Of each part of a batch where parts meet; else empty, and each lane has its own. */
+  private final List<Seat> seats = new ArrayList<>();
+
+  private final @Nullable Tensor exchange;
   private final List<Parameters> partGradients = new ArrayList<>();
   private final Turn turn = new Turn("batch executor");
   private final @Nullable GradientSlices slices; // null without a backward pass
@@ -83,17 +93,46 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public record Fisher(FisherSamples samples, boolean drawn, long seed) {}
 
-  /** One stream and workspace, used by one thread at a time. */
+  /** A stream, used by one thread at a time. */
   private final class Lane implements AutoCloseable {
+    final Stream stream;
+    final Tensor norm; // of a slice of the gradient, and its clipping factor
+    private final @Nullable Seat own;
+
+    Lane(Stream stream) {
+      this.stream = stream;
+      this.own = program.parts() > 1 ? null : new Seat(program.newWorkspace(stream));
+      this.norm = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+    }
+
+    /** Where it works on a part of a batch. */
+    Seat seat(int part) {
+      if (own != null) {
+        return own;
+      }
+      Seat seat = seats.get(part);
+      seat.workspace.moveTo(stream);
+      return seat;
+    }
+
+    @Override
+    public void close() {
+      if (own != null) {
+        own.close();
+      }
+      norm.close();
+    }
+  }
+
+  /** What passes work on: a workspace and images on their way to it. */
+  private final class Seat implements AutoCloseable {
     private final Shape shape = program.network().input().batch(program.batch());
     private final Shape one = Shape.of(program.batch());
     private final Deque<Tensor> owned = new ArrayDeque<>();
 
-    final Stream stream;
     final Program.Workspace workspace;
     final Tensor losses;
     final Tensor correct;
-    final Tensor norm; // of a slice of the gradient, and its clipping factor
 
     /** Whether a host tensor can be computed on as it is. */
     private final boolean direct =
@@ -106,14 +145,16 @@ public final class BatchExecutor implements AutoCloseable {
     private @Nullable Tensor images; // staging, where the caller's cannot be used directly
     private @Nullable Tensor labels;
 
-    Lane(Stream stream) {
-      this.stream = stream;
-      this.workspace = program.newWorkspace(stream);
+    Seat(Program.Workspace workspace) {
+      this.workspace = workspace;
       losses = own(Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR));
       correct = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
-      norm = own(backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
       labelsOnHost = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
       drawnLabels = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
+    }
+
+    private Stream stream() {
+      return workspace.stream();
     }
 
     private Tensor own(Tensor tensor) {
@@ -133,9 +174,9 @@ public final class BatchExecutor implements AutoCloseable {
         images = own(backend.allocate(shape, program.options().type(), Layout.NHWC));
       }
       if (!whole) {
-        backend.fill(stream, images, 0);
+        backend.fill(stream(), images, 0);
       }
-      backend.copy(stream, source, images.slice(0, source.shape(), Layout.NHWC));
+      backend.copy(stream(), source, images.slice(0, source.shape(), Layout.NHWC));
       return images;
     }
 
@@ -156,7 +197,7 @@ public final class BatchExecutor implements AutoCloseable {
       if (labels == null) {
         labels = own(backend.allocate(one, DataType.I32, Layout.ROW_MAJOR));
       }
-      backend.copy(stream, source, labels);
+      backend.copy(stream(), source, labels);
       return labels;
     }
 
@@ -165,8 +206,8 @@ public final class BatchExecutor implements AutoCloseable {
       Tensor labels = labels(batchLabels, micro);
       int first = micro * program.batch();
       if (fisher.drawn()) {
-        backend.copy(stream, workspace.output(0), logitsOnHost());
-        stream.synchronize();
+        backend.copy(stream(), workspace.output(0), logitsOnHost());
+        stream().synchronize();
         float[] logits = logitsOnHost().toFloatArray();
         for (int i = 0; i < program.batch(); i++) {
           boolean padding = first + i >= batchLabels.shape().dim(0);
@@ -175,7 +216,7 @@ public final class BatchExecutor implements AutoCloseable {
         if (direct) {
           labels = drawnLabels;
         } else {
-          backend.copy(stream, drawnLabels, labels);
+          backend.copy(stream(), drawnLabels, labels);
         }
       }
       workspace.fisher(labels, fisher.samples(), first);
@@ -253,26 +294,61 @@ public final class BatchExecutor implements AutoCloseable {
     }
     this.backend = backend;
     this.batch = batch;
-    this.microBatches = batch / microBatch;
+    boolean meeting = options.training() && network.looksAtBatches();
+    if (meeting && microBatch != batch) {
+      throw new IllegalArgumentException(
+          "network "
+              + network
+              + " normalises over batches: a micro-batch of "
+              + microBatch
+              + " of a batch of "
+              + batch
+              + " would see statistics of its own, and train another network; leave micro-batches"
+              + " out");
+    }
+    int together = meeting && !backend.takesWholeBatches() ? meetingParts(batch) : 1;
+    int size = microBatch / together;
+    this.microBatches = batch / size;
     this.parts = Math.min(Lanes.MAX_PARTS, microBatches);
     this.laneCount = Math.min(backend.lanes(), parts);
-    this.program = new Program(network, backend, microBatch, options);
+    this.program = new Program(network, backend, size, together, options);
     Lanes<Lane> made = null;
+    Tensor shown = null;
     try {
+      shown = together > 1 ? program.newExchange() : null;
+      this.exchange = shown;
       made = new Lanes<>(backend, laneCount, Lane::new);
       this.lanes = made;
+      if (together > 1) {
+        made.share(1, (lane, all) -> addSeats(lane.stream));
+      }
       if (options.training()) {
         for (int part = 1; part < parts; part++) {
           partGradients.add(Parameters.allocate(network, backend));
         }
-        slices = new GradientSlices(Parameters.arenaElements(network));
+        slices = new GradientSlices(Parameters.learntElements(network));
       } else {
         slices = null;
       }
     } catch (RuntimeException | Error failure) {
-      close(made, null);
+      close(made, null, shown);
       throw failure;
     }
+  }
+
+  private void addSeats(Stream stream) {
+    for (int part = 0; part < parts; part++) {
+      seats.add(new Seat(program.newWorkspace(stream, part, exchange)));
+    }
+  }
+
+  /** Equal parts of a batch that meet, as many as lanes may work on: a function of it alone. */
+  private static int meetingParts(int batch) {
+    int count = Math.min(Lanes.MAX_PARTS, batch);
+    while (batch % count != 0) {
+      count--;
+    }
+    return count;
   }
 
   /**
@@ -316,7 +392,7 @@ public final class BatchExecutor implements AutoCloseable {
 
   /** Bytes of activations held for the backward pass, over all lanes. */
   public long activationBytes() {
-    return program.activationBytes() * laneCount;
+    return program.activationBytes() * (seats.isEmpty() ? laneCount : parts);
   }
 
   /** Packs the parameters' present values; call it again whenever they change. */
@@ -409,21 +485,45 @@ public final class BatchExecutor implements AutoCloseable {
     gradients.requireFits(program.network());
     turn.take();
     try {
+      if (program.network().looksAtBatches() && images.shape().dim(0) != batch) {
+        throw new OperandException(
+            "network "
+                + program.network()
+                + " normalises over batches and was compiled for "
+                + batch
+                + " images; got "
+                + images
+                + ", and padding would count as images");
+      }
       Result result =
           run(
               images,
               labels,
-              (lane, part, micro) -> {
+              (seat, part, micro) -> {
                 if (fisher != null) {
-                  lane.fisher(fisher, labels, micro, sequence);
+                  seat.fisher(fisher, labels, micro, sequence);
                 }
-                lane.workspace.loss(lane.labels(labels, micro), gradientScale);
-                Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
-                boolean first = micro < parts;
-                lane.workspace.backward(
-                    destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
+                seat.workspace.loss(seat.labels(labels, micro), gradientScale);
+                if (seats.isEmpty()) {
+                  Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
+                  boolean first = micro < parts;
+                  seat.workspace.backward(
+                      destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
+                }
               },
               sequence * microBatches);
+      for (int stage = 0; !seats.isEmpty() && stage < program.backwardStages(); stage++) {
+        int at = stage;
+        lanes.share(
+            parts,
+            (lane, part) ->
+                lane.seat(part)
+                    .workspace
+                    .backward(
+                        at,
+                        part == 0 ? gradients : partGradients.get(part - 1),
+                        part == 0 ? mode : Write.OVERWRITE));
+      }
       GradientSlices all = trainingSlices();
       int used = Math.min(parts, microBatches(images));
       lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
@@ -550,7 +650,7 @@ public final class BatchExecutor implements AutoCloseable {
       return run(
           images,
           labels,
-          (lane, part, micro) -> lane.workspace.loss(lane.labels(labels, micro), 0),
+          (seat, part, micro) -> seat.workspace.loss(seat.labels(labels, micro), 0),
           0);
     } finally {
       turn.give();
@@ -567,13 +667,19 @@ public final class BatchExecutor implements AutoCloseable {
     turn.take();
     try {
       String[] found = new String[1];
+      if (!seats.isEmpty()) {
+        forwardTogether(images, 0);
+      }
       lanes.share(
           1,
           (lane, all) -> {
             for (int i = 0; found[0] == null && i < microBatches(images); i++) {
-              lane.workspace.forward(lane.images(images, i), 0);
+              Seat seat = lane.seat(i);
+              if (seats.isEmpty()) {
+                seat.workspace.forward(seat.images(images, i), 0);
+              }
               found[0] =
-                  lane.workspace.firstNonFinite(
+                  seat.workspace.firstNonFinite(
                       value -> {
                         try (Tensor host =
                             Tensor.allocate(value.shape(), value.type(), value.layout())) {
@@ -591,7 +697,21 @@ public final class BatchExecutor implements AutoCloseable {
   }
 
   private interface AfterForward {
-    void run(Lane lane, int part, int micro);
+    void run(Seat seat, int part, int micro);
+  }
+
+  /** The forward pass of parts that meet. */
+  private void forwardTogether(Tensor images, long sequence) {
+    lanes.share(
+        parts,
+        (lane, part) -> {
+          Seat seat = lane.seat(part);
+          seat.workspace.begin(seat.images(images, part), sequence + part);
+        });
+    for (int stage = 0; stage < program.forwardStages(); stage++) {
+      int at = stage;
+      lanes.share(parts, (lane, part) -> lane.seat(part).workspace.forward(at));
+    }
   }
 
   /** Those that hold an image. */
@@ -619,18 +739,24 @@ public final class BatchExecutor implements AutoCloseable {
     int used = microBatches(images);
     double[] losses = new double[used];
     int[] correct = new int[used];
+    if (!seats.isEmpty()) {
+      forwardTogether(images, sequence);
+    }
     lanes.share(
         Math.min(parts, used),
         (lane, part) -> {
+          Seat seat = lane.seat(part);
           for (int micro = part; micro < used; micro += parts) {
-            lane.workspace.forward(lane.images(images, micro), sequence + micro);
-            after.run(lane, part, micro);
-            backend.copy(lane.stream, lane.workspace.losses(), lane.losses);
-            backend.copy(lane.stream, lane.workspace.correct(), lane.correct);
+            if (seats.isEmpty()) {
+              seat.workspace.forward(seat.images(images, micro), sequence + micro);
+            }
+            after.run(seat, part, micro);
+            backend.copy(lane.stream, seat.workspace.losses(), seat.losses);
+            backend.copy(lane.stream, seat.workspace.correct(), seat.correct);
             lane.stream.synchronize();
             for (int i = 0; i < program.batch(); i++) {
-              losses[micro] += lane.losses.get(i);
-              correct[micro] += (int) lane.correct.get(i);
+              losses[micro] += seat.losses.get(i);
+              correct[micro] += (int) seat.correct.get(i);
             }
           }
         });
@@ -646,12 +772,20 @@ public final class BatchExecutor implements AutoCloseable {
   @Override
   public void close() {
     turn.close();
-    close(lanes, slices);
+    close(lanes, slices, exchange);
   }
 
-  private void close(@Nullable Lanes<Lane> laneList, @Nullable GradientSlices gradientSlices) {
+  private void close(
+      @Nullable Lanes<Lane> laneList,
+      @Nullable GradientSlices gradientSlices,
+      @Nullable Tensor shown) {
+    seats.forEach(Seat::close); // before the streams
+    seats.clear();
     if (laneList != null) {
       laneList.close();
+    }
+    if (shown != null) {
+      shown.close();
     }
     partGradients.forEach(Parameters::close);
     if (gradientSlices != null) {

@@ -22,6 +22,10 @@ import java.util.List;
  * <p>At the edge of chaos weights are multiplied by the network's {@link Network#weightScale}, and
  * biases are Gaussian with its {@link Network#biasDeviation}.
  *
+ * <p>Where a network asks for {@linkplain Network#gaussianWeights Gaussian weights}, they are
+ * independent, N(0, weightScale^2 / in) with in = kh * kw * channels, in all of the kernel (He et
+ * al., ICCV 2015, where the scale is sqrt(2)).
+ *
  * @param seed key of the generator; each parameter has streams of its own under it
  * @param delta true for Delta initialisation: a convolution is zero everywhere but the centre of
  *     its kernel, where it is SUO with in = channels (Xiao et al., arXiv 1806.05393); false for SUO
@@ -48,18 +52,24 @@ public record Initializer(long seed, boolean delta) {
     try (Stream stream = backend.newStream()) {
       for (int i = 0; i < specs.size(); i++) {
         ParameterSpec spec = specs.get(i);
-        if (spec.kind() == ParameterSpec.Kind.BIAS) {
-          fillBias(
-              backend,
-              stream,
-              parameters.view(i),
-              network.biasDeviation(),
-              i * STREAMS_PER_PARAMETER);
-        } else {
-          Weights initial =
-              new Weights(this, backend, stream, network.weightScale(), i * STREAMS_PER_PARAMETER);
-          Layer layer = network.layers().get(spec.layer());
-          layer.initialize(initial, layerIndex(layer, spec), parameters.view(i));
+        Tensor view = parameters.view(i);
+        long sequence = i * STREAMS_PER_PARAMETER;
+        switch (spec.kind()) {
+          case WEIGHTS -> {
+            Weights initial =
+                new Weights(
+                    this,
+                    backend,
+                    stream,
+                    network.weightScale(),
+                    network.gaussianWeights(),
+                    sequence);
+            Layer layer = network.layers().get(spec.layer());
+            layer.initialize(initial, layerIndex(layer, spec), view);
+          }
+          case BIAS -> fillBias(backend, stream, view, network.biasDeviation(), sequence);
+          case MEAN -> backend.fill(stream, view, 0);
+          case SCALE, VARIANCE -> backend.fill(stream, view, 1);
         }
       }
       stream.synchronize();
@@ -80,9 +90,14 @@ public record Initializer(long seed, boolean delta) {
       Backend backend, Stream stream, Tensor bias, double deviation, long sequence) {
     if (deviation == 0) {
       backend.fill(stream, bias, 0);
-      return;
+    } else {
+      fillGaussian(backend, stream, bias, deviation, sequence);
     }
-    int count = Math.toIntExact(bias.shape().elements());
+  }
+
+  private void fillGaussian(
+      Backend backend, Stream stream, Tensor to, double deviation, long sequence) {
+    int count = Math.toIntExact(to.shape().elements());
     float[] values = new float[Math.ceilDiv(count, 4) * 4];
     int[] words = new int[4];
     for (int i = 0; i < count; i += 4) {
@@ -93,8 +108,8 @@ public record Initializer(long seed, boolean delta) {
     for (int i = 0; i < values.length; i++) {
       values[i] *= (float) deviation;
     }
-    try (Tensor host = Tensor.allocate(bias.shape(), DataType.F32, bias.layout())) {
-      backend.copy(stream, host.set(Arrays.copyOf(values, count)), bias);
+    try (Tensor host = Tensor.allocate(to.shape(), DataType.F32, to.layout())) {
+      backend.copy(stream, host.set(Arrays.copyOf(values, count)), to);
       stream.synchronize();
     }
   }
@@ -106,12 +121,25 @@ public record Initializer(long seed, boolean delta) {
    * @param backend where the weights lie
    * @param stream to work on
    * @param scale factor of the weights: {@link Network#weightScale}
+   * @param gaussian whether they are independent: {@link Network#gaussianWeights}
    * @param sequence first of 2^32 streams of the generator that are this parameter's own
    */
   public record Weights(
-      Initializer initializer, Backend backend, Stream stream, double scale, long sequence) {
+      Initializer initializer,
+      Backend backend,
+      Stream stream,
+      double scale,
+      boolean gaussian,
+      long sequence) {
+    /** Orthogonal ones. */
+    public Weights(
+        Initializer initializer, Backend backend, Stream stream, double scale, long sequence) {
+      this(initializer, backend, stream, scale, false, sequence);
+    }
+
     /**
-     * Fills the weights of a convolution; each group is a matrix of its own.
+     * Fills the weights of a convolution, orthogonal or as the network asks for; each group is a
+     * matrix of its own.
      *
      * @param layer name for messages
      * @param weights F32 KRSC
@@ -119,7 +147,13 @@ public record Initializer(long seed, boolean delta) {
      *     no centre
      */
     public void orthogonal(String layer, Conv2dDescriptor descriptor, Tensor weights) {
-      initializer.fillWeights(backend, stream, layer, descriptor, weights, scale, sequence);
+      if (gaussian) {
+        double inputs = (double) descriptor.kh() * descriptor.kw() * descriptor.ic();
+        double deviation = scale / Math.sqrt(inputs / descriptor.groups());
+        initializer.fillGaussian(backend, stream, weights, deviation, sequence);
+      } else {
+        initializer.fillWeights(backend, stream, layer, descriptor, weights, scale, sequence);
+      }
     }
   }
 

@@ -47,7 +47,7 @@ public interface Layer {
   /** Adds what {@link NetworkJson} has to know beside name, kind and sources. */
   default void describe(ObjectNode attributes) {}
 
-  /** Its parameters, weights before biases. */
+  /** Its parameters, in the order of their kinds. */
   default List<Parameter> parameters() {
     return List.of();
   }
@@ -161,6 +161,15 @@ public interface Layer {
    */
   default @Nullable DataType reserve() {
     return null;
+  }
+
+  /**
+   * Values of F32 that a part of a batch shows to its other parts, and keeps until its backward
+   * pass, while it trains; 0 for a layer that treats each sample by itself. See {@link
+   * Lowering#forwardTogether} and {@link Pass#exchange}.
+   */
+  default int exchanged() {
+    return 0;
   }
 
   /**

@@ -39,6 +39,13 @@ public final class Lowering {
     void run(Pass pass);
   }
 
+  /**
+   * A step in its place.
+   *
+   * @param together whether all parts of a batch must have done the steps before it
+   */
+  record Placed(Step step, boolean together) {}
+
   /** Part of a backward pass that contributes to a source's gradient. */
   public interface GradientStep {
     /**
@@ -66,18 +73,19 @@ public final class Lowering {
     FISHER
   }
 
-  record BackwardStep(Purpose purpose, Step step) {}
+  record BackwardStep(Purpose purpose, Placed placed) {}
 
   /** All steps and operations of a program. */
   static final class Result implements AutoCloseable {
     final Network network;
     final Backend backend;
     final int batch;
+    final int parts;
     final Program.Options options;
     final Fusion fusion;
 
     /** For each layer its steps, in the order in which they run. */
-    final List<List<Step>> forward = new ArrayList<>();
+    final List<List<Placed>> forward = new ArrayList<>();
 
     final List<List<BackwardStep>> backward = new ArrayList<>();
 
@@ -87,10 +95,17 @@ public final class Lowering {
     private final Map<Integer, Object> handedOver = new HashMap<>();
     private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
-    Result(Network network, Backend backend, int batch, Program.Options options, Fusion fusion) {
+    Result(
+        Network network,
+        Backend backend,
+        int batch,
+        int parts,
+        Program.Options options,
+        Fusion fusion) {
       this.network = network;
       this.backend = backend;
       this.batch = batch;
+      this.parts = parts;
       this.options = options;
       this.fusion = fusion;
     }
@@ -136,6 +151,11 @@ public final class Lowering {
   /** Images per pass. */
   public int batch() {
     return result.batch;
+  }
+
+  /** Equal parts of a batch that pass side by side, where layers look at whole batches; else 1. */
+  public int parts() {
+    return result.parts;
   }
 
   /** Storage type of values and gradients. */
@@ -214,16 +234,24 @@ public final class Lowering {
 
   /** Adds a step to the forward pass. */
   public void forward(Step step) {
-    result.forward.get(node).add(step);
+    result.forward.get(node).add(new Placed(step, false));
+  }
+
+  /**
+   * Adds a step to the forward pass that begins when all parts of the batch have done those before
+   * it.
+   */
+  public void forwardTogether(Step step) {
+    result.forward.get(node).add(new Placed(step, true));
   }
 
   /** Adds a step to the backward pass, for the gradients of parameters. */
   public void backward(Step step) {
-    add(Purpose.PARAMETERS, step);
+    add(Purpose.PARAMETERS, step, false);
   }
 
-  private void add(Purpose purpose, Step step) {
-    result.backward.get(node).add(new BackwardStep(purpose, step));
+  private void add(Purpose purpose, Step step, boolean together) {
+    result.backward.get(node).add(new BackwardStep(purpose, new Placed(step, together)));
   }
 
   /** Whether the backward pass also runs for {@link FisherSamples}. */
@@ -233,7 +261,7 @@ public final class Lowering {
 
   /** Adds a step to the backward pass that writes the layer's {@link FisherSamples}. */
   public void fisher(Step step) {
-    add(Purpose.FISHER, step);
+    add(Purpose.FISHER, step, false);
   }
 
   /**
@@ -241,9 +269,18 @@ public final class Lowering {
    * where nobody needs that gradient.
    */
   public void backwardTo(int source, GradientStep step) {
+    backwardTo(source, step, false);
+  }
+
+  /** As above, by a step that begins when all parts of the batch have done those before it. */
+  public void backwardTogetherTo(int source, GradientStep step) {
+    backwardTo(source, step, true);
+  }
+
+  private void backwardTo(int source, GradientStep step, boolean together) {
     if (result.fusion.needsGradient(source)) {
       Write write = result.fusion.write(source, node);
-      add(Purpose.SOURCE, pass -> step.run(pass, write));
+      add(Purpose.SOURCE, pass -> step.run(pass, write), together);
     }
   }
 

@@ -46,13 +46,15 @@ public final class Network {
   private final List<ParameterSpec> parameters;
   private final double weightScale;
   private final double biasDeviation;
+  private final boolean gaussianWeights;
 
   private Network(
       String name,
       List<Layer> layers,
       List<Integer> outputs,
       double weightScale,
-      double biasDeviation) {
+      double biasDeviation,
+      boolean gaussianWeights) {
     if (!(weightScale > 0 && weightScale < Double.POSITIVE_INFINITY)) {
       throw new IllegalArgumentException(
           "the scale of the weights must be positive and finite, got " + weightScale);
@@ -67,6 +69,7 @@ public final class Network {
     this.parameters = ParameterSpec.of(this.layers);
     this.weightScale = weightScale;
     this.biasDeviation = biasDeviation;
+    this.gaussianWeights = gaussianWeights;
   }
 
   /** Name, for people. */
@@ -120,14 +123,25 @@ public final class Network {
             + ". Give the gradients of the outputs yourself, as NetworkFunction does");
   }
 
-  /** Weights and biases with their places in the arena: all weights first, then all biases. */
+  /**
+   * Weights and biases with their places in the arena: all weights first, then all biases; behind
+   * them what batch normalisation has, scales and then running statistics.
+   */
   public List<ParameterSpec> parameters() {
     return parameters;
   }
 
   /** Number of trainable values (without the arena's padding). */
   public long parameterCount() {
-    return parameters.stream().mapToLong(p -> p.shape().elements()).sum();
+    return parameters.stream()
+        .filter(p -> !p.kind().isStatistic())
+        .mapToLong(p -> p.shape().elements())
+        .sum();
+  }
+
+  /** Whether training makes samples of a batch depend on each other, by batch normalisation. */
+  public boolean looksAtBatches() {
+    return layers.stream().anyMatch(layer -> layer.exchanged() > 0);
   }
 
   /** Multiply-adds of the forward pass of one image. */
@@ -143,6 +157,20 @@ public final class Network {
   /** Standard deviation of the initial biases: sigma_b at the edge of chaos, else 0. */
   public double biasDeviation() {
     return biasDeviation;
+  }
+
+  /**
+   * Whether weights begin as independent Gaussian numbers, N(0, weightScale^2 / inputs), as those
+   * of the networks that ours are compared with do, whose means square they keep on average; else
+   * as random orthogonal matrices, which do so exactly. See {@link Initializer}.
+   */
+  public boolean gaussianWeights() {
+    return gaussianWeights;
+  }
+
+  /** This network with Gaussian or orthogonal weights to begin with. */
+  public Network withGaussianWeights(boolean gaussian) {
+    return new Network(name, layers, outputs, weightScale, biasDeviation, gaussian);
   }
 
   /** The functions of the activation layers by name, in order of their first use. */
@@ -214,7 +242,7 @@ public final class Network {
     for (Layer layer : layers) {
       changed.add(layer instanceof ActivationLayer a ? a.with(change.apply(a.function())) : layer);
     }
-    return new Network(name, changed, outputs, weights, biases);
+    return new Network(name, changed, outputs, weights, biases, gaussianWeights);
   }
 
   /**
@@ -236,7 +264,7 @@ public final class Network {
         layers.size() - 1,
         new ConvolutionLayer(
             last.name(), last.source(), Conv2dDescriptor.linear(1, old.ic(), classes)));
-    return new Network(name, changed, outputs, weightScale, biasDeviation);
+    return new Network(name, changed, outputs, weightScale, biasDeviation, gaussianWeights);
   }
 
   /** Number of activations on the longest path from the input to an output. */
@@ -442,6 +470,17 @@ public final class Network {
       return add(new NormalizedSumLayer(layerName, shortcut, branch, w, extent(branch)));
     }
 
+    /** shortcut + branch, as ordinary residual networks have it. */
+    public int sum(String layerName, int shortcut, int branch) {
+      return add(new SumLayer(layerName, shortcut, branch, extent(branch)));
+    }
+
+    /** Batch normalisation with the usual epsilon of 1e-5. */
+    public int batchNorm(String layerName, int source) {
+      return add(
+          new BatchNormLayer(layerName, source, BatchNormLayer.USUAL_EPSILON, extent(source)));
+    }
+
     /** Max-pooling with SAME padding. */
     public int maxPool(String layerName, int source, int kernel, int stride) {
       Extent in = extent(source);
@@ -502,12 +541,12 @@ public final class Network {
               "nothing reads layer " + layers.get(i).name() + "; leave it out");
         }
       }
-      return new Network(name, layers, List.copyOf(wanted), 1, 0);
+      return new Network(name, layers, List.copyOf(wanted), 1, 0, false);
     }
   }
 
   /**
-   * A weight or bias tensor and its place in the arena.
+   * A weight or bias tensor, or the like, and its place in the arena.
    *
    * @param name layer name and, after a dot, the parameter's own: {@code .weights}, {@code .bias}
    * @param layer index of the layer it belongs to
@@ -521,7 +560,21 @@ public final class Network {
       /** Multiplies values; weight decay applies to it. A convolution's are KRSC. */
       WEIGHTS,
       /** Added to values, one per output channel. */
-      BIAS
+      BIAS,
+      /** Multiplies normalised values, one per channel; begins at 1. */
+      SCALE,
+      /** A running mean, which training follows but does not learn; begins at 0. */
+      MEAN,
+      /** A running variance, likewise; begins at 1. */
+      VARIANCE;
+
+      /**
+       * Whether it follows the batches seen in training and has no gradient: an optimiser moves it
+       * by a rate of its own towards them, and its "gradient" is its distance from them.
+       */
+      public boolean isStatistic() {
+        return this == MEAN || this == VARIANCE;
+      }
     }
 
     /** Each parameter starts on a cache line: 16 elements of four bytes. */

@@ -4,6 +4,7 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Layer.Extent;
 import io.jtrelu.tensor.DataType;
@@ -126,6 +127,13 @@ public final class NetworkFunction implements AutoCloseable {
     this.network = network;
     this.backend = backend;
     this.options = options;
+    if (options.training() && network.looksAtBatches()) {
+      throw new UnsupportedException(
+          "network "
+              + network
+              + " normalises over batches, which a function of micro-batches cannot train; use"
+              + " io.jtrelu.train.Trainer or BatchExecutor, or this without training");
+    }
     int micro =
         options.microBatch() > 0
             ? options.microBatch()

@@ -38,6 +38,8 @@ import org.jspecify.annotations.Nullable;
  * }
  * }</pre>
  *
+ * <p>{@code "gaussianWeights": true} is there for networks that begin so.
+ *
  * <p>Layers come after their sources, the input first. Padding is top, left, bottom, right for a
  * convolution and begin, end for a pooling. The numbers of an activation are those of {@link
  * io.jtrelu.activation.TransformedActivation}. They keep all their digits: what was written is read
@@ -58,13 +60,16 @@ public final class NetworkJson {
     KINDS.put(ConvolutionLayer.KIND, ConvolutionLayer::read);
     KINDS.put(ActivationLayer.KIND, ActivationLayer::read);
     KINDS.put(NormalizedSumLayer.KIND, NormalizedSumLayer::read);
+    KINDS.put(SumLayer.KIND, SumLayer::read);
+    KINDS.put(BatchNormLayer.KIND, BatchNormLayer::read);
     KINDS.put(MaxPoolingLayer.KIND, MaxPoolingLayer::read);
     KINDS.put(GlobalMeanPoolingLayer.KIND, GlobalMeanPoolingLayer::read);
     KINDS.put(DropoutLayer.KIND, DropoutLayer::read);
   }
 
   private static final Set<String> NETWORK_FIELDS =
-      Set.of("format", "name", "layers", "outputs", "weightScale", "biasDeviation");
+      Set.of(
+          "format", "name", "layers", "outputs", "weightScale", "biasDeviation", "gaussianWeights");
   private static final Set<String> LAYER_FIELDS = Set.of("name", "kind", "sources", "attributes");
 
   private NetworkJson() {}
@@ -107,6 +112,9 @@ public final class NetworkJson {
     network.outputs().forEach(output -> outputs.add(network.layers().get(output).name()));
     json.put("weightScale", network.weightScale());
     json.put("biasDeviation", network.biasDeviation());
+    if (network.gaussianWeights()) {
+      json.put("gaussianWeights", true);
+    }
     return json;
   }
 
@@ -220,8 +228,15 @@ public final class NetworkJson {
     }
     double weightScale = number("weightScale", json.get("weightScale"));
     double biasDeviation = number("biasDeviation", json.get("biasDeviation"));
+    JsonNode gaussian = json.path("gaussianWeights");
+    if (!gaussian.isMissingNode() && !gaussian.isBoolean()) {
+      throw unexpected("gaussianWeights", "true or false", gaussian);
+    }
     try {
-      return builder.build(outputs).with(function -> function, weightScale, biasDeviation);
+      return builder
+          .build(outputs)
+          .with(function -> function, weightScale, biasDeviation)
+          .withGaussianWeights(gaussian.booleanValue());
     } catch (IllegalArgumentException | IllegalStateException refused) {
       throw new NetworkFormatException("network: " + refused.getMessage(), refused);
     }

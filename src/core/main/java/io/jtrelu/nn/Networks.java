@@ -7,7 +7,7 @@ import java.util.Map;
 
 /**
  * The networks that come with the library: plain chains and modified ResNets, none with
- * normalisation layers.
+ * normalisation layers; and, to compare these with, ordinary ResNets with batch normalisation.
  */
 public final class Networks {
   /** More is a slip of the finger, or an attack by a configuration: each layer takes memory. */
@@ -24,7 +24,7 @@ public final class Networks {
           200, new int[] {3, 24, 36, 3});
 
   /** Images below this extent get the small stem: a 3x3 convolution without pooling. */
-  private static final int SMALL_IMAGE = 64;
+  static final int SMALL_IMAGE = 64;
 
   /** Layers of a chain at most; the solver's limit too. */
   private static final int DEEPEST = 1_000_000;
@@ -43,9 +43,12 @@ public final class Networks {
    * Everything that selects a network but the data it reads.
    *
    * @param name {@code plain50} (24 layers of 32 channels, then 25 of 64, and the logits), {@code
-   *     plain:L}, {@code plain:L:width} or {@code resnet18|34|50| 101|152|200}
+   *     plain:L}, {@code plain:L:width} or {@code resnet18|34|50|101|152|200}; or with batch
+   *     normalisation and ordinary shortcuts {@code bnresnet18|34|50|101|152|200}, and {@code
+   *     bnresnet50-small}, which has plain50's layers
    * @param block residual block, for ResNets
-   * @param shortcutWeight weight w of the shortcut in [0, 1), for ResNets; 0 leaves it out
+   * @param shortcutWeight weight w of the shortcut in [0, 1), for ResNets without normalisation; 0
+   *     leaves it out
    * @param dropout rate before the logits, 0 for none
    */
   public record Options(String name, Block block, double shortcutWeight, float dropout) {
@@ -75,7 +78,14 @@ public final class Networks {
         "resnet50",
         "resnet101",
         "resnet152",
-        "resnet200");
+        "resnet200",
+        "bnresnet50-small",
+        "bnresnet18",
+        "bnresnet34",
+        "bnresnet50",
+        "bnresnet101",
+        "bnresnet152",
+        "bnresnet200");
   }
 
   /**
@@ -124,6 +134,16 @@ public final class Networks {
                 weights));
       }
       return plain(name, input, classes, thirds(depth, width), options.dropout());
+    }
+    if (name.equals("bnresnet50-small")) {
+      return BatchNormNetworks.small(options.block(), input, classes, options.dropout());
+    }
+    if (name.startsWith("bnresnet")) {
+      int depth = positive(options.name(), name.substring("bnresnet".length()));
+      if (RESNET_BLOCKS.containsKey(depth)) {
+        return BatchNormNetworks.resnet(
+            depth, RESNET_BLOCKS.get(depth), options.block(), input, classes, options.dropout());
+      }
     }
     if (name.startsWith("resnet")) {
       int depth = positive(options.name(), name.substring("resnet".length()));
@@ -184,11 +204,11 @@ public final class Networks {
     return head(b, x, classes, dropout);
   }
 
-  private static Network.Builder builder(String name, Extent input) {
+  static Network.Builder builder(String name, Extent input) {
     return Network.builder(name, input.height(), input.width(), input.channels());
   }
 
-  private static Network head(Network.Builder b, int x, int classes, float dropout) {
+  static Network head(Network.Builder b, int x, int classes, float dropout) {
     x = b.globalMeanPool("pool", x);
     if (dropout > 0) {
       x = b.dropout("dropout", x, dropout);

@@ -1,8 +1,6 @@
 package io.jtrelu.nn;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import io.jtrelu.backend.Conv2dSum;
-import io.jtrelu.backend.WeightedSum;
 import io.jtrelu.shaping.SignalGraph;
 import java.util.List;
 import java.util.function.IntUnaryOperator;
@@ -108,61 +106,6 @@ public record NormalizedSumLayer(
 
   @Override
   public void lower(Lowering lowering) {
-    int node = lowering.node();
-    WeightedSum op =
-        lowering.own(
-            lowering
-                .backend()
-                .weightedSum(
-                    lowering.elements(),
-                    lowering.type(),
-                    (float) shortcutWeight,
-                    (float) branchWeight(),
-                    lowering.activation()));
-    ConvolutionLayer.Prepared convolution =
-        lowering.handedOver(branch, ConvolutionLayer.Prepared.class);
-    if (convolution != null) {
-      Conv2dSum both =
-          lowering.own(
-              lowering
-                  .backend()
-                  .conv2dSum(convolution.op(), op.weightA(), op.weightB(), lowering.activation()));
-      lowering.forward(
-          pass ->
-              both.forward(
-                  pass.stream(),
-                  pass.value(convolution.source()),
-                  convolution.packed(),
-                  pass.parameter(convolution.bias()),
-                  pass.value(shortcut),
-                  pass.value(node)));
-    } else {
-      lowering.forward(
-          pass ->
-              op.forward(
-                  pass.stream(), pass.value(shortcut), pass.value(branch), pass.value(node)));
-    }
-    var shortcutGate = lowering.gate(shortcut);
-    lowering.backwardTo(
-        shortcut,
-        (pass, write) ->
-            op.backwardA(
-                pass.stream(),
-                pass.gradient(node),
-                shortcutGate,
-                pass.value(shortcut),
-                pass.gradient(shortcut),
-                write));
-    var branchGate = lowering.gate(branch);
-    lowering.backwardTo(
-        branch,
-        (pass, write) ->
-            op.backwardB(
-                pass.stream(),
-                pass.gradient(node),
-                branchGate,
-                pass.value(branch),
-                pass.gradient(branch),
-                write));
+    SumLayer.lower(lowering, shortcut, branch, (float) shortcutWeight, (float) branchWeight());
   }
 }

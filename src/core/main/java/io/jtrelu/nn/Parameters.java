@@ -192,13 +192,41 @@ public final class Parameters implements AutoCloseable {
   }
 
   /**
-   * The part of the arena that holds biases.
+   * The part of the arena that holds biases, and scales where there are any.
    *
    * @throws IllegalStateException if there is no arena
    */
   public Tensor biases() {
-    long rest = arena().shape().elements() - weightElements();
+    long rest = learntElements(network) - weightElements();
     return arena().slice(weightElements(), flat(rest), Layout.ROW_MAJOR);
+  }
+
+  /** Elements of the part of a network's arena that has gradients: all but running statistics. */
+  public static long learntElements(Network network) {
+    long end = 0;
+    for (ParameterSpec spec : network.parameters()) {
+      end = spec.kind().isStatistic() ? end : spec.end();
+    }
+    return end;
+  }
+
+  /**
+   * The part of the arena that has gradients: all of it but running statistics.
+   *
+   * @throws IllegalStateException if there is no arena
+   */
+  public Tensor learnt() {
+    return arena().slice(0, flat(learntElements(network)), Layout.ROW_MAJOR);
+  }
+
+  /**
+   * The part of the arena that holds running statistics, often empty.
+   *
+   * @throws IllegalStateException if there is no arena
+   */
+  public Tensor statistics() {
+    long learnt = learntElements(network);
+    return arena().slice(learnt, flat(arena().shape().elements() - learnt), Layout.ROW_MAJOR);
   }
 
   /** A view of one parameter, by its index in {@link Network#parameters}. */

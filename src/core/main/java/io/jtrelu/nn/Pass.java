@@ -14,6 +14,8 @@ public final class Pass {
   final Tensor[] values;
   final Tensor[] gradients;
   final Tensor[] reserves;
+  final Tensor[] exchanges;
+  final int part;
   Stream stream;
   Tensor sequence;
   Write write = Write.OVERWRITE;
@@ -22,7 +24,9 @@ public final class Pass {
   @Nullable FisherSamples samples;
   int firstSample;
 
-  Pass(int nodes, Stream stream, Tensor sequence) {
+  Pass(int nodes, int part, Stream stream, Tensor sequence) {
+    this.part = part;
+    this.exchanges = new Tensor[nodes];
     this.values = new Tensor[nodes];
     this.gradients = new Tensor[nodes];
     this.reserves = new Tensor[nodes];
@@ -54,6 +58,19 @@ public final class Pass {
   /** What {@link Layer#reserve} asked for: NHWC, of the shape of the node's value. */
   public Tensor reserve(int node) {
     return reserves[node];
+  }
+
+  /** Which part of the batch passes, from 0. */
+  public int part() {
+    return part;
+  }
+
+  /**
+   * What the parts of a batch show each other of a node while they train: F32, {@link
+   * Layer#exchanged} values for each part, in whatever order the layer likes.
+   */
+  public Tensor exchange(int node) {
+    return exchanges[node];
   }
 
   /** A parameter's present values, F32. */

@@ -99,12 +99,13 @@ public final class Program implements AutoCloseable {
   private final Network network;
   private final Backend backend;
   private final int batch;
+  private final int parts;
   private final Options options;
   private final Fusion fusion;
   private final Placement placement;
   private final Lowering.Result lowered;
-  private final List<ForwardStep> forward = new ArrayList<>();
-  private final List<Lowering.Step> backward = new ArrayList<>();
+  private final Stages<ForwardStep> forward = new Stages<>();
+  private final Stages<Lowering.Step> backward = new Stages<>();
   private final List<Lowering.Step> backwardForFisher = new ArrayList<>();
 
   /** Null for a network that is no classifier. */
@@ -120,6 +121,18 @@ public final class Program implements AutoCloseable {
    */
   private record ForwardStep(Lowering.Step step, int completes) {}
 
+  /** Steps in a row, cut where all parts of a batch must meet. */
+  private static final class Stages<S> {
+    final List<List<S>> stages = new ArrayList<>(List.of(new ArrayList<>()));
+
+    void add(S step, boolean together) {
+      if (together) {
+        stages.add(new ArrayList<>());
+      }
+      stages.getLast().add(step);
+    }
+  }
+
   /**
    * Compiles a network. The caller closes the result before the backend.
    *
@@ -127,14 +140,27 @@ public final class Program implements AutoCloseable {
    * @throws io.jtrelu.backend.UnsupportedException if the backend cannot run a layer
    */
   public Program(Network network, Backend backend, int batch, Options options) {
+    this(network, backend, batch, 1, options);
+  }
+
+  /**
+   * Compiles a network for one of several equal parts of a batch, which pass side by side, stage by
+   * stage: {@link #newExchange}.
+   *
+   * @param batch images per pass, that is, of a part
+   * @param parts of a batch; more than one only for training a network that {@linkplain
+   *     Network#looksAtBatches looks at whole batches}
+   */
+  Program(Network network, Backend backend, int batch, int parts, Options options) {
     this.network = network;
     this.backend = backend;
     this.batch = batch;
+    this.parts = parts;
     this.options = options;
     this.fusion = new Fusion(network, options.training(), options.inputGradient());
     this.placement =
         new Placement(fusion, batch, options.type(), network.isClassifier(), options.fisher());
-    this.lowered = new Lowering.Result(network, backend, batch, options, fusion);
+    this.lowered = new Lowering.Result(network, backend, batch, parts, options, fusion);
     try {
       this.loss = network.isClassifier() ? loss(options.labelSmoothing()) : null;
       this.drawnLoss = network.isClassifier() && options.fisher() ? loss(0) : null;
@@ -145,19 +171,21 @@ public final class Program implements AutoCloseable {
     }
     int count = network.layers().size();
     for (int i = 0; i < count; i++) {
-      List<Lowering.Step> steps = lowered.forward.get(i);
+      List<Lowering.Placed> steps = lowered.forward.get(i);
       int completed = fusion.activation(i) == NONE ? i : fusion.activation(i);
       for (int s = 0; s < steps.size(); s++) {
-        forward.add(new ForwardStep(steps.get(s), s == steps.size() - 1 ? completed : NONE));
+        Lowering.Placed placed = steps.get(s);
+        int completes = s == steps.size() - 1 ? completed : NONE;
+        forward.add(new ForwardStep(placed.step(), completes), placed.together());
       }
     }
     for (int i = count - 1; i >= 0; i--) {
       for (Lowering.BackwardStep step : lowered.backward.get(i)) {
         if (step.purpose() != Lowering.Purpose.FISHER) {
-          backward.add(step.step());
+          backward.add(step.placed().step(), step.placed().together());
         }
         if (step.purpose() != Lowering.Purpose.PARAMETERS) {
-          backwardForFisher.add(step.step());
+          backwardForFisher.add(step.placed().step());
         }
       }
     }
@@ -186,7 +214,42 @@ public final class Program implements AutoCloseable {
       }
     }
     long figures = 2 * backend.allocationBytes(4L * batch) + backend.allocationBytes(8);
+    long exchange = options.training() ? exchanged(network) : 0;
+    if (exchange > 0) {
+      figures += backend.allocationBytes(Float.BYTES * exchange);
+    }
     return new Memory(backend.allocationBytes(placed) + figures, weights, scratch);
+  }
+
+  /** Values that a part of a batch shows to the others. */
+  private static long exchanged(Network network) {
+    return network.layers().stream().mapToLong(Layer::exchanged).sum();
+  }
+
+  /**
+   * Allocates what the parts of a batch show each other; null where they do not. The caller closes
+   * it.
+   */
+  @Nullable Tensor newExchange() {
+    long values = options.training() ? parts * exchanged(network) : 0;
+    return values == 0
+        ? null
+        : backend.allocate(Shape.of(Math.toIntExact(values)), DataType.F32, Layout.ROW_MAJOR);
+  }
+
+  /** Equal parts of a batch that pass side by side. */
+  int parts() {
+    return parts;
+  }
+
+  /** Stages of the forward pass: where one ends, all parts of a batch meet. */
+  int forwardStages() {
+    return forward.stages.size();
+  }
+
+  /** Stages of the backward pass. */
+  int backwardStages() {
+    return backward.stages.size();
   }
 
   /** The network. */
@@ -248,7 +311,17 @@ public final class Program implements AutoCloseable {
 
   /** Allocates what one thread needs to run this program. The caller closes it. */
   public Workspace newWorkspace(Stream stream) {
-    return new Workspace(this, stream);
+    return new Workspace(this, stream, 0, null);
+  }
+
+  /**
+   * Allocates what one part of a batch needs to run this program. The caller closes it.
+   *
+   * @param part its number
+   * @param exchange what the parts show each other: one for all, of {@link #newExchange}
+   */
+  Workspace newWorkspace(Stream stream, int part, @Nullable Tensor exchange) {
+    return new Workspace(this, stream, part, exchange);
   }
 
   @Override
@@ -282,9 +355,10 @@ public final class Program implements AutoCloseable {
     private final Tensor correct;
     private final Tensor ownSequence;
     private final Tensor sequenceOnHost;
+    private final @Nullable Tensor ownExchange;
     private final Turn turn = new Turn("workspace");
 
-    private Workspace(Program program, Stream stream) {
+    private Workspace(Program program, Stream stream, int part, @Nullable Tensor exchangeOfAll) {
       this.program = program;
       Backend backend = program.backend;
       // In units of four bytes and with two axes, so that an int is not the limit of a block.
@@ -295,7 +369,10 @@ public final class Program implements AutoCloseable {
       this.ownSequence = backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
       this.sequenceOnHost = Tensor.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
       List<Layer> layers = program.network.layers();
-      this.pass = new Pass(layers.size(), stream, ownSequence);
+      this.pass = new Pass(layers.size(), part, stream, ownSequence);
+      this.ownExchange = exchangeOfAll == null ? program.newExchange() : null;
+      Tensor exchange = exchangeOfAll == null ? ownExchange : exchangeOfAll;
+      long exchangeAt = 0;
       Placement placement = program.placement;
       for (int i = 0; i < layers.size(); i++) {
         Layer layer = layers.get(i);
@@ -304,6 +381,11 @@ public final class Program implements AutoCloseable {
         place(pass.gradients, i, placement.gradient(i), type);
         DataType reserved = layer.reserve();
         place(pass.reserves, i, placement.reserve(i), reserved == null ? type : reserved);
+        if (exchange != null && layer.exchanged() > 0) {
+          int values = Math.multiplyExact(program.parts, layer.exchanged());
+          pass.exchanges[i] = exchange.slice(exchangeAt, Shape.of(values), Layout.ROW_MAJOR);
+          exchangeAt += values;
+        }
       }
     }
 
@@ -337,12 +419,66 @@ public final class Program implements AutoCloseable {
     public Tensor forward(Tensor images, long sequence) {
       turn.take();
       try {
-        pass.stream.synchronize(); // the number before it may still be on its way
-        MemorySegment number = sequenceOnHost.segment();
-        number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
-        number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
-        program.backend.copy(pass.stream, sequenceOnHost, ownSequence);
+        number(sequence);
         return forward(images, ownSequence);
+      } finally {
+        turn.give();
+      }
+    }
+
+    private void number(long sequence) {
+      pass.stream.synchronize(); // the number before it may still be on its way
+      MemorySegment number = sequenceOnHost.segment();
+      number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
+      number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
+      program.backend.copy(pass.stream, sequenceOnHost, ownSequence);
+    }
+
+    /**
+     * Begins a pass of which this workspace has one part; {@link #forward(int)} goes on.
+     *
+     * @param images of the part, as above
+     * @param sequence as above, another one for each part
+     */
+    void begin(Tensor images, long sequence) {
+      turn.take();
+      try {
+        begin(images);
+        number(sequence);
+        pass.sequence = ownSequence;
+      } finally {
+        turn.give();
+      }
+    }
+
+    /** Runs a stage of the forward pass, when all parts of the batch have run the one before. */
+    @SuppressWarnings("try") // what is held needs no name
+    void forward(int stage) {
+      turn.take();
+      try (BackendStream.Use shared = holdShared(null)) {
+        for (ForwardStep step : program.forward.stages.get(stage)) {
+          step.step.run(pass);
+        }
+      } finally {
+        turn.give();
+      }
+    }
+
+    /** Runs a stage of the backward pass, likewise; the parameters are those of all stages. */
+    @SuppressWarnings("try") // what is held needs no name
+    void backward(int stage, Parameters destination, Write mode) {
+      turn.take();
+      try {
+        program.requireTraining();
+        destination.requireFits(program.network);
+        pass.parameterGradients = destination;
+        pass.write = mode;
+        try (BackendStream.Use shared = holdShared(destination)) {
+          for (Lowering.Step step : program.backward.stages.get(stage)) {
+            step.run(pass);
+          }
+        }
+        pass.parameterGradients = null;
       } finally {
         turn.give();
       }
@@ -364,8 +500,10 @@ public final class Program implements AutoCloseable {
         begin(images);
         pass.sequence = sequence;
         try (BackendStream.Use shared = holdShared(null)) {
-          for (ForwardStep step : program.forward) {
-            step.step.run(pass);
+          for (List<ForwardStep> stage : program.forward.stages) {
+            for (ForwardStep step : stage) {
+              step.step.run(pass);
+            }
           }
         }
         return output(0);
@@ -405,10 +543,12 @@ public final class Program implements AutoCloseable {
       turn.take();
       try {
         begin(images);
-        for (ForwardStep step : program.forward) {
-          step.step.run(pass);
-          if (step.completes != NONE) {
-            observer.value(step.completes, pass.values[step.completes]);
+        for (List<ForwardStep> stage : program.forward.stages) {
+          for (ForwardStep step : stage) {
+            step.step.run(pass);
+            if (step.completes != NONE) {
+              observer.value(step.completes, pass.values[step.completes]);
+            }
           }
         }
       } finally {
@@ -553,20 +693,12 @@ public final class Program implements AutoCloseable {
      * @throws IllegalStateException if there is no backward pass
      * @throws io.jtrelu.backend.OperandException if these are the gradients of another network
      */
-    @SuppressWarnings("try") // what is held needs no name
     public void backward(Parameters destination, Write mode) {
       turn.take();
       try {
-        program.requireTraining();
-        destination.requireFits(program.network);
-        pass.parameterGradients = destination;
-        pass.write = mode;
-        try (BackendStream.Use shared = holdShared(destination)) {
-          for (Lowering.Step step : program.backward) {
-            step.run(pass);
-          }
+        for (int stage = 0; stage < program.backwardStages(); stage++) {
+          backward(stage, destination, mode);
         }
-        pass.parameterGradients = null;
       } finally {
         turn.give();
       }
@@ -611,6 +743,9 @@ public final class Program implements AutoCloseable {
       correct.close();
       ownSequence.close();
       sequenceOnHost.close();
+      if (ownExchange != null) {
+        ownExchange.close();
+      }
     }
   }
 

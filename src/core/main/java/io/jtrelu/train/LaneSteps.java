@@ -48,7 +48,9 @@ final class LaneSteps implements Steps {
             batch,
             microBatch > 0
                 ? microBatch
-                : BatchExecutor.microBatch(network, backend, options.type(), batch),
+                : network.looksAtBatches()
+                    ? batch
+                    : BatchExecutor.microBatch(network, backend, options.type(), batch),
             optimizer.measures() ? options.withFisher() : options);
   }
 

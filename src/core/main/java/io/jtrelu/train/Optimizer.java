@@ -6,6 +6,7 @@ import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
@@ -25,6 +26,9 @@ import org.jspecify.annotations.Nullable;
  * Updates a network's parameters from their gradients: clipping by the global norm, then SGD or
  * Adam, or K-FAC with its own constraint; with weight decay on weights only. Parameters, gradients
  * and state stay on the device.
+ *
+ * <p>Running statistics of batch normalisation are moved by {@link BatchNormLayer#MOMENTUM} towards
+ * those of the batch, which are no part of the norm, nor of what clips.
  *
  * <p>A gradient whose norm is not finite updates nothing, and neither does any gradient after it
  * until {@link #forgive}: so a step can be queued before the one before it has been looked at.
@@ -71,6 +75,9 @@ public final class Optimizer implements AutoCloseable {
 
   private final Update biases;
 
+  /** Of running statistics; null for a network without. */
+  private final @Nullable Following statistics;
+
   /** Of each parameter by itself. */
   private final List<Update> updates = new ArrayList<>();
 
@@ -78,6 +85,37 @@ public final class Optimizer implements AutoCloseable {
 
   private interface Update {
     void step(Stream on, Tensor parameters, Tensor gradient, Tensor scalars, Tensor clip);
+  }
+
+  /** Of a running statistic, which is done with all others. */
+  private static final Update IN_STATISTICS = (on, parameters, gradient, scalars, clip) -> {};
+
+  /** Running statistics follow: p = p - MOMENTUM * gradient, a gradient being their distance. */
+  private final class Following {
+    private final GradientNorm distance;
+    private final Tensor result = allocate(backend, 2);
+    private final Tensor rate = allocate(backend, 1);
+    private final Sgd step;
+    private final Tensor velocity;
+
+    Following(Parameters state) {
+      velocity = state.statistics();
+      long elements = velocity.shape().elements();
+      distance = own(backend.gradientNorm(elements));
+      step = own(backend.sgd(elements, 0, false, 0));
+      backend.fill(stream, rate, BatchNormLayer.MOMENTUM);
+      stream.synchronize();
+    }
+
+    /**
+     * @param norm of the gradient and its factor, which is NaN where nothing may change
+     */
+    void step(Stream on, Parameters parameters, Parameters gradients, Tensor norm) {
+      backend.copy(on, norm, result); // NaN or not is all that is taken over
+      Tensor to = gradients.statistics();
+      distance.run(on, to, Float.POSITIVE_INFINITY, result);
+      step.step(on, parameters.statistics(), to, velocity, rate, scalar(result, 1));
+    }
   }
 
   /**
@@ -96,7 +134,8 @@ public final class Optimizer implements AutoCloseable {
     this.scalars = allocate(backend, 2);
     this.constraint = allocate(backend, 1);
     Parameters first = own(Parameters.allocate(network, backend));
-    this.norm = own(backend.gradientNorm(first.arena().shape().elements()));
+    this.norm = own(backend.gradientNorm(Parameters.learntElements(network)));
+    this.statistics = first.statistics().shape().elements() == 0 ? null : new Following(first);
     float decay = (float) config.weightDecay();
     float momentum = (float) config.momentum();
     switch (config.optimizer()) {
@@ -109,7 +148,11 @@ public final class Optimizer implements AutoCloseable {
         weights = sgd(first.weights(), momentum, nesterov, decay);
         biases = sgd(first.biases(), momentum, nesterov, 0);
         for (int p = 0; p < network.parameters().size(); p++) {
-          updates.add(sgd(first.view(p), momentum, nesterov, isWeights(network, p) ? decay : 0));
+          float own = isWeights(network, p) ? decay : 0;
+          updates.add(
+              isStatistic(network, p)
+                  ? IN_STATISTICS
+                  : sgd(first.view(p), momentum, nesterov, own));
         }
       }
       case ADAM -> {
@@ -120,7 +163,10 @@ public final class Optimizer implements AutoCloseable {
         biases = adam(first.biases(), second.biases(), momentum, 0);
         for (int p = 0; p < network.parameters().size(); p++) {
           float own = isWeights(network, p) ? decay : 0;
-          updates.add(adam(first.view(p), second.view(p), momentum, own));
+          updates.add(
+              isStatistic(network, p)
+                  ? IN_STATISTICS
+                  : adam(first.view(p), second.view(p), momentum, own));
         }
       }
       default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
@@ -133,6 +179,10 @@ public final class Optimizer implements AutoCloseable {
 
   private static boolean isWeights(Network network, int parameter) {
     return network.parameters().get(parameter).kind() == ParameterSpec.Kind.WEIGHTS;
+  }
+
+  private static boolean isStatistic(Network network, int parameter) {
+    return network.parameters().get(parameter).kind().isStatistic();
   }
 
   private <T extends AutoCloseable> T own(T resource) {
@@ -171,10 +221,13 @@ public final class Optimizer implements AutoCloseable {
    */
   public void update(
       Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
-    norm.run(on, gradients.arena(), clipNorm, result);
+    norm.run(on, gradients.learnt(), clipNorm, result);
     Tensor clip = scalar(result, 1);
     weights.step(on, parameters.weights(), gradients.weights(), given, clip);
     biases.step(on, parameters.biases(), gradients.biases(), given, clip);
+    if (statistics != null) {
+      statistics.step(on, parameters, gradients, result);
+    }
   }
 
   /**
@@ -195,6 +248,9 @@ public final class Optimizer implements AutoCloseable {
     backend.copy(stream, normResult, normOnHost);
     backend.fill(stream, scalar(scalars, 0), (float) learningRate);
     backend.fill(stream, scalar(scalars, 1), (float) number);
+    if (statistics != null) { // before parameters are packed
+      statistics.step(stream, parameters, gradients, normResult);
+    }
     stream.synchronize();
     float length = normOnHost.get(0);
     if (kfac == null || Float.isNaN(normOnHost.get(1))) {

@@ -118,6 +118,10 @@ public record ShapingConfig(
    * @throws IllegalArgumentException if a name is unknown or a target out of range
    */
   public Network shape(Network network) {
+    if (method.equals("he") && network.gaussianWeights()) {
+      // As other frameworks have it: He's factor in the weights.
+      return network.with(TransformedActivation.unchanged(Activation.RELU), Math.sqrt(2), 0);
+    }
     if (method.equals("he")) {
       return network.with(TransformedActivation.rectifier(0, Math.sqrt(2)));
     }

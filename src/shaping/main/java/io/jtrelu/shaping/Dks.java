@@ -63,6 +63,7 @@ public record Dks(double zeta, double qSlope) implements ShapingMethod {
 
   /** The solution of a number, from 1. */
   Shaping solve(SignalGraph graph, ActivationFunction activation, int number) {
+    graph.requireShapeable("DKS");
     Tat.requireActivation(graph);
     double excess = localExcess(graph);
     List<TransformedActivation> solutions =

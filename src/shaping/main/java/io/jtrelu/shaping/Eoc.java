@@ -47,6 +47,7 @@ public record Eoc(double sigmaB2) implements ShapingMethod {
 
   @Override
   public Shaping solve(SignalGraph graph, ActivationFunction activation) {
+    graph.requireShapeable("EOC");
     EdgeOfChaos edge = edge(activation);
     TransformedActivation unchanged = TransformedActivation.unchanged(activation);
     EdgeOfChaos.Level check = EdgeOfChaos.Level.independent(activation, edge.qStar());

@@ -5,7 +5,10 @@ package io.jtrelu.shaping;
  * done.
  */
 public abstract sealed class ShapingException extends RuntimeException
-    permits InfeasibleTargetException, UnsuitableActivationException, NoSolutionException {
+    permits InfeasibleTargetException,
+        UnsuitableActivationException,
+        UnsuitableNetworkException,
+        NoSolutionException {
   private static final long serialVersionUID = 1;
 
   ShapingException(String message) {

@@ -71,13 +71,22 @@ public final class SignalGraph {
   private final List<RegionProgram> programs;
   private final RegionProgram whole;
   private final Set<String> keys;
+  private final @Nullable Obstacle obstacle;
+
+  /** A layer for which there is no such mathematics. */
+  private record Obstacle(String layer, String why) {}
 
   private SignalGraph(
-      List<Region> regions, List<RegionProgram> programs, RegionProgram whole, Set<String> keys) {
+      List<Region> regions,
+      List<RegionProgram> programs,
+      RegionProgram whole,
+      Set<String> keys,
+      @Nullable Obstacle obstacle) {
     this.regions = List.copyOf(regions);
     this.programs = programs;
     this.whole = whole;
     this.keys = Collections.unmodifiableSet(keys);
+    this.obstacle = obstacle;
   }
 
   /** A builder with no nodes. */
@@ -194,6 +203,24 @@ public final class SignalGraph {
     return whole.isChain();
   }
 
+  /**
+   * Refuses a network for a method that chooses parameters by q and C maps.
+   *
+   * @throws UnsuitableNetworkException if a layer was said to be {@link Builder#unshapeable}
+   */
+  void requireShapeable(String method) {
+    if (obstacle != null) {
+      throw new UnsuitableNetworkException(
+          obstacle.layer,
+          method
+              + " cannot shape this network: layer "
+              + obstacle.layer
+              + " "
+              + obstacle.why
+              + ". Train it unshaped (he or none)");
+    }
+  }
+
   /** The keys of the activations, in order of their first use. */
   public Set<String> keys() {
     return keys;
@@ -221,6 +248,7 @@ public final class SignalGraph {
 
     private final List<SignalNode> nodes = new ArrayList<>();
     private final Map<Integer, String> labels = new LinkedHashMap<>();
+    private @Nullable Obstacle obstacle;
 
     private Builder() {}
 
@@ -243,6 +271,19 @@ public final class SignalGraph {
      */
     public int affine(int src) {
       return add(new SignalNode(SignalNode.Kind.AFFINE, inputs(src), NO_WEIGHTS, ""));
+    }
+
+    /**
+     * Says that a layer does what the graph's maps cannot tell: {@link Tat}, {@link Dks} and {@link
+     * Eoc} then refuse the graph. The first layer is named.
+     *
+     * @param layer its name, for messages
+     * @param why what it does, going on from its name
+     */
+    public void unshapeable(String layer, String why) {
+      if (obstacle == null) {
+        obstacle = new Obstacle(layer, why);
+      }
     }
 
     /**
@@ -360,7 +401,7 @@ public final class SignalGraph {
                 program.depth()));
       }
       RegionProgram whole = analysis.program(0, output);
-      return new SignalGraph(regions, List.copyOf(programs), whole, analysis.keys());
+      return new SignalGraph(regions, List.copyOf(programs), whole, analysis.keys(), obstacle);
     }
 
     /** The nodes that the output depends on (null elsewhere), without edges of weight 0. */

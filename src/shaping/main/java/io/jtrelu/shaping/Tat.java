@@ -75,6 +75,7 @@ public record Tat(double eta, double tau) implements ShapingMethod {
 
   /** The solution of a number, from 1. */
   Shaping solve(SignalGraph graph, ActivationFunction activation, int number) {
+    graph.requireShapeable("TAT");
     if (activation == Activation.LEAKY_RELU) {
       SolutionOrder.requireNumber(number, 1, this, activation);
       return rectifier(graph);

@@ -29,14 +29,14 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 5;
+  private static final int VERSION = 6;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
    * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
-   * activations in F32 and four in BF16.
+   * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(32, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(40, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -155,6 +155,8 @@ final class CpuKernels implements AutoCloseable {
   private final ParameterPasses parameters;
   private final ActivationPasses f32Activations;
   private final ActivationPasses bf16Activations;
+  private final BatchNormPasses f32BatchNorm;
+  private final BatchNormPasses bf16BatchNorm;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -168,6 +170,8 @@ final class CpuKernels implements AutoCloseable {
     this.parameters = new ParameterPasses(table, 20, library);
     this.f32Activations = new ActivationPasses(table, 24, library);
     this.bf16Activations = new ActivationPasses(table, 28, library);
+    this.f32BatchNorm = new BatchNormPasses(table, 32, library);
+    this.bf16BatchNorm = new BatchNormPasses(table, 36, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -576,7 +580,7 @@ final class CpuKernels implements AutoCloseable {
   }
 
   /** C functions throw nothing; what is thrown tells of a call after close. */
-  private static RuntimeException unchecked(Throwable failure) {
+  static RuntimeException unchecked(Throwable failure) {
     return failure instanceof RuntimeException runtime
         ? runtime
         : new IllegalStateException(failure);
@@ -616,6 +620,15 @@ final class CpuKernels implements AutoCloseable {
     return switch (type) {
       case F32 -> f32Activations;
       case BF16 -> bf16Activations;
+      default -> null;
+    };
+  }
+
+  /** Passes of batch normalisation over activations of a type, or null where there are none. */
+  @Nullable BatchNormPasses batchNorm(DataType type) {
+    return switch (type) {
+      case F32 -> f32BatchNorm;
+      case BF16 -> bf16BatchNorm;
       default -> null;
     };
   }

@@ -5,6 +5,7 @@ import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendLifetime;
 import io.jtrelu.backend.BackendStream;
+import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
@@ -339,6 +340,14 @@ public final class OneDnnBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return new OneDnnGlobalMeanPool(src, type, srcActivation);
+  }
+
+  @Override
+  public BatchNorm batchNorm(
+      Shape src, DataType type, int parts, float epsilon, Rectifier activation) {
+    requirePreparable(type);
+    return new OneDnnBatchNorm(
+        kernels == null ? null : kernels.batchNorm(type), src, type, parts, epsilon, activation);
   }
 
   @Override

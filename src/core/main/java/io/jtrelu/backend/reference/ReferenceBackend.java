@@ -5,6 +5,7 @@ import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendLifetime;
 import io.jtrelu.backend.BackendStream;
+import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
@@ -207,6 +208,13 @@ public final class ReferenceBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return new ReferenceGlobalMeanPool(src, type, srcActivation);
+  }
+
+  @Override
+  public BatchNorm batchNorm(
+      Shape src, DataType type, int parts, float epsilon, Rectifier activation) {
+    requirePreparable(type);
+    return new ReferenceBatchNorm(src, type, parts, epsilon, activation);
   }
 
   @Override
