@@ -7,6 +7,7 @@ import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendLifetime;
 import io.jtrelu.backend.BackendStream;
+import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Conv2dSum;
@@ -492,6 +493,13 @@ final class CudaBackend implements Backend {
   public GlobalMeanPool globalMeanPool(Shape src, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
     return lifetime.during(() -> new CudaGlobalMeanPool(this, src, type, srcActivation));
+  }
+
+  @Override
+  public BatchNorm batchNorm(
+      Shape src, DataType type, int parts, float epsilon, Rectifier activation) {
+    requirePreparable(type);
+    return lifetime.during(() -> new CudaBatchNorm(this, src, type, parts, epsilon, activation));
   }
 
   @Override
