@@ -11,6 +11,7 @@ import io.jtrelu.train.EarlyStopping;
 import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
 import io.jtrelu.train.Run;
+import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
 import io.jtrelu.train.TrainingConfig;
@@ -151,9 +152,11 @@ final class TrainCommand implements Callable<Integer> {
       what = Run.of(earlier.model().withClasses(data.train().classes()), training, data, name);
     } else {
       data = RunOptions.open(options.data, console);
-      boolean unshaped = options.normalizes() && !given("--method");
-      if (unshaped) {
-        method = "he";
+      if (options.normalizes() && !given("--method")) {
+        method = ShapingConfig.HE.method();
+      }
+      if (method.equals(ShapingConfig.HE.method()) && !given("--activation")) {
+        activation = ShapingConfig.HE.activation();
       }
       what = options.run(options.shaping(method, activation), options.training(epochs), data);
     }

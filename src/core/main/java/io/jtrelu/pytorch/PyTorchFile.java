@@ -7,6 +7,7 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.interop.KernelOrder;
 import io.jtrelu.interop.SafeTensors;
 import io.jtrelu.interop.SafeTensorsException;
+import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
@@ -14,6 +15,7 @@ import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.NetworkFormatException;
 import io.jtrelu.nn.NetworkJson;
 import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.SumLayer;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -146,6 +148,20 @@ public final class PyTorchFile {
                 + function.activationName()
                 + "; put one of the library's in its place: "
                 + String.join(", ", Activation.names()));
+      }
+    }
+    for (Layer layer : network.layers()) {
+      if (layer instanceof BatchNormLayer || layer instanceof SumLayer) {
+        throw new IllegalArgumentException(
+            "network "
+                + network
+                + ": "
+                + MODULE
+                + " has no layers of kind "
+                + layer.kind()
+                + " (layer "
+                + layer.name()
+                + "), which other frameworks have of their own; export ONNX");
       }
     }
     try {

@@ -11,6 +11,7 @@ import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.SumLayer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -67,6 +68,8 @@ final class Folding {
       }
       if (layers.get(i) instanceof NormalizedSumLayer sum) {
         weights[i] = new double[] {sum.shortcutWeight(), sum.branchWeight()};
+      } else if (layers.get(i) instanceof SumLayer) {
+        weights[i] = ones(2);
       }
     }
     for (int i = 0; i < count; i++) {

@@ -12,6 +12,7 @@ import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.data.PerLocationNormalization.Homogeneous;
 import io.jtrelu.interop.KernelOrder;
 import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.DropoutLayer;
 import io.jtrelu.nn.GlobalMeanPoolingLayer;
@@ -21,10 +22,12 @@ import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.NormalizedSumLayer;
+import io.jtrelu.nn.SumLayer;
 import io.jtrelu.onnx.schema.AttributeProto;
 import io.jtrelu.onnx.schema.GraphProto;
 import io.jtrelu.onnx.schema.TensorProto;
 import io.jtrelu.train.Model;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
@@ -192,6 +195,8 @@ final class NetworkWriter {
         case ConvolutionLayer convolution -> convolution(i, convolution);
         case ActivationLayer activation -> activation(i, activation);
         case NormalizedSumLayer sum -> sum(i, sum);
+        case SumLayer sum -> sum(i, sum);
+        case BatchNormLayer norm -> batchNorm(i, norm);
         case MaxPoolingLayer pool -> maxPool(i, pool);
         case GlobalMeanPoolingLayer pool ->
             image(i, name -> graph.add("GlobalAveragePool", name, List.of(image(pool.source()))));
@@ -349,8 +354,35 @@ final class NetworkWriter {
                 integers("pads", d.padBegin(), d.padBegin(), d.padEnd(), d.padEnd())));
   }
 
-  private void sum(int node, NormalizedSumLayer layer) {
-    boolean asVectors = images[layer.shortcut()] == null || images[layer.branch()] == null;
+  /** By the running statistics. */
+  private void batchNorm(int node, BatchNormLayer layer) {
+    boolean asVector = images[layer.source()] == null;
+    Node norm =
+        name -> {
+          List<String> inputs = new ArrayList<>();
+          inputs.add(asVector ? vector(layer.source()) : image(layer.source()));
+          for (ParameterSpec.Kind kind :
+              List.of(
+                  ParameterSpec.Kind.SCALE,
+                  ParameterSpec.Kind.BIAS,
+                  ParameterSpec.Kind.MEAN,
+                  ParameterSpec.Kind.VARIANCE)) {
+            int p = parameter(node, kind);
+            ParameterSpec spec = network.parameters().get(p);
+            long[] channels = {spec.shape().elements()};
+            inputs.add(graph.tensor(spec.name(), channels, parameters.apply(p)));
+          }
+          graph.add("BatchNormalization", name, inputs, real("epsilon", layer.epsilon()));
+        };
+    if (asVector) {
+      vector(node, norm);
+    } else {
+      image(node, norm);
+    }
+  }
+
+  private void sum(int node, Layer layer) {
+    boolean asVectors = layer.sources().stream().anyMatch(source -> images[source] == null);
     Node sum =
         name -> {
           String[] sources = new String[2];

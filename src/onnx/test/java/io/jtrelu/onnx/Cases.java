@@ -37,6 +37,9 @@ final class Cases implements AutoCloseable {
       float[] values = new float[Math.toIntExact(spec.shape().elements())];
       for (int i = 0; i < values.length; i++) {
         values[i] = (float) (range * (2 * random.nextDouble() - 1));
+        if (spec.kind() == ParameterSpec.Kind.VARIANCE) {
+          values[i] = 0.5f + Math.abs(values[i]);
+        }
       }
       parameters.view(p).set(values);
     }

@@ -127,6 +127,20 @@ class OnnxExporterTest {
     return tests.stream();
   }
 
+  /** By running statistics; plain sums. */
+  @Test
+  void batchNormalisation() throws IOException {
+    for (Block block : Block.values()) {
+      Network network =
+          ShapingConfig.HE.shape(
+              Networks.build(
+                  new Networks.Options("bnresnet18", block, 0, 0), new Extent(9, 8, 3), 4));
+      try (Parameters parameters = cases.parameters(network, 5)) {
+        cases.check(network, parameters, export(network, parameters), 1, 2);
+      }
+    }
+  }
+
   /**
    * @param multiplications expected in the optimised graph, or -1 where shortcuts keep some
    */

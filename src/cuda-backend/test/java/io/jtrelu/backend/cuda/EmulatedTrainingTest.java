@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Event;
@@ -18,12 +19,14 @@ import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
+import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Tensor;
 import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.Metrics;
+import io.jtrelu.train.Model;
 import io.jtrelu.train.NonFiniteException;
 import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
@@ -261,6 +264,41 @@ class EmulatedTrainingTest {
       double allowed = growth * (1 + step) * losses.get(step);
       assertEquals(losses.get(step), first.losses().get(step), allowed, "step " + step);
     }
+  }
+
+  /** Batch normalisation and a plain shortcut, recorded: with statistics that are followed. */
+  @Test
+  void normalisedOverBatchesAsOnTheCpu() throws IOException {
+    Network.Builder b = Network.builder("normalised", 6, 6, 2);
+    int x = b.activation("a0", b.batchNorm("n0", b.convolution("c0", b.input(), 8, 3, 2)));
+    int y = b.batchNorm("n1", b.convolution("c1", x, 8, 3, 1));
+    y = b.activation("a1", b.sum("sum", x, y));
+    b.linear("logits", b.globalMeanPool("pool", y), 3);
+    Network network = b.build().with(TransformedActivation.rectifier(0.1, 1));
+    Datasets data = data(17);
+    TrainingConfig training = Way.SGD.config(DataType.F32).training();
+    Run run = Run.of(Model.of(network, data.train()), training, data);
+    List<Outcome> outcomes = new ArrayList<>();
+    for (String device : List.of("emulated", "emulated", "reference")) {
+      boolean emulated = device.equals("emulated");
+      try (Backend backend = emulated ? new EmulatedSubject().open() : Backends.open(device)) {
+        Backend whole = emulated ? backend : takingWholeBatches(backend);
+        List<StepMetric> metrics = new ArrayList<>();
+        try (Trainer trainer = Trainer.start(run, data, whole, null)) {
+          while (metrics.size() < 5) { // an epoch of 4 steps, and one
+            metrics.add(trainer.step());
+          }
+          outcomes.add(new Outcome(metrics, parameters(backend, trainer)));
+        }
+      }
+    }
+    outcomes.get(1).requireSame(outcomes.get(0), "the same twice, bit for bit");
+    Outcome oracle = outcomes.get(2);
+    for (int step = 0; step < 5; step++) {
+      double loss = oracle.losses().get(step);
+      assertEquals(loss, outcomes.get(0).losses().get(step), 1e-4 * (1 + step) * loss);
+    }
+    assertArrayEquals(oracle.parameters(), outcomes.get(0).parameters(), 1e-3f);
   }
 
   /** Recorded steps whose convolutions are a library's. */

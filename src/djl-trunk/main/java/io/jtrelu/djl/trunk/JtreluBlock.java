@@ -128,6 +128,13 @@ public final class JtreluBlock extends AbstractBlock implements AutoCloseable {
 
   private JtreluBlock(Network network, long seed, @Nullable Backend backend) {
     super(VERSION);
+    if (network.looksAtBatches()) {
+      throw new IllegalArgumentException(
+          "network "
+              + network
+              + " has batch normalisation, whose running statistics a JtreluBlock has no place for:"
+              + " take DJL's own blocks for it");
+    }
     this.network = network;
     this.seed = seed;
     this.backend = backend;

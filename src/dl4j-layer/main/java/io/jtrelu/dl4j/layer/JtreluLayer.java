@@ -277,6 +277,13 @@ public final class JtreluLayer extends BaseLayer {
                 + network.outputs().size()
                 + " outputs, a layer has one; build it with one, and the others as layers behind");
       }
+      if (network.looksAtBatches()) {
+        throw new IllegalArgumentException(
+            "network "
+                + network
+                + " has batch normalisation, whose running statistics a JtreluLayer has no place"
+                + " for: take Deeplearning4j's own layers for it");
+      }
       if (NetworkParameters.keys(network).isEmpty()) {
         throw new IllegalArgumentException(
             "network " + network + " has no parameters: Deeplearning4j's own layers do as well");
