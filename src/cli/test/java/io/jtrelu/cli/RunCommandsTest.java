@@ -155,6 +155,47 @@ class RunCommandsTest {
   }
 
   @Test
+  void trainsAndEvaluatesWithBatchNormalisation() throws IOException {
+    String[] baseline = {
+      "train", "--network", "bnresnet50-small", "--data", data.toString(), "--batch", "4", "--epochs",
+      "1", "--out", out.toString(), "--json"
+    };
+    assertEquals(0, run(baseline), notes.toString());
+    JsonNode trained = json();
+    String report = Files.readString(out.resolve("report.html"));
+    assertTrue(report.contains("batch normalisation") && report.contains("batch norm"), report);
+    assertEquals(0, run("evaluate", "--model", out.toString(), "--json"), notes.toString());
+    assertEquals(trained.get("test_loss").asDouble(), json().get("test_loss").asDouble(), 1e-5);
+    String[] shaped = Arrays.copyOf(baseline, baseline.length + 2);
+    shaped[10] = folder.resolve("shaped").toString();
+    shaped[12] = "--method";
+    shaped[13] = "tat";
+    assertEquals(1, run(shaped), notes.toString());
+    assertTrue(notes.toString().contains("is a batch normalisation"), notes.toString());
+    shaped[12] = "--micro-batch";
+    shaped[13] = "2";
+    assertEquals(1, run(shaped), notes.toString());
+    assertTrue(notes.toString().contains("leave micro-batches out"), notes.toString());
+  }
+
+  @Test
+  void gaussianWeightsAreOthers() throws IOException {
+    Path gaussian = folder.resolve("gaussian");
+    String[] eoc = {"--method", "eoc", "--activation", "tanh", "--sigma-b2", "0.05", "--out"};
+    String[] all = Arrays.copyOf(eoc, eoc.length + 3);
+    all[7] = gaussian.toString();
+    all[8] = "--weights";
+    all[9] = "gaussian";
+    assertEquals(0, train(all), notes.toString());
+    String config = Files.readString(gaussian.resolve("config.json"));
+    assertTrue(config.contains("gaussianWeights"), config);
+    all[7] = out.toString();
+    all[9] = "gauss";
+    assertEquals(2, train(all), notes.toString());
+    assertTrue(notes.toString().contains("orthogonal or gaussian"), notes.toString());
+  }
+
+  @Test
   void comparesShapedWithUnshaped() throws IOException {
     int code =
         run(

@@ -199,6 +199,9 @@ class ShapeCommandTest {
     Result kink = run("--activation relu");
     assertEquals(1, kink.exitCode());
     assertTrue(kink.err().contains("C''(1) is infinite"), kink.err());
+    Result normalised = run("--network bnresnet50");
+    assertEquals(1, normalised.exitCode());
+    assertTrue(normalised.err().contains("is a batch normalisation"), normalised.err());
   }
 
   @Test

@@ -32,7 +32,7 @@ class BatchNormContractTest extends Contract {
           new Sizes(Shape.of(1, 5, 7, 15), 3), // tails of channels and of rows
           new Sizes(Shape.of(2, 3, 3, 16), 1),
           new Sizes(Shape.of(1, 4, 9, 17), 1),
-          new Sizes(Shape.of(2, 7, 7, 64), 2), // plain50
+          new Sizes(Shape.of(1, 7, 7, 64), 2), // plain50
           new Sizes(Shape.of(3, 2, 2, 257), 1)); // more channels than threads in a block
 
   @TestFactory
@@ -53,7 +53,7 @@ class BatchNormContractTest extends Contract {
     return tests(
         random(
             "batch norm",
-            0.1,
+            0.05,
             random ->
                 check(
                     new Sizes(
