@@ -157,8 +157,18 @@ class RunCommandsTest {
   @Test
   void trainsAndEvaluatesWithBatchNormalisation() throws IOException {
     String[] baseline = {
-      "train", "--network", "bnresnet50-small", "--data", data.toString(), "--batch", "4", "--epochs",
-      "1", "--out", out.toString(), "--json"
+      "train",
+      "--network",
+      "bnresnet50-small",
+      "--data",
+      data.toString(),
+      "--batch",
+      "4",
+      "--epochs",
+      "1",
+      "--out",
+      out.toString(),
+      "--json"
     };
     assertEquals(0, run(baseline), notes.toString());
     JsonNode trained = json();
