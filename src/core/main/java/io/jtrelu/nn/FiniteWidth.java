@@ -30,7 +30,8 @@ final class FiniteWidth {
         throw new IllegalArgumentException(
             "layer "
                 + layer.name()
-                + ": grouped convolutions and max-pooling keep cosines only roughly; check a"
+                + ": grouped convolutions and max-pooling keep cosines only roughly, batch"
+                + " normalisation does not; check a"
                 + " network without them (for a ResNet, images below 64 pixels)");
       }
     }
