@@ -131,7 +131,7 @@ final class RunOptions {
       paramLabel = "SGD|ADAM|KFAC",
       defaultValue = "SGD",
       description =
-          "SGD with Nesterov momentum, Adam, or K-FAC, on a CPU only so far (${DEFAULT-VALUE}).")
+          "SGD with Nesterov momentum, Adam, or K-FAC (${DEFAULT-VALUE}).")
   Optimizer.Kind optimizer = Optimizer.Kind.SGD;
 
   @Option(
