@@ -76,10 +76,30 @@ final class Kfac implements AutoCloseable {
    *
    * @param measures whether its first pass measures, and its end takes that in
    * @param first whether nothing was measured before: all factors are inverted
-   * @param turn of the layers whose factors are inverted otherwise
+   * @param turn of the layers whose factors are inverted otherwise: the index of the first of them,
+   *     or their number where there is none
    */
   record Phase(boolean measures, boolean first, int turn) {
     static final Phase PLAIN = new Phase(false, false, 0);
+
+    /** That of a step, by its number, from 1. */
+    static Phase of(KfacConfig config, int layers, long step) {
+      if ((step - 1) % config.measureEvery() != 0) {
+        return PLAIN;
+      }
+      long measurement = measurements(config, step);
+      return measurement == 1
+          ? new Phase(true, true, 0)
+          : new Phase(true, false, (int) Math.min(layers, measurement % turns(config)));
+    }
+  }
+
+  private static long measurements(KfacConfig config, long step) {
+    return (step - 1) / config.measureEvery() + 1;
+  }
+
+  private static int turns(KfacConfig config) {
+    return config.invertEvery() / config.measureEvery();
   }
 
   /** Factors of one layer. */
@@ -310,6 +330,7 @@ final class Kfac implements AutoCloseable {
    * @throws UnsupportedException if the backend cannot invert a factor
    */
   static long memory(Network network, Backend backend, int batch) {
+    // As the constructor does.
     long factors = 0;
     long others = 0;
     long most = 0;
@@ -395,29 +416,11 @@ final class Kfac implements AutoCloseable {
 
   /** What is done in a step, by its number, from 1. */
   Phase phase(long step) {
-    if ((step - 1) % config.measureEvery() != 0) {
-      return Phase.PLAIN;
-    }
-    long measurement = measurements(step);
-    int turns = config.invertEvery() / config.measureEvery();
-    return measurement == 1
-        ? new Phase(true, true, 0)
-        : new Phase(true, false, (int) (measurement % turns));
-  }
-
-  /** Number of different phases. */
-  static int phases(KfacConfig config) {
-    int turns = config.invertEvery() / config.measureEvery();
-    return turns + (config.measureEvery() > 1 ? 2 : 1);
+    return Phase.of(config, blocks.size(), step);
   }
 
   private boolean inverts(Phase phase, int block) {
-    int turns = config.invertEvery() / config.measureEvery();
-    return phase.measures() && (phase.first() || block % turns == phase.turn());
-  }
-
-  private long measurements(long step) {
-    return (step - 1) / config.measureEvery() + 1;
+    return phase.measures() && (phase.first() || block % turns(config) == phase.turn());
   }
 
   /** What the first pass of a step that measures leaves. */
@@ -427,7 +430,7 @@ final class Kfac implements AutoCloseable {
 
   /** What differs between steps of one phase: {@value #STEERING} floats. */
   float[] steering(double learningRate, long step) {
-    double weight = Math.max(1 - config.decay(), 1.0 / measurements(step));
+    double weight = Math.max(1 - config.decay(), 1.0 / measurements(config, step));
     float rate = (float) learningRate;
     return new float[] {
       (float) (weight / batch), (float) (1 - weight), rate, (float) (learningRate - rate)

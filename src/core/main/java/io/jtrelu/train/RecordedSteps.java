@@ -23,7 +23,9 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -263,14 +265,13 @@ final class RecordedSteps implements Steps {
    * @param phase of the step, where that matters to the pass
    */
   private record Kind(boolean first, boolean last, Kfac.Phase phase) {
-    static Kind of(Pass pass, Kfac.Phase phase) {
-      boolean matters = pass.last() || (pass.first() && phase.measures());
+    static Kind of(boolean first, boolean last, Kfac.Phase phase) {
+      if (last) {
+        return new Kind(first, true, phase);
+      }
       // A first pass measures or does not, whichever layers' turn it is at the step's end.
-      Kfac.Phase phaseOfPass =
-          !matters
-              ? Kfac.Phase.PLAIN
-              : pass.last() ? phase : new Kfac.Phase(phase.measures(), false, 0);
-      return new Kind(pass.first(), pass.last(), phaseOfPass);
+      boolean measures = first && phase.measures();
+      return new Kind(first, false, new Kfac.Phase(measures, false, 0));
     }
   }
 
@@ -363,6 +364,22 @@ final class RecordedSteps implements Steps {
     return Tensor.view(of.memory(), word * 4, shape, type, layout);
   }
 
+  /** Recordings that a run has in the end, whose batches are of one size. */
+  static int recordings(int accumulate, Network network, @Nullable KfacConfig kfac) {
+    int layers = (int) network.layers().stream().filter(l -> l.fisherInputs() > 0).count();
+    // Twice, as an odd number of passes comes to the other slot the second time; and the first
+    // step, which is of its own kind.
+    long steps = 1 + 2L * (kfac == null ? 1 : kfac.invertEvery());
+    Set<Map.Entry<Long, Kind>> made = new HashSet<>();
+    for (long pass = 0; pass < steps * accumulate; pass++) {
+      long step = pass / accumulate + 1;
+      long within = pass % accumulate;
+      Kfac.Phase phase = kfac == null ? Kfac.Phase.PLAIN : Kfac.Phase.of(kfac, layers, step);
+      made.add(Map.entry(pass % SLOTS, Kind.of(within == 0, within == accumulate - 1, phase)));
+    }
+    return made.size();
+  }
+
   @Override
   public void load() {
     compiled.program.load(stream, parameters);
@@ -397,7 +414,7 @@ final class RecordedSteps implements Steps {
     backend.copy(uploads, slot.host, slot.device);
     slot.uploaded.record(uploads);
     slot.uploaded.await(stream);
-    Kind kind = Kind.of(pass, optimizer.phase(pass.number()));
+    Kind kind = Kind.of(pass.first(), pass.last(), optimizer.phase(pass.number()));
     slot.recordings.computeIfAbsent(kind, absent -> now.record(slot, absent)).replay(stream);
     backend.copy(stream, now.results, slot.results);
     slot.done.record(stream);

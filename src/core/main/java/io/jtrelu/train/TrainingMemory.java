@@ -8,7 +8,6 @@ import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
 import java.util.OptionalLong;
-import org.jspecify.annotations.Nullable;
 
 /**
  * Memory of a device that training takes at most, in bytes, known before any of it is allocated.
@@ -111,27 +110,18 @@ public record TrainingMemory(
       long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
       int states = training.optimizer() == Optimizer.Kind.ADAM ? 2 : 1;
       // Each recording has scratch of its own; passes that are not recorded, and evaluation, share.
-      long scratch =
-          backend.allocationBytes(
-              Math.max(Math.max(pass.scratch(), test.scratch()), converted(tests)));
-      long recordings = (long) RecordedSteps.SLOTS * kinds(training.accumulate(), kfac);
+      long recorded = Math.max(pass.scratch(), test.scratch());
+      long scratch = backend.allocationBytes(Math.max(recorded, converted(tests)));
+      long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
           (2 + states) * arena + small(8),
           kfac == null ? 0 : Kfac.memory(network, backend, batch),
           pass.weights(),
           pass.activations(),
           images(batch),
-          Math.max((recordings + 2) * scratch, 2 * scratch + initializer(network)),
+          2 * scratch
+              + Math.max(recordings * backend.allocationBytes(recorded), initializer(network)),
           test.weights() + test.activations() + value(tests) + small(8));
-    }
-
-    /** Kinds of passes that are recorded: first, middle and last ones of a step, or all in one. */
-    private static int kinds(int accumulate, @Nullable KfacConfig kfac) {
-      if (kfac == null) {
-        return Math.min(accumulate, 3);
-      }
-      int steps = Kfac.phases(kfac);
-      return accumulate == 1 ? steps : Math.min(accumulate, 3) + steps;
     }
 
     private long image(long bytes) {
