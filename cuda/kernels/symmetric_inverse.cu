@@ -1,8 +1,7 @@
 // The inverse of a symmetric positive definite matrix: F + shift I = L L', X = L^-1, inverse = X' X.
 //
-// Everything is binary64, so that no matrix is too ill-conditioned for it and nothing has to be done
-// twice: a device whose FP64 units are few takes longer, but an inverse is computed every so many
-// steps. In blocks of 32 rows and columns, right-looking (Golub and Van Loan, Matrix Computations,
+// Everything is binary64, so that nothing has to be done twice for an ill-conditioned matrix: a device
+// whose FP64 units are few takes longer, but an inverse is computed every so many steps. In blocks of 32 rows and columns, right-looking (Golub and Van Loan, Matrix Computations,
 // 4.2.6), a launch for each of
 //
 //   symmetric_inverse_begin      A = lower triangle of F + shift I

@@ -130,8 +130,7 @@ final class RunOptions {
       names = "--optimizer",
       paramLabel = "SGD|ADAM|KFAC",
       defaultValue = "SGD",
-      description =
-          "SGD with Nesterov momentum, Adam, or K-FAC (${DEFAULT-VALUE}).")
+      description = "SGD with Nesterov momentum, Adam, or K-FAC (${DEFAULT-VALUE}).")
   Optimizer.Kind optimizer = Optimizer.Kind.SGD;
 
   @Option(

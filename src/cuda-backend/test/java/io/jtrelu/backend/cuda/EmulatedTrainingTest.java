@@ -317,8 +317,9 @@ class EmulatedTrainingTest {
   void replayedStepsOfKfacEqualThoseThatAreGivenAnew() throws IOException {
     Setup config = kfac(2, DataType.BF16, 0.2);
     try (Backend backend = new EmulatedSubject().open()) {
-      Outcome direct = run(withoutRecordings(backend), config, KFAC_STEPS, KFAC_STEPS + 1);
-      run(backend, config, KFAC_STEPS, KFAC_STEPS + 1).requireSame(direct, "K-FAC");
+      int steps = 3; // the last one measures, and inverts every other layer's factors
+      Outcome direct = run(withoutRecordings(backend), config, steps, steps + 1);
+      run(backend, config, steps, steps + 1).requireSame(direct, "K-FAC");
     }
   }
 
