@@ -86,8 +86,7 @@ class StudyCommandTest {
       try (Stream<Path> made = Files.list(of)) {
         for (Path each : made.toList()) {
           TrainingConfig training = Run.read(each).training();
-          double loss =
-              Metrics.read(each.resolve("metrics.jsonl")).epochs().getLast().trainLoss();
+          double loss = Metrics.read(each.resolve("metrics.jsonl")).epochs().getLast().trainLoss();
           if (training.seed() == 2) {
             second = training.learningRate();
           } else if (loss < least) {
@@ -107,7 +106,8 @@ class StudyCommandTest {
   @Test
   void aRunOfOtherDataIsNotTakenForItsOwn() throws IOException {
     assertEquals(0, optimisers("--epochs", "1", "--rates", "1"), notes.toString());
-    Path metrics = out.resolve("runs/plain50-tat-leaky_relu-sgd-1epochs/rate0.02-seed1/metrics.jsonl");
+    Path metrics =
+        out.resolve("runs/plain50-tat-leaky_relu-sgd-1epochs/rate0.02-seed1/metrics.jsonl");
     Files.write(metrics, Files.readAllLines(metrics).subList(0, 2)); // as if it had been stopped
     byte[] labels = Files.readAllBytes(data.resolve("train-labels-idx1-ubyte"));
     labels[labels.length - 1] ^= 1;
