@@ -142,8 +142,7 @@ final class RunOptions {
       names = "--optimizer",
       paramLabel = "SGD|ADAM|KFAC",
       defaultValue = "SGD",
-      description =
-          "SGD with Nesterov momentum, Adam, or K-FAC, on a CPU only so far (${DEFAULT-VALUE}).")
+      description = "SGD with Nesterov momentum, Adam, or K-FAC (${DEFAULT-VALUE}).")
   Optimizer.Kind optimizer = Optimizer.Kind.SGD;
 
   @Option(

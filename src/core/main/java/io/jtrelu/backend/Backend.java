@@ -280,6 +280,33 @@ public interface Backend extends AutoCloseable {
         "the " + name() + " backend has no rows of Fisher factors, which K-FAC needs");
   }
 
+  /**
+   * Prepares the scalars that steer K-FAC's factors.
+   *
+   * @throws UnsupportedException if the backend has no such operation, as this default has not but
+   *     on a CPU
+   */
+  default FactorScalars factorScalars() {
+    if (!device().equals(Device.CPU)) {
+      throw new UnsupportedException(
+          "the " + name() + " backend has no scalars of Kronecker factors, which K-FAC needs");
+    }
+    return new HostFactorScalars();
+  }
+
+  /**
+   * Prepares a draw of labels from predictions.
+   *
+   * @throws UnsupportedException if the backend has no such operation, as this default has not but
+   *     on a CPU
+   */
+  default LabelDraw labelDraw(int n, int classes, DataType type) {
+    if (!device().equals(Device.CPU)) {
+      throw new UnsupportedException("the " + name() + " backend draws no labels, as K-FAC needs");
+    }
+    return new HostLabelDraw(n, classes, type);
+  }
+
   /** Prepares a random orthogonal matrix. */
   Orthogonal orthogonal(int rows, int cols, float gain);
 

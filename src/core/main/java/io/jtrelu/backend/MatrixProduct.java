@@ -104,18 +104,46 @@ public abstract class MatrixProduct extends PreparedOperation {
    * @throws OperandException if an operand does not fit
    */
   public final void run(Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-    operands.requireAtLeast("a", a, sizes.elementsA(), DataType.F32);
-    operands.requireAtLeast("b", b, sizes.elementsB(), DataType.F32);
-    operands.requireAtLeast("c", c, sizes.elementsC(), DataType.F32);
-    operands.requireDistinct("a", a, "c", c);
-    operands.requireDistinct("b", b, "c", c);
+    check(a, b, c);
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(a).reads(b).writes("c", c);
       compute(stream, alpha, a, b, beta, c);
     }
   }
 
-  /** Implements {@link #run}. */
+  /**
+   * As above with factors that lie on the device, so that a recorded product takes others each time
+   * it runs; where alpha is NaN, C stays as it is.
+   *
+   * @param scale F32 [2]: alpha, beta
+   */
+  public final void run(Stream stream, Tensor scale, Tensor a, Tensor b, Tensor c) {
+    operands.requireElements("scale", scale, 2, DataType.F32);
+    check(a, b, c);
+    operands.requireDistinct("scale", scale, "c", c);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(scale).reads(a).reads(b).writes("c", c);
+      compute(stream, scale, a, b, c);
+    }
+  }
+
+  private void check(Tensor a, Tensor b, Tensor c) {
+    operands.requireAtLeast("a", a, sizes.elementsA(), DataType.F32);
+    operands.requireAtLeast("b", b, sizes.elementsB(), DataType.F32);
+    operands.requireAtLeast("c", c, sizes.elementsC(), DataType.F32);
+    operands.requireDistinct("a", a, "c", c);
+    operands.requireDistinct("b", b, "c", c);
+  }
+
+  /** Implements {@link #run(Stream, float, Tensor, Tensor, float, Tensor)}. */
   protected abstract void compute(
       Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+
+  /** Implements the other; this one is for devices whose memory the host can read. */
+  protected void compute(Stream stream, Tensor scale, Tensor a, Tensor b, Tensor c) {
+    float alpha = scale.get(0);
+    if (!Float.isNaN(alpha)) {
+      compute(stream, alpha, a, b, scale.get(1), c);
+    }
+  }
 }

@@ -1,5 +1,7 @@
 package io.jtrelu.nn;
 
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.GradientSum;
@@ -7,7 +9,6 @@ import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Network.ParameterSpec;
-import io.jtrelu.random.Philox;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
@@ -139,9 +140,8 @@ public final class BatchExecutor implements AutoCloseable {
         backend.device().equals(Device.CPU) && program.options().type() == DataType.F32;
 
     private final Tensor labelsOnHost;
-    private final Tensor drawnLabels;
-    private final int[] words = new int[4];
-    private @Nullable Tensor logitsOnHost;
+    private @Nullable Tensor drawNumber; // that sets the drawn labels
+    private @Nullable Tensor drawNumberOnHost;
     private @Nullable Tensor images; // staging, where the caller's cannot be used directly
     private @Nullable Tensor labels;
 
@@ -150,7 +150,6 @@ public final class BatchExecutor implements AutoCloseable {
       losses = own(Tensor.allocate(one, DataType.F32, Layout.ROW_MAJOR));
       correct = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
       labelsOnHost = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
-      drawnLabels = own(Tensor.allocate(one, DataType.I32, Layout.ROW_MAJOR));
     }
 
     private Stream stream() {
@@ -206,52 +205,22 @@ public final class BatchExecutor implements AutoCloseable {
       Tensor labels = labels(batchLabels, micro);
       int first = micro * program.batch();
       if (fisher.drawn()) {
-        backend.copy(stream(), workspace.output(0), logitsOnHost());
-        stream().synchronize();
-        float[] logits = logitsOnHost().toFloatArray();
-        for (int i = 0; i < program.batch(); i++) {
-          boolean padding = first + i >= batchLabels.shape().dim(0);
-          drawnLabels.put(i, padding ? -1 : draw(logits, i, fisher.seed(), sequence, first + i));
-        }
-        if (direct) {
-          labels = drawnLabels;
-        } else {
-          backend.copy(stream(), drawnLabels, labels);
-        }
+        labels = workspace.drawLabels(labels, fisher.seed(), drawNumber(sequence), first);
       }
       workspace.fisher(labels, fisher.samples(), first);
     }
 
-    private Tensor logitsOnHost() {
-      if (logitsOnHost == null) {
-        Tensor logits = workspace.output(0);
-        logitsOnHost = own(Tensor.allocate(logits.shape(), logits.type(), logits.layout()));
+    /** On the device, low word first. */
+    private Tensor drawNumber(long sequence) {
+      if (drawNumber == null || drawNumberOnHost == null) {
+        drawNumber = own(backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR));
+        drawNumberOnHost = own(Tensor.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR));
       }
-      return logitsOnHost;
-    }
-
-    /**
-     * A class with the probability that a sample's logits give it; any where they are not finite.
-     */
-    private int draw(float[] logits, int row, long seed, long sequence, int sample) {
-      int classes = program.network().classes();
-      Philox.block(seed, sequence, sample, words);
-      double largest = Double.NEGATIVE_INFINITY;
-      for (int c = 0; c < classes; c++) {
-        largest = Math.max(largest, logits[row * classes + c]);
-      }
-      double sum = 0;
-      for (int c = 0; c < classes; c++) {
-        sum += Math.exp(logits[row * classes + c] - largest);
-      }
-      double left = Philox.uniform(words[0]) * sum; // in (0, sum]
-      for (int c = 0; c < classes; c++) {
-        left -= Math.exp(logits[row * classes + c] - largest);
-        if (left <= 0) {
-          return c;
-        }
-      }
-      return classes - 1; // rounding has left a rest
+      stream().synchronize(); // the number before it may still be on its way
+      drawNumberOnHost.segment().setAtIndex(JAVA_INT_UNALIGNED, 0, (int) sequence);
+      drawNumberOnHost.segment().setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (sequence >>> 32));
+      backend.copy(stream(), drawNumberOnHost, drawNumber);
+      return drawNumber;
     }
 
     @Override

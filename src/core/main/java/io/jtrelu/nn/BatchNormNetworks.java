@@ -10,7 +10,6 @@ import java.util.Locale;
  * 3x3 convolution.
  */
 final class BatchNormNetworks {
-  private static final int SMALL_WIDTH = 32;
 
   private final Network.Builder b;
   private final boolean v2;
@@ -41,9 +40,9 @@ final class BatchNormNetworks {
    */
   static Network small(Block block, Extent input, int classes, float dropout) {
     BatchNormNetworks net = new BatchNormNetworks("bnresnet50-small", block, input);
-    int x = net.stem(SMALL_WIDTH, 3, 2);
-    x = net.stage(0, x, 11, SMALL_WIDTH, 1, false);
-    x = net.stage(1, x, 13, 2 * SMALL_WIDTH, 2, false);
+    int x = net.stem(Networks.SMALL_WIDTH, 3, 2);
+    x = net.stage(0, x, Networks.SMALL_BLOCKS.get(0), Networks.SMALL_WIDTH, 1, false);
+    x = net.stage(1, x, Networks.SMALL_BLOCKS.get(1), 2 * Networks.SMALL_WIDTH, 2, false);
     return net.end(x, classes, dropout);
   }
 

@@ -23,6 +23,17 @@ public final class Networks {
           152, new int[] {3, 8, 36, 3},
           200, new int[] {3, 24, 36, 3});
 
+  /** Depth of the chains that have the form of plain50. */
+  private static final List<String> PLAIN = List.of("plain50", "plain100", "plain200");
+
+  /**
+   * Width of the first stage of networks that have plain50's layers; the second is twice as wide.
+   */
+  static final int SMALL_WIDTH = 32;
+
+  /** Blocks of two layers in the stages of such a network, besides the stem. */
+  static final List<Integer> SMALL_BLOCKS = List.of(11, 13);
+
   /** Images below this extent get the small stem: a 3x3 convolution without pooling. */
   static final int SMALL_IMAGE = 64;
 
@@ -43,9 +54,10 @@ public final class Networks {
    * Everything that selects a network but the data it reads.
    *
    * @param name {@code plain50} (24 layers of 32 channels, then 25 of 64, and the logits), {@code
-   *     plain:L}, {@code plain:L:width} or {@code resnet18|34|50|101|152|200}; or with batch
-   *     normalisation and ordinary shortcuts {@code bnresnet18|34|50|101|152|200}, and {@code
-   *     bnresnet50-small}, which has plain50's layers
+   *     plain100} and {@code plain200} of the same form, {@code plain:L}, {@code plain:L:width} or
+   *     {@code resnet18|34|50|101|152|200}; or with batch normalisation and ordinary shortcuts
+   *     {@code bnresnet18|34|50|101|152|200}; {@code resnet50-small} and {@code bnresnet50-small}
+   *     have plain50's layers
    * @param block residual block, for ResNets
    * @param shortcutWeight weight w of the shortcut in [0, 1), for ResNets without normalisation; 0
    *     leaves it out
@@ -71,6 +83,8 @@ public final class Networks {
   public static List<String> names() {
     return List.of(
         "plain50",
+        "plain100",
+        "plain200",
         "plain:L",
         "plain:L:width",
         "resnet18",
@@ -79,6 +93,7 @@ public final class Networks {
         "resnet101",
         "resnet152",
         "resnet200",
+        "resnet50-small",
         "bnresnet50-small",
         "bnresnet18",
         "bnresnet34",
@@ -97,14 +112,18 @@ public final class Networks {
    */
   public static Network build(Options options, Extent input, int classes) {
     String name = options.name().strip().toLowerCase(Locale.ROOT);
-    if (name.equals("plain50")) {
+    if (PLAIN.contains(name)) {
+      int convolutions = Integer.parseInt(name.substring("plain".length())) - 1;
+      int first = convolutions / 2;
       return plain(
           name,
           input,
           classes,
           // Half the resolution from the start: a quarter of the cost, so that it trains in
           // minutes.
-          List.of(new Stage(24, 32, 2), new Stage(25, 64, 2)),
+          List.of(
+              new Stage(first, SMALL_WIDTH, 2),
+              new Stage(convolutions - first, 2 * SMALL_WIDTH, 2)),
           options.dropout());
     }
     if (name.startsWith("plain:")) {
@@ -144,6 +163,9 @@ public final class Networks {
         return BatchNormNetworks.resnet(
             depth, RESNET_BLOCKS.get(depth), options.block(), input, classes, options.dropout());
       }
+    }
+    if (name.equals("resnet50-small")) {
+      return resnetSmall(input, classes, options);
     }
     if (name.startsWith("resnet")) {
       int depth = positive(options.name(), name.substring("resnet".length()));
@@ -223,10 +245,7 @@ public final class Networks {
    * block has its stride on the 3x3 convolution.
    */
   private static Network resnet(int depth, Extent input, int classes, Options options) {
-    double w = options.shortcutWeight();
-    if (!(w >= 0 && w < 1)) {
-      throw new IllegalArgumentException("the shortcut weight must lie in [0, 1), got " + w);
-    }
+    double w = weight(options);
     boolean bottleneck = depth >= 50;
     boolean v2 = options.block() == Block.V2;
     String name =
@@ -249,6 +268,36 @@ public final class Networks {
       x = b.activation("final.activation", x);
     }
     return head(b, x, classes, options.dropout());
+  }
+
+  /** The same with as many 3x3 convolutions as plain50, of its sizes but for one. */
+  private static Network resnetSmall(Extent input, int classes, Options options) {
+    double w = weight(options);
+    boolean v2 = options.block() == Block.V2;
+    String name = "resnet50-small-" + options.block().name().toLowerCase(Locale.ROOT) + "-w" + w;
+    Network.Builder b = builder(name, input);
+    int x = b.convolution("stem", b.input(), SMALL_WIDTH, 3, 2);
+    x = v2 ? x : b.activation("stem.activation", x);
+    for (int stage = 0; stage < SMALL_BLOCKS.size(); stage++) {
+      int width = SMALL_WIDTH << stage;
+      for (int i = 0; i < SMALL_BLOCKS.get(stage); i++) {
+        String block = "stage" + (stage + 1) + ".block" + (i + 1);
+        int stride = i == 0 && stage > 0 ? 2 : 1;
+        x =
+            v2
+                ? blockV2(b, block, x, width, stride, false, w)
+                : blockV1(b, block, x, width, stride, false, w);
+      }
+    }
+    return head(b, v2 ? b.activation("final.activation", x) : x, classes, options.dropout());
+  }
+
+  private static double weight(Options options) {
+    double w = options.shortcutWeight();
+    if (!(w >= 0 && w < 1)) {
+      throw new IllegalArgumentException("the shortcut weight must lie in [0, 1), got " + w);
+    }
+    return w;
   }
 
   private static int stem(Network.Builder b, boolean v2, boolean small) {

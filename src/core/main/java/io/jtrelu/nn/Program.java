@@ -7,6 +7,7 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.LabelDraw;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
@@ -114,6 +115,8 @@ public final class Program implements AutoCloseable {
   /** Of labels drawn from the prediction: without smoothing. */
   private final @Nullable SoftmaxCrossEntropy drawnLoss;
 
+  private final @Nullable LabelDraw draw;
+
   private @Nullable Parameters loaded;
 
   /**
@@ -163,7 +166,10 @@ public final class Program implements AutoCloseable {
     this.lowered = new Lowering.Result(network, backend, batch, parts, options, fusion);
     try {
       this.loss = network.isClassifier() ? loss(options.labelSmoothing()) : null;
-      this.drawnLoss = network.isClassifier() && options.fisher() ? loss(0) : null;
+      boolean fisher = network.isClassifier() && options.fisher();
+      this.drawnLoss = fisher ? loss(0) : null;
+      this.draw =
+          fisher ? lowered.own(backend.labelDraw(batch, network.classes(), options.type())) : null;
       lowered.lower();
     } catch (RuntimeException | Error failure) {
       lowered.close();
@@ -213,7 +219,8 @@ public final class Program implements AutoCloseable {
         }
       }
     }
-    long figures = 2 * backend.allocationBytes(4L * batch) + backend.allocationBytes(8);
+    int vectors = options.fisher() ? 3 : 2; // losses, hits, drawn labels
+    long figures = vectors * backend.allocationBytes(4L * batch) + backend.allocationBytes(8);
     long exchange = options.training() ? exchanged(network) : 0;
     if (exchange > 0) {
       figures += backend.allocationBytes(Float.BYTES * exchange);
@@ -353,6 +360,7 @@ public final class Program implements AutoCloseable {
     private final Tensor block;
     private final Tensor losses;
     private final Tensor correct;
+    private final @Nullable Tensor drawnLabels;
     private final Tensor ownSequence;
     private final Tensor sequenceOnHost;
     private final @Nullable Tensor ownExchange;
@@ -366,6 +374,10 @@ public final class Program implements AutoCloseable {
       this.block = backend.allocate(Parameters.flat(words), DataType.I32, Layout.ROW_MAJOR);
       this.losses = backend.allocate(Shape.of(program.batch), DataType.F32, Layout.ROW_MAJOR);
       this.correct = backend.allocate(Shape.of(program.batch), DataType.I32, Layout.ROW_MAJOR);
+      this.drawnLabels =
+          program.draw == null
+              ? null
+              : backend.allocate(Shape.of(program.batch), DataType.I32, Layout.ROW_MAJOR);
       this.ownSequence = backend.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
       this.sequenceOnHost = Tensor.allocate(Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
       List<Layer> layers = program.network.layers();
@@ -651,6 +663,29 @@ public final class Program implements AutoCloseable {
     }
 
     /**
+     * Labels drawn from the prediction of the last forward pass: see {@link LabelDraw}.
+     *
+     * @param labels I32 [batch] on the program's device; -1 marks padding, which stays
+     * @param sequence I32 [2] on the program's device, low word first
+     * @param first sample of the whole batch that the first one is
+     * @return I32 [batch], on the program's device; valid until the next call
+     * @throws IllegalStateException as {@link #fisher}
+     */
+    public Tensor drawLabels(Tensor labels, long seed, Tensor sequence, int first) {
+      turn.take();
+      try {
+        LabelDraw draw = program.draw;
+        if (draw == null || drawnLabels == null) {
+          throw program.noFisher();
+        }
+        draw.run(pass.stream, output(0), labels, seed, sequence, first, drawnLabels);
+        return drawnLabels;
+      } finally {
+        turn.give();
+      }
+    }
+
+    /**
      * What the samples of the last forward pass tell of the Fisher matrix: their gradients for
      * labels that the caller drew from the prediction, or for their own. {@link #loss} and {@link
      * #backward} come afterwards, of the same forward pass.
@@ -666,9 +701,7 @@ public final class Program implements AutoCloseable {
       turn.take();
       try {
         if (!program.options.fisher()) {
-          throw new IllegalStateException(
-              "this program was compiled without samples of the Fisher matrix; ask for them in its"
-                  + " options");
+          throw program.noFisher();
         }
         run(program.drawnLoss, labels, 1, losses, correct);
         pass.samples = destination;
@@ -741,12 +774,21 @@ public final class Program implements AutoCloseable {
       block.close();
       losses.close();
       correct.close();
+      if (drawnLabels != null) {
+        drawnLabels.close();
+      }
       ownSequence.close();
       sequenceOnHost.close();
       if (ownExchange != null) {
         ownExchange.close();
       }
     }
+  }
+
+  private IllegalStateException noFisher() {
+    return new IllegalStateException(
+        "this program was compiled without samples of the Fisher matrix; ask for them in its"
+            + " options");
   }
 
   private void requireTraining() {

@@ -3,6 +3,7 @@ package io.jtrelu.train;
 import io.jtrelu.backend.Adam;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.nn.BatchExecutor;
@@ -44,9 +45,9 @@ public final class Optimizer implements AutoCloseable {
     ADAM,
     /**
      * K-FAC, natural gradient descent by Kronecker factors of the Fisher matrix, with momentum:
-     * what the authors of tailored rectifiers train with. See {@link KfacConfig}. On a CPU only so
-     * far; takes memory for factors and inverses, {@link Optimizer#factorBytes}. Its norm
-     * constraint takes the place of clipping.
+     * what the authors of tailored rectifiers train with. See {@link KfacConfig}. Takes memory for
+     * factors and inverses, {@link Optimizer#factorBytes}. Its norm constraint takes the place of
+     * clipping.
      */
     KFAC;
 
@@ -66,7 +67,7 @@ public final class Optimizer implements AutoCloseable {
   private final Tensor normResult;
   private final Tensor normOnHost;
   private final Tensor scalars;
-  private final Tensor constraint; // nu of K-FAC
+  private final Tensor steering; // of K-FAC
   private final @Nullable Kfac kfac;
   private final Map<String, Tensor> state = new LinkedHashMap<>();
 
@@ -132,7 +133,7 @@ public final class Optimizer implements AutoCloseable {
     this.normResult = allocate(backend, 2);
     this.normOnHost = own(Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
     this.scalars = allocate(backend, 2);
-    this.constraint = allocate(backend, 1);
+    this.steering = allocate(backend, Kfac.STEERING);
     Parameters first = own(Parameters.allocate(network, backend));
     this.norm = own(backend.gradientNorm(Parameters.learntElements(network)));
     this.statistics = first.statistics().shape().elements() == 0 ? null : new Following(first);
@@ -218,16 +219,49 @@ public final class Optimizer implements AutoCloseable {
    * @param given F32 [2] on the device: the learning rate, and the step's number, from 1
    * @param result F32 [2] on the device, zero at first: the norm before clipping, and the factor
    *     that clips; NaN from a norm that is not finite on
+   * @throws IllegalStateException for K-FAC, whose steps are of several kinds
    */
   public void update(
       Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
+    if (kfac != null) {
+      throw new IllegalStateException("a step of K-FAC has a phase and needs more than its rate");
+    }
     norm.run(on, gradients.learnt(), clipNorm, result);
-    Tensor clip = scalar(result, 1);
-    weights.step(on, parameters.weights(), gradients.weights(), given, clip);
-    biases.step(on, parameters.biases(), gradients.biases(), given, clip);
+    apply(on, parameters, gradients, given, scalar(result, 1));
     if (statistics != null) {
       statistics.step(on, parameters, gradients, result);
     }
+  }
+
+  /**
+   * As above, for any optimiser. The clipping factor is nu for K-FAC, and the norm NaN where its
+   * direction is not finite.
+   *
+   * @param phase of the step, of which a recording is
+   * @param steers F32 [{@link Kfac#STEERING}] on the device, see {@link #steering}; nothing is read
+   *     of it but for K-FAC
+   */
+  void update(
+      Stream on,
+      Parameters parameters,
+      Parameters gradients,
+      Tensor given,
+      Tensor result,
+      Kfac.Phase phase,
+      Tensor steers) {
+    if (kfac == null) {
+      update(on, parameters, gradients, given, result);
+      return;
+    }
+    norm.run(on, gradients.learnt(), clipNorm, result);
+    kfac.run(on, phase, gradients, steers, result);
+    apply(on, parameters, kfac.natural(), given, scalar(result, 1));
+  }
+
+  private void apply(
+      Stream on, Parameters parameters, Parameters direction, Tensor given, Tensor factor) {
+    weights.step(on, parameters.weights(), direction.weights(), given, factor);
+    biases.step(on, parameters.biases(), direction.biases(), given, factor);
   }
 
   /**
@@ -252,23 +286,23 @@ public final class Optimizer implements AutoCloseable {
       statistics.step(stream, parameters, gradients, normResult);
     }
     stream.synchronize();
-    float length = normOnHost.get(0);
-    if (kfac == null || Float.isNaN(normOnHost.get(1))) {
-      apply(executor, parameters, gradients, scalar(normResult, 1));
-      return length;
+    Parameters direction = gradients;
+    if (kfac != null && !Float.isNaN(normOnHost.get(1))) {
+      steering.set(kfac.steering(learningRate, number));
+      kfac.run(executor, stream, kfac.phase(number), gradients, steering, normResult);
+      backend.copy(stream, normResult, normOnHost);
+      stream.synchronize();
+      kfac.tell(number, kfac.figures());
+      direction = kfac.natural();
     }
-    float nu = kfac.run(executor, gradients, learningRate, number);
-    backend.fill(stream, constraint, nu);
-    stream.synchronize();
-    apply(executor, parameters, kfac.natural(), constraint);
-    return Float.isNaN(nu) ? nu : length;
-  }
-
-  private void apply(
-      BatchExecutor executor, Parameters parameters, Parameters direction, Tensor factor) {
+    Parameters along = direction;
     executor.update(
         parameters,
-        (on, p) -> updates.get(p).step(on, parameters.view(p), direction.view(p), scalars, factor));
+        (on, p) ->
+            updates
+                .get(p)
+                .step(on, parameters.view(p), along.view(p), scalars, scalar(normResult, 1)));
+    return normOnHost.get(0);
   }
 
   /** Whether the first pass of some steps has to measure something beside the gradient. */
@@ -278,7 +312,45 @@ public final class Optimizer implements AutoCloseable {
 
   /** What the first pass of a step has to measure beside the gradient; null for nothing. */
   BatchExecutor.@Nullable Fisher measurement(long step) {
-    return kfac == null ? null : kfac.measurement(step);
+    return measurement(phase(step));
+  }
+
+  /** The same, of any step of a phase. */
+  BatchExecutor.@Nullable Fisher measurement(Kfac.Phase phase) {
+    return kfac != null && phase.measures() ? kfac.measurement() : null;
+  }
+
+  /** What a step does, by its number, from 1. */
+  Kfac.Phase phase(long step) {
+    return kfac == null ? Kfac.Phase.PLAIN : kfac.phase(step);
+  }
+
+  /** What differs between steps of one phase beside rate and number: {@link Kfac#steering}. */
+  float[] steering(double learningRate, long step) {
+    return kfac == null ? new float[Kfac.STEERING] : kfac.steering(learningRate, step);
+  }
+
+  /** What a step leaves on the device for {@link #tell}; null for nothing. */
+  @Nullable Tensor figures() {
+    return kfac == null ? null : kfac.figures();
+  }
+
+  /** Tells of what a finite step could not measure or invert, by its figures on the host. */
+  void tell(long step, Tensor figuresOnHost) {
+    if (kfac != null) {
+      kfac.tell(step, figuresOnHost);
+    }
+  }
+
+  /** Refuses passes over more or fewer samples than a measurement has. */
+  void requireBatch(int batch) {
+    if (kfac != null && kfac.batch() != batch) {
+      throw new OperandException(
+          "K-FAC measures batches of "
+              + kfac.batch()
+              + " here, as its run was configured; it got one of "
+              + batch);
+    }
   }
 
   /** Bytes of K-FAC's factors and their inverses; 0 for the others. */

@@ -10,6 +10,7 @@ import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Parameters;
@@ -22,7 +23,9 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -40,6 +43,10 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Where the device's normalisation of bytes gives the host's bits, images come as bytes and are
  * normalised in the pass: a quarter of what values would be, or less, goes over the bus.
+ *
+ * <p>Steps of K-FAC are of several kinds: plain ones, those that measure, and those that then
+ * invert the factors whose turn it is. Each kind has a recording, made when it first occurs. What
+ * could not be measured or inverted comes back with the figures.
  *
  * <p>Batches of another size are compiled and recorded anew. Nothing is allocated in a step else.
  */
@@ -83,7 +90,7 @@ final class RecordedSteps implements Steps {
     this.network = network;
     this.backend = backend;
     this.accumulate = accumulate;
-    this.options = options;
+    this.options = optimizer.measures() ? options.withFisher() : options;
     this.parameters = parameters;
     this.gradients = gradients;
     this.optimizer = optimizer;
@@ -115,9 +122,11 @@ final class RecordedSteps implements Steps {
     final @Nullable LocationNorm norm;
 
     final Tensor results;
+    final int words; // of results
     private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
     Compiled(int batch) {
+      optimizer.requireBatch(batch);
       this.batch = batch;
       try {
         program = own(new Program(network, backend, batch, options));
@@ -132,9 +141,12 @@ final class RecordedSteps implements Steps {
             normalization == null
                 ? null
                 : own(backend.locationNorm(images, imageType, options.type(), normalization));
-        results = own(backend.allocate(Shape.of(2 * batch + 2), DataType.I32, Layout.ROW_MAJOR));
+        Tensor figures = optimizer.figures();
+        long told = figures == null ? 0 : figures.shape().elements();
+        words = Math.toIntExact(2L * batch + 2 + told);
+        results = own(backend.allocate(Shape.of(words), DataType.I32, Layout.ROW_MAJOR));
         for (int i = 0; i < SLOTS; i++) {
-          slots[i] = own(new Slot(images, imageType));
+          slots[i] = own(new Slot(images, imageType, words));
         }
       } catch (RuntimeException | Error failure) {
         close();
@@ -160,6 +172,12 @@ final class RecordedSteps implements Steps {
       return view(of, 2L * batch, Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
     }
 
+    /** What the optimiser tells. */
+    private Tensor figures(Tensor of) {
+      int first = 2 * batch + 2;
+      return view(of, first, Shape.of(words - first), DataType.F32, Layout.ROW_MAJOR);
+    }
+
     /** Gives the forward pass over a slot's images to the stream. */
     void forward(Slot slot) {
       Tensor given = slot.images(slot.device);
@@ -180,19 +198,51 @@ final class RecordedSteps implements Steps {
       workspace.backward(gradients, write);
     }
 
-    private Recording record(Slot slot, boolean first, boolean last) {
+    private Recording record(Slot slot, Kind kind) {
       return own(
           backend.record(
               stream,
               () -> {
                 forward(slot);
-                backward(slot, first ? Write.OVERWRITE : Write.ACCUMULATE);
-                if (last) {
-                  optimizer.update(
-                      stream, parameters, gradients, slot.scalars(slot.device), norm(results));
-                  program.load(stream, parameters);
+                if (kind.first) {
+                  measure(slot, kind.phase);
+                }
+                backward(slot, kind.first ? Write.OVERWRITE : Write.ACCUMULATE);
+                if (kind.last) {
+                  update(slot, kind.phase);
                 }
               }));
+    }
+
+    /** Gives the backward pass for samples of the Fisher matrix to the stream, if one is due. */
+    private void measure(Slot slot, Kfac.Phase phase) {
+      BatchExecutor.Fisher fisher = optimizer.measurement(phase);
+      if (fisher != null) {
+        Tensor labels = slot.labels(slot.device);
+        workspace.fisher(
+            fisher.drawn()
+                ? workspace.drawLabels(labels, fisher.seed(), slot.sequence(slot.device), 0)
+                : labels,
+            fisher.samples(),
+            0);
+      }
+    }
+
+    private void update(Slot slot, Kfac.Phase phase) {
+      Tensor device = slot.device;
+      optimizer.update(
+          stream,
+          parameters,
+          gradients,
+          slot.scalars(device),
+          norm(results),
+          phase,
+          slot.steering(device));
+      Tensor told = optimizer.figures();
+      if (told != null && phase.measures()) {
+        backend.copy(stream, told, figures(results));
+      }
+      program.load(stream, parameters);
     }
 
     @Override
@@ -204,6 +254,24 @@ final class RecordedSteps implements Steps {
           throw new IllegalStateException("closing a recorded step failed", failure);
         }
       }
+    }
+  }
+
+  /**
+   * What passes of one recording have in common.
+   *
+   * @param first whether they begin a step
+   * @param last whether they end one
+   * @param phase of the step, where that matters to the pass
+   */
+  private record Kind(boolean first, boolean last, Kfac.Phase phase) {
+    static Kind of(boolean first, boolean last, Kfac.Phase phase) {
+      if (last) {
+        return new Kind(first, true, phase);
+      }
+      // A first pass measures or does not, whichever layers' turn it is at the step's end.
+      boolean measures = first && phase.measures();
+      return new Kind(first, false, new Kfac.Phase(measures, false, 0));
     }
   }
 
@@ -219,21 +287,23 @@ final class RecordedSteps implements Steps {
 
     final Event uploaded;
     final Event done;
-    final Map<Integer, Recording> recordings = new HashMap<>();
+    final Map<Kind, Recording> recordings = new HashMap<>();
 
-    Slot(Shape images, DataType imageType) {
+    /** The last pass that was put here. */
+    @Nullable Pass pass;
+
+    Slot(Shape images, DataType imageType, int resultWords) {
       shape = images;
       type = imageType;
-      Shape words = Shape.of(Math.toIntExact(scalarsAt() + 2));
+      Shape words = Shape.of(Math.toIntExact(scalarsAt() + 2 + Kfac.STEERING));
       host = backend.allocateOnHost(words, DataType.I32, Layout.ROW_MAJOR);
       device = backend.allocate(words, DataType.I32, Layout.ROW_MAJOR);
-      results =
-          backend.allocateOnHost(Shape.of(2 * images.dim(0) + 2), DataType.I32, Layout.ROW_MAJOR);
+      results = backend.allocateOnHost(Shape.of(resultWords), DataType.I32, Layout.ROW_MAJOR);
       uploaded = backend.newEvent();
       done = backend.newEvent();
     }
 
-    // In words: images, labels, sequence [2], scalars [2].
+    // In words: images, labels, sequence [2], scalars [2], steering.
     private long labelsAt() {
       return Math.ceilDiv(shape.elements() * type.bytes(), 4L);
     }
@@ -263,13 +333,21 @@ final class RecordedSteps implements Steps {
       return view(of, scalarsAt(), Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
     }
 
+    /** Of the optimiser. */
+    Tensor steering(Tensor of) {
+      Shape floats = Shape.of(Kfac.STEERING);
+      return view(of, scalarsAt() + 2, floats, DataType.F32, Layout.ROW_MAJOR);
+    }
+
     void fill(Tensor images, Tensor labels, Pass pass) {
+      this.pass = pass;
       images(host).segment().copyFrom(images.segment());
       labels(host).segment().copyFrom(labels.segment());
       MemorySegment number = sequence(host).segment();
       number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) pass.sequence());
       number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (pass.sequence() >>> 32));
       scalars(host).set((float) pass.learningRate(), (float) pass.number());
+      steering(host).set(optimizer.steering(pass.learningRate(), pass.number()));
     }
 
     @Override
@@ -284,6 +362,22 @@ final class RecordedSteps implements Steps {
 
   private static Tensor view(Tensor of, long word, Shape shape, DataType type, Layout layout) {
     return Tensor.view(of.memory(), word * 4, shape, type, layout);
+  }
+
+  /** Recordings that a run has in the end, whose batches are of one size. */
+  static int recordings(int accumulate, Network network, @Nullable KfacConfig kfac) {
+    int layers = (int) network.layers().stream().filter(l -> l.fisherInputs() > 0).count();
+    // Twice, as an odd number of passes comes to the other slot the second time; and the first
+    // step, which is of its own kind.
+    long steps = 1 + 2L * (kfac == null ? 1 : kfac.invertEvery());
+    Set<Map.Entry<Long, Kind>> made = new HashSet<>();
+    for (long pass = 0; pass < steps * accumulate; pass++) {
+      long step = pass / accumulate + 1;
+      long within = pass % accumulate;
+      Kfac.Phase phase = kfac == null ? Kfac.Phase.PLAIN : Kfac.Phase.of(kfac, layers, step);
+      made.add(Map.entry(pass % SLOTS, Kind.of(within == 0, within == accumulate - 1, phase)));
+    }
+    return made.size();
   }
 
   @Override
@@ -320,10 +414,8 @@ final class RecordedSteps implements Steps {
     backend.copy(uploads, slot.host, slot.device);
     slot.uploaded.record(uploads);
     slot.uploaded.await(stream);
-    int kind = (pass.first() ? 1 : 0) + (pass.last() ? 2 : 0);
-    slot.recordings
-        .computeIfAbsent(kind, absent -> now.record(slot, pass.first(), pass.last()))
-        .replay(stream);
+    Kind kind = Kind.of(pass.first(), pass.last(), optimizer.phase(pass.number()));
+    slot.recordings.computeIfAbsent(kind, absent -> now.record(slot, absent)).replay(stream);
     backend.copy(stream, now.results, slot.results);
     slot.done.record(stream);
     submitted++;
@@ -379,7 +471,12 @@ final class RecordedSteps implements Steps {
       loss += losses.getAtIndex(JAVA_FLOAT_UNALIGNED, i);
       correct += hits.getAtIndex(JAVA_INT_UNALIGNED, i);
     }
-    return new Figures(loss, correct, compiled.norm(slot.results).get(0));
+    float norm = compiled.norm(slot.results).get(0);
+    Pass pass = slot.pass;
+    if (pass != null && pass.last() && Double.isFinite(loss) && Float.isFinite(norm)) {
+      optimizer.tell(pass.number(), compiled.figures(slot.results));
+    }
+    return new Figures(loss, correct, norm);
   }
 
   private Slot slotTaken(long number) {

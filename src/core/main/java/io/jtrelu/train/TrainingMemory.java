@@ -13,6 +13,7 @@ import java.util.OptionalLong;
  * Memory of a device that training takes at most, in bytes, known before any of it is allocated.
  *
  * @param parameters with their gradients and the optimiser's state
+ * @param factors K-FAC's factors with their inverses and what it takes to use them; 0 for others
  * @param weights in the forms in which convolutions read them
  * @param activations of a pass, with their gradients
  * @param images on their way to the network, twice: one batch comes while another is computed on
@@ -20,11 +21,17 @@ import java.util.OptionalLong;
  * @param evaluation what measuring test accuracy takes besides
  */
 public record TrainingMemory(
-    long parameters, long weights, long activations, long images, long scratch, long evaluation) {
+    long parameters,
+    long factors,
+    long weights,
+    long activations,
+    long images,
+    long scratch,
+    long evaluation) {
 
   /** All of it. */
   public long total() {
-    return parameters + weights + activations + images + scratch + evaluation;
+    return parameters + factors + weights + activations + images + scratch + evaluation;
   }
 
   /**
@@ -79,8 +86,14 @@ public record TrainingMemory(
 
   private String describe() {
     return String.format(
-        "parameters %d, packed weights %d, activations %d, images %d, scratch %d, evaluation %d",
-        parameters, weights, activations, images, scratch, evaluation);
+        "parameters %d,%s packed weights %d, activations %d, images %d, scratch %d, evaluation %d",
+        parameters,
+        factors == 0 ? "" : " factors " + factors + ",",
+        weights,
+        activations,
+        images,
+        scratch,
+        evaluation);
   }
 
   /** A run's needs by the size of its batch. */
@@ -88,22 +101,26 @@ public record TrainingMemory(
     TrainingMemory of(int batch) {
       Network network = run.model().network();
       TrainingConfig training = run.training();
-      Program.Memory pass = Program.memory(network, backend, batch, run.options(true));
+      KfacConfig kfac = training.kfac();
+      Program.Options options = run.options(true);
+      Program.Memory pass =
+          Program.memory(network, backend, batch, kfac == null ? options : options.withFisher());
       int tests = Trainer.EVALUATION_BATCH;
       Program.Memory test = Program.memory(network, backend, tests, run.options(false));
       long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
       int states = training.optimizer() == Optimizer.Kind.ADAM ? 2 : 1;
       // Each recording has scratch of its own; passes that are not recorded, and evaluation, share.
-      long scratch =
-          backend.allocationBytes(
-              Math.max(Math.max(pass.scratch(), test.scratch()), converted(tests)));
-      long recordings = (long) RecordedSteps.SLOTS * Math.min(training.accumulate(), 3);
+      long recorded = Math.max(pass.scratch(), test.scratch());
+      long scratch = backend.allocationBytes(Math.max(recorded, converted(tests)));
+      long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
           (2 + states) * arena + small(8),
+          kfac == null ? 0 : Kfac.memory(network, backend, batch),
           pass.weights(),
           pass.activations(),
           images(batch),
-          Math.max((recordings + 2) * scratch, 2 * scratch + initializer(network)),
+          2 * scratch
+              + Math.max(recordings * backend.allocationBytes(recorded), initializer(network)),
           test.weights() + test.activations() + value(tests) + small(8));
     }
 

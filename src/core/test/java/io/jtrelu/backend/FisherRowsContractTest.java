@@ -1,7 +1,6 @@
 package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertThrows;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
@@ -21,7 +20,6 @@ import org.junit.jupiter.api.TestFactory;
 class FisherRowsContractTest extends Contract {
   @TestFactory
   Stream<DynamicTest> randomConvolutions() {
-    assumeTrue(subject.hasMatrices());
     return tests(random("fisher rows", 0.5, this::check));
   }
 
@@ -120,7 +118,6 @@ class FisherRowsContractTest extends Contract {
 
   @Test
   void unsuitableOperands() {
-    assumeTrue(subject.hasMatrices());
     Conv2dDescriptor groups = new Conv2dDescriptor(1, 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2);
     assertThrows(UnsupportedException.class, () -> backend.fisherRows(groups, DataType.F32));
     Refusals refusals = new Refusals(backend);

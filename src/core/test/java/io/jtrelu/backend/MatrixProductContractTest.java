@@ -1,7 +1,6 @@
 package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertThrows;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.jtrelu.backend.MatrixProduct.Sizes;
 import io.jtrelu.tensor.DataType;
@@ -21,13 +20,11 @@ class MatrixProductContractTest extends Contract {
 
   @TestFactory
   Stream<DynamicTest> wholeNumbersAreExact() {
-    assumeTrue(subject.hasMatrices());
     return tests(random("matrix product whole", 0.2, random -> check(random, true)));
   }
 
   @TestFactory
   Stream<DynamicTest> realNumbersAreWithinTheirRoundings() {
-    assumeTrue(subject.hasMatrices());
     return tests(random("matrix product real", 0.2, random -> check(random, false)));
   }
 
@@ -36,9 +33,10 @@ class MatrixProductContractTest extends Contract {
   }
 
   private void check(SplittableRandom random, boolean whole) {
-    int m = extent(random);
-    int n = extent(random);
-    int k = extent(random);
+    check(random, whole, extent(random), extent(random), extent(random));
+  }
+
+  private void check(SplittableRandom random, boolean whole, int m, int n, int k) {
     boolean ta = random.nextBoolean();
     boolean tb = random.nextBoolean();
     Sizes sizes =
@@ -84,7 +82,16 @@ class MatrixProductContractTest extends Contract {
       var x = trial.input("a", DataType.F32, a);
       var y = trial.input("b", DataType.F32, b);
       var z = trial.inout("c", DataType.F32, c);
-      trial.run(stream -> product.run(stream, alpha, x.tensor(), y.tensor(), beta, z.tensor()));
+      var scale = trial.input("scale", DataType.F32, new float[] {alpha, beta});
+      boolean onDevice = random.nextBoolean();
+      trial.run(
+          stream -> {
+            if (onDevice) {
+              product.run(stream, scale.tensor(), x.tensor(), y.tensor(), z.tensor());
+            } else {
+              product.run(stream, alpha, x.tensor(), y.tensor(), beta, z.tensor());
+            }
+          });
       trial.expectWithin(z, expected, bound);
     }
   }
@@ -93,20 +100,38 @@ class MatrixProductContractTest extends Contract {
     return whole ? Data.integers(random, count, 8) : Data.normals(random, count, 1, DataType.F32);
   }
 
+  /** What K-FAC multiplies: long sums for a few elements, and columns. */
+  @TestFactory
+  Stream<DynamicTest> thinProducts() {
+    return tests(
+        Stream.of(new int[] {1, 1, 1000}, new int[] {1, 9, 300}, new int[] {9, 1, 300})
+            .map(
+                s ->
+                    new Case(
+                        "thin product " + Arrays.toString(s),
+                        () -> check(new SplittableRandom(1), true, s[0], s[1], s[2]))));
+  }
+
   @Test
-  void whatABackendHasNotItRefuses() {
-    assumeTrue(!subject.hasMatrices());
-    Sizes sizes = Sizes.dense(2, 2, 2, false, false);
-    assertThrows(UnsupportedException.class, () -> backend.matrixProduct(sizes));
-    assertThrows(UnsupportedException.class, () -> backend.symmetricInverse(2));
-    assertThrows(
-        UnsupportedException.class,
-        () -> backend.fisherRows(Conv2dDescriptor.of(1, 4, 4, 2, 2, 3, 1, 1), DataType.F32));
+  void aFactorOfNanLeavesEverything() {
+    for (int n : new int[] {1, 5, 40}) {
+      Sizes sizes = Sizes.dense(n, n, 3, false, false);
+      float[] old = Data.normals(new SplittableRandom(n), (long) n * n, 1, DataType.F32);
+      try (Trial trial = new Trial(backend, sizes);
+          MatrixProduct product = backend.matrixProduct(sizes)) {
+        var a = trial.input("a", DataType.F32, new float[3 * n]);
+        var b = trial.input("b", DataType.F32, new float[3 * n]);
+        var c = trial.inout("c", DataType.F32, old);
+        var scale = trial.input("scale", DataType.F32, new float[] {Float.NaN, 0});
+        trial.run(
+            stream -> product.run(stream, scale.tensor(), a.tensor(), b.tensor(), c.tensor()));
+        trial.expectExactly(c, Data.wide(old));
+      }
+    }
   }
 
   @Test
   void unsuitableOperands() {
-    assumeTrue(subject.hasMatrices());
     for (int[] bad : new int[][] {{0, 1, 1, 1, 1, 1}, {1, 1, 0, 1, 1, 1}, {2, 3, 4, 3, 3, 3}}) {
       assertThrows(
           IllegalArgumentException.class,
@@ -130,6 +155,8 @@ class MatrixProductContractTest extends Contract {
           OperandException.class, () -> product.run(stream, 1, a, b, 0, few), "c must hold");
       Refusals.requireMessage(
           OperandException.class, () -> product.run(stream, 1, a, b, 0, b), "overlap");
+      Refusals.requireMessage(
+          OperandException.class, () -> product.run(stream, few, a, b, c), "scale must hold");
       Refusals.requireClosing(product, () -> product.run(stream, 1, a, b, 0, c));
     }
   }

@@ -50,9 +50,9 @@ public interface Subject {
     return false;
   }
 
-  /** Whether it has products and inverses of matrices and rows of Fisher factors. */
-  default boolean hasMatrices() {
-    return true;
+  /** Rows of the largest matrix that is inverted. */
+  default int largestMatrix() {
+    return 150;
   }
 
   /** All backends, or those that {@code -Djtrelu.backend} names, with commas between. */

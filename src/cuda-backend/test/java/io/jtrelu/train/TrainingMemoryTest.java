@@ -61,14 +61,16 @@ class TrainingMemoryTest {
             .accumulate(accumulate)
             .optimizer(kind)
             .type(type)
+            .kfac(new KfacConfig(0.3, 1e-3, 0.95, 1, 2, false))
             .seed(7)
             .build();
-    Networks.Options network = new Networks.Options("plain:14:32", Networks.Block.V2, 0, 0.1f);
+    String small = kind == Optimizer.Kind.KFAC ? "plain:14:8" : "plain:14:32";
+    Networks.Options network = new Networks.Options(small, Networks.Block.V2, 0, 0.1f);
     return Run.of(network, ShapingConfig.DEFAULT, training, data(), "noise");
   }
 
   @ParameterizedTest
-  @CsvSource({"SGD, F32, 16, 1", "SGD, BF16, 16, 1", "ADAM, BF16, 4, 3"})
+  @CsvSource({"SGD, F32, 16, 1", "SGD, BF16, 16, 1", "ADAM, BF16, 4, 3", "KFAC, BF16, 8, 2"})
   void theMostThatIsTaken(Optimizer.Kind kind, DataType type, int batch, int accumulate)
       throws IOException {
     Run run = run(kind, type, batch, accumulate);

@@ -69,6 +69,12 @@ final class Arguments {
     return this;
   }
 
+  /** A 64-bit float. */
+  Arguments f64(double value) {
+    block.set(ValueLayout.JAVA_DOUBLE, take(8), value);
+    return this;
+  }
+
   /** The struct Rectifier of storage.cuh. */
   Arguments rectifier(Rectifier rectifier) {
     return f32(rectifier.slope()).f32(rectifier.scale());

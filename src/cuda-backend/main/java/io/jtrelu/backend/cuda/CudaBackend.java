@@ -13,9 +13,13 @@ import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.Event;
+import io.jtrelu.backend.FactorScalars;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.LabelDraw;
 import io.jtrelu.backend.LocationNorm;
+import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
@@ -28,6 +32,7 @@ import io.jtrelu.backend.Reorder;
 import io.jtrelu.backend.Sgd;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.SymmetricInverse;
 import io.jtrelu.backend.Transfers;
 import io.jtrelu.backend.Tuning;
 import io.jtrelu.backend.UnsupportedException;
@@ -540,6 +545,33 @@ final class CudaBackend implements Backend {
   @Override
   public Adam adam(long elements, float beta1, float beta2, float epsilon, float weightDecay) {
     return lifetime.during(() -> new CudaAdam(this, elements, beta1, beta2, epsilon, weightDecay));
+  }
+
+  @Override
+  public MatrixProduct matrixProduct(MatrixProduct.Sizes sizes) {
+    return lifetime.during(() -> new CudaMatrixProduct(this, sizes));
+  }
+
+  @Override
+  public SymmetricInverse symmetricInverse(int n) {
+    return lifetime.during(() -> new CudaSymmetricInverse(this, n));
+  }
+
+  @Override
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+    requirePreparable(type);
+    return lifetime.during(() -> new CudaFisherRows(this, descriptor, type));
+  }
+
+  @Override
+  public FactorScalars factorScalars() {
+    return lifetime.during(() -> new CudaFactorScalars(this));
+  }
+
+  @Override
+  public LabelDraw labelDraw(int n, int classes, DataType type) {
+    requirePreparable(type);
+    return lifetime.during(() -> new CudaLabelDraw(this, n, classes, type));
   }
 
   @Override

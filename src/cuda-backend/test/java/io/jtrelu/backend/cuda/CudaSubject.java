@@ -24,11 +24,6 @@ public final class CudaSubject implements Subject {
   }
 
   @Override
-  public boolean hasMatrices() {
-    return false;
-  }
-
-  @Override
   public Backend open() {
     Assumptions.assumeTrue(
         System.getProperty("jtrelu.cuda", "emulated").equals("real"),

@@ -6,7 +6,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import io.jtrelu.activation.Activation;
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.LocationNorm;
+import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
@@ -329,6 +331,61 @@ class CudaTrafficTest {
       }
     }
     return tests;
+  }
+
+  @TestFactory
+  List<DynamicTest> matrices() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (boolean transposed : new boolean[] {false, true}) {
+      tests.add(
+          test(
+              transposed ? "matrix product, transposed" : "matrix product",
+              b -> {
+                Tensor x = b.tensor(DataType.F32, 64, 64);
+                Tensor y = b.tensor(DataType.F32, 64, 64);
+                Tensor z = b.tensor(DataType.F32, 64, 64);
+                var sizes = MatrixProduct.Sizes.dense(64, 64, 64, transposed, transposed);
+                var op = b.own(b.backend.matrixProduct(sizes));
+                // Each of the tiles of 32x32 reads its rows and columns, half of them anew.
+                long read = 2 * (x.bytes() + y.bytes());
+                expect(b, () -> op.run(b.stream, 1, x, y, 0, z), read, z.bytes(), 0);
+              }));
+    }
+    tests.add(
+        test(
+            "fisher rows",
+            b -> {
+              Conv2dDescriptor d = Conv2dDescriptor.of(2, 4, 4, 64, 64, 3, 1, 1);
+              Tensor src = b.tensor(DataType.F32, 2, 4, 4, 64);
+              Tensor diffDst = b.tensor(DataType.F32, 2, 4, 4, 64);
+              Tensor inputs = b.tensor(DataType.F32, 2, 9 * 64 + 1);
+              Tensor gradients = b.tensor(DataType.F32, 2, 64);
+              var op = b.own(b.backend.fisherRows(d, DataType.F32));
+              expectNoConflicts(b, () -> op.run(b.stream, src, diffDst, inputs, gradients));
+            }));
+    tests.add(
+        test(
+            "symmetric inverse",
+            b -> {
+              Tensor f = b.tensor(DataType.F32, 97, 97);
+              Tensor x = b.tensor(DataType.F32, 97, 97);
+              Tensor residual = b.tensor(DataType.F32, 1);
+              var op = b.own(b.backend.symmetricInverse(97));
+              expectNoConflicts(b, () -> op.run(b.stream, f, 1, x, residual));
+            }));
+    return tests;
+  }
+
+  private static void expectNoConflicts(Bench bench, Runnable work) {
+    EmulatorControl.clearCounters();
+    work.run();
+    bench.stream.synchronize();
+    for (JsonNode counters : EmulatorControl.counters()) {
+      String kernel = counters.get("kernel").asText();
+      assertEquals(0, counters.get("sharedLoadBankConflicts").asLong(), kernel + ": loads");
+      assertEquals(0, counters.get("sharedStoreBankConflicts").asLong(), kernel + ": stores");
+      assertEquals(0, counters.get("localLoadBytes").asLong(), kernel + ": local memory");
+    }
   }
 
   @TestFactory

@@ -1,0 +1,65 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.MatrixProduct;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.Tensor;
+
+/** matrix_product.cu. */
+final class CudaMatrixProduct extends MatrixProduct {
+  private final CudaBackend backend;
+  private final Kernel kernel;
+  private final long blocks;
+
+  CudaMatrixProduct(CudaBackend backend, Sizes sizes) {
+    super(backend.device(), sizes);
+    this.backend = backend;
+    int m = sizes.m();
+    int n = sizes.n();
+    if ((n == 1 && !sizes.transposeA()) || (m == 1 && sizes.transposeB())) {
+      kernel = backend.kernels().get("matrix_product_thin");
+      blocks = Math.max(m, n);
+    } else if (tiles(m, n, 64) >= backend.cudaDevice().multiprocessors()) {
+      kernel = backend.kernels().get("matrix_product_64");
+      blocks = tiles(m, n, 64);
+    } else { // more blocks, so that a small product is spread over the device
+      kernel = backend.kernels().get("matrix_product_32", 64, 0);
+      blocks = tiles(m, n, 32);
+    }
+  }
+
+  private static long tiles(int m, int n, int extent) {
+    return (long) Math.ceilDiv(m, extent) * Math.ceilDiv(n, extent);
+  }
+
+  @Override
+  protected void compute(Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+    launch(backend.own(stream), a, b, c, 0, alpha, beta);
+  }
+
+  @Override
+  protected void compute(Stream stream, Tensor scale, Tensor a, Tensor b, Tensor c) {
+    launch(backend.own(stream), a, b, c, scale.address(), 0, 0);
+  }
+
+  /** struct MatrixProductParameters. */
+  private void launch(
+      CudaStream on, Tensor a, Tensor b, Tensor c, long scale, float alpha, float beta) {
+    Sizes s = sizes();
+    on.arguments()
+        .pointer(a)
+        .pointer(b)
+        .pointer(c)
+        .pointer(scale)
+        .i64(s.transposeA() ? 1 : s.lda())
+        .i64(s.transposeA() ? s.lda() : 1)
+        .i64(s.transposeB() ? 1 : s.ldb())
+        .i64(s.transposeB() ? s.ldb() : 1)
+        .i64(s.ldc())
+        .i32(s.m())
+        .i32(s.n())
+        .i32(s.k())
+        .f32(alpha)
+        .f32(beta);
+    on.launch(kernel, blocks);
+  }
+}
