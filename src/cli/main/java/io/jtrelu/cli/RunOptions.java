@@ -141,9 +141,10 @@ final class RunOptions {
   @Option(
       names = "--optimizer",
       paramLabel = "SGD|ADAM|KFAC",
-      defaultValue = "SGD",
-      description = "SGD with Nesterov momentum, Adam, or K-FAC (${DEFAULT-VALUE}).")
-  Optimizer.Kind optimizer = Optimizer.Kind.SGD;
+      description =
+          "SGD with Nesterov momentum, Adam, or K-FAC (train: KFAC for plain50, plain100 and plain200"
+              + " shaped by default, where neither learning rate nor clipping is given; else SGD).")
+  Optimizer.@Nullable Kind optimizer;
 
   @Option(
       names = "--learning-rate",
@@ -287,7 +288,9 @@ final class RunOptions {
     follow(given, "--batch", () -> config.batch(batch));
     follow(given, "--accumulate", () -> config.accumulate(accumulate));
     follow(given, "--micro-batch", () -> config.microBatch(microBatch));
-    follow(given, "--optimizer", () -> config.optimizer(optimizer));
+    if (optimizer != null) {
+      config.optimizer(optimizer);
+    }
     if (learningRate != null) {
       config.learningRate(learningRate);
     }

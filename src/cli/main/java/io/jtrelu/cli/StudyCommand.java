@@ -157,15 +157,18 @@ final class StudyCommand implements Callable<Integer> {
 
   // --- the runs ---
 
+  /** Of the progress bar. */
+  private static final long UNITS = 10_000;
+
   /** How many runs of each contender are left, and how long they take, by what has been done. */
   private static final class Plan {
     private final StudyRuns runs;
     private final Map<Contender, Integer> left = new LinkedHashMap<>();
     private final Map<Contender, Double> work = new LinkedHashMap<>();
     private double secondsPerWork = Double.NaN;
+    private double timedWork;
+    private double timedSeconds;
     private double doneWork;
-    private double doneSeconds;
-    private long done;
 
     Plan(StudyRuns runs) {
       this.runs = runs;
@@ -181,20 +184,35 @@ final class StudyCommand implements Callable<Integer> {
 
     /** Seconds; NaN before anything is known. */
     double seconds() {
-      double perWork = doneWork > 0 ? doneSeconds / doneWork : secondsPerWork;
+      double perWork = timedWork > 0 ? timedSeconds / timedWork : secondsPerWork;
+      return perWork * work();
+    }
+
+    /** Work that is left. */
+    double work() {
       double all = 0;
       for (Map.Entry<Contender, Integer> each : left.entrySet()) {
-        all += each.getValue() * work.computeIfAbsent(each.getKey(), runs::work);
+        all += each.getValue() * work(each.getKey());
       }
-      return perWork * all;
+      return all;
+    }
+
+    double work(Contender contender) {
+      return work.computeIfAbsent(contender, runs::work);
+    }
+
+    /** Share of the work that is done, in units of the progress bar. */
+    long done(Contender underWay, double part) {
+      double done = doneWork + part * work(underWay);
+      return Math.round(UNITS * done / (doneWork + work()));
     }
 
     void done(Contender contender, double seconds, boolean whole) {
       left.merge(contender, -1, Integer::sum);
-      done++;
+      doneWork += work(contender);
       if (whole) {
-        doneWork += work.computeIfAbsent(contender, runs::work);
-        doneSeconds += seconds;
+        timedWork += work(contender);
+        timedSeconds += seconds;
       }
     }
   }
@@ -222,7 +240,7 @@ final class StudyCommand implements Callable<Integer> {
               plan.count(),
               duration(plan.seconds())));
     }
-    try (Progress progress = console.progress("study", 0, Math.max(1, plan.count()))) {
+    try (Progress progress = console.progress("study", 0, UNITS)) {
       for (Trial key : tuning) {
         if (!make(runs, key, plan, progress, interrupt)) {
           return false;
@@ -254,21 +272,21 @@ final class StudyCommand implements Callable<Integer> {
       throws IOException {
     long begun = System.nanoTime();
     boolean[] fromStart = {false};
-    double left = plan.seconds();
     Outcome outcome =
         runs.make(
             key,
             trainer -> {
               fromStart[0] |= trainer.steps() == 0;
+              double part = (double) trainer.steps() / trainer.totalSteps();
               progress.update(
-                  plan.done,
+                  plan.done(key.contender(), part),
                   String.format(
                       Locale.ROOT,
-                      "%s: step %d of %d, about %s left in all",
+                      "%d runs left, %s: step %d of %d",
+                      plan.count(),
                       key,
                       trainer.steps(),
-                      trainer.totalSteps(),
-                      duration(Math.max(0, left - (System.nanoTime() - begun) / 1e9))));
+                      trainer.totalSteps()));
               return !interrupt.requested();
             });
     if (outcome == null) {

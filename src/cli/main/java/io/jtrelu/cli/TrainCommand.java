@@ -5,11 +5,13 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.nn.Network;
+import io.jtrelu.nn.Networks;
 import io.jtrelu.train.AtomicFile;
 import io.jtrelu.train.Checkpoint;
 import io.jtrelu.train.EarlyStopping;
 import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
+import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.StepMetric;
@@ -158,7 +160,11 @@ final class TrainCommand implements Callable<Integer> {
       if (method.equals(ShapingConfig.HE.method()) && !given("--activation")) {
         activation = ShapingConfig.HE.activation();
       }
-      what = options.run(options.shaping(method, activation), options.training(epochs), data);
+      ShapingConfig shaping = options.shaping(method, activation);
+      if (!given("--optimizer") && !given("--learning-rate") && !given("--clip-norm")) {
+        options.optimizer = bestKnown(options.network, shaping);
+      }
+      what = options.run(shaping, options.training(epochs), data);
     }
     boolean claimed = resume == null && out == null;
     Path directory =
@@ -200,6 +206,13 @@ final class TrainCommand implements Callable<Integer> {
         removeIfEmpty(directory); // where nothing came of it
       }
     }
+  }
+
+  /** What was seen to train a network best; null where nobody has looked. */
+  private static Optimizer.@Nullable Kind bestKnown(String network, ShapingConfig shaping) {
+    return Networks.isPlainByDepth(network) && shaping.equals(ShapingConfig.DEFAULT)
+        ? Optimizer.Kind.KFAC
+        : null;
   }
 
   /** Removes a folder that nothing was written to but a lock. */

@@ -47,7 +47,11 @@ class RunCommandsTest {
 
   /** 24 training and 9 test images of two classes. */
   static void writeData(Path data) throws IOException {
-    idx(data, "train", 24, 1);
+    writeData(data, 24);
+  }
+
+  static void writeData(Path data, int training) throws IOException {
+    idx(data, "train", training, 1);
     idx(data, "t10k", 9, 2);
   }
 

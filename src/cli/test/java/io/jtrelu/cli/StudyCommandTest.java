@@ -32,7 +32,7 @@ class StudyCommandTest {
   void writeData() throws IOException {
     data = Files.createDirectory(folder.resolve("data"));
     out = folder.resolve("study");
-    RunCommandsTest.writeData(data);
+    RunCommandsTest.writeData(data, 64); // a batch
   }
 
   private int run(String... arguments) {

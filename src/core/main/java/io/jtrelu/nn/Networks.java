@@ -103,6 +103,11 @@ public final class Networks {
         "bnresnet200");
   }
 
+  /** Whether a name is plain50, plain100 or plain200, in any case. */
+  public static boolean isPlainByDepth(String name) {
+    return PLAIN.contains(name.strip().toLowerCase(Locale.ROOT));
+  }
+
   /**
    * Builds a network by name.
    *
@@ -112,7 +117,7 @@ public final class Networks {
    */
   public static Network build(Options options, Extent input, int classes) {
     String name = options.name().strip().toLowerCase(Locale.ROOT);
-    if (PLAIN.contains(name)) {
+    if (isPlainByDepth(name)) {
       int convolutions = Integer.parseInt(name.substring("plain".length())) - 1;
       int first = convolutions / 2;
       return plain(
