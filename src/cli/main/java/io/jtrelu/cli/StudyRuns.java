@@ -33,8 +33,8 @@ final class StudyRuns {
   /** In the folder of a run that ended early: why. */
   private static final String DIVERGED = "diverged.txt";
 
-  /** Steps before a step is timed, and of the timing. */
-  private static final double WARM_UP = 8;
+  /** Steps that tell what a step takes; half of them warm up. */
+  private static final int MEASURED = 16;
 
   private final Path folder;
   private final StudyScale scale;
@@ -196,14 +196,15 @@ final class StudyRuns {
   /** Seconds for a unit of {@link #work}, by a few steps of a run that leaves nothing behind. */
   double secondsPerWork(Contender contender) throws IOException {
     try (Trainer trainer = Trainer.start(any(contender), data, backend, null)) {
-      for (int i = 0; i < WARM_UP; i++) {
-        trainer.step();
-      }
+      long steps = Math.min(MEASURED, trainer.totalSteps());
       long begun = System.nanoTime();
-      for (int i = 0; i < WARM_UP; i++) {
+      for (long i = 0; i < steps; i++) {
+        if (i == steps / 2) { // warmed up
+          begun = System.nanoTime();
+        }
         trainer.step();
       }
-      double perStep = (System.nanoTime() - begun) / 1e9 / WARM_UP;
+      double perStep = (System.nanoTime() - begun) / 1e9 / (steps - steps / 2);
       double evaluation = 1.1; // and starting
       return perStep * trainer.totalSteps() * evaluation / work(contender);
     }
