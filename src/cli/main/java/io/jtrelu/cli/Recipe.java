@@ -42,11 +42,12 @@ record Recipe(String name, String claim, List<Contender> contenders) {
   private static Recipe shortcuts() {
     return new Recipe(
         "shortcuts",
-        "A plain network with tailored rectifiers keeps up with a ResNet that has batch"
-            + " normalisation and shortcuts, and the same layers.",
+        "A plain network keeps up with a ResNet that has batch normalisation and shortcuts, and the"
+            + " same layers.",
         List.of(
             treLu(PLAIN, Kind.KFAC),
             treLu(PLAIN, Kind.SGD),
+            Contender.of("tanh, DKS", PLAIN, shaped("dks", Activation.TANH), Kind.SGD),
             Contender.of(
                 "ResNet with batch normalisation, SGD",
                 "bnresnet50-small",

@@ -55,6 +55,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.function.Function;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -162,6 +163,7 @@ class JtreluBlockTest {
     final Trainer theirTrainer;
 
     Both(Function<Function<JtreluBlock, Block>, Block> network) {
+      requireOracle();
       ours = network.apply(block -> block);
       theirs = network.apply(Twin::new);
       ourModel.setBlock(ours);
@@ -196,6 +198,36 @@ class JtreluBlockTest {
       ourModel.close();
       theirModel.close();
     }
+  }
+
+  private static boolean oracleIsSought;
+  private static String oracleFault = "";
+
+  /**
+   * Skips a test where DJL's own gradients are no measure: two networks of its own operations,
+   * trained alike, must end alike. On some machines those of PyTorch 2.7.1 do not, and have NaN.
+   */
+  private static void requireOracle() {
+    if (!oracleIsSought) {
+      oracleIsSought = true;
+      try (Both one = new Both(JtreluBlockTest::mixed);
+          Both other = new Both(JtreluBlockTest::mixed)) {
+        for (int i = 0; i < 3; i++) {
+          one.step(i, 5);
+          other.step(i, 5);
+        }
+        List<Parameter> a = one.theirs.getParameters().values();
+        List<Parameter> b = other.theirs.getParameters().values();
+        for (int i = 0; i < a.size(); i++) {
+          near(a.get(i).getArray(), b.get(i).getArray(), 1e-6, a.get(i).getName());
+        }
+      } catch (AssertionError differs) {
+        oracleFault = String.valueOf(differs.getMessage());
+      }
+    }
+    Assumptions.assumeTrue(
+        oracleFault.isEmpty(),
+        () -> "DJL's own gradients do not repeat on this machine: " + oracleFault);
   }
 
   private static boolean isDjls(Parameter parameter) {
