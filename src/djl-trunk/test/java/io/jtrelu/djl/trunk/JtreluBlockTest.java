@@ -205,17 +205,25 @@ class JtreluBlockTest {
 
   /**
    * Skips a test where DJL's own gradients are no measure: two networks of its own operations,
-   * trained alike, must end alike. On some machines those of PyTorch 2.7.1 do not, and have NaN.
+   * trained alike, must move and end alike. On some machines those of PyTorch 2.7.1 are sometimes
+   * right, sometimes 0 and sometimes NaN.
    */
   private static void requireOracle() {
     if (!oracleIsSought) {
       oracleIsSought = true;
       try (Both one = new Both(JtreluBlockTest::mixed);
           Both other = new Both(JtreluBlockTest::mixed)) {
+        float[] before = one.theirs.getParameters().get(0).getValue().getArray().toFloatArray();
         for (int i = 0; i < 3; i++) {
           one.step(i, 5);
           other.step(i, 5);
         }
+        float[] after = one.theirs.getParameters().get(0).getValue().getArray().toFloatArray();
+        double moved = 0;
+        for (int i = 0; i < after.length; i++) {
+          moved = Math.max(moved, Math.abs(after[i] - before[i]));
+        }
+        assertTrue(moved > 1e-4, "weight moved by " + moved);
         List<Parameter> a = one.theirs.getParameters().values();
         List<Parameter> b = other.theirs.getParameters().values();
         for (int i = 0; i < a.size(); i++) {
@@ -227,7 +235,7 @@ class JtreluBlockTest {
     }
     Assumptions.assumeTrue(
         oracleFault.isEmpty(),
-        () -> "DJL's own gradients do not repeat on this machine: " + oracleFault);
+        () -> "DJL's own gradients are wrong on this machine: " + oracleFault);
   }
 
   private static boolean isDjls(Parameter parameter) {
