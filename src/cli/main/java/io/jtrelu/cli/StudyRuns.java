@@ -115,11 +115,9 @@ final class StudyRuns {
   /** How a run ended; null for one that has not. */
   @Nullable Outcome outcome(Trial key) throws IOException {
     Path of = key.in(folder, scale);
-    if (!Files.exists(of.resolve(Trainer.METRICS))) {
-      return null;
-    }
-    Metrics metrics = Metrics.read(of.resolve(Trainer.METRICS));
-    if (Files.exists(of.resolve(DIVERGED))) {
+    Path file = of.resolve(Trainer.METRICS);
+    Metrics metrics = Files.exists(file) ? Metrics.read(file) : new Metrics(List.of(), List.of());
+    if (Files.exists(of.resolve(DIVERGED))) { // which may be before anything was measured
       return new Outcome(metrics.epochs(), Files.readString(of.resolve(DIVERGED)).strip());
     }
     boolean ended = metrics.epochs().stream().anyMatch(epoch -> epoch.epoch() == scale.epochs());

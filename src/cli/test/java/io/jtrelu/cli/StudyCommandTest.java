@@ -117,6 +117,16 @@ class StudyCommandTest {
   }
 
   @Test
+  void aRunThatDivergedAtOnceIsNotMadeAgain() throws IOException {
+    Path adam = out.resolve("runs/plain50-tat-leaky_relu-adam-1epochs/rate0.001-seed1");
+    Files.createDirectories(adam);
+    Files.writeString(adam.resolve("diverged.txt"), "loss NaN at step 1\n");
+    assertEquals(0, optimisers("--epochs", "1", "--rates", "1"), notes.toString());
+    assertTrue(notes.toString().contains("3 contenders, 2 runs to make"), notes.toString());
+    assertTrue(results.toString().contains("diverged at rate 0.001"), results.toString());
+  }
+
+  @Test
   void listsWhatItWouldTrain() {
     assertEquals(0, run("study", "--list", "--full"), notes.toString());
     String text = results.toString();
