@@ -1,7 +1,8 @@
-// Product of two row-major matrices, either of which may be transposed, or part of a wider one.
+// Products of pairs of row-major matrices, either of which may be transposed, or part of a wider one.
 //
 //   C = alpha op(A) op(B) + beta C          op(A) [m, k], op(B) [k, n], C [m, n]
 //
+// A row of blocks for each pair; all A lie at equal distances, and so do all B and all C.
 // alpha and beta are arguments, or lie in memory (`scale`), so that a captured launch takes others
 // each time it runs; where alpha is NaN, C stays as it is.
 //
@@ -27,6 +28,9 @@ struct MatrixProductParameters {
   long long b_term;  // elements from op(B)[l, j] to [l + 1, j]
   long long b_column;  // to [l, j + 1]
   long long ldc;
+  long long a_stride;  // elements from one pair's A to the next
+  long long b_stride;
+  long long c_stride;
   int m;
   int n;
   int k;
@@ -62,6 +66,18 @@ __device__ __forceinline__ void place(int e, bool along_terms, int& at, int& ter
   }
 }
 
+// The operands of this block's pair.
+struct Pair {
+  const float* a;
+  const float* b;
+  float* c;
+};
+
+__device__ __forceinline__ Pair pair_of(const MatrixProductParameters& p) {
+  return {p.a + blockIdx.y * p.a_stride, p.b + blockIdx.y * p.b_stride,
+          p.c + blockIdx.y * p.c_stride};
+}
+
 template <int TILE>
 __device__ __forceinline__ void tile(const MatrixProductParameters& p) {
   constexpr int kAcross = TILE / 4;  // threads
@@ -74,6 +90,7 @@ __device__ __forceinline__ void tile(const MatrixProductParameters& p) {
   if (isnan(scale.alpha)) {
     return;
   }
+  const Pair pair = pair_of(p);
   const int columns = (p.n + TILE - 1) / TILE;
   const int row0 = blockIdx.x / columns * TILE;
   const int column0 = blockIdx.x % columns * TILE;
@@ -87,11 +104,11 @@ __device__ __forceinline__ void tile(const MatrixProductParameters& p) {
       int at, term;
       place<TILE>(threadIdx.x + u * kThreads, a_along, at, term);
       next_left[u] = row0 + at < p.m && first + term < p.k
-                         ? p.a[(row0 + at) * p.a_row + (first + term) * p.a_term]
+                         ? pair.a[(row0 + at) * p.a_row + (first + term) * p.a_term]
                          : 0.0f;
       place<TILE>(threadIdx.x + u * kThreads, b_along, at, term);
       next_right[u] = column0 + at < p.n && first + term < p.k
-                          ? p.b[(first + term) * p.b_term + (column0 + at) * p.b_column]
+                          ? pair.b[(first + term) * p.b_term + (column0 + at) * p.b_column]
                           : 0.0f;
     }
   };
@@ -134,7 +151,7 @@ __device__ __forceinline__ void tile(const MatrixProductParameters& p) {
       const int row = row0 + ty * 4 + i;
       const int column = column0 + tx + j * kAcross;
       if (row < p.m && column < p.n) {
-        store(p.c + row * p.ldc + column, scale, sum[i][j]);
+        store(pair.c + row * p.ldc + column, scale, sum[i][j]);
       }
     }
   }
@@ -158,8 +175,9 @@ extern "C" __global__ void __launch_bounds__(256)
   }
   const int row = blockIdx.x / p.n;
   const int column = blockIdx.x % p.n;
-  const float* a = p.a + row * p.a_row;
-  const float* b = p.b + column * p.b_column;
+  const Pair pair = pair_of(p);
+  const float* a = pair.a + row * p.a_row;
+  const float* b = pair.b + column * p.b_column;
   float sum = 0;
 #pragma unroll 4
   for (int term = threadIdx.x; term < p.k; term += 256) {
@@ -167,6 +185,6 @@ extern "C" __global__ void __launch_bounds__(256)
   }
   sum = block_sum<256>(sum);
   if (threadIdx.x == 0) {
-    store(p.c + row * p.ldc + column, scale, sum);
+    store(pair.c + row * p.ldc + column, scale, sum);
   }
 }

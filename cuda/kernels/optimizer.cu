@@ -3,7 +3,8 @@
 //   gradient_norm   partial[b] = sum of g^2 over the elements of block b, in double; then one block
 //                   adds the partials in order: result = { norm, min(1, max_norm / norm) }, the
 //                   factor NaN where the norm is not finite or the factor was NaN before
-//   sgd             g = scale * gradient + decay * w;  v = momentum * v + g
+//   sgd             g = scale * gradient + decay * w;  v = momentum * v + g (without momentum: g, and
+//                   the velocity is left alone)
 //                   w -= rate * (nesterov ? g + momentum * v : v)
 //   adam            g = scale * gradient;  m = b1*m + (1-b1)*g;  v = b2*v + (1-b2)*g^2
 //                   w -= rate * ((m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + epsilon) + decay * w)
@@ -101,7 +102,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const float rate = *p.rate;
   Pack<float, 4> w = load<4>(p.parameters, i, p.n, vector);
   const Pack<float, 4> gradient = load<4>(p.gradient, i, p.n, vector);
-  Pack<float, 4> v = load<4>(p.velocity, i, p.n, vector);
+  const bool moves = p.momentum != 0;
+  Pack<float, 4> v = {};
+  if (moves) {
+    v = load<4>(p.velocity, i, p.n, vector);
+  }
 #pragma unroll
   for (int lane = 0; lane < 4; ++lane) {
     const float g = scale * gradient.get(lane) + p.decay * w.get(lane);
@@ -109,7 +114,9 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     v.put(lane, velocity);
     w.put(lane, w.get(lane) - rate * (p.nesterov ? g + p.momentum * velocity : velocity));
   }
-  store<4>(p.velocity, i, p.n, vector, v);
+  if (moves) {
+    store<4>(p.velocity, i, p.n, vector, v);
+  }
   store<4>(p.parameters, i, p.n, vector, w);
 }
 

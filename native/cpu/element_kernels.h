@@ -106,6 +106,16 @@ void sgd(int64_t n, float* parameters, const float* gradient, float* velocity, f
          float momentum, float weightDecay, int32_t nesterov) {
   // The step is ownStep * g + velocityStep * v.
   const float ownStep = nesterov ? 1 : 0, velocityStep = nesterov ? momentum : 1;
+  if (momentum == 0) {  // no velocity either
+    forEachVector(
+        n,
+        [&](float* p, const float* g) __attribute__((always_inline)) {
+          const Vector x = load(p);
+          store(p, x - learningRate * (gradientScale * load(g) + weightDecay * x));
+        },
+        parameters, gradient);
+    return;
+  }
   forEachVector(
       n,
       [&](float* p, const float* g, float* v) __attribute__((always_inline)) {

@@ -35,8 +35,25 @@ record Recipe(String name, String claim, List<Contender> contenders) {
   }
 
   private static Contender treLu(String network, Kind optimizer) {
-    String by = optimizer == Kind.KFAC ? "K-FAC" : optimizer == Kind.ADAM ? "Adam" : "SGD";
-    return Contender.of("TReLU, " + network + ", " + by, network, ShapingConfig.DEFAULT, optimizer);
+    return Contender.of(
+        "TReLU, " + network + ", " + name(optimizer), network, ShapingConfig.DEFAULT, optimizer);
+  }
+
+  private static Contender normalized(Kind optimizer) {
+    return Contender.of(
+        "ResNet with batch normalisation, " + name(optimizer),
+        "bnresnet50-small",
+        ShapingConfig.HE,
+        optimizer);
+  }
+
+  private static String name(Kind optimizer) {
+    return switch (optimizer) {
+      case SGD -> "SGD";
+      case ADAM -> "Adam";
+      case KFAC -> "K-FAC";
+      case MUON -> "Muon";
+    };
   }
 
   private static Recipe shortcuts() {
@@ -45,14 +62,12 @@ record Recipe(String name, String claim, List<Contender> contenders) {
         "A plain network keeps up with a ResNet that has batch normalisation and shortcuts, and the"
             + " same layers.",
         List.of(
+            treLu(PLAIN, Kind.MUON),
             treLu(PLAIN, Kind.KFAC),
             treLu(PLAIN, Kind.SGD),
-            Contender.of("tanh, DKS", PLAIN, shaped("dks", Activation.TANH), Kind.SGD),
-            Contender.of(
-                "ResNet with batch normalisation, SGD",
-                "bnresnet50-small",
-                ShapingConfig.HE,
-                Kind.SGD)));
+            Contender.of("tanh, DKS, SGD", PLAIN, shaped("dks", Activation.TANH), Kind.SGD),
+            normalized(Kind.SGD),
+            normalized(Kind.MUON)));
   }
 
   private static Recipe methods() {
@@ -73,6 +88,9 @@ record Recipe(String name, String claim, List<Contender> contenders) {
         "Depth costs a plain network with tailored rectifiers nothing; at the edge of chaos it"
             + " does.",
         List.of(
+            treLu(PLAIN, Kind.MUON),
+            treLu("plain100", Kind.MUON),
+            treLu("plain200", Kind.MUON),
             treLu(PLAIN, Kind.SGD),
             treLu("plain100", Kind.SGD),
             treLu("plain200", Kind.SGD),
@@ -98,8 +116,12 @@ record Recipe(String name, String claim, List<Contender> contenders) {
   private static Recipe optimisers() {
     return new Recipe(
         "optimisers",
-        "Second-order methods are what makes plain networks fast.",
-        List.of(treLu(PLAIN, Kind.KFAC), treLu(PLAIN, Kind.SGD), treLu(PLAIN, Kind.ADAM)));
+        "Plain networks learn fast where the optimiser knows that their weights are matrices.",
+        List.of(
+            treLu(PLAIN, Kind.MUON),
+            treLu(PLAIN, Kind.KFAC),
+            treLu(PLAIN, Kind.SGD),
+            treLu(PLAIN, Kind.ADAM)));
   }
 
   private static Recipe solutions(StudyScale scale) {

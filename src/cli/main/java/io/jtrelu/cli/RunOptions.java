@@ -140,16 +140,17 @@ final class RunOptions {
 
   @Option(
       names = "--optimizer",
-      paramLabel = "SGD|ADAM|KFAC",
+      paramLabel = "SGD|ADAM|KFAC|MUON",
       description =
-          "SGD with Nesterov momentum, Adam, or K-FAC (train: KFAC for plain50, plain100 and plain200"
-              + " shaped by default, where neither learning rate nor clipping is given; else SGD).")
+          "SGD with Nesterov momentum, Adam, K-FAC or Muon (train: MUON for plain50, plain100 and"
+              + " plain200 shaped by default, where neither learning rate nor clipping is given; else"
+              + " SGD).")
   Optimizer.@Nullable Kind optimizer;
 
   @Option(
       names = "--learning-rate",
       paramLabel = "R",
-      description = "Peak learning rate (0.02; 0.003 for K-FAC).")
+      description = "Peak learning rate (0.02; 0.003 for K-FAC, 0.002 for Muon).")
   @Nullable Double learningRate;
 
   @Mixin KfacOptions kfac = new KfacOptions();
@@ -166,7 +167,7 @@ final class RunOptions {
       names = "--momentum",
       paramLabel = "M",
       defaultValue = "0.9",
-      description = "Momentum of SGD and K-FAC, beta1 of Adam (${DEFAULT-VALUE}).")
+      description = "Momentum of SGD, K-FAC and Muon, beta1 of Adam (${DEFAULT-VALUE}).")
   double momentum = 0.9;
 
   @Option(

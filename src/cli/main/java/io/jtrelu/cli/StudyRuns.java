@@ -10,7 +10,6 @@ import io.jtrelu.train.AtomicFile;
 import io.jtrelu.train.EpochMetric;
 import io.jtrelu.train.Metrics;
 import io.jtrelu.train.NonFiniteException;
-import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.Trainer;
 import java.io.IOException;
@@ -185,9 +184,13 @@ final class StudyRuns {
         products += (double) d.multiplyAdds() / Math.max(1, d.n());
       }
     }
-    double factor =
-        (contender.optimizer() == Optimizer.Kind.KFAC ? 1.15 : 1)
-            * (contender.isNormalized() ? 1.2 : 1);
+    double optimizer =
+        switch (contender.optimizer()) {
+          case KFAC -> 1.15;
+          case MUON -> 1.1;
+          default -> 1;
+        };
+    double factor = optimizer * (contender.isNormalized() ? 1.2 : 1);
     return products * factor * data.train().size() * scale.epochs();
   }
 

@@ -211,7 +211,7 @@ final class TrainCommand implements Callable<Integer> {
   /** What was seen to train a network best; null where nobody has looked. */
   private static Optimizer.@Nullable Kind bestKnown(String network, ShapingConfig shaping) {
     return Networks.isPlainByDepth(network) && shaping.equals(ShapingConfig.DEFAULT)
-        ? Optimizer.Kind.KFAC
+        ? Optimizer.Kind.MUON
         : null;
   }
 

@@ -63,22 +63,22 @@ class StudyCommandTest {
   @Test
   void tunesEachContenderAndGoesOnWhereItStopped() throws IOException {
     assertEquals(0, optimisers("--epochs", "2", "--rates", "2"), notes.toString());
-    assertTrue(notes.toString().contains("3 contenders, 6 runs to make, about"), notes.toString());
+    assertTrue(notes.toString().contains("4 contenders, 8 runs to make, about"), notes.toString());
     Map<Path, Object> tuned = runs();
-    assertEquals(6, tuned.size(), tuned::toString);
-    for (String name : List.of("K-FAC", "SGD", "Adam")) {
+    assertEquals(8, tuned.size(), tuned::toString);
+    for (String name : List.of("Muon", "K-FAC", "SGD", "Adam")) {
       assertTrue(results.toString().contains("TReLU, plain50, " + name), results.toString());
     }
 
     assertEquals(0, optimisers("--epochs", "2", "--rates", "2", "--seeds", "2"), notes.toString());
-    assertTrue(notes.toString().contains("3 contenders, 3 runs to make, about"), notes.toString());
+    assertTrue(notes.toString().contains("4 contenders, 4 runs to make, about"), notes.toString());
     Map<Path, Object> all = runs();
-    assertEquals(9, all.size(), all::toString);
+    assertEquals(12, all.size(), all::toString);
     tuned.forEach((run, written) -> assertEquals(written, all.get(run), run + " was made again"));
     assertTrue(results.toString().contains("\u00b1"), results.toString());
 
     // The second seed is of the rate whose training loss was the less.
-    for (String optimizer : List.of("kfac", "sgd", "adam")) {
+    for (String optimizer : List.of("muon", "kfac", "sgd", "adam")) {
       Path of = out.resolve("runs").resolve("plain50-tat-leaky_relu-" + optimizer + "-2epochs");
       double best = Double.NaN;
       double least = Double.POSITIVE_INFINITY;
@@ -99,7 +99,7 @@ class StudyCommandTest {
     }
 
     String report = Files.readString(out.resolve("report.html"));
-    assertTrue(report.contains("Second-order methods"), "the claim");
+    assertTrue(report.contains("their weights are matrices"), "the claim");
     assertTrue(report.contains("By time") && report.contains("<svg"), "charts");
   }
 
@@ -122,7 +122,7 @@ class StudyCommandTest {
     Files.createDirectories(adam);
     Files.writeString(adam.resolve("diverged.txt"), "loss NaN at step 1\n");
     assertEquals(0, optimisers("--epochs", "1", "--rates", "1"), notes.toString());
-    assertTrue(notes.toString().contains("3 contenders, 2 runs to make"), notes.toString());
+    assertTrue(notes.toString().contains("4 contenders, 3 runs to make"), notes.toString());
     assertTrue(results.toString().contains("diverged at rate 0.001"), results.toString());
   }
 

@@ -260,6 +260,24 @@ public interface Backend extends AutoCloseable {
   }
 
   /**
+   * Prepares polar factors of matrices.
+   *
+   * @param rows of each
+   * @param columns of each
+   * @param count of matrices
+   * @param scale that the factors are multiplied by
+   * @throws UnsupportedException if the backend has no such operation, as this default has not but
+   *     on a CPU with {@link #matrixProduct}
+   */
+  default PolarFactor polarFactor(int rows, int columns, int count, float scale) {
+    if (!device().equals(Device.CPU)) {
+      throw new UnsupportedException(
+          "the " + name() + " backend has no polar factors, which Muon needs");
+    }
+    return new HostPolarFactor(this, rows, columns, count, scale);
+  }
+
+  /**
    * Prepares the inverse of a symmetric matrix.
    *
    * @param n rows and columns

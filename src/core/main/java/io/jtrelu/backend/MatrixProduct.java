@@ -5,7 +5,8 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
 
 /**
- * The product of two row-major F32 matrices, which may be transposed, or parts of wider ones.
+ * The product of two row-major F32 matrices, which may be transposed, or parts of wider ones; or
+ * the products of several pairs.
  *
  * <pre>
  * C = alpha * op(A) op(B) + beta * C          op(A) [m, k], op(B) [k, n], C [m, n]
@@ -26,14 +27,27 @@ public abstract class MatrixProduct extends PreparedOperation {
    * @param lda elements from one row of A, as it lies in memory, to the next
    * @param ldb the same of B
    * @param ldc the same of C
+   * @param count of products: all A lie one behind the other, with their rows at equal distances
+   *     throughout, and so do all B and all C
    */
   public record Sizes(
-      int m, int n, int k, boolean transposeA, boolean transposeB, int lda, int ldb, int ldc) {
+      int m,
+      int n,
+      int k,
+      boolean transposeA,
+      boolean transposeB,
+      int lda,
+      int ldb,
+      int ldc,
+      int count) {
     /**
-     * @throws IllegalArgumentException if a size is below 1, or rows are longer than what lies
-     *     between them
+     * @throws IllegalArgumentException if a size or the count is below 1, or rows are longer than
+     *     what lies between them
      */
     public Sizes {
+      if (count < 1) {
+        throw new IllegalArgumentException("products of matrices are 1 or more, got " + count);
+      }
       if (m < 1
           || n < 1
           || k < 1
@@ -60,25 +74,49 @@ public abstract class MatrixProduct extends PreparedOperation {
       }
     }
 
+    /** Of one product. */
+    public Sizes(
+        int m, int n, int k, boolean transposeA, boolean transposeB, int lda, int ldb, int ldc) {
+      this(m, n, k, transposeA, transposeB, lda, ldb, ldc, 1);
+    }
+
+    /** As many products of these sizes. */
+    public Sizes times(int products) {
+      return new Sizes(m, n, k, transposeA, transposeB, lda, ldb, ldc, products);
+    }
+
     /** Of matrices that lie densely. */
     public static Sizes dense(int m, int n, int k, boolean transposeA, boolean transposeB) {
       return new Sizes(m, n, k, transposeA, transposeB, transposeA ? m : k, transposeB ? k : n, n);
     }
 
-    private static long span(int rows, int columns, int distance) {
-      return (long) (rows - 1) * distance + columns;
+    /** Elements from one A to the next. */
+    public long strideA() {
+      return (long) (transposeA ? k : m) * lda;
     }
 
+    /** Elements from one B to the next. */
+    public long strideB() {
+      return (long) (transposeB ? n : k) * ldb;
+    }
+
+    /** Elements from one C to the next. */
+    public long strideC() {
+      return (long) m * ldc;
+    }
+
+    // From the first to the last: behind the last row nothing is needed.
+
     long elementsA() {
-      return transposeA ? span(k, m, lda) : span(m, k, lda);
+      return count * strideA() - lda + (transposeA ? m : k);
     }
 
     long elementsB() {
-      return transposeB ? span(n, k, ldb) : span(k, n, ldb);
+      return count * strideB() - ldb + (transposeB ? k : n);
     }
 
     long elementsC() {
-      return span(m, n, ldc);
+      return count * strideC() - ldc + n;
     }
   }
 

@@ -14,6 +14,7 @@ import io.jtrelu.tensor.Tensor;
  * </pre>
  *
  * (Sutskever et al. 2013 in the form used by the deep-learning frameworks.) All tensors are F32.
+ * Without momentum, v is g, and the velocity is left alone.
  */
 public abstract class Sgd extends PreparedOperation {
   private final long elements;
@@ -58,7 +59,8 @@ public abstract class Sgd extends PreparedOperation {
   /**
    * One step.
    *
-   * @param velocity momentum buffer, zero before the first step
+   * @param velocity momentum buffer, zero before the first step; neither read nor written where the
+   *     momentum is 0
    * @param learningRate one element, on the device
    * @param gradientScale one element, on the device: the second of {@link GradientNorm}'s result.
    *     Where it is NaN, nothing changes

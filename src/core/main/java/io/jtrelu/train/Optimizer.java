@@ -25,8 +25,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Updates a network's parameters from their gradients: clipping by the global norm, then SGD or
- * Adam, or K-FAC with its own constraint; with weight decay on weights only. Parameters, gradients
- * and state stay on the device.
+ * Adam; or Muon, or K-FAC with its own constraint. Weight decay is on weights only. Parameters,
+ * gradients and state stay on the device.
  *
  * <p>Running statistics of batch normalisation are moved by {@link BatchNormLayer#MOMENTUM} towards
  * those of the batch, which are no part of the norm, nor of what clips.
@@ -49,11 +49,21 @@ public final class Optimizer implements AutoCloseable {
      * factors and inverses, {@link Optimizer#factorBytes}. Its norm constraint takes the place of
      * clipping.
      */
-    KFAC;
+    KFAC,
+    /**
+     * Muon: momentum made orthogonal, for weights, and Adam at the same rate for all else. A step's
+     * size does not depend on the gradient's, so that clipping changes nothing and is left out.
+     * Jordan et al. 2024, scaled after Liu et al. 2025 (arXiv 2502.16982).
+     */
+    MUON;
 
     /** Peak rate where none is asked for. */
     double defaultLearningRate() {
-      return this == KFAC ? 3e-3 : 0.02;
+      return switch (this) {
+        case KFAC -> 3e-3;
+        case MUON -> 2e-3;
+        default -> 0.02;
+      };
     }
   }
 
@@ -69,6 +79,7 @@ public final class Optimizer implements AutoCloseable {
   private final Tensor scalars;
   private final Tensor steering; // of K-FAC
   private final @Nullable Kfac kfac;
+  private final @Nullable Muon muon;
   private final Map<String, Tensor> state = new LinkedHashMap<>();
 
   /** Of all weights and all biases at once. */
@@ -129,7 +140,8 @@ public final class Optimizer implements AutoCloseable {
     this.backend = backend;
     kfac = config.kfac() == null ? null : own(kfac(network, config, config.kfac()));
     this.stream = own(backend.newStream());
-    this.clipNorm = (float) config.clipNorm();
+    boolean clips = config.optimizer() != Kind.MUON;
+    this.clipNorm = clips ? (float) config.clipNorm() : Float.POSITIVE_INFINITY;
     this.normResult = allocate(backend, 2);
     this.normOnHost = own(Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
     this.scalars = allocate(backend, 2);
@@ -139,6 +151,8 @@ public final class Optimizer implements AutoCloseable {
     this.statistics = first.statistics().shape().elements() == 0 ? null : new Following(first);
     float decay = (float) config.weightDecay();
     float momentum = (float) config.momentum();
+    muon =
+        config.optimizer() == Kind.MUON ? own(new Muon(network, backend, momentum, first)) : null;
     switch (config.optimizer()) {
       case SGD, KFAC -> {
         boolean nesterov = momentum > 0 && kfac == null;
@@ -170,6 +184,30 @@ public final class Optimizer implements AutoCloseable {
                   : adam(first.view(p), second.view(p), momentum, own));
         }
       }
+      case MUON -> {
+        Tensor second = own(allocate(backend, first.biases()));
+        state.put("velocity", first.arena()); // of biases and scales: Adam's first moment
+        state.put("moment2", second);
+        weights = plain(first.weights(), decay);
+        biases = adam(first.biases(), second, momentum, 0);
+        for (int p = 0; p < network.parameters().size(); p++) {
+          ParameterSpec spec = network.parameters().get(p);
+          Tensor velocity = first.view(p);
+          updates.add(
+              isStatistic(network, p)
+                  ? IN_STATISTICS
+                  : isWeights(network, p)
+                      ? plain(velocity, decay)
+                      : adam(
+                          velocity,
+                          second.slice(
+                              spec.offset() - first.weightElements(),
+                              velocity.shape(),
+                              velocity.layout()),
+                          momentum,
+                          0));
+        }
+      }
       default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
     }
   }
@@ -195,6 +233,10 @@ public final class Optimizer implements AutoCloseable {
     return own(device.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR));
   }
 
+  private static Tensor allocate(Backend device, Tensor like) {
+    return device.allocate(like.shape(), DataType.F32, Layout.ROW_MAJOR);
+  }
+
   private static Tensor scalar(Tensor of, int index) {
     return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
   }
@@ -203,6 +245,11 @@ public final class Optimizer implements AutoCloseable {
     Sgd sgd = own(backend.sgd(velocity.shape().elements(), momentum, nesterov, decay));
     return (on, parameters, gradient, given, clip) ->
         sgd.step(on, parameters, gradient, velocity, scalar(given, 0), clip);
+  }
+
+  /** Along a direction that holds the momentum already; the velocity is left alone. */
+  private Update plain(Tensor velocity, float decay) {
+    return sgd(velocity, 0, false, decay);
   }
 
   private Update adam(Tensor moment1, Tensor moment2, float beta1, float decay) {
@@ -227,7 +274,13 @@ public final class Optimizer implements AutoCloseable {
       throw new IllegalStateException("a step of K-FAC has a phase and needs more than its rate");
     }
     norm.run(on, gradients.learnt(), clipNorm, result);
-    apply(on, parameters, gradients, given, scalar(result, 1));
+    Tensor factor = scalar(result, 1);
+    if (muon != null) {
+      muon.run(on, gradients, factor);
+    }
+    Parameters along = muon == null ? gradients : muon.directions();
+    weights.step(on, parameters.weights(), along.weights(), given, factor);
+    biases.step(on, parameters.biases(), gradients.biases(), given, factor);
     if (statistics != null) {
       statistics.step(on, parameters, gradients, result);
     }
@@ -255,13 +308,9 @@ public final class Optimizer implements AutoCloseable {
     }
     norm.run(on, gradients.learnt(), clipNorm, result);
     kfac.run(on, phase, gradients, steers, result);
-    apply(on, parameters, kfac.natural(), given, scalar(result, 1));
-  }
-
-  private void apply(
-      Stream on, Parameters parameters, Parameters direction, Tensor given, Tensor factor) {
-    weights.step(on, parameters.weights(), direction.weights(), given, factor);
-    biases.step(on, parameters.biases(), direction.biases(), given, factor);
+    Tensor factor = scalar(result, 1);
+    weights.step(on, parameters.weights(), kfac.natural().weights(), given, factor);
+    biases.step(on, parameters.biases(), kfac.natural().biases(), given, factor);
   }
 
   /**
@@ -295,13 +344,21 @@ public final class Optimizer implements AutoCloseable {
       kfac.tell(number, kfac.figures());
       direction = kfac.natural();
     }
-    Parameters along = direction;
+    if (muon != null) {
+      muon.run(executor, gradients, scalar(normResult, 1));
+      direction = muon.directions();
+    }
+    Parameters ofWeights = direction;
+    Parameters ofOthers = muon == null ? direction : gradients;
+    Network network = parameters.network();
     executor.update(
         parameters,
-        (on, p) ->
-            updates
-                .get(p)
-                .step(on, parameters.view(p), along.view(p), scalars, scalar(normResult, 1)));
+        (on, p) -> {
+          Parameters along = isWeights(network, p) ? ofWeights : ofOthers;
+          updates
+              .get(p)
+              .step(on, parameters.view(p), along.view(p), scalars, scalar(normResult, 1));
+        });
     return normOnHost.get(0);
   }
 

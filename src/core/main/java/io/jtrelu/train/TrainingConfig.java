@@ -25,10 +25,10 @@ import org.jspecify.annotations.Nullable;
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine
- * @param momentum of SGD and K-FAC, and beta1 of Adam
+ * @param momentum of SGD, K-FAC and Muon, and beta1 of Adam
  * @param weightDecay on weights, not on biases
  * @param clipNorm gradients of a larger norm are scaled down to it; infinity for none. Not for
- *     K-FAC, which has its own constraint
+ *     K-FAC, which has its own constraint, nor for Muon, which does not ask how large they are
  * @param labelSmoothing share of the target spread over all classes, in [0, 1)
  * @param cropPadding pixels of padding before a random crop; 0 for no crop
  * @param flip whether images are mirrored at random
@@ -191,7 +191,9 @@ public record TrainingConfig(
       return this;
     }
 
-    /** See {@link TrainingConfig#learningRate}; 0.02 unless set, 0.003 for K-FAC. */
+    /**
+     * See {@link TrainingConfig#learningRate}; 0.02 unless set, 0.003 for K-FAC and 0.002 for Muon.
+     */
     public Builder learningRate(double value) {
       learningRate = value;
       return this;

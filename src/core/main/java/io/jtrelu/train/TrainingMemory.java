@@ -109,12 +109,14 @@ public record TrainingMemory(
       Program.Memory test = Program.memory(network, backend, tests, run.options(false));
       long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
       int states = training.optimizer() == Optimizer.Kind.ADAM ? 2 : 1;
+      long directions =
+          training.optimizer() == Optimizer.Kind.MUON ? Muon.memory(network, backend) : 0;
       // Each recording has scratch of its own; passes that are not recorded, and evaluation, share.
       long recorded = Math.max(pass.scratch(), test.scratch());
       long scratch = backend.allocationBytes(Math.max(recorded, converted(tests)));
       long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
-          (2 + states) * arena + small(8),
+          (2 + states) * arena + directions + small(8),
           kfac == null ? 0 : Kfac.memory(network, backend, batch),
           pass.weights(),
           pass.activations(),

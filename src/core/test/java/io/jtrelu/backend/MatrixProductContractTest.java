@@ -48,7 +48,8 @@ class MatrixProductContractTest extends Contract {
             tb,
             (ta ? m : k) + random.nextInt(3),
             (tb ? k : n) + random.nextInt(3),
-            n + random.nextInt(3));
+            n + random.nextInt(3),
+            pick(random, 1, 1, 1, 2, 3));
     float alpha = pick(random, 1f, -1f, 0.5f, 2f);
     float beta = pick(random, 0f, 1f, -0.5f);
     float[] a = values(random, sizes.elementsA(), whole);
@@ -56,16 +57,20 @@ class MatrixProductContractTest extends Contract {
     float[] c = values(random, sizes.elementsC(), whole);
     double[] expected = Data.wide(c);
     double[] bound = new double[c.length];
-    for (int i = 0; i < m; i++) {
+    for (int row = 0; row < sizes.count() * m; row++) {
+      int product = row / m;
+      int i = row % m;
+      int atA = product * sizes.lda() * (ta ? k : m);
+      int atB = product * sizes.ldb() * (tb ? n : k);
       for (int j = 0; j < n; j++) {
-        int at = i * sizes.ldc() + j;
+        int at = row * sizes.ldc() + j;
         double sum = beta == 0 ? 0 : (double) beta * c[at];
         double magnitude = Math.abs(sum);
         for (int l = 0; l < k; l++) {
           double term =
               (double) alpha
-                  * a[ta ? l * sizes.lda() + i : i * sizes.lda() + l]
-                  * b[tb ? j * sizes.ldb() + l : l * sizes.ldb() + j];
+                  * a[atA + (ta ? l * sizes.lda() + i : i * sizes.lda() + l)]
+                  * b[atB + (tb ? j * sizes.ldb() + l : l * sizes.ldb() + j)];
           sum += term;
           magnitude += Math.abs(term);
         }

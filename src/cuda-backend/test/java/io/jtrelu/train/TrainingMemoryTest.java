@@ -70,7 +70,13 @@ class TrainingMemoryTest {
   }
 
   @ParameterizedTest
-  @CsvSource({"SGD, F32, 16, 1", "SGD, BF16, 16, 1", "ADAM, BF16, 4, 3", "KFAC, BF16, 8, 2"})
+  @CsvSource({
+    "SGD, F32, 16, 1",
+    "SGD, BF16, 16, 1",
+    "ADAM, BF16, 4, 3",
+    "KFAC, BF16, 8, 2",
+    "MUON, BF16, 4, 1"
+  })
   void theMostThatIsTaken(Optimizer.Kind kind, DataType type, int batch, int accumulate)
       throws IOException {
     Run run = run(kind, type, batch, accumulate);

@@ -18,19 +18,21 @@ final class OneDnnMatrixProduct extends MatrixProduct {
   protected void compute(Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
     OneDnnStream.of(stream);
     Sizes s = sizes();
-    library.sgemm(
-        s.transposeA(),
-        s.transposeB(),
-        s.m(),
-        s.n(),
-        s.k(),
-        alpha,
-        a.address(),
-        s.lda(),
-        b.address(),
-        s.ldb(),
-        beta,
-        c.address(),
-        s.ldc());
+    for (int i = 0; i < s.count(); i++) {
+      library.sgemm(
+          s.transposeA(),
+          s.transposeB(),
+          s.m(),
+          s.n(),
+          s.k(),
+          alpha,
+          a.address() + i * s.strideA() * Float.BYTES,
+          s.lda(),
+          b.address() + i * s.strideB() * Float.BYTES,
+          s.ldb(),
+          beta,
+          c.address() + i * s.strideC() * Float.BYTES,
+          s.ldc());
+    }
   }
 }

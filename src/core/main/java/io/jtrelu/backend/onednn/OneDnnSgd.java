@@ -56,10 +56,14 @@ final class OneDnnSgd extends Sgd {
       long offset = 4 * i;
       Elements.load(DataType.F32, parameters.address() + offset, x, count);
       Elements.load(DataType.F32, gradient.address() + offset, g, count);
-      Elements.load(DataType.F32, velocity.address() + offset, v, count);
+      if (momentum() > 0) {
+        Elements.load(DataType.F32, velocity.address() + offset, v, count);
+      }
       update(x, g, v, rate, scale, count);
       Elements.store(DataType.F32, x, parameters.address() + offset, count);
-      Elements.store(DataType.F32, v, velocity.address() + offset, count);
+      if (momentum() > 0) {
+        Elements.store(DataType.F32, v, velocity.address() + offset, count);
+      }
     }
   }
 
@@ -71,7 +75,7 @@ final class OneDnnSgd extends Sgd {
     float velocityStep = nesterov() ? mu : 1;
     for (int i = 0; i < count; i++) {
       float total = scale * g[i] + decay * x[i];
-      float next = mu * v[i] + total;
+      float next = mu > 0 ? mu * v[i] + total : total;
       v[i] = next;
       x[i] -= rate * (ownStep * total + velocityStep * next);
     }

@@ -31,8 +31,10 @@ final class ReferenceSgd extends Sgd {
     double scale = gradientScale.get(0);
     for (int i = 0; i < p.length; i++) {
       double g = scale * gradients[i] + (double) weightDecay() * p[i];
-      double moved = (double) momentum() * v[i] + g;
-      v[i] = (float) moved;
+      double moved = momentum() > 0 ? (double) momentum() * v[i] + g : g;
+      if (momentum() > 0) {
+        v[i] = (float) moved;
+      }
       p[i] = (float) (p[i] - rate * (nesterov() ? g + momentum() * moved : moved));
     }
     parameters.set(p);

@@ -25,6 +25,7 @@ import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.Pointwise;
+import io.jtrelu.backend.PolarFactor;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Rectify;
@@ -550,6 +551,11 @@ final class CudaBackend implements Backend {
   @Override
   public MatrixProduct matrixProduct(MatrixProduct.Sizes sizes) {
     return lifetime.during(() -> new CudaMatrixProduct(this, sizes));
+  }
+
+  @Override
+  public PolarFactor polarFactor(int rows, int columns, int count, float scale) {
+    return lifetime.during(() -> new CudaPolarFactor(this, rows, columns, count, scale));
   }
 
   @Override

@@ -18,7 +18,7 @@ final class CudaMatrixProduct extends MatrixProduct {
     if ((n == 1 && !sizes.transposeA()) || (m == 1 && sizes.transposeB())) {
       kernel = backend.kernels().get("matrix_product_thin");
       blocks = Math.max(m, n);
-    } else if (tiles(m, n, 64) >= backend.cudaDevice().multiprocessors()) {
+    } else if (tiles(m, n, 64) * sizes.count() >= backend.cudaDevice().multiprocessors()) {
       kernel = backend.kernels().get("matrix_product_64");
       blocks = tiles(m, n, 64);
     } else { // more blocks, so that a small product is spread over the device
@@ -55,11 +55,14 @@ final class CudaMatrixProduct extends MatrixProduct {
         .i64(s.transposeB() ? 1 : s.ldb())
         .i64(s.transposeB() ? s.ldb() : 1)
         .i64(s.ldc())
+        .i64(s.strideA())
+        .i64(s.strideB())
+        .i64(s.strideC())
         .i32(s.m())
         .i32(s.n())
         .i32(s.k())
         .f32(alpha)
         .f32(beta);
-    on.launch(kernel, blocks);
+    on.launch(kernel, blocks, s.count());
   }
 }
