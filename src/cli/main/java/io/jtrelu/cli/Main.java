@@ -32,19 +32,21 @@ import picocli.CommandLine.UnmatchedArgumentException;
     sortOptions = false,
     synopsisSubcommandLabel = "COMMAND",
     exitCodeListHeading = "%nExit codes:%n",
-    exitCodeList = {"0:success", "1:failure", "2:wrong usage"},
-    subcommands = {
-      TrainCommand.class,
-      EvaluateCommand.class,
-      PredictCommand.class,
-      ExportCommand.class,
-      ImportCommand.class,
-      CompareCommand.class,
-      StudyCommand.class,
-      ShapeCommand.class,
-      DevicesCommand.class
-    })
+    exitCodeList = {"0:success", "1:failure", "2:wrong usage"})
 public final class Main implements Callable<Integer> {
+  /** In the order of the help. */
+  private static final List<Class<?>> COMMANDS =
+      List.of(
+          TrainCommand.class,
+          EvaluateCommand.class,
+          PredictCommand.class,
+          ExportCommand.class,
+          ImportCommand.class,
+          CompareCommand.class,
+          StudyCommand.class,
+          ShapeCommand.class,
+          DevicesCommand.class);
+
   /** Held, because the logging system forgets the level of a logger that nobody holds. */
   private static final Logger LOGGER = Logger.getLogger("io.jtrelu");
 
@@ -80,6 +82,7 @@ public final class Main implements Callable<Integer> {
   public static int run(Console console, String... arguments) {
     Main main = new Main(console);
     CommandLine commands = new CommandLine(main);
+    candidates(arguments).forEach(commands::addSubcommand);
     commands
         .setOut(console.out())
         .setErr(console.err())
@@ -107,6 +110,17 @@ public final class Main implements Callable<Integer> {
     }
     console.err().flush();
     return code;
+  }
+
+  /** The command that is named, as all others would take longer to prepare than it; else all. */
+  private static List<Class<?>> candidates(String... arguments) {
+    for (Class<?> command : COMMANDS) {
+      if (arguments.length > 0
+          && command.getAnnotation(Command.class).name().equals(arguments[0])) {
+        return List.of(command);
+      }
+    }
+    return COMMANDS;
   }
 
   private static Path path(String text) {

@@ -1,17 +1,17 @@
 package io.jtrelu.cli;
 
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Optional;
 
-/**
- * What the C library knows of standard error; System.console() knows about standard input and
- * output only.
- */
+/** What is known of standard error; System.console() knows about standard input and output only. */
 final class Terminal {
   private static final int STANDARD_ERROR = 2;
   private static final int USUAL_COLUMNS = 80;
@@ -20,6 +20,18 @@ final class Terminal {
 
   /** Whether standard error is shown on a terminal. */
   static boolean isShown() {
+    try { // Linux says it by a name, which takes a tenth of the time that a foreign call does
+      String shownOn =
+          Files.readSymbolicLink(Path.of("/proc/self/fd/" + STANDARD_ERROR)).toString();
+      return shownOn.startsWith("/dev/pts/")
+          || shownOn.startsWith("/dev/tty")
+          || shownOn.equals("/dev/console");
+    } catch (IOException | UnsupportedOperationException elsewhere) {
+      return isTerminalToTheCLibrary();
+    }
+  }
+
+  private static boolean isTerminalToTheCLibrary() {
     try {
       return call("isatty")
           .or(() -> call("_isatty"))
