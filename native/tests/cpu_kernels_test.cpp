@@ -1,0 +1,345 @@
+// The CPU kernels against their definitions (cpu/cpu_kernels.h) in plain loops and binary64, for every instruction set that the
+// machine has. The Java tests hold them to more; this one runs where there is no JDK, such as under an emulated processor.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../cpu/cpu_kernels.h"
+
+namespace {
+
+constexpr double kEpsilon = 0x1p-24;
+std::mt19937_64 engine(1);
+long checks = 0;
+
+float normal() {
+  static std::normal_distribution<float> distribution;
+  return distribution(engine);
+}
+
+std::vector<float> normals(size_t n) {
+  std::vector<float> values(n);
+  for (float& v : values) v = normal();
+  return values;
+}
+
+[[noreturn]] void fail(const char* what, size_t at, double got, double expected, double bound) {
+  printf("FAILED: %s[%zu] is %.9g, expected %.9g within %.3g\n", what, at, got, expected, bound);
+  exit(1);
+}
+
+void near(const char* what, size_t at, double got, double expected, double bound) {
+  checks++;
+  if (!(std::abs(got - expected) <= bound)) fail(what, at, got, expected, bound);
+}
+
+double phi(double v, double slope, double scale) { return scale * (v > 0 ? v : slope * v); }
+double phiGradient(double v, double slope, double scale) { return v > 0 ? scale : scale * slope; }
+
+/// Activations of one type, and how their elements are rounded.
+struct F32 {
+  using Element = float;
+  static constexpr double kRounding = kEpsilon;
+  static Element of(float v) { return v; }
+  static double value(Element e) { return e; }
+};
+struct Bf16 {
+  using Element = uint16_t;
+  static constexpr double kRounding = 0x1p-8;
+  static Element of(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  }
+  static double value(Element e) {
+    const uint32_t bits = uint32_t(e) << 16;
+    float v;
+    memcpy(&v, &bits, 4);
+    return v;
+  }
+};
+
+template <class T> std::vector<typename T::Element> activations(size_t n) {
+  std::vector<typename T::Element> values(n);
+  for (auto& v : values) v = T::of(normal());
+  return values;
+}
+
+struct Aligned {
+  explicit Aligned(int64_t bytes) : memory(static_cast<char*>(aligned_alloc(64, (bytes + 127) / 64 * 64)), free) {}
+  operator void*() const { return memory.get(); }
+  std::unique_ptr<char, void (*)(void*)> memory;
+};
+
+const int64_t kLengths[] = {1, 3, 4, 15, 16, 17, 63, 64, 65, 1000};
+
+void parameters(const JtreluParameterPasses& p) {
+  for (int64_t n : kLengths) {
+    const auto a = normals(n), b = normals(n), start = normals(n);
+    auto to = start;
+    const float* parts[] = {a.data(), b.data()};
+    p.sum(n, 2, parts, to.data());
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++) {
+      near("sum", i, to[i], float(float(start[i] + a[i]) + b[i]), 0);
+      squares += double(a[i]) * a[i];
+    }
+    near("sum of squares", 0, p.sumOfSquares(n, a.data()), squares, 1e-12 * squares);
+    for (float momentum : {0.0f, 0.9f}) {
+      for (int nesterov : {0, 1}) {
+        auto x = start, v = b;
+        p.sgd(n, x.data(), a.data(), v.data(), 0.1f, 0.5f, momentum, 0.01f, nesterov);
+        for (int64_t i = 0; i < n; i++) {
+          const double g = 0.5 * a[i] + double(0.01f) * start[i];
+          const double moved = momentum * double(b[i]) + g;
+          const double size = std::abs(start[i]) + std::abs(a[i]) + std::abs(b[i]);
+          near("velocity", i, v[i], momentum == 0 ? b[i] : moved, 4 * kEpsilon * size);
+          near("sgd", i, x[i], start[i] - 0.1f * (nesterov ? g + momentum * moved : moved), 8 * kEpsilon * size);
+        }
+      }
+    }
+    auto x = start, m = b, v = normals(n);
+    for (float& e : v) e = std::abs(e);
+    const auto v0 = v;
+    p.adam(n, x.data(), a.data(), m.data(), v.data(), 0.01f, 1, 0.9f, 0.99f, 1e-8f, 0.1f, 2, 3);
+    for (int64_t i = 0; i < n; i++) {
+      const double first = 0.9f * double(b[i]) + (1 - 0.9f) * double(a[i]);
+      const double second = 0.99f * double(v0[i]) + (1 - 0.99f) * double(a[i]) * a[i];
+      const double step = 2 * first / (std::sqrt(3 * second) + 1e-8) + 0.1f * double(start[i]);
+      near("adam, first moment", i, m[i], first, 8 * kEpsilon * (std::abs(a[i]) + std::abs(b[i])));
+      near("adam, second moment", i, v[i], second, 8 * kEpsilon * (v0[i] + a[i] * a[i]));
+      const double size = (std::abs(a[i]) + std::abs(b[i])) / std::sqrt(3 * second) + std::abs(start[i]);
+      near("adam", i, x[i], start[i] - 0.01f * step, 32 * kEpsilon * size + kEpsilon * std::abs(start[i]));
+    }
+  }
+}
+
+template <class T> void elements(const JtreluActivationPasses& p) {
+  const float slope = 0.3f, scale = 1.25f;
+  for (int64_t n : kLengths) {
+    const auto a = activations<T>(n), b = activations<T>(n), start = activations<T>(n);
+    auto to = start;
+    p.weightedSum(n, 0.75f, a.data(), -0.5f, b.data(), slope, scale, to.data());
+    for (int64_t i = 0; i < n; i++) {
+      const double x = 0.75 * T::value(a[i]), y = -0.5 * T::value(b[i]);
+      near("weighted sum", i, T::value(to[i]), phi(x + y, slope, scale),
+           4 * (std::abs(x) + std::abs(y)) * kEpsilon + T::kRounding * std::abs(phi(x + y, slope, scale)));
+    }
+    p.rectify(n, a.data(), slope, scale, to.data());
+    for (int64_t i = 0; i < n; i++) {
+      const double y = phi(T::value(a[i]), slope, scale);
+      near("rectify", i, T::value(to[i]), y, (T::kRounding + 4 * kEpsilon) * std::abs(y));
+    }
+    for (int accumulate : {0, 1}) {
+      to = start;
+      p.weightedSumGradient(n, 0.75f, b.data(), a.data(), slope, scale, accumulate, to.data());
+      for (int64_t i = 0; i < n; i++) {
+        const double old = accumulate ? T::value(start[i]) : 0, g = 0.75 * T::value(b[i]);
+        const double y = (old + g) * phiGradient(T::value(a[i]), slope, scale);
+        near("gradient of a sum", i, T::value(to[i]), y,
+             8 * kEpsilon * (std::abs(old) + std::abs(g)) + T::kRounding * std::abs(y));
+      }
+      to = start;
+      p.rectifyGradient(n, a.data(), b.data(), slope, scale, accumulate, to.data());
+      for (int64_t i = 0; i < n; i++) {
+        const double old = accumulate ? T::value(start[i]) : 0;
+        const double g = T::value(b[i]) * phiGradient(T::value(a[i]), slope, scale);
+        near("gradient of a rectifier", i, T::value(to[i]), old + g,
+             8 * kEpsilon * (std::abs(old) + std::abs(g)) + T::kRounding * std::abs(old + g));
+      }
+    }
+  }
+}
+
+template <class T> void normalisation(const JtreluBatchNorm& p) {
+  for (int32_t c : {1, 5, 16, 40}) {
+    const int64_t rows = 37;
+    const auto x = activations<T>(rows * c), d = activations<T>(rows * c);
+    const auto factor = normals(c), summand = normals(c), slopes = normals(c);
+    std::vector<float> mean(c), squares(c), sum(c), product(c);
+    p.moments(rows, c, x.data(), mean.data(), squares.data());
+    p.gradientSums(rows, c, d.data(), x.data(), mean.data(), sum.data(), product.data());
+    auto y = x, g = x;
+    p.normalize(rows, c, x.data(), mean.data(), factor.data(), summand.data(), 0.3f, 1.25f, y.data());
+    p.gradient(rows, c, d.data(), x.data(), mean.data(), factor.data(), summand.data(), slopes.data(), 1, g.data());
+    for (int32_t k = 0; k < c; k++) {
+      double m = 0, s = 0, gs = 0, gp = 0;
+      for (int64_t r = 0; r < rows; r++) m += T::value(x[r * c + k]) / rows;
+      for (int64_t r = 0; r < rows; r++) {
+        const double off = T::value(x[r * c + k]) - mean[k], dst = T::value(d[r * c + k]);
+        s += off * off;
+        gs += dst;
+        gp += dst * off;
+        const double normal = off * factor[k] + summand[k];
+        near("normalised", r * c + k, T::value(y[r * c + k]), phi(normal, 0.3f, 1.25f),
+             16 * kEpsilon * (std::abs(off * factor[k]) + std::abs(summand[k])) +
+                 T::kRounding * std::abs(normal) * 1.25);
+        const double old = T::value(x[r * c + k]), a = factor[k] * dst, b = slopes[k] * off;
+        near("gradient of normalisation", r * c + k, T::value(g[r * c + k]), old + a + summand[k] + b,
+             16 * kEpsilon * (std::abs(old) + std::abs(a) + std::abs(summand[k]) + std::abs(b)) +
+                 T::kRounding * std::abs(old + a + summand[k] + b));
+      }
+      near("mean", k, mean[k], m, 1e-6);
+      near("squares", k, squares[k], s, 1e-5 * s);
+      near("sum of gradients", k, sum[k], gs, 1e-4);
+      near("sum of products", k, product[k], gp, 1e-4 * rows);
+    }
+  }
+}
+
+/// The convolution r of x [n, h, w, in] and weights [out, 3, 3, in], and the sum of its terms' magnitudes.
+struct Direct {
+  std::vector<double> r, magnitude;
+  Direct(const JtreluWinograd& s, const std::vector<double>& x, const std::vector<double>& weights)
+      : r(size_t(s.n) * s.outH * s.outW * s.out), magnitude(r.size()) {
+    size_t at = 0;
+    for (int n = 0; n < s.n; n++)
+      for (int y = 0; y < s.outH; y++)
+        for (int z = 0; z < s.outW; z++)
+          for (int o = 0; o < s.out; o++, at++)
+            for (int i = 0; i < 3; i++)
+              for (int j = 0; j < 3; j++) {
+                const int row = y + i - s.top, column = z + j - s.left;
+                if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
+                const double* from = &x[((size_t(n) * s.h + row) * s.w + column) * s.in];
+                const double* w = &weights[((size_t(o) * 3 + i) * 3 + j) * s.in];
+                for (int c = 0; c < s.in; c++) {
+                  r[at] += from[c] * w[c];
+                  magnitude[at] += std::abs(from[c] * w[c]);
+                }
+              }
+  }
+};
+
+template <class T> std::vector<double> wide(const std::vector<T>& values, double (*value)(T)) {
+  std::vector<double> result(values.size());
+  for (size_t i = 0; i < values.size(); i++) result[i] = value(values[i]);
+  return result;
+}
+
+/// Errors of Winograd's transforms: some 30 roundings of the sum of magnitudes for tiles of 4x4 (Lavin and Gray 2016 see 2e-5 for
+/// sums of 2000 terms); of sums, a rounding for each of some terms.
+double winogradBound(double magnitude) { return 300 * kEpsilon * magnitude; }
+
+template <class T> void convolutions(const JtreluConvolutions& k) {
+  using Element = typename T::Element;
+  const float slope = 0.3f, scale = 1.25f;
+  for (JtreluWinograd s : {JtreluWinograd{1, 4, 4, 16, 4, 4, 16, 1, 1, 4},
+                           {2, 7, 9, 32, 7, 9, 16, 1, 1, 4},
+                           {1, 5, 6, 16, 3, 4, 48, 0, 0, 2},
+                           {2, 13, 6, 16, 13, 6, 32, 1, 1, 2}}) {
+    const auto x = activations<T>(size_t(s.n) * s.h * s.w * s.in);
+    const auto e = activations<T>(size_t(s.n) * s.outH * s.outW * s.out);
+    const auto weights = normals(size_t(s.out) * 9 * s.in), bias = normals(s.out);
+    const auto wideX = wide<Element>(x, T::value), wideE = wide<Element>(e, T::value);
+    const std::vector<double> wideWeights(weights.begin(), weights.end());
+    Aligned forward(k.packedBytes(s.in, s.out, s.tile)), backward(k.packedBytes(s.out, s.in, s.tile));
+    k.pack(weights.data(), s.in, s.out, s.tile, forward, backward);
+
+    std::vector<Element> y(e.size());
+    Aligned workspace(k.workspaceBytes(&s));
+    k.convolve(&s, x.data(), forward, y.data(), bias.data(), nullptr, slope, scale, 0, workspace);
+    const Direct direct(s, wideX, wideWeights);
+    for (size_t i = 0; i < y.size(); i++) {
+      const double expected = phi(direct.r[i] + bias[i % s.out], slope, scale);
+      near("forward", i, T::value(y[i]), expected,
+           winogradBound(direct.magnitude[i] + std::abs(bias[i % s.out])) + T::kRounding * std::abs(expected));
+    }
+
+    // Backward data: the convolution of diff_dst with turned filters, whose channels change places.
+    const JtreluWinograd b = {s.n, s.outH, s.outW, s.out, s.h, s.w, s.in, 2 - s.top, 2 - s.left, s.tile};
+    std::vector<double> turned(wideWeights.size());
+    for (int o = 0; o < s.out; o++)
+      for (int t = 0; t < 9; t++)
+        for (int c = 0; c < s.in; c++)
+          turned[(size_t(c) * 9 + 8 - t) * s.out + o] = wideWeights[(size_t(o) * 9 + t) * s.in + c];
+    const Direct back(b, wideE, turned);
+    Aligned backWorkspace(k.workspaceBytes(&b));
+    for (int accumulate : {0, 1}) {
+      auto g = x;
+      k.convolve(&b, e.data(), backward, g.data(), nullptr, x.data(), slope, scale, accumulate, backWorkspace);
+      for (size_t i = 0; i < g.size(); i++) {
+        const double sum = (accumulate ? wideX[i] : 0) + back.r[i];
+        const double expected = sum * phiGradient(wideX[i], slope, scale);
+        near("backward data", i, T::value(g[i]), expected,
+             winogradBound(back.magnitude[i] + std::abs(wideX[i])) + T::kRounding * std::abs(expected));
+      }
+    }
+
+    std::vector<float> dw(weights.size(), 1), db(s.out, 1);
+    k.gradients(&s, x.data(), e.data(), dw.data(), db.data(), 1, workspace);
+    std::vector<double> expected(dw.size(), 1), magnitude(dw.size(), 1), biases(s.out, 1), biasMagnitude(s.out, 1);
+    size_t at = 0;
+    for (int n = 0; n < s.n; n++)
+      for (int row = 0; row < s.outH; row++)
+        for (int column = 0; column < s.outW; column++)
+          for (int o = 0; o < s.out; o++, at++) {
+            biases[o] += wideE[at];
+            biasMagnitude[o] += std::abs(wideE[at]);
+            for (int t = 0; t < 9; t++) {
+              const int r = row + t / 3 - s.top, c = column + t % 3 - s.left;
+              if (r < 0 || r >= s.h || c < 0 || c >= s.w) continue;
+              for (int i = 0; i < s.in; i++) {
+                const double term = wideE[at] * wideX[((size_t(n) * s.h + r) * s.w + c) * s.in + i];
+                expected[(size_t(o) * 9 + t) * s.in + i] += term;
+                magnitude[(size_t(o) * 9 + t) * s.in + i] += std::abs(term);
+              }
+            }
+          }
+    for (size_t i = 0; i < dw.size(); i++)
+      near("weights' gradient", i, dw[i], expected[i], winogradBound(magnitude[i]));
+    for (int o = 0; o < s.out; o++) near("bias' gradient", o, db[o], biases[o], winogradBound(biasMagnitude[o]));
+  }
+}
+
+void orthogonal(const JtreluOrthogonal& q) {
+  const int64_t sizes[][2] = {{1, 1}, {7, 3}, {64, 64}, {100, 65}, {300, 130}};
+  for (auto [m, k] : sizes) {
+    for (int transposed : {0, 1}) {
+      Aligned reflections(q.reflectionBytes(m, k)), workspace(q.panelBytes(m, k));
+      for (int64_t block = 0; block < (k + 63) / 64; block++)
+        q.draw(m, k, block, 7, 3, static_cast<float*>(static_cast<void*>(reflections)));
+      std::vector<float> matrix(m * k, NAN);
+      for (int64_t panel = 0; panel < (k + 63) / 64; panel++)
+        q.panel(m, k, panel, 2, transposed, static_cast<float*>(static_cast<void*>(reflections)), matrix.data(),
+                static_cast<float*>(static_cast<void*>(workspace)));
+      const auto at = [&](int64_t row, int64_t column) {
+        return double(transposed ? matrix[column * m + row] : matrix[row * k + column]);
+      };
+      for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j <= i; j++) {
+          double inner = 0;
+          for (int64_t row = 0; row < m; row++) inner += at(row, i) * at(row, j);
+          near("inner product of columns", i * k + j, inner, i == j ? 4 : 0, 1e-5);
+        }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  if (jtreluCpuVersion() != kJtreluCpuVersion) {
+    printf("FAILED: version %d, expected %d\n", jtreluCpuVersion(), kJtreluCpuVersion);
+    return 1;
+  }
+  for (int index = 0;; index++) {
+    const JtreluCpuKernels* k = jtreluCpuKernels(index);
+    if (k == nullptr) break;
+    checks = 0;
+    parameters(k->parameters);
+    elements<F32>(k->f32Activations);
+    elements<Bf16>(k->bf16Activations);
+    normalisation<F32>(k->f32BatchNorm);
+    normalisation<Bf16>(k->bf16BatchNorm);
+    convolutions<F32>(k->f32);
+    convolutions<Bf16>(k->bf16);
+    orthogonal(k->orthogonal);
+    printf("%s: %ld checks passed\n", k->instructionSet, checks);
+  }
+  return checks > 0 ? 0 : 1;
+}
