@@ -110,7 +110,7 @@ final class CompareCommand implements Callable<Integer> {
   public Integer call() throws IOException {
     Console console = main.console();
     Map<String, Run> runs = new LinkedHashMap<>();
-    Datasets data = RunOptions.open(options.data, console);
+    Datasets data = options.open(console);
     for (String text : methods) {
       String[] parts = text.strip().split(":", 2);
       String method = parts[0];

@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.data.ImageDecoder;
 import java.io.IOException;
 import java.util.List;
 import java.util.Locale;
@@ -19,7 +20,9 @@ import picocli.CommandLine.ParentCommand;
 /** {@code jtrelu devices}: what can be computed on, and why something cannot. */
 @Command(
     name = "devices",
-    description = "List the backends: version and devices, or why one is not available.")
+    description =
+        "List the backends, version and devices, or why one is not available, and what decodes"
+            + " JPEGs.")
 final class DevicesCommand implements Callable<Integer> {
   @ParentCommand private Main main;
 
@@ -42,7 +45,8 @@ final class DevicesCommand implements Callable<Integer> {
       return 0;
     }
     List<Device> devices = look(Backends.providers());
-    main.console().print(json ? json(devices) : text(devices));
+    main.console()
+        .print(json ? json(devices) : text(devices) + "\njpeg      " + ImageDecoder.jpegDecoder());
     return 0;
   }
 

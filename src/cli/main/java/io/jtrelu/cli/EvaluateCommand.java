@@ -16,6 +16,7 @@ import java.util.Locale;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParentCommand;
 
@@ -47,6 +48,8 @@ final class EvaluateCommand implements Callable<Integer> {
               + " of which all are; by default the data of the run.")
   private @Nullable String data;
 
+  @Mixin private ReadingOptions reading = new ReadingOptions();
+
   @Option(
       names = "--device",
       paramLabel = "DEVICE",
@@ -69,7 +72,7 @@ final class EvaluateCommand implements Callable<Integer> {
     Console console = main.console();
     Run run = TrainCommand.earlier(trained);
     String name = data != null ? data : run.data();
-    ImageDataset images = RunOptions.openTest(name, run.model(), console);
+    ImageDataset images = RunOptions.openTest(name, run.model(), reading.reading(), console);
     Classification result;
     try (Backend backend = RunOptions.openDevice(device);
         Predictor predictor = Predictor.open(trained, backend)) {
@@ -84,6 +87,7 @@ final class EvaluateCommand implements Callable<Integer> {
       }
       result = predictor.evaluate(images);
     }
+    RunFigures.skipped(images).ifPresent(console::note);
     double smoothing = run.training().labelSmoothing();
     String network = run.model().network().name();
     if (report != null) {
@@ -92,7 +96,8 @@ final class EvaluateCommand implements Callable<Integer> {
               network + " on " + images.name(), "", result, images, RunFigures.environment());
       AtomicFile.writeString(report, page.html());
     }
-    console.print(json ? json(name, result, smoothing) : text(network, images, result, smoothing));
+    console.print(
+        json ? json(name, images, result, smoothing) : text(network, images, result, smoothing));
     if (report != null && !json) {
       console.print("report: " + report);
     }
@@ -150,7 +155,8 @@ final class EvaluateCommand implements Callable<Integer> {
     return other < 0 ? "" : "; " + most + " taken for " + result.classes().get(other);
   }
 
-  private String json(String name, Classification result, double smoothing) throws IOException {
+  private String json(String name, ImageDataset images, Classification result, double smoothing)
+      throws IOException {
     ObjectMapper mapper = new ObjectMapper();
     ObjectNode node =
         mapper
@@ -158,6 +164,7 @@ final class EvaluateCommand implements Callable<Integer> {
             .put("model", trained.toString())
             .put("data", name)
             .put("images", result.images())
+            .put("skipped", images.skipped().size())
             .put("test_accuracy", result.accuracy())
             .put("cross_entropy", result.loss())
             .put("test_loss", result.smoothedLoss(smoothing))

@@ -8,6 +8,7 @@ import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.data.ImageDataset;
 import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.ConvolutionLayer;
@@ -37,6 +38,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 import java.util.function.DoubleUnaryOperator;
 import org.jspecify.annotations.Nullable;
@@ -49,7 +51,25 @@ final class RunFigures {
   /** Cosines that are followed through depth. */
   private static final double[] STARTS = {0, 0.5, 0.9};
 
+  /** Bad images that are named. */
+  private static final int NAMED = 20;
+
   private RunFigures() {}
+
+  /** What to say of the bad images of a data set that were passed over. */
+  static Optional<String> skipped(ImageDataset images) {
+    List<String> bad = images.skipped();
+    if (bad.isEmpty()) {
+      return Optional.empty();
+    }
+    return Optional.of(
+        bad.size()
+            + " bad "
+            + images.split()
+            + " images were skipped: "
+            + String.join("; ", bad.subList(0, Math.min(NAMED, bad.size())))
+            + (bad.size() > NAMED ? "; and " + (bad.size() - NAMED) + " more." : "."));
+  }
 
   /**
    * The report of one run.

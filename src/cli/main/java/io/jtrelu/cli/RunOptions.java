@@ -6,6 +6,8 @@ import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
+import io.jtrelu.data.Reading;
+import io.jtrelu.data.Reading.Place;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
@@ -20,6 +22,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.function.Predicate;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -100,9 +104,20 @@ final class RunOptions {
       defaultValue = Datasets.EMBEDDED,
       description = {
         "embedded (10,000 images of Fashion-MNIST, in the jar), fashion-mnist, or a folder: IDX"
-            + " files, CIFAR binary, or a folder of images per class (${DEFAULT-VALUE})."
+            + " files, CIFAR binary, shards (.tar), or a folder of images per class"
+            + " (${DEFAULT-VALUE})."
       })
   String data = Datasets.EMBEDDED;
+
+  @Mixin ReadingOptions reading = new ReadingOptions();
+
+  @Option(
+      names = "--image-size",
+      paramLabel = "N|HxW",
+      description =
+          "Size that images are brought to (as they are; images of folders and shards: that of the"
+              + " first one).")
+  @Nullable String imageSize;
 
   @Option(
       names = "--random-crop",
@@ -110,6 +125,16 @@ final class RunOptions {
       defaultValue = "0",
       description = "Pad images by so many pixels and crop at random (${DEFAULT-VALUE}).")
   int cropPadding;
+
+  @Option(
+      names = "--random-resized-crop",
+      paramLabel = "SHARE",
+      defaultValue = "1",
+      description =
+          "Cut a random part of at least this share of each picture's area, 3:4 to 4:3, and bring it"
+              + " to the size of the images; 0.08 is usual for photographs. Streams folders and"
+              + " shards unless --data-in says otherwise (${DEFAULT-VALUE}: none).")
+  double cropArea = 1;
 
   @Option(names = "--flip", description = "Mirror images at random.")
   boolean flip;
@@ -301,6 +326,7 @@ final class RunOptions {
     follow(given, "--clip-norm", () -> config.clipNorm(clipNorm));
     follow(given, "--label-smoothing", () -> config.labelSmoothing(labelSmoothing));
     follow(given, "--random-crop", () -> config.cropPadding(cropPadding));
+    follow(given, "--random-resized-crop", () -> config.cropArea(cropArea));
     follow(given, "--flip", () -> config.flip(flip));
     follow(given, "--type", () -> config.type(type));
     follow(given, "--seed", () -> config.seed(seed));
@@ -361,15 +387,52 @@ final class RunOptions {
     }
   }
 
-  /** Opens the data, saying what is worth knowing about it. */
-  static Datasets open(String data, Console console) {
-    return open(data, Datasets.Options.DEFAULT, console);
+  /** Opens the data that are named, saying what is worth knowing about it. */
+  Datasets open(Console console) {
+    return open(data, size().reading(reading(cropArea)), console);
   }
 
-  /** As {@link #open(String, Console)}, with images brought to a model's size and colour. */
-  static Datasets open(String data, Model model, Console console) {
+  private Datasets.Options size() {
+    if (imageSize == null) {
+      return Datasets.Options.DEFAULT;
+    }
+    Matcher parts = Pattern.compile("([0-9]{1,5})(?:x([0-9]{1,5}))?").matcher(imageSize);
+    if (!parts.matches()) {
+      throw new UsageException("--image-size must be like 224 or 192x256, got " + imageSize);
+    }
+    int height = Integer.parseInt(parts.group(1));
+    int width = parts.group(2) == null ? height : Integer.parseInt(parts.group(2));
+    if (height < 1 || width < 1) {
+      throw new UsageException("--image-size must be 1 or more, got " + imageSize);
+    }
+    return Datasets.Options.size(height, width, 0);
+  }
+
+  /** How files are read: parts are cut out of the whole pictures, which memory does not hold. */
+  Reading reading(double area) {
+    return reading.reading(reading.place == Place.AUTO && area < 1 ? Place.STREAM : reading.place);
+  }
+
+  /** Opens the data that an earlier run was of, where that had them. */
+  Datasets open(Run run, Console console) {
+    return open(run.data(), run.model(), reading.reading(place(run)), console);
+  }
+
+  private static Place place(Run run) {
+    return run.isStreamed() ? Place.STREAM : Place.MEMORY;
+  }
+
+  /** Opens data with images brought to a model's size and colour. */
+  static Datasets open(String data, Model model, Reading reading, Console console) {
     return open(
-        data, Datasets.Options.size(model.height(), model.width(), model.channels()), console);
+        data,
+        Datasets.Options.size(model.height(), model.width(), model.channels()).reading(reading),
+        console);
+  }
+
+  /** Opens data in the default way. */
+  static Datasets open(String data, Console console) {
+    return open(data, Datasets.Options.DEFAULT, console);
   }
 
   private static Datasets open(String data, Datasets.Options options, Console console) {
@@ -383,11 +446,13 @@ final class RunOptions {
   }
 
   /** Opens images to measure a model on: of its size and colour, classes matched by name. */
-  static ImageDataset openTest(String data, Model model, Console console) {
+  static ImageDataset openTest(String data, Model model, Reading reading, Console console) {
     try {
       ImageDataset images =
           Datasets.openTest(
-                  data, Datasets.Options.size(model.height(), model.width(), model.channels()))
+                  data,
+                  Datasets.Options.size(model.height(), model.width(), model.channels())
+                      .reading(reading))
               .withClasses(model.classes());
       images.notes().forEach(console::note);
       return images;

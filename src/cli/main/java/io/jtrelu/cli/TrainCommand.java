@@ -3,7 +3,10 @@ package io.jtrelu.cli;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
+import io.jtrelu.data.ImageDataset;
+import io.jtrelu.data.ImageDecoder;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.train.AtomicFile;
@@ -22,8 +25,11 @@ import java.io.IOException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.function.Predicate;
@@ -51,14 +57,25 @@ final class TrainCommand implements Callable<Integer> {
   /** Name of the report in a run's folder. */
   static final String REPORT = "report.html";
 
+  /** From this share of the time on, waiting for images is told. */
+  private static final double WORTH_SAYING = 0.1;
+
   /** Options that a resumed run may be given. */
   private static final Set<String> WITH_RESUME =
-      Set.of("--resume", "--device", "--json", "--verbose", "--patience");
+      Set.of(
+          "--resume",
+          "--device",
+          "--json",
+          "--verbose",
+          "--patience",
+          "--loader-threads",
+          "--on-bad-image");
 
   /** Options that say what a network is. */
   private static final Set<String> OF_THE_NETWORK =
       Set.of(
           "--network",
+          "--image-size",
           "--block",
           "--shortcut-weight",
           "--dropout",
@@ -144,16 +161,20 @@ final class TrainCommand implements Callable<Integer> {
     Datasets data;
     if (resume != null) {
       what = Run.read(resume);
-      data = RunOptions.open(what.data(), what.model(), console);
+      data = options.open(what, console);
     } else if (from != null) {
       Run earlier = earlier(from);
       String name = given("--data") ? RunOptions.lasting(options.data) : earlier.data();
-      data = RunOptions.open(name, earlier.model(), console).likeClasses(earlier.model().classes());
+      double crop =
+          given("--random-resized-crop") ? options.cropArea : earlier.training().cropArea();
+      data =
+          RunOptions.open(name, earlier.model(), options.reading(crop), console)
+              .likeClasses(earlier.model().classes());
       TrainingConfig training =
           options.training(earlier.training().toBuilder(), epochs, this::given);
       what = Run.of(earlier.model().withClasses(data.train().classes()), training, data, name);
     } else {
-      data = RunOptions.open(options.data, console);
+      data = options.open(console);
       if (options.normalizes() && !given("--method")) {
         method = ShapingConfig.HE.method();
       }
@@ -185,8 +206,19 @@ final class TrainCommand implements Callable<Integer> {
           trainer.add(new EarlyStopping(patience));
         }
         finished = trainer.train();
+      } catch (IllegalStateException failure) {
+        if (failure.getCause() instanceof DataException) {
+          console.note(
+              "saved after step "
+                  + trainer.steps()
+                  + "; to go on without bad images: jtrelu train --resume "
+                  + directory
+                  + " --on-bad-image skip");
+        }
+        throw failure;
       }
-      Path report = writeReport(trainer, directory, backend);
+      skipped(data).forEach(console::note);
+      Path report = writeReport(trainer, data, directory, backend);
       if (!finished) {
         console.note(
             (interrupt.requested()
@@ -199,7 +231,8 @@ final class TrainCommand implements Callable<Integer> {
                 + " and saved; go on with: jtrelu train --resume "
                 + directory);
       }
-      console.print(json ? json(trainer, directory, report) : text(trainer, directory, report));
+      console.print(
+          json ? json(trainer, data, directory, report) : text(trainer, data, directory, report));
       return 0;
     } finally {
       if (claimed) {
@@ -266,12 +299,13 @@ final class TrainCommand implements Callable<Integer> {
     console.note(
         String.format(
             Locale.ROOT,
-            "%s: %,d training and %,d test images of %d classes; on %s with %d lanes, %.1f MB of"
-                + " activations",
+            "%s: %,d training and %,d test images of %d classes, %s; on %s with %d lanes, %.1f MB"
+                + " of activations",
             data.train().name(),
             data.train().size(),
             data.test().size(),
             data.train().classes().size(),
+            place(data.train()),
             backend.name(),
             backend.lanes(),
             trainer.activationBytes() / 1e6));
@@ -300,6 +334,20 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
+  private static String place(ImageDataset images) {
+    if (images.isStreamed()) {
+      return "streamed, JPEGs decoded by " + ImageDecoder.jpegDecoder();
+    }
+    double bytes = (double) images.size() * images.height() * images.width() * images.channels();
+    return String.format(Locale.ROOT, "in memory, where they fit (%.1f MB)", bytes / 1e6);
+  }
+
+  private static List<String> skipped(Datasets data) {
+    return Stream.of(data.train(), data.test())
+        .flatMap(images -> RunFigures.skipped(images).stream())
+        .toList();
+  }
+
   /** Shows steps and epochs, and passes on the user's wish to stop. */
   private static final class Shown implements TrainingListener, AutoCloseable {
     private final Interrupt interrupt;
@@ -307,6 +355,9 @@ final class TrainCommand implements Callable<Integer> {
     private final int epochs;
     private final RunningMean loss = new RunningMean();
     private final RunningMean accuracy = new RunningMean();
+    private final RunningMean waits = new RunningMean();
+    private double seconds;
+    private double waited;
 
     Shown(Console console, Trainer trainer, Interrupt interrupt) {
       this.interrupt = interrupt;
@@ -322,15 +373,27 @@ final class TrainCommand implements Callable<Integer> {
           step.step(),
           String.format(
               Locale.ROOT,
-              "epoch %d/%d, loss %.3f, accuracy %.1f %%%s",
+              "epoch %d/%d, loss %.3f, accuracy %.1f %%%s%s",
               step.epoch(),
               epochs,
               loss.value(),
               100 * accuracy.value(),
-              speed(step.imagesPerSecond())));
+              speed(step.imagesPerSecond()),
+              waiting(trainer, step)));
       if (interrupt.requested()) {
         trainer.stop();
       }
+    }
+
+    /** What of the last steps' time went by waiting for images, where that is worth knowing. */
+    private String waiting(Trainer trainer, StepMetric step) {
+      waits.add((trainer.waitedSeconds() - waited) / (step.seconds() - seconds));
+      seconds = step.seconds();
+      waited = trainer.waitedSeconds();
+      return waits.value() > WORTH_SAYING
+          ? String.format(
+              Locale.ROOT, ", waiting for images %.0f %%", Math.min(100, 100 * waits.value()))
+          : "";
     }
 
     @Override
@@ -360,21 +423,36 @@ final class TrainCommand implements Callable<Integer> {
         : String.format(Locale.ROOT, ", %.0f images/s", imagesPerSecond);
   }
 
-  private static Path writeReport(Trainer trainer, Path directory, Backend backend)
+  private static Path writeReport(Trainer trainer, Datasets data, Path directory, Backend backend)
       throws IOException {
     Path report = directory.resolve(REPORT);
     Metrics metrics = Metrics.read(directory.resolve(Trainer.METRICS));
-    Map<String, String> notes =
-        Map.of(
-            "device",
-            backend.name() + ", " + backend.lanes() + " lanes",
-            "activation memory",
-            String.format(Locale.ROOT, "%.1f MB", trainer.activationBytes() / 1e6));
+    Map<String, String> notes = new LinkedHashMap<>();
+    notes.put("device", backend.name() + ", " + backend.lanes() + " lanes");
+    notes.put(
+        "activation memory",
+        String.format(Locale.ROOT, "%.1f MB", trainer.activationBytes() / 1e6));
+    if (data.train().isStreamed()) {
+      notes.put("JPEG decoder", ImageDecoder.jpegDecoder());
+      waited(trainer).ifPresent(share -> notes.put("time spent waiting for images", share));
+    }
+    List<String> skipped = skipped(data);
+    if (!skipped.isEmpty()) {
+      notes.put("bad images", String.join(" ", skipped));
+    }
     AtomicFile.writeString(report, RunFigures.training(trainer.run(), metrics, notes).html());
     return report;
   }
 
-  private static String text(Trainer trainer, Path directory, Path report) {
+  /** The share of the time that went by waiting for images; empty where it means nothing. */
+  private static Optional<String> waited(Trainer trainer) {
+    double share = trainer.waitedShare();
+    return Double.isNaN(share)
+        ? Optional.empty()
+        : Optional.of(String.format(Locale.ROOT, "%.1f %%", Math.min(100, 100 * share)));
+  }
+
+  private static String text(Trainer trainer, Datasets data, Path directory, Path report) {
     EpochMetric epoch = trainer.lastEpoch();
     String result =
         epoch == null
@@ -387,10 +465,17 @@ final class TrainCommand implements Callable<Integer> {
                 Double.isNaN(epoch.seconds())
                     ? ""
                     : String.format(Locale.ROOT, ", %.0f s of training", epoch.seconds()));
+    if (data.train().isStreamed()) {
+      result +=
+          waited(trainer)
+              .map(share -> "\n" + share + " of the training time waited for images")
+              .orElse("");
+    }
     return result + "\nreport: " + report + "\nmodel:  " + directory.resolve(Trainer.CHECKPOINT);
   }
 
-  private static String json(Trainer trainer, Path directory, Path report) throws IOException {
+  private static String json(Trainer trainer, Datasets data, Path directory, Path report)
+      throws IOException {
     ObjectMapper mapper = new ObjectMapper();
     ObjectNode node = mapper.createObjectNode();
     node.put("network", trainer.network().name());
@@ -399,6 +484,9 @@ final class TrainCommand implements Callable<Integer> {
     node.put("finished", trainer.finished());
     node.put("steps", trainer.steps());
     node.put("total_steps", trainer.totalSteps());
+    node.put("streamed", data.train().isStreamed());
+    node.put("waited_share", trainer.waitedShare());
+    node.put("skipped", data.train().skipped().size() + data.test().skipped().size());
     EpochMetric epoch = trainer.lastEpoch();
     if (epoch != null) {
       node.put("epochs", epoch.epoch());

@@ -1,5 +1,7 @@
 package io.jtrelu.data;
 
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
@@ -23,6 +25,10 @@ public final class Batch implements AutoCloseable {
   long epoch;
   int step;
   int valid;
+
+  // Under its lock, while FILLING.
+  int taken; // rows that a thread has taken; 0 again when all are
+  int filled;
 
   /** Whose turn it is. */
   enum State {
@@ -51,6 +57,11 @@ public final class Batch implements AutoCloseable {
     return labels;
   }
 
+  /** Class of a row, or {@link #PADDING}. */
+  public int label(int row) {
+    return labels.segment().getAtIndex(JAVA_INT_UNALIGNED, row);
+  }
+
   /** Epoch (pass over the data) this batch belongs to, from 0. */
   public long epoch() {
     return epoch;
@@ -63,7 +74,8 @@ public final class Batch implements AutoCloseable {
 
   /**
    * How many images count, from the front: all of the batch but in the last one of an epoch that
-   * does not drop it. The rest repeats the last valid image under the label {@link #PADDING}.
+   * does not drop it. The rest repeats the last valid image under the label {@link #PADDING}, as a
+   * row before it has whose image was bad and passed over.
    */
   public int valid() {
     return valid;

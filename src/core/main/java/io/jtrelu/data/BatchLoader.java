@@ -14,9 +14,10 @@ import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Endless batches of a data set, epoch after epoch, filled ahead by background threads into a ring
- * of host tensors that are used again and again (nothing is allocated per batch; one array of
- * indices per shuffled epoch).
+ * Endless batches of a data set, in memory or streamed, epoch after epoch, filled ahead by
+ * background threads into a ring of host tensors that are used again and again (nothing is
+ * allocated per batch; one array of indices per shuffled epoch, and what decoding a streamed image
+ * takes).
  *
  * <pre>{@code
  * try (BatchLoader loader =
@@ -33,6 +34,10 @@ import org.jspecify.annotations.Nullable;
  * the seeds, epoch and step alone, not on threads or timing: a loader that starts at a given place
  * gives bitwise what one that ran through to there gives.
  *
+ * <p><b>Bad images</b> of a streamed set end the loading, or are passed over, as {@link
+ * Reading.OnBadImage} says; what is in a batch then depends on which images are bad as well, and on
+ * nothing else.
+ *
  * <p><b>Ownership.</b> The loader owns the tensors. At most prefetch + 1 batches exist; what the
  * caller holds is lent. After {@link #close} every batch is invalid.
  *
@@ -47,6 +52,10 @@ public final class BatchLoader implements AutoCloseable {
   private final Builder settings;
   private final SampleReader reader;
   private final int imageBytes;
+
+  /** Small enough for all threads to work on a batch that is waited for. */
+  private final int rowsPerShare;
+
   private final Batch[] ring;
   private final List<Thread> threads = new ArrayList<>();
 
@@ -54,22 +63,24 @@ public final class BatchLoader implements AutoCloseable {
   private final Condition changed = lock.newCondition();
   private volatile boolean closed;
   private @Nullable Throwable failure;
+  private long failedBatch; // those before it still come
   private long nextToFill; // batches since the start of epoch 0
   private long nextToLend;
   private long orderEpoch = -1;
   private int[] order = {};
+  private long waited; // nanoseconds
 
-  /** Makes the network's input of one image; called by many threads. */
+  /** Reads images; called by many threads. */
   interface SampleReader {
     /**
-     * Reads one image.
+     * Reads one image as an epoch shows it.
      *
      * @param index which image
      * @param epoch pass over the data
      * @param scratch room for one augmented image
-     * @param dst [h, w, outputChannels], overwritten
+     * @return its bytes, not to be written to: scratch, or the image itself
      */
-    void read(int index, long epoch, byte[] scratch, float[] dst);
+    byte[] read(int index, long epoch, byte[] scratch);
   }
 
   /** How to load; {@link #open} starts. Not thread-safe. */
@@ -79,7 +90,7 @@ public final class BatchLoader implements AutoCloseable {
     private Augmentation augmentation = Augmentation.NONE;
     private int batch = 64;
     private int prefetch = 2;
-    private int threads = 1;
+    private int threads;
     private boolean dropLast;
     private boolean bytes;
     private boolean shuffled;
@@ -91,6 +102,7 @@ public final class BatchLoader implements AutoCloseable {
     private Builder(ImageDataset data, PerLocationNormalization normalization) {
       this.data = data;
       this.normalization = normalization;
+      this.threads = data.images().threads();
     }
 
     private Builder(Builder other) {
@@ -152,7 +164,10 @@ public final class BatchLoader implements AutoCloseable {
       return this;
     }
 
-    /** Threads that fill batches (default 1). The result does not depend on it. */
+    /**
+     * Threads that fill batches, which share the images of a batch (default: 1, or those that a
+     * streamed set is read with). The result does not depend on it.
+     */
     public Builder threads(int count) {
       threads = count;
       return this;
@@ -214,14 +229,14 @@ public final class BatchLoader implements AutoCloseable {
       return new BatchLoader(new Builder(this), reader);
     }
 
-    private void read(int index, long epoch, byte[] scratch, float[] dst) {
-      normalization.apply(pixels(index, epoch, scratch), dst);
-    }
-
     /** An image as an epoch shows it; not to be written to. */
-    private byte[] pixels(int index, long epoch, byte[] scratch) {
-      byte[] pixels = data.pixels(index);
-      if (augmentation.isNone()) {
+    private byte[] read(int index, long epoch, byte[] scratch) {
+      ImageSource images = data.images();
+      byte[] pixels =
+          augmentation.resizes()
+              ? images.window(index, augmentation, augmentSeed, epoch)
+              : images.image(index);
+      if (!augmentation.shifts()) {
         return pixels;
       }
       augmentation.apply(
@@ -265,6 +280,10 @@ public final class BatchLoader implements AutoCloseable {
     }
     this.nextToFill = settings.startEpoch * stepsPerEpoch + settings.startStep;
     this.nextToLend = nextToFill;
+    this.rowsPerShare =
+        settings.threads == 1
+            ? settings.batch
+            : Math.max(1, settings.batch / (4 * settings.threads));
     this.imageBytes = data.height() * data.width() * data.channels();
     int channels = settings.bytes ? data.channels() : settings.normalization.outputChannels();
     Shape shape = Shape.of(settings.batch, data.height(), data.width(), channels);
@@ -309,13 +328,17 @@ public final class BatchLoader implements AutoCloseable {
     lock.lock();
     try {
       Batch batch = ring[(int) (nextToLend % ring.length)];
+      long began = batch.state == Batch.State.READY ? 0 : System.nanoTime();
       while (batch.state != Batch.State.READY) {
         if (closed) {
           throw new IllegalStateException("use after close: the batch loader is closed");
         }
-        if (failure != null) {
-          throw new IllegalStateException(
-              "loading " + settings.data + " failed: " + failure, failure);
+        if (failure != null && nextToLend >= failedBatch) {
+          String why =
+              failure instanceof DataException known
+                  ? String.valueOf(known.getMessage())
+                  : failure.toString();
+          throw new IllegalStateException("loading " + settings.data + " failed: " + why, failure);
         }
         if (batch.state == Batch.State.LENT) {
           throw new IllegalStateException(
@@ -330,9 +353,22 @@ public final class BatchLoader implements AutoCloseable {
       if (closed) {
         throw new IllegalStateException("use after close: the batch loader is closed");
       }
+      if (began != 0) {
+        waited += System.nanoTime() - began;
+      }
       batch.state = Batch.State.LENT;
       nextToLend++;
       return batch;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Nanoseconds that {@link #next} has waited for batches so far, of all callers together. */
+  public long waited() {
+    lock.lock();
+    try {
+      return waited;
     } finally {
       lock.unlock();
     }
@@ -350,47 +386,43 @@ public final class BatchLoader implements AutoCloseable {
     }
   }
 
+  /** Some rows of a batch, for one thread. */
+  private static final class Share {
+    private final Batch batch;
+    private final long number;
+    private final int[] order;
+    private final int from;
+    private final int to;
+
+    Share(Batch batch, long number, int[] order, int from, int to) {
+      this.batch = batch;
+      this.number = number;
+      this.order = order;
+      this.from = from;
+      this.to = to;
+    }
+  }
+
   private void fillBatches() {
     byte[] scratch = new byte[imageBytes];
     float[] image =
         new float[settings.bytes ? 0 : imageBytes / settings.data.channels() * srcShape().dim(3)];
+    Share share = null;
     try {
-      while (true) {
-        Batch batch;
-        int[] indices;
-        lock.lock();
-        try {
-          while (!closed && ring[(int) (nextToFill % ring.length)].state != Batch.State.EMPTY) {
-            changed.awaitUninterruptibly();
-          }
-          if (closed || failure != null) {
-            return;
-          }
-          batch = ring[(int) (nextToFill % ring.length)];
-          batch.state = Batch.State.FILLING;
-          batch.epoch = nextToFill / stepsPerEpoch;
-          batch.step = (int) (nextToFill % stepsPerEpoch);
-          indices = orderOf(batch.epoch);
-          nextToFill++;
-        } finally {
-          lock.unlock();
+      share = take();
+      while (share != null) {
+        for (int row = share.from; row < share.to && !closed; row++) {
+          fill(share.batch, row, share.order, scratch, image);
         }
-        if (!fill(batch, indices, scratch, image)) {
-          return;
-        }
-        lock.lock();
-        try {
-          batch.state = Batch.State.READY;
-          changed.signalAll();
-        } finally {
-          lock.unlock();
-        }
+        share = closed ? null : done(share);
       }
     } catch (Throwable problem) {
       lock.lock();
       try {
-        if (failure == null) {
+        long number = share == null ? nextToFill : share.number;
+        if (failure == null || number < failedBatch) {
           failure = problem;
+          failedBatch = number;
         }
         changed.signalAll();
       } finally {
@@ -399,36 +431,97 @@ public final class BatchLoader implements AutoCloseable {
     }
   }
 
-  /** False if the loader was closed meanwhile. */
-  private boolean fill(Batch batch, int[] indices, byte[] scratch, float[] image) {
-    MemorySegment src = batch.src().segment();
-    MemorySegment labels = batch.labels().segment();
-    byte[] pixels = scratch;
-    long first = (long) batch.step * settings.batch;
-    batch.valid = (int) Math.min(settings.batch, size - first);
-    for (int i = 0; i < settings.batch; i++) {
-      if (closed) {
-        return false;
+  /** The next rows to fill; null if there is nothing more to do. */
+  private @Nullable Share take() {
+    lock.lock();
+    try {
+      Batch batch = ring[(int) (nextToFill % ring.length)];
+      while (!closed
+          && failure == null
+          && batch.state != Batch.State.EMPTY
+          && !(batch.state == Batch.State.FILLING && batch.taken > 0)) {
+        changed.awaitUninterruptibly();
+        batch = ring[(int) (nextToFill % ring.length)];
       }
-      if (i < batch.valid) {
-        int index = indices.length == 0 ? (int) first + i : indices[(int) first + i];
-        if (settings.bytes) {
-          pixels = settings.pixels(index, batch.epoch, scratch);
-        } else {
-          reader.read(index, batch.epoch, scratch, image);
+      if (closed || failure != null) {
+        return null;
+      }
+      if (batch.state == Batch.State.EMPTY) {
+        batch.state = Batch.State.FILLING;
+        batch.epoch = nextToFill / stepsPerEpoch;
+        batch.step = (int) (nextToFill % stepsPerEpoch);
+        batch.valid = (int) Math.min(settings.batch, size - (long) batch.step * settings.batch);
+        batch.taken = 0;
+        batch.filled = 0;
+      }
+      long number = nextToFill;
+      int from = batch.taken;
+      int to = Math.min(batch.valid, from + rowsPerShare);
+      batch.taken = to;
+      if (to == batch.valid) {
+        batch.taken = 0; // no more to take
+        nextToFill++;
+      }
+      return new Share(batch, number, orderOf(batch.epoch), from, to);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Hands on a batch whose rows are all filled, and takes the next share. */
+  private @Nullable Share done(Share share) {
+    Batch batch = share.batch;
+    lock.lock();
+    try {
+      batch.filled += share.to - share.from;
+      if (batch.filled == batch.valid) {
+        pad(batch);
+        batch.state = Batch.State.READY;
+        changed.signalAll();
+      }
+    } finally {
+      lock.unlock();
+    }
+    return take();
+  }
+
+  private void fill(Batch batch, int row, int[] order, byte[] scratch, float[] image) {
+    int place = batch.step * settings.batch + row;
+    int index = order.length == 0 ? place : order[place];
+    byte[] pixels = null;
+    int shown = index;
+    while (pixels == null) {
+      try {
+        pixels = reader.read(shown, batch.epoch, scratch);
+      } catch (DataException bad) {
+        int next = (shown + 1) % size;
+        if (!settings.data.images().skips(shown, bad) || next == index) {
+          throw bad;
         }
-        labels.setAtIndex(JAVA_INT_UNALIGNED, i, settings.data.label(index));
-      } else {
-        labels.setAtIndex(JAVA_INT_UNALIGNED, i, Batch.PADDING);
-      }
-      if (settings.bytes) {
-        MemorySegment.copy(pixels, 0, src, JAVA_BYTE, (long) i * imageBytes, imageBytes);
-      } else {
-        long at = (long) i * image.length * Float.BYTES;
-        MemorySegment.copy(image, 0, src, JAVA_FLOAT_UNALIGNED, at, image.length);
+        shown = next;
       }
     }
-    return true;
+    boolean counts = shown == index || settings.dropLast;
+    int label = counts ? settings.data.label(shown) : Batch.PADDING;
+    MemorySegment src = batch.src().segment();
+    batch.labels().segment().setAtIndex(JAVA_INT_UNALIGNED, row, label);
+    if (settings.bytes) {
+      MemorySegment.copy(pixels, 0, src, JAVA_BYTE, (long) row * imageBytes, imageBytes);
+    } else {
+      settings.normalization.apply(pixels, image);
+      long at = (long) row * image.length * Float.BYTES;
+      MemorySegment.copy(image, 0, src, JAVA_FLOAT_UNALIGNED, at, image.length);
+    }
+  }
+
+  /** The rows after the valid ones repeat the last of them, and count for nothing. */
+  private void pad(Batch batch) {
+    MemorySegment src = batch.src().segment();
+    long bytes = src.byteSize() / settings.batch;
+    for (int row = batch.valid; row < settings.batch; row++) {
+      batch.labels().segment().setAtIndex(JAVA_INT_UNALIGNED, row, Batch.PADDING);
+      MemorySegment.copy(src, (batch.valid - 1) * bytes, src, row * bytes, bytes);
+    }
   }
 
   /** The order of an epoch's images; empty for the data's own. Called with the lock held. */

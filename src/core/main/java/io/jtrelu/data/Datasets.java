@@ -13,6 +13,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /**
  * A training set and a test set with the same image size and the same classes, and how to open one.
@@ -33,7 +34,7 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
   private static final String ACCEPTED =
       "accepted are embedded (10,000 + 2,000 images of Fashion-MNIST, in a jar), fashion-mnist"
           + " (all of it, where installed), or a folder with IDX files, CIFAR-10/100 binary files,"
-          + " or images in one folder per class";
+          + " shards (.tar), or images in one folder per class";
 
   /** As the authors of Fashion-MNIST name them. */
   private static final List<String> FASHION_CLASSES =
@@ -65,10 +66,17 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
    * @param testFraction share of each class that is held out where the folder has no test images,
    *     above 0 and below 1
    * @param seed which images are held out
+   * @param reading how image folders and shards are read; other data always lie in memory
    */
-  public record Options(int height, int width, int channels, double testFraction, long seed) {
+  public record Options(
+      int height, int width, int channels, double testFraction, long seed, Reading reading) {
     /** Images as they are; a fifth held out with seed 1. */
     public static final Options DEFAULT = new Options(0, 0, 0, 0.2, 1);
+
+    /** Read in the default way. */
+    public Options(int height, int width, int channels, double testFraction, long seed) {
+      this(height, width, channels, testFraction, seed, Reading.DEFAULT);
+    }
 
     /** Channels as they are. */
     public Options(int height, int width, double testFraction, long seed) {
@@ -78,6 +86,11 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     /** The default but for what images are brought to, for example a model's input. */
     public static Options size(int height, int width, int channels) {
       return new Options(height, width, channels, DEFAULT.testFraction, DEFAULT.seed);
+    }
+
+    /** The same, read in another way. */
+    public Options reading(Reading how) {
+      return new Options(height, width, channels, testFraction, seed, how);
     }
 
     /**
@@ -123,20 +136,26 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     return new Datasets(train, test, List.of());
   }
 
+  /** The same with these notes before its own. */
+  Datasets noting(List<String> before) {
+    return new Datasets(train, test, Stream.concat(before.stream(), notes.stream()).toList());
+  }
+
   /** As {@link #open(String, Options)} with {@link Options#DEFAULT}. */
   public static Datasets open(String spec) {
     return open(spec, Options.DEFAULT);
   }
 
   /**
-   * Opens a data set by name or folder and reads all of it.
+   * Opens a data set by name or folder, and reads all of it unless it is to be streamed.
    *
    * @param spec {@link #EMBEDDED}, {@link #FASHION_MNIST}, or a folder. What a folder holds is
    *     found by looking, in this order: IDX files (train-images-idx3-ubyte[.gz] and its three
    *     companions), CIFAR-10 binary (data_batch_1.bin ..., test_batch.bin), CIFAR-100 binary
-   *     (train.bin, test.bin; fine labels), image folders one per class (PNG, JPEG), under train/
-   *     and test/ (or val/, valid/, validation/; training/ and testing/ too, in any case) or,
-   *     without these, split by {@link Options#seed}. Two parts to measure on are refused
+   *     (train.bin, test.bin; fine labels), shards (tar files as WebDataset lays them out: KEY.jpg
+   *     and KEY.cls), image folders one per class (PNG, JPEG); these two under train/ and test/ (or
+   *     val/, valid/, validation/; training/ and testing/ too, in any case) or, without these,
+   *     split by {@link Options#seed}. Two parts to measure on are refused
    * @param options what images are brought to, and how a folder is split
    * @throws DataException if the name is unknown, something is missing, a file is not what it
    *     should be, or there is one class only
@@ -188,7 +207,11 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     Optional<Path> images = folderOf(spec).filter(Datasets::isImageFolder);
     ImageDataset test;
     if (images.isPresent()) {
-      test = ImageFolderReader.readTest(images.get(), nameOf(images.get()), options);
+      Path folder = images.get();
+      test =
+          ShardReader.recognizes(folder)
+              ? ShardReader.readTest(folder, nameOf(folder), options)
+              : ImageFolderReader.readTest(folder, nameOf(folder), options);
     } else {
       Datasets data = folderOf(spec).map(f -> read(f, options)).orElseGet(() -> named(spec));
       test = data.test.withNotes(data.notes);
@@ -209,7 +232,11 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     Optional<Path> images = folderOf(spec).filter(Datasets::isImageFolder);
     ImageDataset whole;
     if (images.isPresent()) {
-      whole = ImageFolderReader.readWhole(images.get(), nameOf(images.get()), options);
+      Path folder = images.get();
+      whole =
+          ShardReader.recognizes(folder)
+              ? ShardReader.readWhole(folder, nameOf(folder), options)
+              : ImageFolderReader.readWhole(folder, nameOf(folder), options);
     } else {
       Datasets data = folderOf(spec).map(f -> read(f, options)).orElseGet(() -> named(spec));
       whole = data.train.followedBy(data.test).withNotes(data.notes);
@@ -233,7 +260,7 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
   private static boolean isImageFolder(Path folder) {
     return !IdxReader.recognizes(folder)
         && !CifarReader.recognizes(folder)
-        && ImageFolderReader.recognizes(folder);
+        && (ShardReader.recognizes(folder) || ImageFolderReader.recognizes(folder));
   }
 
   private static Datasets named(String name) {
@@ -280,13 +307,17 @@ public record Datasets(ImageDataset train, ImageDataset test, List<String> notes
     if (CifarReader.recognizes(folder)) {
       return CifarReader.read(folder, name);
     }
+    if (ShardReader.recognizes(folder)) {
+      return ShardReader.read(folder, name, options);
+    }
     if (ImageFolderReader.recognizes(folder)) {
       return ImageFolderReader.read(folder, name, options);
     }
     throw new DataException.Missing(
         folder.toString(),
         "no images found here: expected train-images-idx3-ubyte[.gz] (IDX), data_batch_1.bin"
-            + " (CIFAR-10), train.bin (CIFAR-100), or one folder of PNG or JPEG images per class");
+            + " (CIFAR-10), train.bin (CIFAR-100), shards (.tar), or one folder of PNG or JPEG"
+            + " images per class");
   }
 
   private static Datasets embedded() {

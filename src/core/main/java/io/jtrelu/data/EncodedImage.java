@@ -10,6 +10,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Optional;
 import java.util.zip.CRC32;
 import javax.imageio.ImageIO;
 import javax.imageio.ImageReader;
@@ -21,8 +22,9 @@ import javax.imageio.stream.MemoryCacheImageInputStream;
  * A PNG or JPEG file in memory. Its structure is checked and its header read on construction;
  * {@link #decode} makes the pixels. What is done with them is said at {@link ImageDecoder}.
  *
- * <p>The JDK's decoders undo the compression; the meaning of the samples is found here, because the
- * decoders convert colours by embedded profiles, have no CMYK, and know no orientation.
+ * <p>The JDK's decoders, or for JPEG libjpeg-turbo where it is found ({@link TurboJpeg}), undo the
+ * compression; the meaning of the samples is found here, because the decoders convert colours by
+ * embedded profiles, have no CMYK, and know no orientation.
  */
 final class EncodedImage {
   /** Beyond any use in training; keeps a damaged header from asking for gigabytes. */
@@ -79,12 +81,16 @@ final class EncodedImage {
     return new EncodedImage(bytes, name);
   }
 
+  static void requireLength(long bytes, String name) {
+    if (bytes > MOST_FILE_BYTES) {
+      throw new DataException.TooLarge(
+          name, "more than " + (MOST_FILE_BYTES >> 20) + " MiB for one image");
+    }
+  }
+
   static EncodedImage read(Path file) {
     try {
-      if (Files.size(file) > MOST_FILE_BYTES) {
-        throw new DataException.TooLarge(
-            file.toString(), "more than " + (MOST_FILE_BYTES >> 20) + " MiB for one image");
-      }
+      requireLength(Files.size(file), file.toString());
       return new EncodedImage(Files.readAllBytes(file), file.toString());
     } catch (NoSuchFileException missing) {
       throw new DataException.Missing(file.toString(), "no such file");
@@ -110,13 +116,63 @@ final class EncodedImage {
 
   /** The pixels as shown: 1 channel where {@link #gray}, else 3. */
   Pixels decode() {
-    long samples = (long) storedHeight * storedWidth * (gray ? 1 : 4);
+    return decode(1);
+  }
+
+  /**
+   * The pixels as shown, of a JPEG perhaps fewer than it has: of the scales m / 8 that libjpeg
+   * computes in its inverse transform, the smallest that still has a pixel for each that is wanted.
+   *
+   * @param step pixels of the image per pixel that is wanted, on the axis where it is less
+   */
+  Pixels decode(double step) {
+    Optional<TurboJpeg> turbo = kind == Kind.PNG ? Optional.empty() : TurboJpeg.library();
+    int m = turbo.isEmpty() ? 8 : (int) Math.clamp(Math.ceil(8 / step), 1, 8);
+    long samples =
+        (long) TurboJpeg.scaled(storedHeight, m)
+            * TurboJpeg.scaled(storedWidth, m)
+            * (gray ? 1 : 4);
     FileInput.requireMemory(name, 2 * samples, "the pixels of the image");
-    Pixels pixels =
-        kind == Kind.PNG
-            ? Pixels.of(decompress("png", reader -> reader.read(0)))
-            : colours(decompress("jpeg", reader -> reader.readRaster(0, null)));
+    Pixels pixels;
+    if (kind == Kind.PNG) {
+      pixels = Pixels.of(decompress("png", reader -> reader.read(0)));
+    } else if (turbo.isPresent()) {
+      pixels = decompress(turbo.get(), m);
+    } else {
+      pixels = colours(decompress("jpeg", reader -> reader.readRaster(0, null)));
+    }
     return pixels.turned(orientation);
+  }
+
+  private Pixels decompress(TurboJpeg turbo, int m) {
+    boolean inks = kind == Kind.CMYK_JPEG || kind == Kind.YCCK_JPEG;
+    TurboJpeg.Format format =
+        gray ? TurboJpeg.Format.GRAY : inks ? TurboJpeg.Format.CMYK : TurboJpeg.Format.RGB;
+    byte[] samples;
+    try {
+      samples = turbo.decode(bytes, storedHeight, storedWidth, m, format);
+    } catch (IOException complaint) {
+      throw damaged(String.valueOf(complaint.getMessage()));
+    }
+    int height = TurboJpeg.scaled(storedHeight, m);
+    int width = TurboJpeg.scaled(storedWidth, m);
+    if (!inks) {
+      return Pixels.of(height, width, format.channels, samples);
+    }
+    Pixels pixels = Pixels.allocate(height, width, 3);
+    byte[] dst = pixels.values();
+    for (int from = 0, to = 0; from < samples.length; from += 4) {
+      int black = samples[from + 3] & 0xff; // inverted: 255 is no ink
+      for (int c = 0; c < 3; c++) {
+        dst[to++] = (byte) (black - product(255 - (samples[from + c] & 0xff), black));
+      }
+    }
+    return pixels;
+  }
+
+  private DataException damaged(String complaint) {
+    return malformed(
+        -1, "the image is damaged or cut off (" + complaint + "); fetch it again, or remove it");
   }
 
   private interface Decompression<T> {
@@ -133,11 +189,7 @@ final class EncodedImage {
       reader.setInput(in, true, true);
       T result = decompression.by(reader);
       if (!complaints.isEmpty()) {
-        throw malformed(
-            -1,
-            "the image is damaged or cut off ("
-                + complaints.getFirst()
-                + "); fetch it again, or remove it");
+        throw damaged(complaints.getFirst());
       }
       return result;
     } catch (IOException | RuntimeException damage) {

@@ -14,15 +14,19 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Labelled images of one size, 8 bits per channel, in Java memory. Immutable and safe to share
- * between threads. Each image is an array of its own (rows, then columns, then channels), so that
- * the total may pass 2 GiB.
+ * Labelled images of one size, 8 bits per channel: in Java memory, or streamed, which means read
+ * from their files and decoded each time that they are used ({@link Reading}). Whatever takes the
+ * one takes the other. Immutable but for {@link #skipped}, and safe to share between threads.
  */
 public final class ImageDataset {
   private static final int SPLIT_STREAM = 3;
+
+  /** How the {@link #digest} of a streamed set begins. */
+  public static final String OF_FILES = "files:";
 
   private final String name;
   private final Split split;
@@ -30,7 +34,7 @@ public final class ImageDataset {
   private final int width;
   private final int channels;
   private final List<String> classes;
-  private final byte[][] images;
+  private final ImageSource images;
   private final int[] labels;
   private final List<String> notes;
 
@@ -44,7 +48,7 @@ public final class ImageDataset {
       int width,
       int channels,
       List<String> classes,
-      byte[][] images,
+      ImageSource images,
       int[] labels,
       List<String> notes) {
     this.name = name;
@@ -60,16 +64,11 @@ public final class ImageDataset {
       throw new IllegalArgumentException(
           "images need extents of 1 or more, got " + height + "x" + width + "x" + channels);
     }
-    if (images.length != labels.length) {
+    if (images.size() != labels.length) {
       throw new IllegalArgumentException(
-          images.length + " images but " + labels.length + " labels");
+          images.size() + " images but " + labels.length + " labels");
     }
-    long bytes = (long) height * width * channels;
-    for (int i = 0; i < images.length; i++) {
-      if (images[i].length != bytes) {
-        throw new IllegalArgumentException(
-            "image " + i + " has " + images[i].length + " bytes instead of " + bytes);
-      }
+    for (int i = 0; i < labels.length; i++) {
       if (labels[i] < 0 || labels[i] >= this.classes.size()) {
         throw new IllegalArgumentException(
             "label " + labels[i] + " of image " + i + " is not in 0.." + (this.classes.size() - 1));
@@ -117,7 +116,35 @@ public final class ImageDataset {
       byte[][] images,
       int[] labels) {
     return new ImageDataset(
-        name, split, height, width, channels, classes, images, labels, List.of());
+        name,
+        split,
+        height,
+        width,
+        channels,
+        classes,
+        new StoredImages(height, width, channels, images),
+        labels,
+        List.of());
+  }
+
+  /** Images that stay in their files. */
+  static ImageDataset streamed(
+      String name,
+      Split split,
+      ImageDecoder decoder,
+      List<String> classes,
+      ImageIndex index,
+      Reading reading) {
+    return new ImageDataset(
+        name,
+        split,
+        decoder.height(),
+        decoder.width(),
+        decoder.channels(),
+        classes,
+        StreamedImages.of(index, decoder, reading),
+        index.labels(),
+        List.of());
   }
 
   /** The same with these notes. */
@@ -125,13 +152,31 @@ public final class ImageDataset {
     return new ImageDataset(name, split, height, width, channels, classes, images, labels, notes);
   }
 
-  /** These images and others of the same size and classes, as images of the others' split. */
+  /** The same with these notes before its own. */
+  ImageDataset noting(List<String> before) {
+    return withNotes(Stream.concat(before.stream(), notes.stream()).toList());
+  }
+
+  /**
+   * These images and others of the same size and classes, both in memory, as images of the others'
+   * split.
+   */
   ImageDataset followedBy(ImageDataset other) {
-    byte[][] all = Arrays.copyOf(images, images.length + other.images.length);
-    System.arraycopy(other.images, 0, all, images.length, other.images.length);
-    int[] allLabels = Arrays.copyOf(labels, all.length);
-    System.arraycopy(other.labels, 0, allLabels, labels.length, other.labels.length);
-    return adopt(name, other.split, height, width, channels, classes, all, allLabels);
+    if (!(images instanceof StoredImages first && other.images instanceof StoredImages second)) {
+      throw new IllegalStateException("streamed images are put together when they are found");
+    }
+    int[] all = Arrays.copyOf(labels, labels.length + other.labels.length);
+    System.arraycopy(other.labels, 0, all, labels.length, other.labels.length);
+    return new ImageDataset(
+        name,
+        other.split,
+        height,
+        width,
+        channels,
+        classes,
+        first.followedBy(second),
+        all,
+        List.of());
   }
 
   /**
@@ -221,14 +266,12 @@ public final class ImageDataset {
   }
 
   private ImageDataset part(Split as, int[] indices) {
-    byte[][] kept = new byte[indices.length][];
-    int[] keptLabels = new int[indices.length];
+    int[] kept = new int[indices.length];
     for (int i = 0; i < kept.length; i++) {
-      int index = Objects.checkIndex(indices[i], images.length);
-      kept[i] = images[index];
-      keptLabels[i] = labels[index];
+      kept[i] = labels[Objects.checkIndex(indices[i], labels.length)];
     }
-    return adopt(name, as, height, width, channels, classes, kept, keptLabels);
+    return new ImageDataset(
+        name, as, height, width, channels, classes, images.subset(indices), kept, List.of());
   }
 
   /**
@@ -246,7 +289,7 @@ public final class ImageDataset {
       throw new IllegalArgumentException(
           "the test fraction must be above 0 and below 1, got " + testFraction);
     }
-    boolean[] heldOut = new boolean[images.length];
+    boolean[] heldOut = new boolean[labels.length];
     for (int label = 0; label < classes.size(); label++) {
       List<Integer> ofClass = new ArrayList<>();
       for (int i = 0; i < labels.length; i++) {
@@ -271,9 +314,9 @@ public final class ImageDataset {
         heldOut[ofClass.remove(/* index */ CounterRandom.below(key, i, ofClass.size()))] = true;
       }
     }
-    IntStream all = IntStream.range(0, images.length);
+    IntStream all = IntStream.range(0, labels.length);
     ImageDataset train = part(Split.TRAIN, all.filter(i -> !heldOut[i]).toArray());
-    all = IntStream.range(0, images.length);
+    all = IntStream.range(0, labels.length);
     ImageDataset test = part(Split.TEST, all.filter(i -> heldOut[i]).toArray());
     return new Datasets(
         train,
@@ -309,18 +352,13 @@ public final class ImageDataset {
           "images of " + channels + " channels cannot become ones of " + newChannels);
     }
     ImageDecoder.requireSize(newHeight, newWidth, newChannels == channels ? 1 : newChannels);
-    FileInput.requireMemory(
-        name,
-        (long) images.length * (16 + (long) newHeight * newWidth * newChannels),
-        images.length + " images of " + newHeight + "x" + newWidth + "x" + newChannels);
-    byte[][] changed = new byte[images.length][];
-    for (int i = 0; i < changed.length; i++) {
-      changed[i] =
-          Pixels.of(height, width, channels, images[i])
-              .withChannels(newChannels)
-              .covering(newHeight, newWidth)
-              .values();
+    if (!isStreamed()) {
+      FileInput.requireMemory(
+          name,
+          (long) size() * (16 + (long) newHeight * newWidth * newChannels),
+          size() + " images of " + newHeight + "x" + newWidth + "x" + newChannels);
     }
+    ImageSource changed = images.resized(newHeight, newWidth, newChannels);
     List<String> added = new ArrayList<>(notes);
     added.add(
         "The images of "
@@ -354,7 +392,21 @@ public final class ImageDataset {
 
   /** Number of images. */
   public int size() {
-    return images.length;
+    return labels.length;
+  }
+
+  /** Whether images are read from their files each time, instead of lying in memory. */
+  public boolean isStreamed() {
+    return images instanceof StreamedImages;
+  }
+
+  /**
+   * Bad images that were met so far and passed over ({@link Reading.OnBadImage#SKIP}), in the
+   * data's order: what is wrong with each, and its name. For any thread. Always empty in memory,
+   * where such images are left out and {@link #notes} say so.
+   */
+  public List<String> skipped() {
+    return images.skipped();
   }
 
   /** Rows of each image. */
@@ -391,9 +443,13 @@ public final class ImageDataset {
     return labels[index];
   }
 
-  /** A copy of an image: [height, width, channels], each value 0..255 in an unsigned byte. */
+  /**
+   * A copy of an image: [height, width, channels], each value 0..255 in an unsigned byte.
+   *
+   * @throws DataException if a streamed image is damaged or cannot be read
+   */
   public byte[] image(int index) {
-    return images[index].clone();
+    return images.image(index).clone();
   }
 
   /**
@@ -402,6 +458,10 @@ public final class ImageDataset {
    * big-endian: height, width, channels; the number of classes and for each the length of its name
    * in bytes and its name in UTF-8; the number of images and their labels; the images' bytes.
    * Computed on the first call, which reads every byte once, and kept.
+   *
+   * <p>Of a streamed set it is {@value #OF_FILES} and the SHA-256 of the same, but instead of the
+   * images' bytes, of each file or member its length in bytes and its name within the data set's
+   * folder in UTF-8, ended by a zero: nothing is read.
    */
   public String digest() {
     String known = digest;
@@ -425,15 +485,19 @@ public final class ImageDataset {
       update(sha, utf8.length);
       sha.update(utf8);
     }
-    update(sha, images.length);
+    update(sha, labels.length);
     update(sha, labels);
-    for (byte[] image : images) {
-      sha.update(image);
+    if (images instanceof StreamedImages files) {
+      files.update(sha);
+      return OF_FILES + HexFormat.of().formatHex(sha.digest());
+    }
+    for (int i = 0; i < labels.length; i++) {
+      sha.update(images.image(i));
     }
     return HexFormat.of().formatHex(sha.digest());
   }
 
-  private static void update(MessageDigest sha, int... numbers) {
+  static void update(MessageDigest sha, int... numbers) {
     ByteBuffer bytes = ByteBuffer.allocate(4 * numbers.length);
     bytes.asIntBuffer().put(numbers);
     sha.update(bytes);
@@ -442,30 +506,34 @@ public final class ImageDataset {
   /** What is odd about the images, one sentence each, for who trains on them. */
   List<String> oddities() {
     List<String> odd = new ArrayList<>();
+    if (isStreamed()) {
+      return odd; // would take reading all of it
+    }
     for (int c = 0; c < channels; c++) {
       int channel = c;
-      if (images.length > 0
-          && IntStream.range(0, images.length)
-              .allMatch(i -> isFlat(i, channel, images[0][channel]))) {
+      if (labels.length > 0
+          && IntStream.range(0, labels.length)
+              .allMatch(i -> isFlat(i, channel, images.image(0)[channel]))) {
         odd.add(
             "Channel "
                 + c
                 + " is "
-                + (images[0][c] & 0xff)
+                + (images.image(0)[c] & 0xff)
                 + " in every "
                 + split
                 + " image; it carries nothing.");
       }
     }
     int[] flat =
-        IntStream.range(0, images.length)
-            .filter(i -> IntStream.range(0, channels).allMatch(c -> isFlat(i, c, images[i][c])))
+        IntStream.range(0, labels.length)
+            .filter(
+                i -> IntStream.range(0, channels).allMatch(c -> isFlat(i, c, images.image(i)[c])))
             .toArray();
     if (flat.length > 0 && odd.size() < channels && (long) height * width > 1) {
       odd.add(
           flat.length
               + " of "
-              + images.length
+              + labels.length
               + " "
               + split
               + " images have one colour all over, the first of them image "
@@ -478,7 +546,7 @@ public final class ImageDataset {
   }
 
   private boolean isFlat(int index, int channel, byte value) {
-    byte[] image = images[index];
+    byte[] image = images.image(index);
     for (int at = channel; at < image.length; at += channels) {
       if (image[at] != value) {
         return false;
@@ -487,9 +555,9 @@ public final class ImageDataset {
     return true;
   }
 
-  /** The image itself: for reading, within this package. */
-  byte[] pixels(int index) {
-    return images[index];
+  /** The images themselves: for reading, within this package. */
+  ImageSource images() {
+    return images;
   }
 
   @Override

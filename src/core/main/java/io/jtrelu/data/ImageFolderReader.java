@@ -46,8 +46,6 @@ final class ImageFolderReader {
     }
   }
 
-  private record Sample(Path file, int label) {}
-
   private final Path folder;
   private final String name;
   private final Datasets.Options options;
@@ -82,9 +80,13 @@ final class ImageFolderReader {
 
   // --- which folders ---
 
-  private static boolean isPart(Path folder) {
-    String lower = lowerName(folder);
-    return TRAIN.contains(lower) || HELD_OUT.contains(lower);
+  /** Whether it is named as a part of a data set. */
+  static boolean isPart(Path folder) {
+    return isPart(folder, false) || isPart(folder, true);
+  }
+
+  static boolean isPart(Path folder, boolean heldOut) {
+    return (heldOut ? HELD_OUT : TRAIN).contains(lowerName(folder));
   }
 
   private static boolean holdsImages(Path folder) {
@@ -101,19 +103,22 @@ final class ImageFolderReader {
 
   private Optional<Path> trainFolder() {
     return only(
+        folder,
         visibleFolders(folder).stream()
-            .filter(f -> TRAIN.contains(lowerName(f)) && isPartWithClasses(f))
+            .filter(f -> isPart(f, false) && isPartWithClasses(f))
             .toList());
   }
 
   private Optional<Path> heldOutFolder() {
     return only(
+        folder,
         visibleFolders(folder).stream()
-            .filter(f -> HELD_OUT.contains(lowerName(f)) && isPartWithClasses(f))
+            .filter(f -> isPart(f, true) && isPartWithClasses(f))
             .toList());
   }
 
-  private Optional<Path> only(List<Path> found) {
+  /** One, or none; two are ambiguous. */
+  static Optional<Path> only(Path folder, List<Path> found) {
     if (found.size() > 1) {
       throw new DataException.Ambiguous(
           folder.toString(),
@@ -138,7 +143,7 @@ final class ImageFolderReader {
     }
     if (trainFolder.isPresent() && heldOutFolder.isEmpty()) {
       visibleFolders(folder).stream()
-          .filter(f -> HELD_OUT.contains(lowerName(f)))
+          .filter(f -> isPart(f, true))
           .findFirst()
           .ifPresent(
               empty -> {
@@ -152,18 +157,14 @@ final class ImageFolderReader {
     Path learnFrom = trainFolder.orElse(folder);
     List<Path> classFolders = classFolders(learnFrom);
     List<String> classes = names(classFolders);
-    List<Sample> train = collect(classFolders, classes);
-    if (heldOutFolder.isEmpty()) {
-      noteRest(trainFolder, heldOutFolder);
-      ImageDataset whole = decode(classes, train, List.of()).getFirst();
-      Datasets parts = whole.split(options.testFraction(), options.seed());
-      notes.addAll(parts.notes());
-      return new Datasets(parts.train(), parts.test(), notes());
-    }
-    List<Sample> test = collectHeldOut(heldOutFolder.get(), learnFrom, classes);
+    ImageIndex.Builder train = new ImageIndex.Builder();
+    collect(classFolders, classes, train);
+    ImageIndex.Builder test = new ImageIndex.Builder();
+    heldOutFolder.ifPresent(heldOut -> collectHeldOut(heldOut, learnFrom, classes, test));
     noteRest(trainFolder, heldOutFolder);
-    List<ImageDataset> parts = decode(classes, train, test);
-    return new Datasets(parts.getFirst(), parts.getLast(), notes());
+    return new ImageSets(folder, name, options)
+        .open(classes, train.build(), heldOutFolder.isPresent() ? test.build() : null)
+        .noting(notes());
   }
 
   private ImageDataset readOne(boolean whole) {
@@ -172,15 +173,15 @@ final class ImageFolderReader {
     Path first = trainFolder.or(() -> heldOutFolder).orElse(folder);
     List<Path> classFolders = classFolders(first);
     List<String> classes = names(classFolders);
-    List<Sample> samples = new ArrayList<>();
+    ImageIndex.Builder images = new ImageIndex.Builder();
     if (whole || trainFolder.isEmpty() || heldOutFolder.isEmpty()) {
-      samples.addAll(collect(classFolders, classes));
+      collect(classFolders, classes, images);
     }
     if (trainFolder.isPresent() && heldOutFolder.isPresent()) {
-      samples.addAll(collectHeldOut(heldOutFolder.get(), trainFolder.get(), classes));
+      collectHeldOut(heldOutFolder.get(), trainFolder.get(), classes, images);
     }
     noteRest(trainFolder, heldOutFolder);
-    return decode(classes, List.of(), samples).getLast().withNotes(notes());
+    return new ImageSets(folder, name, options).openOne(classes, images.build()).noting(notes());
   }
 
   /** The class folders of a part, sorted. */
@@ -210,12 +211,13 @@ final class ImageFolderReader {
     return folders.stream().map(ImageFolderReader::fileName).toList();
   }
 
-  private List<Sample> collect(List<Path> classFolders, List<String> classes) {
-    List<Sample> samples = new ArrayList<>();
+  private void collect(List<Path> classFolders, List<String> classes, ImageIndex.Builder images) {
     for (Path classFolder : classFolders) {
       String label = fileName(classFolder);
-      int before = samples.size();
+      int itsLabel = classes.indexOf(label);
+      int before = images.size();
       int nested = 0;
+      images.container(classFolder, folder.relativize(classFolder).toString().replace('\\', '/'));
       for (Path entry : entries(classFolder)) {
         Optional<Reason> reason = isHidden(entry) ? Optional.of(Reason.HIDDEN) : notReadable(entry);
         if (reason.isEmpty() && Files.isDirectory(entry)) {
@@ -224,10 +226,13 @@ final class ImageFolderReader {
         } else if (reason.isEmpty() && !isImageName(entry)) {
           reason = Optional.of(Reason.FORMAT);
         }
-        reason.ifPresentOrElse(
-            r -> passOver(r, entry), () -> samples.add(new Sample(entry, classes.indexOf(label))));
+        if (reason.isPresent()) {
+          passOver(reason.get(), entry);
+        } else {
+          images.add(fileName(entry), ImageIndex.WHOLE_FILE, size(entry), itsLabel);
+        }
       }
-      if (samples.size() == before) {
+      if (images.size() == before) {
         throw new DataException.Missing(
             classFolder.toString(),
             "no PNG or JPEG images in this folder, which must hold those of class "
@@ -237,10 +242,10 @@ final class ImageFolderReader {
                     : "; folders inside it are not searched, move their images up"));
       }
     }
-    return samples;
   }
 
-  private List<Sample> collectHeldOut(Path heldOut, Path learnFrom, List<String> classes) {
+  private void collectHeldOut(
+      Path heldOut, Path learnFrom, List<String> classes, ImageIndex.Builder images) {
     List<Path> classFolders = classFolders(heldOut);
     List<String> tested = names(classFolders);
     for (Path found : classFolders) {
@@ -263,7 +268,7 @@ final class ImageFolderReader {
               + ImageDataset.some(untested)
               + ".");
     }
-    return collect(classFolders, classes);
+    collect(classFolders, classes, images);
   }
 
   /** What lies beside train/ and its companion. */
@@ -313,65 +318,6 @@ final class ImageFolderReader {
     return all;
   }
 
-  /** Two data sets of one size, from the headers of all their files; the second may be empty. */
-  private List<ImageDataset> decode(List<String> classes, List<Sample> train, List<Sample> test) {
-    boolean gray = true;
-    int height = options.height();
-    int width = options.width();
-    int resized = 0;
-    List<Sample> all = Stream.concat(train.stream(), test.stream()).toList();
-    for (Sample sample : all) {
-      EncodedImage image = EncodedImage.read(sample.file());
-      if (height == 0) {
-        height = image.height();
-        width = image.width();
-      }
-      gray &= image.gray();
-      resized += image.height() != height || image.width() != width ? 1 : 0;
-    }
-    int channels = options.channels() > 0 ? options.channels() : gray ? 1 : 3;
-    if (resized > 0) {
-      notes.add(
-          resized
-              + " of "
-              + all.size()
-              + " images were scaled and cut to "
-              + height
-              + "x"
-              + width
-              + (options.height() > 0 ? "." : ", the size of the first one."));
-    }
-    if (channels == 1 && !gray) {
-      notes.add("Images in colour were made gray, as asked for.");
-    }
-    FileInput.requireMemory(
-        folder.toString(),
-        (long) all.size() * (16 + (long) height * width * channels),
-        all.size() + " images of " + height + "x" + width + "x" + channels);
-    ImageDecoder decoder = ImageDecoder.of(height, width, channels);
-    return List.of(
-        decode(Split.TRAIN, decoder, classes, train), decode(Split.TEST, decoder, classes, test));
-  }
-
-  private ImageDataset decode(
-      Split split, ImageDecoder decoder, List<String> classes, List<Sample> samples) {
-    byte[][] images = new byte[samples.size()][];
-    int[] labels = new int[samples.size()];
-    for (int i = 0; i < images.length; i++) {
-      images[i] = decoder.decode(samples.get(i).file());
-      labels[i] = samples.get(i).label();
-    }
-    return ImageDataset.adopt(
-        name,
-        split,
-        decoder.height(),
-        decoder.width(),
-        decoder.channels(),
-        classes,
-        images,
-        labels);
-  }
-
   // --- the file system ---
 
   private static String fileName(Path entry) {
@@ -395,12 +341,20 @@ final class ImageFolderReader {
         || Set.of("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini").contains(name);
   }
 
-  private static List<Path> visibleFolders(Path folder) {
+  private static long size(Path file) {
+    try {
+      return Files.size(file);
+    } catch (IOException failure) {
+      throw new DataException.Unreadable(file, "cannot be read (" + failure + ")", failure);
+    }
+  }
+
+  static List<Path> visibleFolders(Path folder) {
     return entries(folder).stream().filter(p -> !isHidden(p) && Files.isDirectory(p)).toList();
   }
 
   /** Sorted by name, so that the order is the same everywhere. */
-  private static List<Path> entries(Path folder) {
+  static List<Path> entries(Path folder) {
     try (Stream<Path> entries = Files.list(folder)) {
       return entries
           .sorted(

@@ -9,6 +9,7 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
+import java.util.concurrent.atomic.AtomicLongArray;
 
 /**
  * Per-location normalisation (PLN): gives every location of an image a mean square of 1 over its
@@ -50,6 +51,9 @@ public final class PerLocationNormalization {
      */
     NONE
   }
+
+  /** Streamed images that mean and deviation are taken from at most. */
+  static final int MOST_STREAMED = 1024;
 
   private final double[] mean;
   private final double[] std;
@@ -115,39 +119,57 @@ public final class PerLocationNormalization {
 
   /**
    * Standardised per channel with the data set's mean and standard deviation (a channel that never
-   * varies keeps std 1 and becomes 0), then PLN.
+   * varies keeps std 1 and becomes 0), then PLN. Of streamed images up to 1,024 are taken, evenly
+   * spaced in the data's order; those that are skipped do not count.
    *
    * @param train images to take the constants from; must not be empty
    * @param homogeneous the appended channel
    * @throws IllegalArgumentException if the data set is empty
+   * @throws DataException if a streamed image is damaged or cannot be read
    */
   public static PerLocationNormalization of(ImageDataset train, Homogeneous homogeneous) {
     if (train.size() == 0) {
       throw new IllegalArgumentException("no images to take a mean from: " + train);
     }
     int channels = train.channels();
-    long[] counts = new long[channels * 256]; // exact: no rounding, whatever the order
-    for (int i = 0; i < train.size(); i++) {
-      byte[] image = train.pixels(i);
-      for (int at = 0; at < image.length; at += channels) {
-        for (int c = 0; c < channels; c++) {
-          counts[c * 256 + (image[at + c] & 0xff)]++;
-        }
-      }
+    int taken = train.isStreamed() ? Math.min(MOST_STREAMED, train.size()) : train.size();
+    ImageSource source = train.images();
+    AtomicLongArray counts = new AtomicLongArray(channels * 256); // exact, whatever the order
+    new Reading(Reading.Place.AUTO, Reading.OnBadImage.STOP, source.threads())
+        .forEach(
+            taken,
+            i -> {
+              int index = (int) ((long) i * train.size() / taken);
+              try {
+                count(source.image(index), channels, counts);
+              } catch (DataException bad) {
+                if (!source.skips(index, bad)) {
+                  throw bad;
+                }
+              }
+            });
+    double n = 0;
+    for (int v = 0; v < 256; v++) {
+      n += counts.get(v);
     }
-    double n = (double) train.size() * train.height() * train.width();
+    if (n == 0) {
+      throw new DataException.Malformed(
+          train.name(),
+          -1,
+          "none of " + taken + " images is intact: " + train.skipped().getFirst());
+    }
     double[] mean = new double[channels];
     double[] std = new double[channels];
     for (int c = 0; c < channels; c++) {
       double sum = 0;
       for (int v = 0; v < 256; v++) {
-        sum += counts[c * 256 + v] * (v / 255.0);
+        sum += counts.get(c * 256 + v) * (v / 255.0);
       }
       mean[c] = sum / n;
       double squares = 0;
       for (int v = 0; v < 256; v++) {
         double d = v / 255.0 - mean[c];
-        squares += counts[c * 256 + v] * (d * d);
+        squares += counts.get(c * 256 + v) * (d * d);
       }
       double deviation = Math.sqrt(squares / n);
       boolean varies = deviation > 1e-6; // one grey level is 4e-3
@@ -156,6 +178,18 @@ public final class PerLocationNormalization {
           varies ? mean[c] : Math.round(255 * mean[c]) / 255.0; // what is left is 0, not 1e-17
     }
     return new PerLocationNormalization(mean, std, homogeneous);
+  }
+
+  private static void count(byte[] image, int channels, AtomicLongArray counts) {
+    long[] own = new long[channels * 256];
+    for (int at = 0; at < image.length; at += channels) {
+      for (int c = 0; c < channels; c++) {
+        own[c * 256 + (image[at + c] & 0xff)]++;
+      }
+    }
+    for (int i = 0; i < own.length; i++) {
+      counts.addAndGet(i, own[i]);
+    }
   }
 
   /**

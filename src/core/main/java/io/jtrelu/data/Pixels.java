@@ -31,6 +31,14 @@ final class Pixels {
     return new Pixels(height, width, channels, values);
   }
 
+  int height() {
+    return height;
+  }
+
+  int width() {
+    return width;
+  }
+
   /** [height, width, channels], not copied. */
   byte[] values() {
     return values;
@@ -187,5 +195,16 @@ final class Pixels {
         wantedWidth,
         channels,
         Resampling.cover(values, height, width, channels, wantedHeight, wantedWidth));
+  }
+
+  /** A window, in pixels that may be parts, brought to a size. */
+  Pixels window(
+      double top, double left, double rows, double columns, int wantedHeight, int wantedWidth) {
+    return new Pixels(
+        wantedHeight,
+        wantedWidth,
+        channels,
+        Resampling.window(
+            values, height, width, channels, top, left, rows, columns, wantedHeight, wantedWidth));
   }
 }

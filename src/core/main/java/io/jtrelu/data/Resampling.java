@@ -20,49 +20,93 @@ final class Resampling {
     }
     // Pixels of src per pixel of dst, equal on both axes; the window of src that is kept.
     double step = Math.min((double) h / height, (double) w / width);
-    Taps rows = new Taps(h, height, step);
-    Taps columns = new Taps(w, width, step);
-    float[] wide = new float[w * channels]; // one output row before its columns are resampled
-    byte[] dst = new byte[Math.multiplyExact(Math.multiplyExact(height, width), channels)];
-    for (int y = 0; y < height; y++) {
+    return resample(
+        src,
+        channels,
+        new Taps(h, height, (h - height * step) / 2, step),
+        new Taps(w, width, (w - width * step) / 2, step));
+  }
+
+  /**
+   * Brings a window of src to a size, each axis by itself. src is [h, w, c], the result [height,
+   * width, c]; the window begins at (top, left) and has rows x columns pixels, which may be parts
+   * of pixels.
+   */
+  static byte[] window(
+      byte[] src,
+      int h,
+      int w,
+      int channels,
+      double top,
+      double left,
+      double rows,
+      double columns,
+      int height,
+      int width) {
+    return resample(
+        src,
+        channels,
+        new Taps(h, height, top, rows / height),
+        new Taps(w, width, left, columns / width));
+  }
+
+  private static byte[] resample(byte[] src, int channels, Taps rows, Taps columns) {
+    // One output row before its columns are resampled, of those columns that are needed.
+    int from = columns.index(0, 0);
+    int to = columns.index(columns.outputs - 1, columns.count - 1) + 1;
+    float[] wide = new float[(to - from) * channels];
+    byte[] dst =
+        new byte[Math.multiplyExact(Math.multiplyExact(rows.outputs, columns.outputs), channels)];
+    int[] offset = new int[columns.outputs * columns.count];
+    for (int x = 0; x < columns.outputs; x++) {
+      for (int t = 0; t < columns.count; t++) {
+        offset[x * columns.count + t] = (columns.index(x, t) - from) * channels;
+      }
+    }
+    int at = 0;
+    for (int y = 0; y < rows.outputs; y++) {
       Arrays.fill(wide, 0);
       for (int t = 0; t < rows.count; t++) {
         float weight = rows.weight[y * rows.count + t];
         if (weight != 0) {
-          int from = rows.index(y, t) * w * channels;
-          for (int i = 0; i < wide.length; i++) {
-            wide[i] += weight * (src[from + i] & 0xff);
-          }
+          add(src, (rows.index(y, t) * columns.extent + from) * channels, weight, wide);
         }
       }
-      for (int x = 0; x < width; x++) {
+      for (int x = 0; x < columns.outputs; x++) {
         for (int c = 0; c < channels; c++) {
           float sum = 0;
-          for (int t = 0; t < columns.count; t++) {
-            sum += columns.weight[x * columns.count + t] * wide[columns.index(x, t) * channels + c];
+          for (int t = x * columns.count; t < (x + 1) * columns.count; t++) {
+            sum += columns.weight[t] * wide[offset[t] + c];
           }
-          dst[(y * width + x) * channels + c] = (byte) Math.clamp(Math.round(sum), 0, 255);
+          dst[at++] = (byte) Math.clamp(Math.round(sum), 0, 255);
         }
       }
     }
     return dst;
   }
 
+  private static void add(byte[] src, int from, float weight, float[] wide) {
+    for (int i = 0; i < wide.length; i++) {
+      wide[i] += weight * (src[from + i] & 0xff);
+    }
+  }
+
   /** Which input pixels make an output pixel, along one axis, and their weights (sum 1). */
   private static final class Taps {
     private final int extent;
+    private final int outputs;
     private final int count;
     private final int[] first;
     private final float[] weight;
 
-    Taps(int extent, int outputs, double step) {
+    Taps(int extent, int outputs, double start, double step) {
       this.extent = extent;
+      this.outputs = outputs;
       double radius = Math.max(step, 1) / 2;
       boolean box = step > 1;
       this.count = (int) Math.ceil(2 * Math.max(step, 1)) + 1;
       this.first = new int[outputs];
       this.weight = new float[outputs * count];
-      double start = (extent - outputs * step) / 2;
       for (int i = 0; i < outputs; i++) {
         double centre = start + (i + 0.5) * step; // pixel j spans j to j+1
         first[i] = (int) Math.floor(box ? centre - radius : centre - 0.5);

@@ -4,6 +4,8 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.data.Batch;
+import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.ImageDecoder;
 import io.jtrelu.data.PerLocationNormalization;
@@ -281,7 +283,7 @@ public final class Predictor implements AutoCloseable {
   }
 
   /**
-   * Measures the model on labelled images.
+   * Measures the model on labelled images. Bad ones that the data skip are left out.
    *
    * @param data of the model's size and colour, its classes among the model's; see {@link
    *     ImageDataset}
@@ -290,17 +292,27 @@ public final class Predictor implements AutoCloseable {
   public Classification evaluate(ImageDataset data) {
     model.requireFits(data);
     Classification.Builder result = new Classification.Builder(model.classes());
-    List<byte[]> batch = new ArrayList<>();
-    int first = 0;
-    for (int i = 0; i < data.size(); i++) {
-      batch.add(data.image(i));
-      if (batch.size() == LARGEST_BATCH || i + 1 == data.size()) {
-        List<float[]> logits = logits(batch);
-        for (int k = 0; k < logits.size(); k++) {
-          result.add(first + k, data.label(first + k), logits.get(k));
+    int bytes = model.height() * model.width() * model.channels();
+    try (BatchLoader loader =
+        BatchLoader.over(data, normalization).bytes().batch(LARGEST_BATCH).open()) {
+      for (int step = 0; step < loader.stepsPerEpoch(); step++) {
+        List<byte[]> images = new ArrayList<>();
+        List<Integer> places = new ArrayList<>();
+        try (Batch batch = loader.next()) {
+          for (int row = 0; row < batch.valid(); row++) {
+            if (batch.label(row) != Batch.PADDING) { // a bad image, skipped
+              byte[] image = new byte[bytes];
+              MemorySegment.copy(
+                  batch.src().segment(), JAVA_BYTE, (long) row * bytes, image, 0, bytes);
+              images.add(image);
+              places.add(step * LARGEST_BATCH + row);
+            }
+          }
         }
-        first = i + 1;
-        batch.clear();
+        List<float[]> logits = logits(images);
+        for (int k = 0; k < places.size(); k++) {
+          result.add(places.get(k), data.label(places.get(k)), logits.get(k));
+        }
       }
     }
     return result.build();

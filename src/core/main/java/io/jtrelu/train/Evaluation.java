@@ -10,7 +10,7 @@ import io.jtrelu.nn.BatchExecutor;
  *
  * @param loss mean over the images
  * @param accuracy fraction classified correctly, in [0, 1]
- * @param images how many there were
+ * @param images how many there were, without bad ones that were skipped
  */
 public record Evaluation(double loss, double accuracy, int images) {
   /** Runs a network, whose parameters the executor has loaded, over all images once. */
@@ -28,6 +28,7 @@ public record Evaluation(double loss, double accuracy, int images) {
         }
       }
     }
-    return new Evaluation(loss / data.size(), (double) correct / data.size(), data.size());
+    int images = data.size() - data.skipped().size();
+    return new Evaluation(loss / images, (double) correct / images, images);
   }
 }

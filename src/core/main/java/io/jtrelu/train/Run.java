@@ -7,6 +7,7 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
+import io.jtrelu.data.ImageDecoder;
 import io.jtrelu.data.PerLocationNormalization;
 import io.jtrelu.nn.Initializer;
 import io.jtrelu.nn.Layer.Extent;
@@ -165,7 +166,8 @@ public record Run(
   }
 
   /**
-   * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, or tuning.
+   * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, tuning, or
+   * crops of random area.
    */
   private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
     JsonNode all = node.deepCopy();
@@ -175,6 +177,9 @@ public record Run(
       }
       if (!training.has("tuning")) {
         training.put("tuning", Tuning.OFF.name());
+      }
+      if (!training.has("cropArea")) {
+        training.put("cropArea", 1.0);
       }
     }
     return Json.MAPPER.treeToValue(all, TrainingConfig.class);
@@ -236,6 +241,11 @@ public record Run(
         null);
   }
 
+  /** Whether its images are streamed from their files ({@link ImageDataset#isStreamed}). */
+  public boolean isStreamed() {
+    return dataDigest != null && dataDigest.startsWith(ImageDataset.OF_FILES);
+  }
+
   /**
    * Checks that data are those that the run began with.
    *
@@ -250,7 +260,13 @@ public record Run(
               + " are not those that the run began with (now "
               + datasets.train().size()
               + "): bring them back, or begin a new run with the parameters of this one (train"
-              + " --from)");
+              + " --from)"
+              + (isStreamed()
+                  ? ""
+                  : "; if only their JPEGs are decoded otherwise now, by "
+                      + ImageDecoder.jpegDecoder()
+                      + ", set the system property jtrelu.jpeg as it was (imageio before"
+                      + " libjpeg-turbo was known)"));
     }
   }
 

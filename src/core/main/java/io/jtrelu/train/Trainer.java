@@ -5,6 +5,7 @@ import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
+import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
@@ -30,7 +31,7 @@ import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Trains a model on images that lie in memory:
+ * Trains a model on images that lie in memory or are streamed from files:
  *
  * <pre>{@code
  * try (Backend backend = Backends.open("auto");
@@ -97,6 +98,9 @@ public final class Trainer implements AutoCloseable {
   private long epochImages;
 
   private double seconds;
+
+  /** Of them, since this trainer was opened. */
+  private double ownSeconds;
 
   /** When the step that is under way, or the oldest of those, began. */
   private long mark;
@@ -485,6 +489,23 @@ public final class Trainer implements AutoCloseable {
     return epochsSinceBest;
   }
 
+  /**
+   * Seconds that steps have waited for images since this trainer was opened; NaN on the emulated
+   * device. A GPU may have had earlier steps to do meanwhile.
+   */
+  public double waitedSeconds() {
+    return seconds(loader.waited());
+  }
+
+  /**
+   * Share of the time of all steps since this trainer was opened in which they waited for images: 0
+   * if reading and decoding were always ahead, near 1 if the network hardly mattered. NaN before
+   * the first step, and on the emulated device.
+   */
+  public double waitedShare() {
+    return waitedSeconds() / ownSeconds;
+  }
+
   /** What the user should know about how the run was resumed, a sentence each; often empty. */
   public List<String> notes() {
     return List.copyOf(notes);
@@ -496,9 +517,11 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Takes all steps that are left, or until {@link #stop}; then saves.
+   * Takes all steps that are left, or until {@link #stop}; then saves. Saves too where an image
+   * could not be read, before it throws.
    *
    * @return whether all are taken
+   * @throws IllegalStateException if an image cannot be read or is damaged; the cause says which
    * @throws NonFiniteException as {@link #advance}
    * @throws IOException if a file cannot be written
    */
@@ -509,7 +532,14 @@ public final class Trainer implements AutoCloseable {
         save();
         return false;
       }
-      advance();
+      try {
+        advance();
+      } catch (IllegalStateException failure) {
+        if (failure.getCause() instanceof DataException) {
+          save();
+        }
+        throw failure;
+      }
     }
     return true;
   }
@@ -606,6 +636,7 @@ public final class Trainer implements AutoCloseable {
     double elapsed = seconds(now - mark);
     mark = now;
     seconds += elapsed;
+    ownSeconds += elapsed;
     epochSeconds += elapsed;
     epochImages += images;
     StepMetric metric =

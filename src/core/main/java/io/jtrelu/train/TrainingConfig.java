@@ -32,6 +32,8 @@ import org.jspecify.annotations.Nullable;
  * @param labelSmoothing share of the target spread over all classes, in [0, 1)
  * @param cropPadding pixels of padding before a random crop; 0 for no crop
  * @param flip whether images are mirrored at random
+ * @param cropArea smallest share of a picture's area that is cut out at random and brought to the
+ *     images' size ({@link Augmentation}); 1 for no such crop
  * @param type storage type of activations and their gradients: F32 or BF16
  * @param seed of initialisation, order of the data, augmentation, dropout, and K-FAC's labels
  * @param kfac settings of K-FAC, {@link KfacConfig#DEFAULTS} unless given; null for the others
@@ -52,6 +54,7 @@ public record TrainingConfig(
     @JsonProperty(required = true) double labelSmoothing,
     @JsonProperty(required = true) int cropPadding,
     @JsonProperty(required = true) boolean flip,
+    @JsonProperty(required = true) double cropArea,
     @JsonProperty(required = true) DataType type,
     @JsonProperty(required = true) long seed,
     @JsonInclude(JsonInclude.Include.NON_NULL) @JsonProperty @Nullable KfacConfig kfac,
@@ -91,6 +94,11 @@ public record TrainingConfig(
         labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing", labelSmoothing, "in [0, 1)");
     require(cropPadding >= 0, "crop padding", cropPadding, "0 or more");
     require(
+        cropArea > 0 && cropArea <= 1 && (cropArea == 1 || cropPadding == 0),
+        "area of a crop",
+        cropArea,
+        "above 0 and at most 1, and 1 with a crop by padding");
+    require(
         type == DataType.F32 || type == DataType.BF16,
         "type",
         type,
@@ -109,7 +117,7 @@ public record TrainingConfig(
 
   /** What happens to images before they are seen. */
   Augmentation augmentation() {
-    return new Augmentation(cropPadding, flip);
+    return new Augmentation(cropPadding, flip, cropArea);
   }
 
   /** The defaults, to be changed: those of {@code jtrelu train}. */
@@ -133,6 +141,7 @@ public record TrainingConfig(
         .labelSmoothing(labelSmoothing)
         .cropPadding(cropPadding)
         .flip(flip)
+        .cropArea(cropArea)
         .type(type)
         .seed(seed)
         .kfac(kfac)
@@ -154,6 +163,7 @@ public record TrainingConfig(
     private double labelSmoothing = 0.1;
     private int cropPadding;
     private boolean flip;
+    private double cropArea = 1;
     private DataType type = DataType.F32;
     private long seed = 1;
     private @Nullable KfacConfig kfac;
@@ -241,6 +251,12 @@ public record TrainingConfig(
       return this;
     }
 
+    /** See {@link TrainingConfig#cropArea}; 1 unless set. */
+    public Builder cropArea(double value) {
+      cropArea = value;
+      return this;
+    }
+
     /** See {@link TrainingConfig#type}; F32 unless set. */
     public Builder type(DataType value) {
       type = value;
@@ -285,6 +301,7 @@ public record TrainingConfig(
           labelSmoothing,
           cropPadding,
           flip,
+          cropArea,
           type,
           seed,
           kfac,

@@ -281,10 +281,11 @@ class BatchLoaderTest {
     BatchLoader.Builder builder = BatchLoader.over(data(50), PLN).batch(5);
     try (BatchLoader loader =
         builder.open(
-            (index, epoch, scratch, dst) -> {
+            (index, epoch, scratch) -> {
               if (index == 12) {
                 throw cause;
               }
+              return scratch;
             })) {
       loader.next().close();
       loader.next().close(); // images before the failing batch still come
@@ -304,12 +305,13 @@ class BatchLoaderTest {
         BatchLoader.over(data(100), PLN)
             .batch(100)
             .open(
-                (index, epoch, scratch, dst) -> {
+                (index, epoch, scratch) -> {
                   read.incrementAndGet();
                   started.countDown();
                   while (release.getCount() > 0) {
                     Thread.onSpinWait();
                   }
+                  return scratch;
                 });
     started.await();
     Thread closer = Thread.ofPlatform().start(loader::close);
@@ -331,11 +333,12 @@ class BatchLoaderTest {
         BatchLoader.over(data(10), PLN)
             .batch(1)
             .open(
-                (index, epoch, scratch, dst) -> {
+                (index, epoch, scratch) -> {
                   waiting.countDown();
                   while (release.getCount() > 0) {
                     Thread.onSpinWait();
                   }
+                  return scratch;
                 });
     List<Throwable> problems = new ArrayList<>();
     Thread consumer =
