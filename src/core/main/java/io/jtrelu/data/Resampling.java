@@ -57,38 +57,80 @@ final class Resampling {
     float[] wide = new float[(to - from) * channels];
     byte[] dst =
         new byte[Math.multiplyExact(Math.multiplyExact(rows.outputs, columns.outputs), channels)];
+    byte[] signed = new byte[wide.length];
     int[] offset = new int[columns.outputs * columns.count];
     for (int x = 0; x < columns.outputs; x++) {
       for (int t = 0; t < columns.count; t++) {
         offset[x * columns.count + t] = (columns.index(x, t) - from) * channels;
       }
     }
-    int at = 0;
     for (int y = 0; y < rows.outputs; y++) {
       Arrays.fill(wide, 0);
       for (int t = 0; t < rows.count; t++) {
         float weight = rows.weight[y * rows.count + t];
         if (weight != 0) {
-          add(src, (rows.index(y, t) * columns.extent + from) * channels, weight, wide);
+          int at = (rows.index(y, t) * columns.extent + from) * channels;
+          add(src, at, weight, signed, wide);
         }
       }
-      for (int x = 0; x < columns.outputs; x++) {
-        for (int c = 0; c < channels; c++) {
-          float sum = 0;
-          for (int t = x * columns.count; t < (x + 1) * columns.count; t++) {
-            sum += columns.weight[t] * wide[offset[t] + c];
-          }
-          dst[at++] = (byte) Math.clamp(Math.round(sum), 0, 255);
-        }
+      int first = y * columns.outputs * channels;
+      if (channels == 3) {
+        resampleColours(wide, offset, columns, dst, first);
+      } else {
+        resampleRow(wide, channels, offset, columns, dst, first);
       }
     }
     return dst;
   }
 
-  private static void add(byte[] src, int from, float weight, float[] wide) {
-    for (int i = 0; i < wide.length; i++) {
-      wide[i] += weight * (src[from + i] & 0xff);
+  /** wide += weight * src, in loops that the compiler makes vectors of: it has none from unsigned. */
+  private static void add(byte[] src, int from, float weight, byte[] signed, float[] wide) {
+    for (int i = 0; i < signed.length; i++) {
+      signed[i] = (byte) (src[from + i] ^ 0x80);
     }
+    for (int i = 0; i < wide.length; i++) {
+      wide[i] += weight * (signed[i] + 128f);
+    }
+  }
+
+  private static void resampleRow(
+      float[] wide, int channels, int[] offset, Taps columns, byte[] dst, int at) {
+    for (int x = 0; x < columns.outputs; x++) {
+      for (int c = 0; c < channels; c++) {
+        float sum = 0;
+        for (int t = x * columns.count; t < (x + 1) * columns.count; t++) {
+          sum += columns.weight[t] * wide[offset[t] + c];
+        }
+        dst[at + x * channels + c] = rounded(sum);
+      }
+    }
+  }
+
+  /** As {@link #resampleRow}, of three channels at a time. */
+  private static void resampleColours(
+      float[] wide, int[] offset, Taps columns, byte[] dst, int at) {
+    int to = at;
+    for (int x = 0; x < columns.outputs; x++) {
+      float red = 0;
+      float green = 0;
+      float blue = 0;
+      for (int t = x * columns.count; t < (x + 1) * columns.count; t++) {
+        float weight = columns.weight[t];
+        int from = offset[t];
+        red += weight * wide[from];
+        green += weight * wide[from + 1];
+        blue += weight * wide[from + 2];
+      }
+      dst[to++] = rounded(red);
+      dst[to++] = rounded(green);
+      dst[to++] = rounded(blue);
+    }
+  }
+
+  /** To the nearest, halves up; a mean of bytes is 0 or more, and passes 255 by rounding only. */
+  private static byte rounded(float mean) {
+    int below = (int) mean;
+    return (byte) Math.min(255, mean - below >= 0.5f ? below + 1 : below);
   }
 
   /** Which input pixels make an output pixel, along one axis, and their weights (sum 1). */
@@ -104,7 +146,7 @@ final class Resampling {
       this.outputs = outputs;
       double radius = Math.max(step, 1) / 2;
       boolean box = step > 1;
-      this.count = (int) Math.ceil(2 * Math.max(step, 1)) + 1;
+      this.count = box ? (int) Math.ceil(step) + 1 : 2;
       this.first = new int[outputs];
       this.weight = new float[outputs * count];
       for (int i = 0; i < outputs; i++) {
