@@ -121,14 +121,18 @@ final class EncodedImage {
 
   /**
    * The pixels as shown, of a JPEG perhaps fewer than it has: of the scales 1/8, 1/4, 1/2 and 1 the
-   * smallest that still has a pixel for each that is wanted. libjpeg-turbo computes them in its inverse
-   * transform; it has all eighths, but those between take longer than the full size, having no vector
-   * instructions.
+   * smallest that still has a pixel for each that is wanted. libjpeg-turbo computes them in its
+   * inverse transform; it has all eighths, but those between take longer than the full size, having
+   * no vector instructions.
    *
    * @param step pixels of the image per pixel that is wanted, on the axis where it is less
    */
   Pixels decode(double step) {
-    Optional<TurboJpeg> turbo = kind == Kind.PNG ? Optional.empty() : TurboJpeg.library();
+    return decode(step, kind == Kind.PNG ? Optional.empty() : TurboJpeg.library());
+  }
+
+  /** As {@link #decode(double)}, a JPEG by this library, or by the JDK. */
+  Pixels decode(double step, Optional<TurboJpeg> turbo) {
     int m = turbo.isEmpty() ? 8 : step >= 8 ? 1 : step >= 4 ? 2 : step >= 2 ? 4 : 8;
     long samples =
         (long) TurboJpeg.scaled(storedHeight, m)

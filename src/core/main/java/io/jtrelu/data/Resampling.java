@@ -83,7 +83,9 @@ final class Resampling {
     return dst;
   }
 
-  /** wide += weight * src, in loops that the compiler makes vectors of: it has none from unsigned. */
+  /**
+   * wide += weight * src, in loops that the compiler makes vectors of: it has none from unsigned.
+   */
   private static void add(byte[] src, int from, float weight, byte[] signed, float[] wide) {
     for (int i = 0; i < signed.length; i++) {
       signed[i] = (byte) (src[from + i] ^ 0x80);
