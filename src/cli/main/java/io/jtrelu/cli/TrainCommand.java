@@ -305,7 +305,7 @@ final class TrainCommand implements Callable<Integer> {
             data.train().size(),
             data.test().size(),
             data.train().classes().size(),
-            place(data.train()),
+            place(data.train(), trainer.run().training().cropArea()),
             backend.name(),
             backend.lanes(),
             trainer.activationBytes() / 1e6));
@@ -334,9 +334,12 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
-  private static String place(ImageDataset images) {
+  private static String place(ImageDataset images, double cropArea) {
     if (images.isStreamed()) {
-      return "streamed, JPEGs decoded by " + ImageDecoder.jpegDecoder();
+      return "streamed"
+          + (cropArea < 1 ? ", because parts are cut out of whole pictures" : "")
+          + ", JPEGs decoded by "
+          + ImageDecoder.jpegDecoder();
     }
     double bytes = (double) images.size() * images.height() * images.width() * images.channels();
     return String.format(Locale.ROOT, "in memory, where they fit (%.1f MB)", bytes / 1e6);

@@ -141,8 +141,8 @@ class StreamedDataTest {
     Path one = folder.resolve("one");
     String[] augmented = {"--random-resized-crop", "0.5", "--flip", "--loader-threads", "1"};
     assertEquals(0, run(train(data, one, augmented)), notes.toString());
-    assertTrue(
-        notes.toString().contains("2 classes, streamed, JPEGs decoded by"), notes.toString());
+    assertTrue(notes.toString().contains("2 classes, streamed, because"), notes.toString());
+    assertTrue(notes.toString().contains("JPEGs decoded by"), notes.toString());
     assertTrue(
         results.toString().contains("% of the training time waited for images"), "" + results);
     assertTrue(Files.readString(one.resolve("report.html")).contains("JPEG decoder"));
@@ -215,6 +215,27 @@ class StreamedDataTest {
     String[] inMemory = {"--data-in", "memory", "--on-bad-image", "skip"};
     assertEquals(0, run(train(data, folder.resolve("memory"), inMemory)), notes.toString());
     assertTrue(notes.toString().contains("1 bad images were left out"), notes.toString());
+  }
+
+  @Test
+  void evaluationLeavesBadImagesOut() throws IOException {
+    Path data = data(true, 27); // of the test images
+    Path out = folder.resolve("run");
+    String[] skip = {"--data-in", "stream", "--on-bad-image", "skip", "--json"};
+    assertEquals(0, run(train(data, out, skip)), notes.toString());
+    double accuracy =
+        new ObjectMapper().readTree(results.toString()).get("test_accuracy").asDouble();
+    List<String> evaluate = new ArrayList<>(List.of("evaluate", "--model", out.toString()));
+    evaluate.addAll(List.of(skip));
+    assertEquals(0, run(evaluate), notes.toString());
+    JsonNode evaluated = new ObjectMapper().readTree(results.toString());
+    assertEquals(7, evaluated.get("images").asInt());
+    assertEquals(1, evaluated.get("skipped").asInt());
+    assertEquals(accuracy, evaluated.get("test_accuracy").asDouble());
+    assertTrue(notes.toString().contains("1 bad test images were skipped"), notes.toString());
+    evaluate.set(evaluate.indexOf("skip"), "stop");
+    assertEquals(1, run(evaluate));
+    assertTrue(notes.toString().contains("1-003.jpg"), notes.toString());
   }
 
   @Test

@@ -26,10 +26,10 @@ import java.nio.file.Path;
  * </ol>
  *
  * <p><b>JPEGs</b> are decoded by libjpeg-turbo where it is found, else by Java's ImageIO ({@link
- * #jpegDecoder}). At its full size a picture comes out the same to within 1 of 255. One that is shrunk
- * to half or less, libjpeg-turbo decodes at the smallest of 1/8, 1/4 and 1/2 that still covers the
- * size, in the inverse transform itself, and only the rest is done as above: values then differ from
- * those of the full size by 1 to 3 of 255 in the mean, at single pixels by more.
+ * #jpegDecoder}). At its full size a picture comes out the same to within 1 of 255. One that is
+ * shrunk to half or less, libjpeg-turbo decodes at the smallest of 1/8, 1/4 and 1/2 that still
+ * covers the size, in the inverse transform itself, and only the rest is done as above: values then
+ * differ from those of the full size by 1 to 3 of 255 in the mean, at single pixels by more.
  *
  * <p>Not applied are colour profiles (ICC) and the PNG chunks gAMA, cHRM, sRGB and sBIT: samples
  * count as sRGB. Steps 1 to 4 give what Python's Pillow gives with {@code exif_transpose} and

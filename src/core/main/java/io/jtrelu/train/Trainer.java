@@ -94,6 +94,9 @@ public final class Trainer implements AutoCloseable {
   private int epochSteps;
   private double epochSeconds;
 
+  /** Whether all steps of the last epoch are taken, but it was not measured. */
+  private boolean epochIsOpen;
+
   /** Images of the epoch that were seen since the run was resumed: those that the time is of. */
   private long epochImages;
 
@@ -227,6 +230,14 @@ public final class Trainer implements AutoCloseable {
       // The others are written again soon, which removes theirs; this one may never be.
       AtomicFile.removeAllLeftovers(directory.resolve(BEST));
       Trainer trainer = new Trainer(run, data, backend, directory, checkpoint);
+      try {
+        if (trainer.epochIsOpen) {
+          trainer.endEpoch();
+        }
+      } catch (Throwable failure) {
+        close(trainer, failure);
+        throw failure;
+      }
       trainer.owned.addLast(lock);
       return trainer;
     } catch (Throwable failure) {
@@ -388,11 +399,18 @@ public final class Trainer implements AutoCloseable {
     return resource;
   }
 
-  /** The means over the part of the epoch that was done before. */
+  /**
+   * The means over the part of the epoch that was done before. That is all of it where the run
+   * stopped because a test image could not be read: the epoch is still to be ended then.
+   */
   private void resumeSums(Metrics metrics) {
+    long begun = step - step % stepsPerEpoch;
+    if (begun == step && metrics.epochs().stream().noneMatch(epoch -> epoch.step() == step)) {
+      begun -= stepsPerEpoch;
+    }
     for (StepMetric metric : metrics.steps()) {
       seconds = metric.seconds();
-      if (metric.step() > step - step % stepsPerEpoch) {
+      if (metric.step() > begun) {
         epochLoss += metric.loss();
         epochAccuracy += metric.accuracy();
         epochSteps++;
@@ -403,6 +421,12 @@ public final class Trainer implements AutoCloseable {
       lastEpoch = metric;
       epochsSinceBest = metric.testAccuracy() > best ? 0 : epochsSinceBest + 1;
       best = Math.max(best, metric.testAccuracy());
+    }
+    epochIsOpen = epochSteps == stepsPerEpoch;
+    if (begun == step - stepsPerEpoch && !epochIsOpen) { // metrics were lost, no matter why
+      epochLoss = 0;
+      epochAccuracy = 0;
+      epochSteps = 0;
     }
   }
 

@@ -125,4 +125,45 @@ class StreamedTrainingTest {
       }
     }
   }
+
+  /** A test image that goes bad costs no epoch: it is measured again when the run goes on. */
+  @Test
+  void anEpochThatCouldNotBeMeasuredIsMeasuredLater() throws IOException {
+    try (Backend backend = Backends.open("cpu:1")) {
+      Datasets images = open(OnBadImage.STOP, 1);
+      Run run = run(images);
+      Path bad = data.resolve("test/b/4.png");
+      byte[] bytes = Files.readAllBytes(bad);
+      bytes[bytes.length / 2] ^= 1;
+      Path out = folder.resolve("run");
+      try (Trainer trainer = Trainer.start(run, images, backend, out)) {
+        trainer.step();
+        Files.write(bad, bytes);
+        assertThrows(IllegalStateException.class, trainer::train);
+        assertEquals(5, trainer.steps());
+      }
+      assertThrows(DataException.Malformed.class, () -> open(OnBadImage.STOP, 1));
+      Datasets skipping = open(OnBadImage.SKIP, 2);
+      try (Trainer trainer = Trainer.resume(out, skipping, backend)) {
+        EpochMetric epoch = trainer.lastEpoch();
+        assertTrue(epoch != null && epoch.epoch() == 1 && epoch.step() == 5, "" + epoch);
+        assertTrue(Double.isFinite(epoch.trainLoss()) && Double.isFinite(epoch.testLoss()));
+        assertEquals(Math.rint(19 * epoch.testAccuracy()), 19 * epoch.testAccuracy(), 1e-9);
+        assertTrue(trainer.train());
+      }
+      Path whole = folder.resolve("whole");
+      try (Trainer trainer = Trainer.start(run, open(OnBadImage.SKIP, 1), backend, whole)) {
+        assertTrue(trainer.train());
+      }
+      assertArrayEquals(model("whole"), model("run"));
+      Metrics expected = Metrics.read(whole.resolve(Trainer.METRICS));
+      Metrics actual = Metrics.read(out.resolve(Trainer.METRICS));
+      assertEquals(
+          expected.epochs().stream().map(EpochMetric::testLoss).toList(),
+          actual.epochs().stream().map(EpochMetric::testLoss).toList());
+      assertEquals(
+          expected.epochs().stream().map(EpochMetric::trainLoss).toList(),
+          actual.epochs().stream().map(EpochMetric::trainLoss).toList());
+    }
+  }
 }
