@@ -194,17 +194,25 @@ final class ImageFolderReader {
       } else if (!Files.isDirectory(entry)) {
         passOver(Reason.LOOSE, entry);
       } else if (fileName(entry).indexOf('\ufffd') >= 0) {
-        throw new DataException.Malformed(
-            entry.toString(),
-            -1,
-            "the name of this class cannot be read as "
-                + System.getProperty("sun.jnu.encoding")
-                + ", the system's encoding of names; rename the folder, or set LC_ALL=C.UTF-8");
+        throw unknownCharacters(entry, "class", "folder");
       } else {
         folders.add(entry);
       }
     }
     return folders;
+  }
+
+  private static DataException unknownCharacters(Path entry, String what, String kind) {
+    return new DataException.Malformed(
+        entry.toString(),
+        -1,
+        "the name of this "
+            + what
+            + " cannot be read as "
+            + System.getProperty("sun.jnu.encoding")
+            + ", the system's encoding of names; rename the "
+            + kind
+            + ", or set LC_ALL=C.UTF-8");
   }
 
   private static List<String> names(List<Path> folders) {
@@ -228,6 +236,8 @@ final class ImageFolderReader {
         }
         if (reason.isPresent()) {
           passOver(reason.get(), entry);
+        } else if (fileName(entry).indexOf('\ufffd') >= 0) {
+          throw unknownCharacters(entry, "image", "file"); // by its name it is found again
         } else {
           images.add(fileName(entry), ImageIndex.WHOLE_FILE, size(entry), itsLabel);
         }

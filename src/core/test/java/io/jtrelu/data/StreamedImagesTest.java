@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.jtrelu.data.PerLocationNormalization.Homogeneous;
 import io.jtrelu.data.Reading.OnBadImage;
@@ -16,6 +17,7 @@ import java.io.IOException;
 import java.lang.foreign.ValueLayout;
 import java.math.BigInteger;
 import java.nio.ByteBuffer;
+import java.nio.charset.Charset;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -24,6 +26,8 @@ import java.util.List;
 import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -439,23 +443,46 @@ class StreamedImagesTest {
       Path in = Files.createDirectories(folder.resolve("c" + i % 2));
       Files.write(in.resolve(i + ".jpg"), jpeg);
     }
-    Process child =
-        new ProcessBuilder(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "-Xmx24m",
-                "-XX:+UseSerialGC",
-                "--enable-native-access=ALL-UNNAMED",
-                "-cp",
-                System.getProperty("java.class.path"),
-                Reader.class.getName(),
-                folder.toString())
-            .redirectErrorStream(true)
-            .start();
+    Process child = reader("C.UTF-8");
     String said = new String(child.getInputStream().readAllBytes(), UTF_8);
     assertEquals(0, child.waitFor(), said);
     assertTrue(said.contains("read from disk as they are needed"), said);
     assertTrue(said.contains("read 480 twice"), said);
     assertTrue(said.contains("refused: "), said);
+  }
+
+  private Process reader(String locale) throws IOException {
+    ProcessBuilder child =
+        new ProcessBuilder(
+            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+            "-Xmx24m",
+            "-XX:+UseSerialGC",
+            "--enable-native-access=ALL-UNNAMED",
+            "-cp",
+            System.getProperty("java.class.path"),
+            Reader.class.getName(),
+            folder.toString());
+    child.environment().put("LC_ALL", locale);
+    return child.redirectErrorStream(true).start();
+  }
+
+  /** A name that this process cannot say is not looked for under another. */
+  @Test
+  @EnabledOnOs(OS.LINUX)
+  void namesOfAnotherEncodingAreRefused() throws IOException, InterruptedException {
+    assumeTrue(
+        Charset.forName(System.getProperty("sun.jnu.encoding")).equals(UTF_8),
+        "this process cannot write such names");
+    for (String name : List.of("a/x", "b/x\u00e9")) {
+      Path file = folder.resolve(name + ".png");
+      Files.createDirectories(file.getParent());
+      Files.write(file, numbered(1));
+    }
+    Process child = reader("C");
+    String said = new String(child.getInputStream().readAllBytes(), UTF_8);
+    assertEquals(1, child.waitFor(), said);
+    assertTrue(said.contains("the name of this image cannot be read as ANSI"), said);
+    assertTrue(said.contains("set LC_ALL=C.UTF-8"), said);
   }
 
   // --- windows of random area ---
