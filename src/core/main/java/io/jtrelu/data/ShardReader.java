@@ -23,6 +23,9 @@ final class ShardReader {
   private static final String CLASSES = "classes.txt";
   private static final int MOST_LABEL_BYTES = 64;
 
+  /** A damaged label asks for no more names of classes. */
+  private static final int MOST_CLASSES = 1_000_000;
+
   private final Path folder;
   private final String name;
   private final Datasets.Options options;
@@ -212,11 +215,13 @@ final class ShardReader {
 
     private int label(TarMembers members, TarMembers.Member member) {
       String text = members.read(member, MOST_LABEL_BYTES).strip();
-      if (!text.matches("[0-9]{1,9}")) {
+      if (!text.matches("[0-9]{1,9}") || Integer.parseInt(text) >= MOST_CLASSES) {
         throw malformed(
             member.offset(),
             member.name()
-                + " should hold the number of a class, 0 or more, and holds '"
+                + " should hold the number of a class, 0 to "
+                + (MOST_CLASSES - 1)
+                + ", and holds '"
                 + text
                 + "'");
       }

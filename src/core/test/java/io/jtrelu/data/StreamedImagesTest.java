@@ -375,6 +375,9 @@ class StreamedImagesTest {
     String text =
         String.valueOf(refused(new Tar().add("a.png", png).add("a.cls", "cat")).getMessage());
     assertTrue(text.contains("a.cls should hold the number of a class"), text);
+    Tar enormous = new Tar().add("a.png", png).add("a.cls", "1000000");
+    text = String.valueOf(refused(enormous).getMessage());
+    assertTrue(text.contains("0 to 999999, and holds '1000000'"), text);
     text = String.valueOf(refused(new Tar().add("a.png", png).add("a.jpg", png)).getMessage());
     assertTrue(text.contains("second image of the sample a"), text);
     text = String.valueOf(refused(new Tar().add("a.cls", "1")).getMessage());

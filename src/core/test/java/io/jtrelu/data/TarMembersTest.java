@@ -172,6 +172,34 @@ class TarMembersTest {
     assertThrows(DataException.Malformed.class, () -> read(sparse));
   }
 
+  /** Whatever is in the file, it is members within it or an exception that names it. */
+  @Test
+  void damagedFilesAreReadOrRefused() throws IOException {
+    Tar tar = new Tar().add("x", 'x', "20 path=long/name.x\n".getBytes(UTF_8));
+    byte[] whole = tar.add("a", "1").add("l", 'L', "longer".getBytes(UTF_8)).add("b", "2").bytes();
+    Random random = new Random(5);
+    int refused = 0;
+    for (int i = 0; i < 2000; i++) {
+      byte[] damaged = whole.clone();
+      int member = 512 * random.nextInt(whole.length / 512);
+      for (int k = random.nextInt(1, 4); k > 0; k--) {
+        damaged[member + random.nextInt(512)] = (byte) random.nextInt();
+      }
+      if (random.nextBoolean()) {
+        byte[] header = Arrays.copyOfRange(damaged, member, member + 512);
+        fix(header); // so that what is in it is believed
+        System.arraycopy(header, 0, damaged, member, 512);
+      }
+      try {
+        read(damaged);
+      } catch (DataException e) {
+        assertTrue(e.getMessage().contains("x.tar at byte "), e.getMessage());
+        refused++;
+      }
+    }
+    assertTrue(refused > 200 && refused < 2000, "refused " + refused);
+  }
+
   /** Numbers of GNU's tar for what octal digits cannot say. */
   @Test
   void binarySizes() throws IOException {
