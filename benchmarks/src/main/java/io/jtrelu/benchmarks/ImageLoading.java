@@ -42,13 +42,14 @@ import javax.imageio.ImageWriter;
 import javax.imageio.stream.MemoryCacheImageOutputStream;
 
 /**
- * JPEGs on disk: what it costs to decode them to 224x224 with a random crop and flip, what a training
- * step costs with them and with the same images in memory, and how much memory a streamed set takes.
- * {@code benchmarks/run images}; ends within two minutes.
+ * JPEGs on disk: what it costs to decode them to 224x224 with a random crop and flip, what a
+ * training step costs with them and with the same images in memory, and how much memory a streamed
+ * set takes. {@code benchmarks/run images}; takes minutes.
  *
- * <p>Decoding is measured by the CPU time of the process, each contender in turn in one process, so
- * that waiting on a shared machine does not count; steps by the clock, in turns. Given are medians and
- * the least and greatest of the rounds' ratios.
+ * <p>Measured is the CPU time of the process, contenders in turn, so that waiting on a shared
+ * machine does not count. Of steps that is what a quiet machine's clock shows too, as long as no
+ * step waits for images: network and decoding then share the same cores. Given are medians and the
+ * least and greatest of the rounds' ratios. Arguments: decode, steps, memory; all by default.
  */
 public final class ImageLoading {
   private static final int SIZE = 224;
@@ -75,12 +76,19 @@ public final class ImageLoading {
         SYSTEM.getSystemLoadAverage(),
         SYSTEM.getAvailableProcessors());
     Path folder = Files.createTempDirectory("jtrelu-images");
+    List<String> parts = args.length == 0 ? List.of("decode", "steps", "memory") : List.of(args);
     try {
-      for (int[] size : new int[][] {{375, 500}, {768, 1024}, {1536, 2048}}) {
-        decode(folder.resolve("photos-" + size[0]), size[0], size[1]);
+      if (parts.contains("decode")) {
+        for (int[] size : new int[][] {{375, 500}, {768, 1024}, {1536, 2048}}) {
+          decode(folder.resolve("decode-" + size[0]), size[0], size[1]);
+        }
       }
-      steps(folder.resolve("photos-375"));
-      memory(folder.resolve("shards"));
+      if (parts.contains("steps")) {
+        steps(folder.resolve("steps"));
+      }
+      if (parts.contains("memory")) {
+        memory(folder.resolve("memory"));
+      }
     } finally {
       try (Stream<Path> files = Files.walk(folder)) {
         for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
@@ -93,7 +101,8 @@ public final class ImageLoading {
 
   // --- decoding ---
 
-  private static void decode(Path folder, int height, int width) throws Throwable {
+  /** Pictures of two classes, and something to measure on. */
+  private static List<byte[]> write(Path folder, int height, int width) throws IOException {
     List<byte[]> jpegs = new ArrayList<>();
     Path in = Files.createDirectories(folder.resolve("train/a"));
     for (int i = 0; i < PICTURES; i++) {
@@ -101,10 +110,15 @@ public final class ImageLoading {
       jpegs.add(jpeg);
       Files.write(in.resolve(String.format(Locale.ROOT, "%03d.jpg", i)), jpeg);
     }
-    for (String other : List.of("train/b", "test/a")) { // two classes, and something to measure on
+    for (String other : List.of("train/b", "test/a")) {
       Files.createDirectories(folder.resolve(other));
       Files.write(folder.resolve(other).resolve("x.jpg"), jpegs.getFirst());
     }
+    return jpegs;
+  }
+
+  private static void decode(Path folder, int height, int width) throws Throwable {
+    List<byte[]> jpegs = write(folder, height, width);
     Datasets data = open(folder, SIZE, Reading.Place.STREAM);
     BatchLoader.Builder description =
         BatchLoader.over(data.train(), PerLocationNormalization.plain(3, Homogeneous.ONE))
@@ -193,8 +207,7 @@ public final class ImageLoading {
   private static byte[] cropped(byte[] pixels, int height, int width, int epoch, int index) {
     Augmentation.Rectangle r = CROP.rectangle(height, width, 1, epoch, index);
     byte[] crop =
-        PillowResize.resize(
-            pixels, width, r.top(), r.left(), r.height(), r.width(), SIZE, SIZE);
+        PillowResize.resize(pixels, width, r.top(), r.left(), r.height(), r.width(), SIZE, SIZE);
     if (!CROP.window(1, epoch, index).flip()) {
       return crop;
     }
@@ -267,16 +280,15 @@ public final class ImageLoading {
 
   private static Datasets open(Path folder, int size, Reading.Place place) {
     return Datasets.open(
-        folder.toString(),
-        Datasets.Options.size(size, size, 3).reading(Reading.DEFAULT.at(place)));
+        folder.toString(), Datasets.Options.size(size, size, 3).reading(Reading.DEFAULT.at(place)));
   }
 
   // --- training steps ---
 
   private static void steps(Path folder) throws IOException {
+    write(folder, 375, 500);
     int size = 112;
-    TrainingConfig config =
-        TrainingConfig.builder().batch(8).epochs(10_000).flip(true).build();
+    TrainingConfig config = TrainingConfig.builder().batch(8).epochs(10_000).flip(true).build();
     try (Backend backend = Backends.open("cpu")) {
       Datasets stored = open(folder, size, Reading.Place.MEMORY);
       Datasets streamed = open(folder, size, Reading.Place.STREAM);
@@ -285,24 +297,24 @@ public final class ImageLoading {
       Run second = Run.of(network, ShapingConfig.DEFAULT, config, streamed, "photos");
       try (Trainer a = Trainer.start(first, stored, backend, null);
           Trainer b = Trainer.start(second, streamed, backend, null)) {
-        double[][] times = new double[2][5];
-        for (int round = -1; round < 5; round++) {
+        double[][] times = new double[2][11];
+        for (int round = -2; round < 11; round++) {
           for (int which = 0; which < 2; which++) {
             Trainer trainer = which == 0 ? a : b;
             trainer.step(); // from now on a batch is read for each that is taken
-            long begin = System.nanoTime();
+            long begin = SYSTEM.getProcessCpuTime();
             for (int i = 0; i < 3; i++) {
               trainer.step();
             }
             if (round >= 0) {
-              times[which][round] = System.nanoTime() - begin;
+              times[which][round] = SYSTEM.getProcessCpuTime() - begin;
             }
           }
         }
         System.out.printf(
             Locale.ROOT,
-            "plain50, 112x112, batch 8: a step with JPEGs of 375x500 takes %s of one from memory;"
-                + " waited for images %.1f %% of the time%n",
+            "plain50, 112x112, batch 8: a step with JPEGs of 375x500 takes %s of one from"
+                + " memory; waited for images %.1f %% of the time%n",
             ratio(times[1], times[0]),
             100 * b.waitedShare());
       }
