@@ -137,6 +137,7 @@ final class CompareCommand implements Callable<Integer> {
                   entry.getKey(), Trainer.start(entry.getValue(), data, backend, folder)));
         }
         boolean finished = train(console, contenders, interrupt);
+        TrainCommand.skipped(data).forEach(console::note);
         Path report = writeReport(directory, runs, backend);
         if (!finished) {
           console.note(

@@ -345,7 +345,8 @@ final class TrainCommand implements Callable<Integer> {
     return String.format(Locale.ROOT, "in memory, where they fit (%.1f MB)", bytes / 1e6);
   }
 
-  private static List<String> skipped(Datasets data) {
+  /** What to say of bad images that were passed over. */
+  static List<String> skipped(Datasets data) {
     return Stream.of(data.train(), data.test())
         .flatMap(images -> RunFigures.skipped(images).stream())
         .toList();

@@ -511,6 +511,7 @@ class StreamedImagesTest {
       assertTrue(
           Math.abs(areas[cell] - areas[0]) < 5 * Math.sqrt(2 * areas[0]), Arrays.toString(areas));
     }
+    assertTrue(areas[9] > draws / 100, Arrays.toString(areas)); // a seventh of a tenth fits
     // A strip of 1 : 10 has no window of such an area and proportions: the widest is cut out.
     assertEquals(
         new Augmentation.Rectangle(43, 0, 13, 10),
