@@ -66,6 +66,7 @@ class ArchitectureTest {
               "io.jtrelu.activation",
               "io.jtrelu.backend",
               "jcuda.."),
+          Arrow.of("io.jtrelu.distributed", "io.jtrelu.tensor", "io.jtrelu.backend"),
           Arrow.of(
               "io.jtrelu.nn..",
               "io.jtrelu.tensor",

@@ -89,6 +89,8 @@ public final class BatchLoader implements AutoCloseable {
     private final PerLocationNormalization normalization;
     private Augmentation augmentation = Augmentation.NONE;
     private int batch = 64;
+    private int partFirst;
+    private int partCount = -1; // all
     private int prefetch = 2;
     private int threads;
     private boolean dropLast;
@@ -109,6 +111,8 @@ public final class BatchLoader implements AutoCloseable {
       this(other.data, other.normalization);
       augmentation = other.augmentation;
       batch = other.batch;
+      partFirst = other.partFirst;
+      partCount = other.partCount;
       prefetch = other.prefetch;
       threads = other.threads;
       dropLast = other.dropLast;
@@ -124,6 +128,23 @@ public final class BatchLoader implements AutoCloseable {
     public Builder batch(int images) {
       batch = images;
       return this;
+    }
+
+    /**
+     * Gives of each batch consecutive images only, as one of several who share it (default: all);
+     * with {@link #dropLast}.
+     *
+     * @param first index in the batch of the first image
+     * @param count images, of which there are then so many in {@link Batch#src}
+     */
+    public Builder part(int first, int count) {
+      partFirst = first;
+      partCount = count;
+      return this;
+    }
+
+    private int given() {
+      return partCount < 0 ? batch : partCount;
     }
 
     /** Another uniformly random order in each epoch, by this seed (default: the data's order). */
@@ -200,6 +221,18 @@ public final class BatchLoader implements AutoCloseable {
                 + prefetch
                 + ", "
                 + threads);
+      }
+      if (partCount >= 0 && !dropLast) {
+        throw new IllegalArgumentException("parts are those of whole batches: call dropLast");
+      }
+      if (partFirst < 0 || given() < 1 || partFirst > batch - given()) {
+        throw new IllegalArgumentException(
+            "a part of "
+                + given()
+                + " images from "
+                + partFirst
+                + " is none of a batch of "
+                + batch);
       }
       if (data.size() == 0) {
         throw new IllegalArgumentException("no images to load: " + data);
@@ -282,11 +315,11 @@ public final class BatchLoader implements AutoCloseable {
     this.nextToLend = nextToFill;
     this.rowsPerShare =
         settings.threads == 1
-            ? settings.batch
-            : Math.max(1, settings.batch / (4 * settings.threads));
+            ? settings.given()
+            : Math.max(1, settings.given() / (4 * settings.threads));
     this.imageBytes = data.height() * data.width() * data.channels();
     int channels = settings.bytes ? data.channels() : settings.normalization.outputChannels();
-    Shape shape = Shape.of(settings.batch, data.height(), data.width(), channels);
+    Shape shape = Shape.of(settings.given(), data.height(), data.width(), channels);
     DataType type = settings.bytes ? DataType.U8 : DataType.F32;
     this.ring = new Batch[settings.prefetch + 1];
     try {
@@ -312,7 +345,10 @@ public final class BatchLoader implements AutoCloseable {
     return settings.batch;
   }
 
-  /** Shape of every {@link Batch#src}: [batch, h, w, outputChannels], or of bytes, channels. */
+  /**
+   * Shape of every {@link Batch#src}: [batch, h, w, outputChannels], or of bytes, channels; of a
+   * {@linkplain Builder#part part} its images.
+   */
   public Shape srcShape() {
     return ring[0].src().shape();
   }
@@ -450,7 +486,8 @@ public final class BatchLoader implements AutoCloseable {
         batch.state = Batch.State.FILLING;
         batch.epoch = nextToFill / stepsPerEpoch;
         batch.step = (int) (nextToFill % stepsPerEpoch);
-        batch.valid = (int) Math.min(settings.batch, size - (long) batch.step * settings.batch);
+        long left = size - (long) batch.step * settings.batch - settings.partFirst;
+        batch.valid = (int) Math.min(settings.given(), left);
         batch.taken = 0;
         batch.filled = 0;
       }
@@ -486,7 +523,7 @@ public final class BatchLoader implements AutoCloseable {
   }
 
   private void fill(Batch batch, int row, int[] order, byte[] scratch, float[] image) {
-    int place = batch.step * settings.batch + row;
+    int place = batch.step * settings.batch + settings.partFirst + row;
     int index = order.length == 0 ? place : order[place];
     byte[] pixels = null;
     int shown = index;
@@ -517,8 +554,8 @@ public final class BatchLoader implements AutoCloseable {
   /** The rows after the valid ones repeat the last of them, and count for nothing. */
   private void pad(Batch batch) {
     MemorySegment src = batch.src().segment();
-    long bytes = src.byteSize() / settings.batch;
-    for (int row = batch.valid; row < settings.batch; row++) {
+    long bytes = src.byteSize() / settings.given();
+    for (int row = batch.valid; row < settings.given(); row++) {
       batch.labels().segment().setAtIndex(JAVA_INT_UNALIGNED, row, Batch.PADDING);
       MemorySegment.copy(src, (batch.valid - 1) * bytes, src, row * bytes, bytes);
     }

@@ -36,6 +36,9 @@ import org.jspecify.annotations.Nullable;
  * held, and lanes wait for each other. It takes no micro-batches and no batches that are not full.
  * Otherwise than in training it is like any other.
  *
+ * <p>An executor of {@link Shards} computes some parts of a batch that several executors, of this
+ * process or of others, compute together.
+ *
  * <p>Owns its threads, streams and programs. Used by one thread at a time: during a call others,
  * and close, are refused with {@link IllegalStateException}, as is use after close. The tensors of
  * a call are used by the lanes' threads, so they cannot be wrapped memory of a confined arena.
@@ -68,9 +71,41 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public record Result(double loss, int correct) {}
 
+  /**
+   * Consecutive ones of the equal parts that a batch is divided into, whose gradients add up in a
+   * balanced binary tree over all of them: the sum over an aligned block of a power of two is a
+   * node of the tree, so that the whole sum has the same bits however the shards are shared out.
+   *
+   * @param total parts of the whole batch, a power of two
+   * @param first index of the first one here, a multiple of the count
+   * @param count those here, a power of two
+   */
+  public record Shards(int total, int first, int count) {
+    /**
+     * @throws IllegalArgumentException if they are no node of the tree
+     */
+    public Shards {
+      if (Integer.bitCount(total) != 1
+          || Integer.bitCount(count) != 1
+          || count > total
+          || first < 0
+          || first % count != 0
+          || first >= total) {
+        throw new IllegalArgumentException(
+            "shards are an aligned block of a power of two, of a power of two; got "
+                + count
+                + " from "
+                + first
+                + " of "
+                + total);
+      }
+    }
+  }
+
   private final Backend backend;
   private final Program program;
   private final int batch;
+  private final @Nullable Shards shards;
   private final int parts;
   private final int microBatches;
   private final int laneCount;
@@ -203,7 +238,7 @@ public final class BatchExecutor implements AutoCloseable {
     /** The rows of a micro-batch. */
     void fisher(Fisher fisher, Tensor batchLabels, int micro, long sequence) {
       Tensor labels = labels(batchLabels, micro);
-      int first = micro * program.batch();
+      int first = (firstMicroBatch() + micro) * program.batch();
       if (fisher.drawn()) {
         labels = workspace.drawLabels(labels, fisher.seed(), drawNumber(sequence), first);
       }
@@ -254,6 +289,53 @@ public final class BatchExecutor implements AutoCloseable {
    */
   public BatchExecutor(
       Network network, Backend backend, int batch, int microBatch, Program.Options options) {
+    this(network, backend, batch, microBatch, options, null);
+  }
+
+  /**
+   * Compiles a network for shards of batches: calls take whole shards, and leave a gradient for
+   * each of them until {@link #addShards}.
+   *
+   * @param batch images of a whole batch; the shards' number must divide it
+   * @param microBatch must divide a shard
+   * @throws IllegalStateException if the network is no {@linkplain Network#isClassifier classifier}
+   * @throws IllegalArgumentException likewise, or if the network {@linkplain Network#looksAtBatches
+   *     looks at whole batches}
+   */
+  public static BatchExecutor ofShards(
+      Network network,
+      Backend backend,
+      int batch,
+      int microBatch,
+      Program.Options options,
+      Shards shards) {
+    if (network.looksAtBatches()) {
+      throw new IllegalArgumentException(
+          "network "
+              + network
+              + " normalises over batches: a shard would see statistics of its own, and train"
+              + " another network; leave shards out");
+    }
+    if (batch % shards.total() != 0 || batch / shards.total() % microBatch != 0) {
+      throw new IllegalArgumentException(
+          "a batch of "
+              + batch
+              + " does not divide into "
+              + shards.total()
+              + " shards of micro-batches of "
+              + microBatch);
+    }
+    int here = batch / shards.total() * shards.count();
+    return new BatchExecutor(network, backend, here, microBatch, options, shards);
+  }
+
+  private BatchExecutor(
+      Network network,
+      Backend backend,
+      int batch,
+      int microBatch,
+      Program.Options options,
+      @Nullable Shards shards) {
     if (!network.isClassifier()) {
       throw network.noClassifier("the loss that a batch executor computes");
     }
@@ -263,6 +345,7 @@ public final class BatchExecutor implements AutoCloseable {
     }
     this.backend = backend;
     this.batch = batch;
+    this.shards = shards;
     boolean meeting = options.training() && network.looksAtBatches();
     if (meeting && microBatch != batch) {
       throw new IllegalArgumentException(
@@ -278,7 +361,7 @@ public final class BatchExecutor implements AutoCloseable {
     int together = meeting && !backend.takesWholeBatches() ? meetingParts(batch) : 1;
     int size = microBatch / together;
     this.microBatches = batch / size;
-    this.parts = Math.min(Lanes.MAX_PARTS, microBatches);
+    this.parts = shards == null ? Math.min(Lanes.MAX_PARTS, microBatches) : shards.count();
     this.laneCount = Math.min(backend.lanes(), parts);
     this.program = new Program(network, backend, size, together, options);
     Lanes<Lane> made = null;
@@ -454,6 +537,9 @@ public final class BatchExecutor implements AutoCloseable {
     gradients.requireFits(program.network());
     turn.take();
     try {
+      if (shards != null) {
+        throw new IllegalStateException("this executor computes shards: call shards(...)");
+      }
       if (program.network().looksAtBatches() && images.shape().dim(0) != batch) {
         throw new OperandException(
             "network "
@@ -464,7 +550,7 @@ public final class BatchExecutor implements AutoCloseable {
                 + images
                 + ", and padding would count as images");
       }
-      Result result =
+      List<Result> results =
           run(
               images,
               labels,
@@ -474,10 +560,10 @@ public final class BatchExecutor implements AutoCloseable {
                 }
                 seat.workspace.loss(seat.labels(labels, micro), gradientScale);
                 if (seats.isEmpty()) {
-                  Parameters destination = part == 0 ? gradients : partGradients.get(part - 1);
                   boolean first = micro < parts;
                   seat.workspace.backward(
-                      destination, !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
+                      gradientsOf(part, gradients),
+                      !first ? Write.ACCUMULATE : part == 0 ? mode : Write.OVERWRITE);
                 }
               },
               sequence * microBatches);
@@ -489,17 +575,109 @@ public final class BatchExecutor implements AutoCloseable {
                 lane.seat(part)
                     .workspace
                     .backward(
-                        at,
-                        part == 0 ? gradients : partGradients.get(part - 1),
-                        part == 0 ? mode : Write.OVERWRITE));
+                        at, gradientsOf(part, gradients), part == 0 ? mode : Write.OVERWRITE));
       }
       GradientSlices all = trainingSlices();
       int used = Math.min(parts, microBatches(images));
       lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
-      return result;
+      return total(results);
     } finally {
       turn.give();
     }
+  }
+
+  /**
+   * Loss and gradients of an executor's shards of a batch, where the gradients stay apart: see
+   * {@link #addShards}.
+   *
+   * @param images host NHWC [n, h, w, c], F32: those of the shards, all of them
+   * @param labels host I32 [n]
+   * @param gradients those of the first shard here
+   * @param mode whether each shard's gradients replace or add to those that it left before
+   * @param gradientScale as in {@link #forwardBackward}
+   * @param sequence likewise, the same for all shards of a batch
+   * @param fisher null for nothing; else the rows of these shards' samples are written
+   * @return of each shard
+   * @throws OperandException if images and labels do not fit
+   */
+  public List<Result> shards(
+      Tensor images,
+      Tensor labels,
+      Parameters gradients,
+      Write mode,
+      float gradientScale,
+      long sequence,
+      @Nullable Fisher fisher) {
+    gradients.requireFits(program.network());
+    turn.take();
+    try {
+      Shards here = requireShards();
+      int each = microBatches / parts;
+      List<Result> results =
+          run(
+              images,
+              labels,
+              (seat, part, micro) -> {
+                if (fisher != null) {
+                  seat.fisher(fisher, labels, micro, sequence);
+                }
+                seat.workspace.loss(seat.labels(labels, micro), gradientScale);
+                boolean first = micro % each == 0;
+                seat.workspace.backward(
+                    gradientsOf(part, gradients), first ? mode : Write.ACCUMULATE);
+              },
+              sequence * each * here.total() + firstMicroBatch());
+      List<Result> ofShards = new ArrayList<>();
+      for (int part = 0; part < parts; part++) {
+        ofShards.add(total(results.subList(part * each, (part + 1) * each)));
+      }
+      return ofShards;
+    } finally {
+      turn.give();
+    }
+  }
+
+  /**
+   * Adds up the gradients that {@link #shards} left, in a balanced binary tree.
+   *
+   * @param gradients those of the first shard here; receives the sum. The others' are spoilt
+   */
+  public void addShards(Parameters gradients) {
+    gradients.requireFits(program.network());
+    turn.take();
+    try {
+      requireShards();
+      GradientSlices all = trainingSlices();
+      lanes.share(all.count, (lane, slice) -> all.addShards(lane, gradients.arena(), slice));
+    } finally {
+      turn.give();
+    }
+  }
+
+  private Shards requireShards() {
+    if (shards == null) {
+      throw new IllegalStateException("this executor computes whole batches, not shards");
+    }
+    return shards;
+  }
+
+  /** Index in the whole batch of the first micro-batch here. */
+  private int firstMicroBatch() {
+    return shards == null ? 0 : shards.first() * (microBatches / parts);
+  }
+
+  private Parameters gradientsOf(int part, Parameters first) {
+    return part == 0 ? first : partGradients.get(part - 1);
+  }
+
+  private static Result total(List<Result> results) {
+    double loss = 0;
+    int hits = 0;
+    for (Result result : results) {
+      loss += result.loss();
+      hits += result.correct();
+    }
+    return new Result(loss, hits);
   }
 
   /**
@@ -516,6 +694,24 @@ public final class BatchExecutor implements AutoCloseable {
       all.norm.run(stream, all.norms, maxNorm, result);
     } finally {
       turn.give();
+    }
+  }
+
+  /**
+   * Adds up terms in a balanced binary tree, in place.
+   *
+   * <pre>
+   * (t0 + t1) + (t2 + t3)      rounded to F32 after each
+   * </pre>
+   *
+   * @param sum for tensors of the terms' size
+   * @param terms a power of two of them; the first receives the sum, the others are spoilt
+   */
+  public static void addTree(GradientSum sum, Stream on, List<Tensor> terms) {
+    for (int step = 1; step < terms.size(); step *= 2) {
+      for (int i = 0; i < terms.size(); i += 2 * step) {
+        sum.run(on, terms.get(i), List.of(terms.get(i + step)));
+      }
     }
   }
 
@@ -590,6 +786,14 @@ public final class BatchExecutor implements AutoCloseable {
       backend.copy(lane.stream, scalar(lane.norm, 0), scalar(norms, index));
     }
 
+    void addShards(Lane lane, Tensor gradients, int index) {
+      Slice slice = list.get(index);
+      List<Tensor> tree = new ArrayList<>();
+      tree.add(gradients.slice(slice.at, Parameters.flat(slice.elements), Layout.ROW_MAJOR));
+      tree.addAll(slice.parts);
+      addTree(slice.operations.sum, lane.stream, tree);
+    }
+
     private static Tensor scalar(Tensor of, int index) {
       return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
     }
@@ -616,11 +820,12 @@ public final class BatchExecutor implements AutoCloseable {
   public Result evaluate(Tensor images, Tensor labels) {
     turn.take();
     try {
-      return run(
-          images,
-          labels,
-          (seat, part, micro) -> seat.workspace.loss(seat.labels(labels, micro), 0),
-          0);
+      return total(
+          run(
+              images,
+              labels,
+              (seat, part, micro) -> seat.workspace.loss(seat.labels(labels, micro), 0),
+              0));
     } finally {
       turn.give();
     }
@@ -688,15 +893,18 @@ public final class BatchExecutor implements AutoCloseable {
     return Math.ceilDiv(images.shape().dim(0), program.batch());
   }
 
-  private Result run(Tensor images, Tensor labels, AfterForward after, long sequence) {
+  /** Results of the micro-batches; parts take turns, or a shard each. */
+  private List<Result> run(Tensor images, Tensor labels, AfterForward after, long sequence) {
     int rows = images.shape().rank() == 0 ? 0 : images.shape().dim(0);
     Layer.Extent in = program.network().input();
     if (rows < 1
         || rows > batch
+        || (shards != null && rows < batch)
         || !images.shape().equals(in.batch(rows))
         || !labels.shape().equals(Shape.of(rows))) {
       throw new OperandException(
-          "a batch needs 1 to "
+          "a batch needs "
+              + (shards == null ? "1 to " : "")
               + batch
               + " images of "
               + in
@@ -706,8 +914,8 @@ public final class BatchExecutor implements AutoCloseable {
               + labels);
     }
     int used = microBatches(images);
-    double[] losses = new double[used];
-    int[] correct = new int[used];
+    Result[] results = new Result[used];
+    int each = shards == null ? used : microBatches / parts; // of a part that is a shard
     if (!seats.isEmpty()) {
       forwardTogether(images, sequence);
     }
@@ -715,7 +923,9 @@ public final class BatchExecutor implements AutoCloseable {
         Math.min(parts, used),
         (lane, part) -> {
           Seat seat = lane.seat(part);
-          for (int micro = part; micro < used; micro += parts) {
+          int begin = shards == null ? part : part * each;
+          int end = shards == null ? used : begin + each;
+          for (int micro = begin; micro < end; micro += shards == null ? parts : 1) {
             if (seats.isEmpty()) {
               seat.workspace.forward(seat.images(images, micro), sequence + micro);
             }
@@ -723,19 +933,16 @@ public final class BatchExecutor implements AutoCloseable {
             backend.copy(lane.stream, seat.workspace.losses(), seat.losses);
             backend.copy(lane.stream, seat.workspace.correct(), seat.correct);
             lane.stream.synchronize();
+            double loss = 0;
+            int correct = 0;
             for (int i = 0; i < program.batch(); i++) {
-              losses[micro] += seat.losses.get(i);
-              correct[micro] += (int) seat.correct.get(i);
+              loss += seat.losses.get(i);
+              correct += (int) seat.correct.get(i);
             }
+            results[micro] = new Result(loss, correct);
           }
         });
-    double loss = 0;
-    int hits = 0;
-    for (int micro = 0; micro < used; micro++) {
-      loss += losses[micro];
-      hits += correct[micro];
-    }
-    return new Result(loss, hits);
+    return List.of(results);
   }
 
   @Override

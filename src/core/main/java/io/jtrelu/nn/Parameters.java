@@ -173,6 +173,11 @@ public final class Parameters implements AutoCloseable {
 
   /** Number of elements of an arena's first part, the weights. */
   public long weightElements() {
+    return weightElements(network);
+  }
+
+  /** The same, of a network's arena. */
+  public static long weightElements(Network network) {
     long weights = 0;
     for (ParameterSpec spec : network.parameters()) {
       if (spec.kind() == ParameterSpec.Kind.WEIGHTS) {

@@ -93,10 +93,20 @@ public final class Optimizer implements AutoCloseable {
   /** Of each parameter by itself. */
   private final List<Update> updates = new ArrayList<>();
 
+  /** What this rank updates, where ranks share the state; else null. */
+  private final @Nullable List<Piece> pieces;
+
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
   private interface Update {
     void step(Stream on, Tensor parameters, Tensor gradient, Tensor scalars, Tensor clip);
+  }
+
+  /** Of a part of the arena. */
+  private record Piece(long from, int elements, Update update) {
+    Tensor in(Parameters parameters) {
+      return parameters.arena().slice(from, Shape.of(elements), Layout.ROW_MAJOR);
+    }
   }
 
   /** Of a running statistic, which is done with all others. */
@@ -137,6 +147,20 @@ public final class Optimizer implements AutoCloseable {
    *     so
    */
   public Optimizer(Network network, Backend backend, TrainingConfig config) {
+    this(network, backend, config, null);
+  }
+
+  /**
+   * As above, of a rank's part of the parameters, for SGD and Adam, whose steps take each by itself;
+   * the others keep all of their state.
+   *
+   * @param owned ranges of the arena, without running statistics; null for all of it
+   */
+  Optimizer(
+      Network network,
+      Backend backend,
+      TrainingConfig config,
+      @Nullable List<Partition.Range> owned) {
     this.backend = backend;
     kfac = config.kfac() == null ? null : own(kfac(network, config, config.kfac()));
     this.stream = own(backend.newStream());
@@ -146,6 +170,17 @@ public final class Optimizer implements AutoCloseable {
     this.normOnHost = own(Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR));
     this.scalars = allocate(backend, 2);
     this.steering = allocate(backend, Kfac.STEERING);
+    Kind kind = config.optimizer();
+    if (owned != null && (kind == Kind.SGD || kind == Kind.ADAM)) {
+      norm = own(backend.gradientNorm(Parameters.learntElements(network)));
+      statistics = null;
+      muon = null;
+      weights = IN_STATISTICS;
+      biases = IN_STATISTICS;
+      pieces = pieces(network, config, owned);
+      return;
+    }
+    pieces = null;
     Parameters first = own(Parameters.allocate(network, backend));
     this.norm = own(backend.gradientNorm(Parameters.learntElements(network)));
     this.statistics = first.statistics().shape().elements() == 0 ? null : new Following(first);
@@ -210,6 +245,44 @@ public final class Optimizer implements AutoCloseable {
       }
       default -> throw new IllegalArgumentException("unknown optimizer " + config.optimizer());
     }
+  }
+
+  /** Owned ranges, cut where weights end and into slices that lanes can share. */
+  private List<Piece> pieces(
+      Network network, TrainingConfig config, List<Partition.Range> owned) {
+    int elements = Math.toIntExact(owned.stream().mapToLong(Partition.Range::elements).sum());
+    float momentum = (float) config.momentum();
+    boolean isAdam = config.optimizer() == Kind.ADAM;
+    Tensor first = allocate(backend, elements);
+    Tensor second = isAdam ? allocate(backend, elements) : first;
+    if (isAdam) {
+      state.put("moment1", first);
+      state.put("moment2", second);
+    } else {
+      state.put("velocity", first);
+    }
+    long weightsEnd = Parameters.weightElements(network);
+    List<Piece> made = new ArrayList<>();
+    long at = 0;
+    for (Partition.Range range : owned) {
+      for (long from = range.from(); from < range.to(); ) {
+        boolean isWeight = from < weightsEnd;
+        long end = Math.min(from + Partition.SLICE, range.to());
+        int size = Math.toIntExact((isWeight ? Math.min(end, weightsEnd) : end) - from);
+        float decay = isWeight ? (float) config.weightDecay() : 0;
+        Tensor part = first.slice(at, Shape.of(size), Layout.ROW_MAJOR);
+        made.add(
+            new Piece(
+                from,
+                size,
+                isAdam
+                    ? adam(part, second.slice(at, part.shape(), part.layout()), momentum, decay)
+                    : sgd(part, momentum, momentum > 0, decay)));
+        from += size;
+        at += size;
+      }
+    }
+    return made;
   }
 
   private Kfac kfac(Network network, TrainingConfig config, KfacConfig settings) {
@@ -328,6 +401,33 @@ public final class Optimizer implements AutoCloseable {
       double learningRate,
       long number) {
     executor.gradientNorm(stream, clipNorm, normResult);
+    return afterNorm(executor, null, parameters, gradients, learningRate, number);
+  }
+
+  /**
+   * As above, on one of several ranks: each updates what it owns and receives the rest; of K-FAC and
+   * Muon each takes all steps.
+   *
+   * @param ranks have just added up the gradients
+   */
+  float step(
+      BatchExecutor executor,
+      RankExchange ranks,
+      Parameters parameters,
+      Parameters gradients,
+      double learningRate,
+      long number) {
+    ranks.norm(executor, gradients, clipNorm, normResult);
+    return afterNorm(executor, ranks, parameters, gradients, learningRate, number);
+  }
+
+  private float afterNorm(
+      BatchExecutor executor,
+      @Nullable RankExchange ranks,
+      Parameters parameters,
+      Parameters gradients,
+      double learningRate,
+      long number) {
     backend.copy(stream, normResult, normOnHost);
     backend.fill(stream, scalar(scalars, 0), (float) learningRate);
     backend.fill(stream, scalar(scalars, 1), (float) number);
@@ -335,6 +435,15 @@ public final class Optimizer implements AutoCloseable {
       statistics.step(stream, parameters, gradients, normResult);
     }
     stream.synchronize();
+    if (ranks != null && pieces != null) {
+      updatePieces(executor, pieces, parameters, gradients);
+      ranks.gather(parameters);
+      executor.load(parameters);
+      return normOnHost.get(0);
+    }
+    if (ranks != null) {
+      ranks.gather(gradients);
+    }
     Parameters direction = gradients;
     if (kfac != null && !Float.isNaN(normOnHost.get(1))) {
       steering.set(kfac.steering(learningRate, number));
@@ -360,6 +469,23 @@ public final class Optimizer implements AutoCloseable {
               .step(on, parameters.view(p), along.view(p), scalars, scalar(normResult, 1));
         });
     return normOnHost.get(0);
+  }
+
+  private void updatePieces(
+      BatchExecutor executor, List<Piece> owned, Parameters parameters, Parameters gradients) {
+    executor.share(
+        owned.size(),
+        (on, i) -> {
+          Piece piece = owned.get(i);
+          Update update = piece.update();
+          Tensor factor = scalar(normResult, 1);
+          update.step(on, piece.in(parameters), piece.in(gradients), scalars, factor);
+        });
+  }
+
+  /** Whether {@link #state} is that of a rank's part of the parameters. */
+  boolean isShared() {
+    return pieces != null;
   }
 
   /** Whether the first pass of some steps has to measure something beside the gradient. */
@@ -421,7 +547,7 @@ public final class Optimizer implements AutoCloseable {
     stream.synchronize();
   }
 
-  /** Device tensors that a checkpoint must hold, by name. */
+  /** Device tensors that a checkpoint must hold, by name; see {@link #isShared}. */
   public Map<String, Tensor> state() {
     return state;
   }

@@ -3,12 +3,15 @@ package io.jtrelu.train;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.PerLocationNormalization;
+import io.jtrelu.distributed.Communicator;
+import io.jtrelu.distributed.SoloCommunicator;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
@@ -51,7 +54,13 @@ import org.jspecify.annotations.Nullable;
  * epoch and by {@link #save}, and best.safetensors (parameters at the end of the epoch with the
  * best test accuracy so far); files are replaced atomically.
  *
- * <p>Owns all it allocates but the backend. Used by one thread at a time.
+ * <p>A run of {@linkplain TrainingConfig#shards shards} may be shared by several processes: each
+ * has a trainer with the same arguments, its own backend and its {@linkplain Communicator rank},
+ * and calls the same methods. Rank 0 alone writes files, which all read; figures are the same on
+ * all. Any number of ranks gives the same bits, and another number can go on with the run. A rank
+ * that fails {@linkplain Communicator#abort aborts}, as the others wait for it.
+ *
+ * <p>Owns all it allocates but backend and communicator. Used by one thread at a time.
  */
 public final class Trainer implements AutoCloseable {
   /** Name of the checkpoint in a run's folder. */
@@ -71,6 +80,9 @@ public final class Trainer implements AutoCloseable {
   private final Datasets data;
   private final Backend backend;
   private final @Nullable Path directory;
+  private final Communicator ranks;
+  private final Stream stream; // of what is done between steps
+  private final @Nullable RankExchange exchange; // null without shards
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
   private final Parameters parameters;
   private final Parameters gradients;
@@ -158,41 +170,64 @@ public final class Trainer implements AutoCloseable {
   public static Trainer start(
       Run run, Datasets data, Backend backend, @Nullable Path directory, @Nullable Path earlier)
       throws IOException {
+    return start(run, data, backend, directory, earlier, new SoloCommunicator());
+  }
+
+  /**
+   * Begins a run that processes share; collective.
+   *
+   * @param directory as in {@link #start(Run, Datasets, Backend, Path)}, the same on all ranks
+   * @param ranks stays the caller's, open for as long as the trainer is
+   * @throws IllegalArgumentException if the run's shards cannot be shared out so, or the ranks do
+   *     not have the same run
+   * @throws CheckpointException as above
+   * @throws IOException likewise
+   */
+  public static Trainer start(
+      Run run,
+      Datasets data,
+      Backend backend,
+      @Nullable Path directory,
+      @Nullable Path earlier,
+      Communicator ranks)
+      throws IOException {
+    requireShared(run, ranks);
+    boolean writes = directory != null && ranks.rank() == 0;
     run.requireSame(data);
     stepsPerEpoch(run.training(), data.train()); // refused before anything is written
     TrainingMemory.requireRoom(run, backend); // or allocated
     RunLock lock = null;
-    if (directory != null) {
+    if (directory != null && writes) {
       Files.createDirectories(directory);
       lock = RunLock.take(directory);
     }
     Trainer trainer = null;
     try {
-      if (directory != null) {
+      if (directory != null && writes) {
         if (Files.exists(directory.resolve(CHECKPOINT))) {
           throw new IOException(
               directory + " already holds a run; resume that one or choose another folder");
         }
         run.write(directory);
       }
-      trainer = new Trainer(run, data, backend, directory, null);
+      trainer = new Trainer(run, data, backend, directory, null, ranks);
       trainer.run = run.withChoices(backend.choices());
-      if (directory != null && !trainer.run.choices().isEmpty()) {
+      if (directory != null && writes && !trainer.run.choices().isEmpty()) {
         trainer.run.write(directory);
       }
       run.initializer().fill(backend, trainer.parameters);
       if (earlier != null) {
         trainer.takeParameters(Files.isDirectory(earlier) ? earlier.resolve(CHECKPOINT) : earlier);
       }
-      trainer.passes.load();
+      trainer.begin();
       if (lock != null) {
         trainer.owned.addLast(lock); // given back last
-        trainer.save();
       }
+      trainer.save();
       return trainer;
     } catch (Throwable failure) {
       close(trainer, failure);
-      if (lock != null && !Files.exists(directory.resolve(CHECKPOINT))) {
+      if (directory != null && lock != null && !Files.exists(directory.resolve(CHECKPOINT))) {
         for (String file : List.of(METRICS, Run.FILE)) {
           Files.deleteIfExists(directory.resolve(file)); // of a run that never was
         }
@@ -221,15 +256,32 @@ public final class Trainer implements AutoCloseable {
    * @throws IllegalArgumentException if the data are others
    */
   public static Trainer resume(Path directory, Datasets data, Backend backend) throws IOException {
+    return resume(directory, data, backend, new SoloCommunicator());
+  }
+
+  /**
+   * Continues a run that processes share, as many as before or others; collective.
+   *
+   * @param data the same images as before
+   * @param ranks as in {@link #start(Run, Datasets, Backend, Path, Path, Communicator)}
+   * @throws IOException as above
+   * @throws CheckpointException likewise
+   * @throws IllegalArgumentException likewise, or if the run's shards cannot be shared out so
+   */
+  public static Trainer resume(Path directory, Datasets data, Backend backend, Communicator ranks)
+      throws IOException {
     Run run = Run.read(directory);
+    requireShared(run, ranks);
     run.requireSame(data);
     TrainingMemory.requireRoom(run, backend);
-    RunLock lock = RunLock.take(directory);
+    RunLock lock = ranks.rank() == 0 ? RunLock.take(directory) : null;
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
       run.requireOwn(checkpoint);
-      // The others are written again soon, which removes theirs; this one may never be.
-      AtomicFile.removeAllLeftovers(directory.resolve(BEST));
-      Trainer trainer = new Trainer(run, data, backend, directory, checkpoint);
+      if (lock != null) {
+        // The others are written again soon, which removes theirs; this one may never be.
+        AtomicFile.removeAllLeftovers(directory.resolve(BEST));
+      }
+      Trainer trainer = new Trainer(run, data, backend, directory, checkpoint, ranks);
       try {
         if (trainer.epochIsOpen) {
           trainer.endEpoch();
@@ -238,7 +290,9 @@ public final class Trainer implements AutoCloseable {
         close(trainer, failure);
         throw failure;
       }
-      trainer.owned.addLast(lock);
+      if (lock != null) {
+        trainer.owned.addLast(lock);
+      }
       return trainer;
     } catch (Throwable failure) {
       close(lock, failure);
@@ -246,12 +300,31 @@ public final class Trainer implements AutoCloseable {
     }
   }
 
+  /** Refuses ranks that cannot share a run's batches. */
+  private static void requireShared(Run run, Communicator ranks) {
+    int shards = run.training().shards();
+    if (ranks.size() == 1 || (shards > 0 && shards % ranks.size() == 0)) {
+      return;
+    }
+    throw new IllegalArgumentException(
+        shards == 0
+            ? ranks.size()
+                + " processes cannot share this run: it has no shards. Begin one with --shards, a"
+                + " power of two that the number of processes divides"
+            : "the run's "
+                + shards
+                + " shards cannot be shared out to "
+                + ranks.size()
+                + " processes: their number must divide them");
+  }
+
   private Trainer(
       Run run,
       Datasets data,
       Backend backend,
       @Nullable Path directory,
-      @Nullable Checkpoint checkpoint)
+      @Nullable Checkpoint checkpoint,
+      Communicator ranks)
       throws IOException {
     TrainingConfig config = run.training();
     this.run = run;
@@ -259,14 +332,19 @@ public final class Trainer implements AutoCloseable {
     this.data = data;
     this.backend = backend;
     this.directory = directory;
+    this.ranks = ranks;
     this.network = model.network();
     this.step = checkpoint == null ? 0 : checkpoint.state().step();
     try {
       backend.tune(config.tuning(), run.choices());
+      this.stream = own(backend.newStream());
+      requireSameOnAllRanks();
       ImageDataset train = data.train();
       this.parameters = own(Parameters.allocate(network, backend));
       this.gradients = own(Parameters.allocate(network, backend));
-      this.optimizer = own(new Optimizer(network, backend, config));
+      this.exchange = config.shards() == 0 ? null : own(openExchange());
+      this.optimizer =
+          own(new Optimizer(network, backend, config, exchange == null ? null : exchange.owned()));
       if (checkpoint != null) {
         restore(checkpoint);
         bestAccuracy = checkpoint.state().bestMetric();
@@ -288,7 +366,7 @@ public final class Trainer implements AutoCloseable {
                   BatchExecutor.microBatch(network, backend, config.type(), EVALUATION_BATCH),
                   run.options(false)));
       this.loader = own(openLoader(train, config));
-      if (directory == null) {
+      if (directory == null || ranks.rank() != 0) {
         this.log = null;
       } else {
         Path metrics = directory.resolve(METRICS);
@@ -298,17 +376,52 @@ public final class Trainer implements AutoCloseable {
                     ? MetricsLog.create(metrics)
                     : MetricsLog.resume(metrics, step, notes));
         add(log);
-        if (checkpoint != null) {
-          resumeSums(Metrics.read(metrics));
-        }
+      }
+      if (checkpoint != null && directory != null) {
+        ranks.barrier(stream); // until rank 0 has cut off what is behind the checkpoint
+        resumeSums(Metrics.read(directory.resolve(METRICS)));
+        ranks.barrier(stream); // before it writes on
       }
       if (checkpoint != null) {
-        passes.load();
+        begin();
       }
     } catch (Throwable failure) {
       close();
       throw failure;
     }
+  }
+
+  /** Takes over the parameters, which are those of the first rank from here on. */
+  private void begin() {
+    if (exchange != null) {
+      exchange.broadcast(parameters);
+    }
+    passes.load();
+  }
+
+  private void requireSameOnAllRanks() {
+    List<String> all = ranks.gatherTexts(stream, step + " " + run.toJson());
+    for (int rank = 1; rank < all.size(); rank++) {
+      if (!all.get(rank).equals(all.getFirst())) {
+        throw new IllegalArgumentException(
+            "ranks 0 and "
+                + rank
+                + " do not have the same run: start all processes with the same options, on files"
+                + " that all of them see");
+      }
+    }
+  }
+
+  private RankExchange openExchange() {
+    if (!backend.device().equals(Device.CPU)) {
+      throw new UnsupportedException(
+          "shards are computed on CPUs only so far, not on "
+              + backend.name()
+              + ": take --device cpu, or leave --shards out");
+    }
+    long elements = Parameters.learntElements(network);
+    return new RankExchange(
+        backend, ranks, new Partition(elements, ranks.size(), RankExchange.BUCKET_BYTES));
   }
 
   /** Step, epoch and position of a checkpoint say the same thing in three ways. */
@@ -336,6 +449,10 @@ public final class Trainer implements AutoCloseable {
     int batch = config.batch();
     int micro = config.microBatch();
     int accumulate = config.accumulate();
+    if (exchange != null) {
+      return new ShardSteps(
+          network, backend, config, ranks, exchange, options, parameters, gradients, optimizer);
+    }
     if (backend.device().equals(Device.CPU)) {
       return new LaneSteps(
           network, backend, batch, micro, accumulate, options, parameters, gradients, optimizer);
@@ -384,8 +501,10 @@ public final class Trainer implements AutoCloseable {
     if (passes.takesBytes()) {
       loading.bytes();
     }
+    int part = config.batch() / ranks.size();
     return loading
         .batch(config.batch())
+        .part(part * ranks.rank(), part)
         .shuffle(config.seed())
         .augment(config.augmentation(), config.seed())
         .dropLast()
@@ -551,7 +670,7 @@ public final class Trainer implements AutoCloseable {
    */
   public boolean train() throws IOException {
     while (!finished()) {
-      if (stopRequested) {
+      if (ranks.any(stream, stopRequested)) {
         stopRequested = false;
         save();
         return false;
@@ -559,8 +678,8 @@ public final class Trainer implements AutoCloseable {
       try {
         advance();
       } catch (IllegalStateException failure) {
-        if (failure.getCause() instanceof DataException) {
-          save();
+        if (failure.getCause() instanceof DataException && ranks.size() == 1) {
+          save(); // which takes all ranks
         }
         throw failure;
       }
@@ -568,7 +687,10 @@ public final class Trainer implements AutoCloseable {
     return true;
   }
 
-  /** Makes {@link #train} return after the step that is under way. For any thread. */
+  /**
+   * Makes {@link #train} return after the step that is under way, or the one behind it; on all
+   * ranks if one asks for it. For any thread.
+   */
   public void stop() {
     stopRequested = true;
   }
@@ -694,7 +816,8 @@ public final class Trainer implements AutoCloseable {
 
   private void endEpoch() throws IOException {
     evaluator.load(parameters);
-    Evaluation test = Evaluation.run(evaluator, model, data.test(), EVALUATION_BATCH);
+    Evaluation test =
+        Evaluation.run(evaluator, model, data.test(), EVALUATION_BATCH, ranks, stream);
     EpochMetric metric =
         new EpochMetric(
             (int) (step / stepsPerEpoch),
@@ -792,20 +915,43 @@ public final class Trainer implements AutoCloseable {
             bestAccuracy);
     Map<String, Tensor> host = new LinkedHashMap<>();
     Map<String, Tensor> optimizerState = new LinkedHashMap<>();
-    try (Stream stream = backend.newStream()) {
-      for (int p = 0; p < network.parameters().size(); p++) {
+    boolean writes = ranks.rank() == 0;
+    try {
+      for (int p = 0; writes && p < network.parameters().size(); p++) {
         host.put(network.parameters().get(p).name(), onHost(stream, parameters.view(p)));
       }
       if (withOptimizer) {
         for (Map.Entry<String, Tensor> entry : optimizer.state().entrySet()) {
-          optimizerState.put(entry.getKey(), onHost(stream, entry.getValue()));
+          collect(writes, entry.getKey(), entry.getValue(), optimizerState);
         }
       }
-      Checkpoint.save(file, state, host, optimizerState);
+      if (writes) {
+        Checkpoint.save(file, state, host, optimizerState);
+      }
     } finally {
       host.values().forEach(Tensor::close);
       optimizerState.values().forEach(Tensor::close);
     }
+  }
+
+  /** Brings an optimiser's tensor to the host of the rank that writes, from all who share it. */
+  private void collect(boolean writes, String name, Tensor state, Map<String, Tensor> to) {
+    if (exchange == null || !optimizer.isShared()) {
+      if (writes) {
+        to.put(name, onHost(stream, state));
+      }
+      return;
+    }
+    if (writes) {
+      to.put(name, wholeState());
+    }
+    exchange.collect(state, to.get(name));
+  }
+
+  /** Room on the host for an optimiser's tensor of all parameters. */
+  private Tensor wholeState() {
+    Tensor arena = parameters.arena();
+    return Tensor.allocate(arena.shape(), arena.type(), arena.layout());
   }
 
   /** Takes over what an earlier run's checkpoint and this network share. */
@@ -834,7 +980,20 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void restore(Checkpoint checkpoint) throws IOException {
-    restoreParameters(checkpoint, backend, parameters, optimizer.state());
+    if (exchange == null || !optimizer.isShared()) {
+      restoreParameters(checkpoint, backend, parameters, optimizer.state());
+      return;
+    }
+    Map<String, Tensor> whole = new LinkedHashMap<>();
+    try {
+      optimizer.state().keySet().forEach(name -> whole.put(name, wholeState()));
+      restoreParameters(checkpoint, backend, parameters, whole);
+      for (Map.Entry<String, Tensor> entry : optimizer.state().entrySet()) {
+        exchange.distribute(whole.get(entry.getKey()), entry.getValue());
+      }
+    } finally {
+      whole.values().forEach(Tensor::close);
+    }
   }
 
   /**

@@ -22,6 +22,9 @@ import org.jspecify.annotations.Nullable;
  * @param microBatch images that a core takes through the network at a time, which sets the order of
  *     sums; 0 for {@link io.jtrelu.nn.BatchExecutor#microBatch}. A GPU takes whole batches whatever
  *     it says, so that a run can go on there
+ * @param shards equal parts of a batch that processes may share, a power of two: any number of
+ *     processes that divides it gives the same bits, as the order of sums is that of the shards; 0
+ *     for a run of one process, without
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine
@@ -45,6 +48,7 @@ public record TrainingConfig(
     @JsonProperty(required = true) int batch,
     @JsonProperty(required = true) int accumulate,
     @JsonProperty int microBatch,
+    @JsonInclude(JsonInclude.Include.NON_DEFAULT) @JsonProperty int shards,
     @JsonProperty(required = true) Optimizer.Kind optimizer,
     @JsonProperty(required = true) double learningRate,
     @JsonProperty(required = true) double warmup,
@@ -77,6 +81,16 @@ public record TrainingConfig(
         "micro-batch",
         microBatch,
         "a divisor of the batch of " + batch + ", or 0 for one that is chosen");
+    require(
+        shards == 0 || (Integer.bitCount(shards) == 1 && batch % shards == 0),
+        "shards",
+        shards,
+        "a power of two that divides the batch of " + batch + ", or 0 for none");
+    require(
+        shards == 0 || microBatch == 0 || batch / shards % microBatch == 0,
+        "micro-batch",
+        microBatch,
+        "a divisor of the " + (shards == 0 ? batch : batch / shards) + " images of a shard");
     require(
         learningRate > 0 && learningRate < 1e6,
         "learning rate",
@@ -132,6 +146,7 @@ public record TrainingConfig(
         .batch(batch)
         .accumulate(accumulate)
         .microBatch(microBatch)
+        .shards(shards)
         .optimizer(optimizer)
         .learningRate(learningRate)
         .warmup(warmup)
@@ -154,6 +169,7 @@ public record TrainingConfig(
     private int batch = 64;
     private int accumulate = 1;
     private int microBatch;
+    private int shards;
     private Optimizer.Kind optimizer = Optimizer.Kind.SGD;
     private @Nullable Double learningRate; // null: the optimiser's
     private double warmup = 0.1;
@@ -192,6 +208,12 @@ public record TrainingConfig(
     /** See {@link TrainingConfig#microBatch}; 0 unless set. */
     public Builder microBatch(int value) {
       microBatch = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#shards}; 0 unless set. */
+    public Builder shards(int value) {
+      shards = value;
       return this;
     }
 
@@ -292,6 +314,7 @@ public record TrainingConfig(
           batch,
           accumulate,
           microBatch,
+          shards,
           optimizer,
           learningRate == null ? optimizer.defaultLearningRate() : learningRate,
           warmup,

@@ -1,0 +1,302 @@
+package io.jtrelu.train;
+
+import static java.lang.foreign.ValueLayout.JAVA_DOUBLE_UNALIGNED;
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.GradientNorm;
+import io.jtrelu.backend.GradientSum;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.distributed.Communicator;
+import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.FisherSamples;
+import io.jtrelu.nn.Parameters;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * What ranks that train one network exchange in a step, so that its bits do not depend on their
+ * number: gradients are added up in a balanced binary tree over ranks, above those over each rank's
+ * shards; the norm is that of the norms of slices of fixed size, in their order; losses are added
+ * up in the order of shards.
+ *
+ * <p>Each rank owns a part of the parameters ({@link Partition}) and of the optimiser's state: it
+ * receives the others' gradients of that part, updates it and sends it to all, which are the bytes
+ * of an all-reduce (ZeRO, stage 1; Rajbhandari et al. 2020, arXiv 1910.02054).
+ *
+ * <p>Computes in host memory. All methods are collective. Owns its buffers; used by one thread at a
+ * time.
+ */
+final class RankExchange implements AutoCloseable {
+  /** Bytes of a bucket: large enough for latency not to count. */
+  static final long BUCKET_BYTES = 25L << 20;
+
+  /** Of a result: two of the loss, one of the hits. */
+  private static final int WORDS = 3;
+
+  private final Backend backend;
+  private final Communicator ranks;
+  private final Partition partition;
+  private final Stream stream;
+  private final Tensor norms;
+  private final Tensor sliceNorms; // and their factors, which mean nothing
+  private final GradientNorm norm;
+  private final Map<Integer, GradientSum> sums = new HashMap<>();
+  private final Map<Integer, GradientNorm> normsOf = new HashMap<>();
+  private final List<Tensor> received = new ArrayList<>();
+  private final Deque<AutoCloseable> owned = new ArrayDeque<>();
+
+  RankExchange(Backend backend, Communicator ranks, Partition partition) {
+    this.backend = backend;
+    this.ranks = ranks;
+    this.partition = partition;
+    try {
+      stream = own(backend.newStream());
+      int slices = partition.slices();
+      norms = own(floats(slices));
+      sliceNorms = own(floats(2 * slices));
+      norm = own(backend.gradientNorm(slices));
+      for (int i = Math.max(0, slices - 2); i < slices; i++) { // all but the last are of one size
+        int size = Math.toIntExact(partition.slice(i).elements());
+        sums.computeIfAbsent(size, n -> own(backend.gradientSum(n)));
+        normsOf.computeIfAbsent(size, n -> own(backend.gradientNorm(n)));
+      }
+      long most = 0;
+      for (Partition.Range range : partition.owned(ranks.rank())) {
+        most = Math.max(most, range.elements());
+      }
+      for (int i = 0; i < ranks.size(); i++) {
+        received.add(own(floats(i == ranks.rank() ? 0 : Math.toIntExact(most))));
+      }
+    } catch (RuntimeException | Error failure) {
+      close();
+      throw failure;
+    }
+  }
+
+  private <T extends AutoCloseable> T own(T resource) {
+    owned.push(resource);
+    return resource;
+  }
+
+  private Tensor floats(int count) {
+    return backend.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR);
+  }
+
+  private static Tensor part(Tensor of, long from, long elements) {
+    return of.slice(from, Shape.of(Math.toIntExact(elements)), Layout.ROW_MAJOR);
+  }
+
+  private static Tensor part(Tensor of, Partition.Range range) {
+    return part(of, range.from(), range.elements());
+  }
+
+  /** What this rank owns. */
+  List<Partition.Range> owned() {
+    return partition.owned(ranks.rank());
+  }
+
+  /**
+   * Adds up the ranks' gradients: what this rank owns receives the sum, the rest is spoilt. Last
+   * buckets go first.
+   */
+  void add(BatchExecutor executor, Parameters gradients) {
+    if (ranks.size() == 1) {
+      return;
+    }
+    for (int index = partition.buckets() - 1; index >= 0; index--) {
+      Partition.Range mine = partition.range(index, ranks.rank());
+      List<Tensor> send = new ArrayList<>();
+      List<Tensor> terms = new ArrayList<>();
+      for (int rank = 0; rank < ranks.size(); rank++) {
+        send.add(part(gradients.arena(), partition.range(index, rank)));
+        terms.add(
+            rank == ranks.rank()
+                ? part(gradients.arena(), mine)
+                : part(received.get(rank), 0, mine.elements()));
+      }
+      ranks.allToAll(stream, send, terms);
+      int first = partition.firstSlice(index, ranks.rank());
+      int count = partition.firstSlice(index, ranks.rank() + 1) - first;
+      executor.share(
+          count, (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms));
+    }
+  }
+
+  private void addSlice(Stream on, Partition.Range slice, long begin, List<Tensor> of) {
+    List<Tensor> terms = new ArrayList<>();
+    for (Tensor tensor : of) {
+      terms.add(part(tensor, slice.from() - begin, slice.elements()));
+    }
+    BatchExecutor.addTree(of(sums, slice), on, terms);
+    if (ranks.rank() != 0) {
+      backend.copy(on, terms.getFirst(), terms.get(ranks.rank()));
+    }
+  }
+
+  private static <T> T of(Map<Integer, T> operations, Partition.Range slice) {
+    T operation = operations.get(Math.toIntExact(slice.elements()));
+    if (operation == null) {
+      throw new IllegalStateException("no operation for " + slice);
+    }
+    return operation;
+  }
+
+  /**
+   * Norm of the gradients, of which each rank has what it owns, and the factor that clips it: see
+   * {@link GradientNorm}.
+   *
+   * @param result F32 [2]
+   */
+  void norm(BatchExecutor executor, Parameters gradients, float clipNorm, Tensor result) {
+    Tensor arena = gradients.arena();
+    for (int index = 0; index < partition.buckets(); index++) {
+      int first = partition.firstSlice(index, ranks.rank());
+      int count = partition.firstSlice(index, ranks.rank() + 1) - first;
+      executor.share(
+          count,
+          (on, i) -> {
+            int at = first + i;
+            Partition.Range slice = partition.slice(at);
+            Tensor to = part(sliceNorms, 2L * at, 2);
+            of(normsOf, slice).run(on, part(arena, slice), Float.POSITIVE_INFINITY, to);
+            backend.copy(on, part(to, 0, 1), part(norms, at, 1));
+          });
+      List<Tensor> parts = new ArrayList<>();
+      for (int rank = 0; rank < ranks.size(); rank++) {
+        int from = partition.firstSlice(index, rank);
+        parts.add(part(norms, from, partition.firstSlice(index, rank + 1) - from));
+      }
+      ranks.allGather(stream, parts);
+    }
+    norm.run(stream, norms, clipNorm, result);
+    stream.synchronize();
+  }
+
+  /** Receives from each rank what it owns. */
+  void gather(Parameters parameters) {
+    for (int index = 0; index < partition.buckets(); index++) {
+      ranks.allGather(stream, ranges(parameters.arena(), index));
+    }
+  }
+
+  private List<Tensor> ranges(Tensor arena, int index) {
+    List<Tensor> ranges = new ArrayList<>();
+    for (int rank = 0; rank < ranks.size(); rank++) {
+      ranges.add(part(arena, partition.range(index, rank)));
+    }
+    return ranges;
+  }
+
+  /** Replaces all parameters by those of the first rank. */
+  void broadcast(Parameters parameters) {
+    ranks.broadcast(stream, parameters.arena(), 0);
+  }
+
+  /** Receives the rows of all samples; each rank has those of its own. */
+  void gather(FisherSamples samples) {
+    if (ranks.size() == 1) {
+      return;
+    }
+    for (FisherSamples.Block block : samples.blocks()) {
+      for (Tensor rows : List.of(block.inputs(), block.gradients())) {
+        long each = rows.shape().elements() / ranks.size();
+        List<Tensor> parts = new ArrayList<>();
+        for (int rank = 0; rank < ranks.size(); rank++) {
+          parts.add(part(rows, rank * each, each));
+        }
+        ranks.allGather(stream, parts);
+      }
+    }
+  }
+
+  /**
+   * Results of all ranks, in their order.
+   *
+   * @param here those of this rank
+   * @param counts how many each rank has
+   */
+  static List<BatchExecutor.Result> gather(
+      Communicator ranks, Stream stream, List<BatchExecutor.Result> here, List<Integer> counts) {
+    int total = counts.stream().mapToInt(Integer::intValue).sum();
+    List<BatchExecutor.Result> all = new ArrayList<>();
+    try (Tensor words = Tensor.allocate(Shape.of(WORDS * total), DataType.I32, Layout.ROW_MAJOR)) {
+      List<Tensor> parts = new ArrayList<>();
+      int at = 0;
+      for (int count : counts) {
+        parts.add(part(words, (long) WORDS * at, (long) WORDS * count));
+        at += count;
+      }
+      MemorySegment mine = parts.get(ranks.rank()).segment();
+      for (int i = 0; i < here.size(); i++) {
+        mine.set(JAVA_DOUBLE_UNALIGNED, (long) i * WORDS * Integer.BYTES, here.get(i).loss());
+        mine.setAtIndex(JAVA_INT_UNALIGNED, (long) i * WORDS + 2, here.get(i).correct());
+      }
+      ranks.allGather(stream, parts);
+      MemorySegment from = words.segment();
+      for (int i = 0; i < total; i++) {
+        all.add(
+            new BatchExecutor.Result(
+                from.get(JAVA_DOUBLE_UNALIGNED, (long) i * WORDS * Integer.BYTES),
+                from.getAtIndex(JAVA_INT_UNALIGNED, (long) i * WORDS + 2)));
+      }
+    }
+    return all;
+  }
+
+  /**
+   * Receives the optimiser's state of all ranks' parts on the first one.
+   *
+   * @param state of this rank's part
+   * @param whole host F32 of the arena's size on the first rank; null on the others
+   */
+  void collect(Tensor state, @Nullable Tensor whole) {
+    long at = 0;
+    for (int index = 0; index < partition.buckets(); index++) {
+      Tensor mine = part(state, at, partition.range(index, ranks.rank()).elements());
+      at += mine.shape().elements();
+      List<@Nullable Tensor> nothing = new ArrayList<>(Collections.nCopies(ranks.size(), null));
+      if (whole != null) {
+        List<Tensor> ranges = ranges(whole, index);
+        backend.copy(stream, mine, ranges.get(ranks.rank()));
+        ranks.allToAll(stream, nothing, ranges);
+      } else {
+        List<@Nullable Tensor> send = new ArrayList<>(nothing);
+        send.set(0, mine);
+        ranks.allToAll(stream, send, nothing);
+      }
+    }
+  }
+
+  /** Takes this rank's part of an optimiser's whole state. */
+  void distribute(Tensor whole, Tensor state) {
+    long at = 0;
+    for (Partition.Range range : owned()) {
+      backend.copy(stream, part(whole, range), part(state, at, range.elements()));
+      at += range.elements();
+    }
+    stream.synchronize();
+  }
+
+  @Override
+  public void close() {
+    while (!owned.isEmpty()) {
+      try {
+        owned.pop().close();
+      } catch (Exception failure) {
+        throw new IllegalStateException("closing an exchange failed", failure);
+      }
+    }
+  }
+}
