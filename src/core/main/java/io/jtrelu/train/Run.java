@@ -167,13 +167,16 @@ public record Run(
 
   /**
    * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, tuning, or
-   * crops of random area.
+   * crops of random area, and runs without shards say nothing of them.
    */
   private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
     JsonNode all = node.deepCopy();
     if (all instanceof ObjectNode training) {
       if (!training.has("kfac")) {
         training.putNull("kfac");
+      }
+      if (!training.has("shards")) {
+        training.put("shards", 0);
       }
       if (!training.has("tuning")) {
         training.put("tuning", Tuning.OFF.name());

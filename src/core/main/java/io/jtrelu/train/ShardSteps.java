@@ -143,7 +143,7 @@ final class ShardSteps implements Steps {
   @Override
   public @Nullable String firstNonFiniteLayer() {
     String layer = images == null ? null : executor.firstNonFiniteLayer(images);
-    List<String> layers = ranks.gatherTexts(stream, layer == null ? "" : layer);
+    List<String> layers = ranks.gatherTexts(layer == null ? "" : layer);
     for (int rank = 0; rank < layers.size(); rank++) {
       if (!layers.get(rank).isEmpty()) {
         return layers.get(rank) + (ranks.size() == 1 ? "" : " on rank " + rank);

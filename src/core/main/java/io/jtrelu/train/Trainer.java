@@ -400,7 +400,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void requireSameOnAllRanks() {
-    List<String> all = ranks.gatherTexts(stream, step + " " + run.toJson());
+    List<String> all = ranks.gatherTexts(step + " " + run.toJson());
     for (int rank = 1; rank < all.size(); rank++) {
       if (!all.get(rank).equals(all.getFirst())) {
         throw new IllegalArgumentException(
@@ -670,7 +670,7 @@ public final class Trainer implements AutoCloseable {
    */
   public boolean train() throws IOException {
     while (!finished()) {
-      if (ranks.any(stream, stopRequested)) {
+      if (ranks.any(stopRequested)) {
         stopRequested = false;
         save();
         return false;
