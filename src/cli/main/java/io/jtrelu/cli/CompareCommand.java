@@ -108,6 +108,7 @@ final class CompareCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
+    RunOptions.requireAlone("compare");
     Console console = main.console();
     Map<String, Run> runs = new LinkedHashMap<>();
     Datasets data = options.open(console);

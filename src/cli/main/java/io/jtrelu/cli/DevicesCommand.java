@@ -9,7 +9,10 @@ import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.data.ImageDecoder;
+import io.jtrelu.distributed.Launcher.Family;
+import io.jtrelu.distributed.MpiCommunicator;
 import java.io.IOException;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.Callable;
@@ -20,9 +23,10 @@ import picocli.CommandLine.ParentCommand;
 /** {@code jtrelu devices}: what can be computed on, and why something cannot. */
 @Command(
     name = "devices",
-    description =
-        "List the backends, version and devices, or why one is not available, and what decodes"
-            + " JPEGs.")
+    description = {
+      "List the backends, version and devices, or why one is not available. Then what brings"
+          + " processes together, openmpi and mpich, and what decodes JPEGs."
+    })
 final class DevicesCommand implements Callable<Integer> {
   @ParentCommand private Main main;
 
@@ -44,7 +48,11 @@ final class DevicesCommand implements Callable<Integer> {
       main.console().print(forgotten ? "forgotten" : "nothing was kept");
       return 0;
     }
-    List<Device> devices = look(Backends.providers());
+    List<Device> devices = new ArrayList<>(look(Backends.providers()));
+    for (Family family : Family.values()) {
+      String name = family.name().toLowerCase(Locale.ROOT);
+      devices.add(new Device(name, MpiCommunicator.availability(family), false, List.of()));
+    }
     main.console()
         .print(json ? json(devices) : text(devices) + "\njpeg      " + ImageDecoder.jpegDecoder());
     return 0;

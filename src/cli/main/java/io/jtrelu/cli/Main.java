@@ -2,6 +2,7 @@ package io.jtrelu.cli;
 
 import io.jtrelu.tensor.PrintableText;
 import java.io.PrintWriter;
+import java.io.Writer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
@@ -135,6 +136,30 @@ public final class Main implements Callable<Integer> {
     }
   }
 
+  /**
+   * Lets a process be silent but for errors, as one of several that do the same.
+   *
+   * @return where it may write without being seen
+   */
+  Console silent() {
+    LOGGER.setLevel(Level.OFF);
+    PrintWriter nowhere = new PrintWriter(Writer.nullWriter());
+    return new Console(nowhere, nowhere, false);
+  }
+
+  /** Tells a failure, without an end to it. */
+  void tell(String prefix, Throwable failure) {
+    console.note("error: " + prefix + ErrorMessage.of(failure));
+    trace(failure);
+  }
+
+  /** The exit code of a failure. */
+  static int exitCode(Throwable failure) {
+    return failure instanceof UsageException
+        ? CommandLine.ExitCode.USAGE
+        : CommandLine.ExitCode.SOFTWARE;
+  }
+
   /** Where commands write. */
   Console console() {
     return console;
@@ -172,11 +197,8 @@ public final class Main implements Callable<Integer> {
   }
 
   private int failed(Throwable failure) {
-    console.note("error: " + ErrorMessage.of(failure));
-    trace(failure);
-    return failure instanceof UsageException
-        ? CommandLine.ExitCode.USAGE
-        : CommandLine.ExitCode.SOFTWARE;
+    tell("", failure);
+    return exitCode(failure);
   }
 
   private void trace(Throwable failure) {

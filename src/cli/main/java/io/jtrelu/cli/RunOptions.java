@@ -8,6 +8,7 @@ import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Reading;
 import io.jtrelu.data.Reading.Place;
+import io.jtrelu.distributed.Launcher;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
@@ -155,6 +156,16 @@ final class RunOptions {
               + " (chosen so that four to eight cores find work). More are faster on few cores, and"
               + " sums round otherwise. A GPU takes whole batches.")
   int microBatch;
+
+  @Option(
+      names = "--shards",
+      paramLabel = "S",
+      defaultValue = "0",
+      description =
+          "Cut each batch into equal parts, a power of two, that processes can share: mpirun -np 4"
+              + " jtrelu train --shards 8. Any number of processes that divides it, one too, gives the"
+              + " same bits. On CPUs.")
+  int shards;
 
   @Option(
       names = "--accumulate",
@@ -314,6 +325,7 @@ final class RunOptions {
     follow(given, "--batch", () -> config.batch(batch));
     follow(given, "--accumulate", () -> config.accumulate(accumulate));
     follow(given, "--micro-batch", () -> config.microBatch(microBatch));
+    follow(given, "--shards", () -> config.shards(shards));
     if (optimizer != null) {
       config.optimizer(optimizer);
     }
@@ -376,6 +388,20 @@ final class RunOptions {
   /** A folder by its absolute path, so that the run can be resumed from elsewhere. */
   static String lasting(String data) {
     return Files.isDirectory(Path.of(data)) ? Path.of(data).toAbsolutePath().toString() : data;
+  }
+
+  /** Refuses to be one of several processes that would do the same thing side by side. */
+  static void requireAlone(String command) {
+    Launcher launcher = Launcher.of(System.getenv()).orElse(null);
+    if (launcher != null && launcher.size() > 1) {
+      throw new UsageException(
+          launcher.name()
+              + " started "
+              + launcher.size()
+              + " processes, but jtrelu "
+              + command
+              + " is for one; jtrelu train --shards can be shared");
+    }
   }
 
   /** Opens a device; an unknown name is a wrong use. */

@@ -85,6 +85,7 @@ final class StudyCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
+    RunOptions.requireAlone("study");
     StudyScale scale = scale();
     List<Recipe> recipes = recipes(scale);
     Console console = main.console();

@@ -7,6 +7,7 @@ import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.ImageDecoder;
+import io.jtrelu.distributed.Communicator;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.train.AtomicFile;
@@ -25,6 +26,7 @@ import java.io.IOException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -60,6 +62,8 @@ final class TrainCommand implements Callable<Integer> {
   /** From this share of the time on, waiting for images is told. */
   private static final double WORTH_SAYING = 0.1;
 
+  private static final int SPEAK_FIRST_MILLIS = 500;
+
   /** Options that a resumed run may be given. */
   private static final Set<String> WITH_RESUME =
       Set.of(
@@ -69,7 +73,8 @@ final class TrainCommand implements Callable<Integer> {
           "--verbose",
           "--patience",
           "--loader-threads",
-          "--on-bad-image");
+          "--on-bad-image",
+          "--deadline");
 
   /** Options that say what a network is. */
   private static final Set<String> OF_THE_NETWORK =
@@ -144,8 +149,39 @@ final class TrainCommand implements Callable<Integer> {
       description = "Stop when test accuracy has not risen for N epochs.")
   private @Nullable Integer patience;
 
+  @Option(
+      names = "--deadline",
+      paramLabel = "SECONDS",
+      defaultValue = "300",
+      description =
+          "How long one of several processes waits for the others before it gives up"
+              + " (${DEFAULT-VALUE}).")
+  private double deadline = Communicator.DEADLINE.toSeconds();
+
   @Override
-  public Integer call() throws IOException {
+  public Integer call() throws IOException, InterruptedException {
+    if (!(deadline > 0 && deadline <= 1e6)) {
+      throw new UsageException("--deadline must be above 0 and at most 1e6 s, got " + deadline);
+    }
+    Communicator ranks = Communicator.open(Duration.ofNanos((long) (deadline * 1e9)));
+    if (ranks.size() == 1) {
+      return train(ranks, main.console());
+    }
+    try {
+      train(ranks, ranks.rank() == 0 ? main.console() : main.silent());
+      ranks.close();
+      return 0;
+    } catch (Throwable failure) {
+      if (ranks.rank() > 0) {
+        Thread.sleep(SPEAK_FIRST_MILLIS); // what fails on all ranks is told by the first, once
+      }
+      main.tell("rank " + ranks.rank() + " of " + ranks.size() + ": ", failure);
+      ranks.abort(Main.exitCode(failure));
+      throw failure;
+    }
+  }
+
+  private int train(Communicator ranks, Console console) throws IOException {
     if (patience != null && patience < 1) {
       throw new UsageException("--patience must be 1 epoch or more, got " + patience);
     }
@@ -156,7 +192,6 @@ final class TrainCommand implements Callable<Integer> {
     } else if (from != null) {
       refuse(OF_THE_NETWORK::contains, "--from: the network is that of the earlier run");
     }
-    Console console = main.console();
     Run what;
     Datasets data;
     if (resume != null) {
@@ -187,18 +222,19 @@ final class TrainCommand implements Callable<Integer> {
       }
       what = options.run(shaping, options.training(epochs), data);
     }
-    boolean claimed = resume == null && out == null;
-    Path directory =
-        resume != null
-            ? resume
-            : out != null ? out : newFolder("runs", what.model().network().name());
+    boolean first = ranks.rank() == 0;
+    boolean claimed = resume == null && out == null && first;
+    Path directory = folder(what, ranks);
     try (Interrupt interrupt = new Interrupt();
         Backend backend = RunOptions.openDevice(options.device);
         Trainer trainer =
             resume != null
-                ? Trainer.resume(resume, data, backend)
-                : Trainer.start(what, data, backend, directory, from)) {
+                ? Trainer.resume(resume, data, backend, ranks)
+                : Trainer.start(what, data, backend, directory, from, ranks)) {
       describe(console, trainer, data, backend);
+      if (ranks.size() > 1) {
+        console.note("shared by " + ranks.size() + " processes, by " + ranks.name());
+      }
       boolean finished;
       try (Shown shown = new Shown(console, trainer, interrupt)) {
         trainer.add(shown);
@@ -207,7 +243,7 @@ final class TrainCommand implements Callable<Integer> {
         }
         finished = trainer.train();
       } catch (IllegalStateException failure) {
-        if (failure.getCause() instanceof DataException) {
+        if (failure.getCause() instanceof DataException && ranks.size() == 1) {
           console.note(
               "saved after step "
                   + trainer.steps()
@@ -216,6 +252,9 @@ final class TrainCommand implements Callable<Integer> {
                   + " --on-bad-image skip");
         }
         throw failure;
+      }
+      if (!first) {
+        return 0;
       }
       skipped(data).forEach(console::note);
       Path report = writeReport(trainer, data, directory, backend);
@@ -239,6 +278,19 @@ final class TrainCommand implements Callable<Integer> {
         removeIfEmpty(directory); // where nothing came of it
       }
     }
+  }
+
+  /** Where the run goes: where nothing is said, the first rank takes a new folder for all. */
+  private Path folder(Run what, Communicator ranks) throws IOException {
+    if (resume != null) {
+      return resume;
+    }
+    if (out != null) {
+      return out;
+    }
+    String name =
+        ranks.rank() == 0 ? newFolder("runs", what.model().network().name()).toString() : "";
+    return Path.of(ranks.gatherTexts(name).getFirst());
   }
 
   /** What was seen to train a network best; null where nobody has looked. */
