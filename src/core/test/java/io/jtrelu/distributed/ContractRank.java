@@ -80,7 +80,7 @@ final class ContractRank {
 
   /** Messages of another length for each pair; some are empty, some are null. */
   private void allToAll() {
-    for (int factor : new int[] {0, 1, 5_000, 300_000}) { // at once, and by agreement
+    for (int factor : new int[] {0, 1, 5_000, 100_000}) { // at once, and by agreement
       List<@Nullable Tensor> send = new ArrayList<>();
       List<@Nullable Tensor> receive = new ArrayList<>();
       for (int other = 0; other < size; other++) {
