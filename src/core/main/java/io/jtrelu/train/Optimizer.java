@@ -151,8 +151,8 @@ public final class Optimizer implements AutoCloseable {
   }
 
   /**
-   * As above, of a rank's part of the parameters, for SGD and Adam, whose steps take each by itself;
-   * the others keep all of their state.
+   * As above, of a rank's part of the parameters, for SGD and Adam, whose steps take each by
+   * itself; the others keep all of their state.
    *
    * @param owned ranges of the arena, without running statistics; null for all of it
    */
@@ -248,8 +248,7 @@ public final class Optimizer implements AutoCloseable {
   }
 
   /** Owned ranges, cut where weights end and into slices that lanes can share. */
-  private List<Piece> pieces(
-      Network network, TrainingConfig config, List<Partition.Range> owned) {
+  private List<Piece> pieces(Network network, TrainingConfig config, List<Partition.Range> owned) {
     int elements = Math.toIntExact(owned.stream().mapToLong(Partition.Range::elements).sum());
     float momentum = (float) config.momentum();
     boolean isAdam = config.optimizer() == Kind.ADAM;
@@ -405,8 +404,8 @@ public final class Optimizer implements AutoCloseable {
   }
 
   /**
-   * As above, on one of several ranks: each updates what it owns and receives the rest; of K-FAC and
-   * Muon each takes all steps.
+   * As above, on one of several ranks: each updates what it owns and receives the rest; of K-FAC
+   * and Muon each takes all steps.
    *
    * @param ranks have just added up the gradients
    */
