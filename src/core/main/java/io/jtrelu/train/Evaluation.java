@@ -72,8 +72,7 @@ public record Evaluation(double loss, double accuracy, int images) {
     return results;
   }
 
-  private static Evaluation of(
-      List<BatchExecutor.Result> results, ImageDataset data, int skipped) {
+  private static Evaluation of(List<BatchExecutor.Result> results, ImageDataset data, int skipped) {
     double loss = 0;
     long correct = 0;
     for (BatchExecutor.Result result : results) {
