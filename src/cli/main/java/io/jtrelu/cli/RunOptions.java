@@ -31,6 +31,9 @@ import picocli.CommandLine.Option;
 
 /** What is trained on what and how: the options that {@code train} and {@code compare} share. */
 final class RunOptions {
+  /** What plain networks of 50 to 200 layers learnt best with. */
+  private static final double MUON_RATE_TIMES_DEPTH = 0.1;
+
   @Option(
       names = "--network",
       paramLabel = "NAME",
@@ -186,7 +189,8 @@ final class RunOptions {
   @Option(
       names = "--learning-rate",
       paramLabel = "R",
-      description = "Peak learning rate (0.02; 0.003 for K-FAC, 0.002 for Muon).")
+      description =
+          "Peak learning rate (0.02; 0.003 for K-FAC; 0.1 / depth for Muon, at most 0.002).")
   @Nullable Double learningRate;
 
   @Mixin KfacOptions kfac = new KfacOptions();
@@ -382,7 +386,19 @@ final class RunOptions {
     Network plain = Networks.build(network(), Model.input(train), train.classes().size());
     Network begun = plain.withGaussianWeights(gaussianWeights(plain.gaussianWeights()));
     Model model = Model.of(shaping.shape(begun), train, shaping);
-    return Run.of(model, training, datasets, lasting(data));
+    return Run.of(model, suited(training, plain), datasets, lasting(data));
+  }
+
+  /**
+   * With a rate for the depth, where none is given: Muon's steps are of one size in all layers, and
+   * what the layers change adds up.
+   */
+  private TrainingConfig suited(TrainingConfig training, Network to) {
+    if (learningRate != null || training.optimizer() != Optimizer.Kind.MUON) {
+      return training;
+    }
+    double rate = MUON_RATE_TIMES_DEPTH / Math.max(50, to.depth());
+    return training.toBuilder().learningRate(rate).build();
   }
 
   /** A folder by its absolute path, so that the run can be resumed from elsewhere. */

@@ -24,7 +24,7 @@ record StudyScale(int epochs, int seeds, int grid, boolean solutions) {
       case SGD -> List.of(0.02, 0.05, 0.01, 0.1, 0.005);
       case ADAM -> List.of(1e-3, 3e-3, 3e-4, 1e-2, 1e-4);
       case KFAC -> List.of(3e-3, 6e-3, 1.5e-3, 1e-2, 1e-3);
-      case MUON -> List.of(2e-3, 1e-3, 5e-4, 3e-3, 2.5e-4);
+      case MUON -> List.of(1e-3, 2e-3, 5e-4, 3e-3, 2.5e-4);
     };
   }
 

@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.BackendProvider;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.train.Run;
 import java.awt.image.BufferedImage;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -112,6 +113,18 @@ class RunCommandsTest {
     assertTrue(notes.toString().contains("GB of the device's memory"), notes.toString());
     assertEquals(12, Files.readAllLines(out.resolve("metrics.jsonl")).size() - 2);
     assertEquals(0, run("evaluate", "--model", out.toString()), notes.toString());
+  }
+
+  @Test
+  void muonsRateIsThatOfTheDepthUnlessGiven() throws IOException {
+    String deep =
+        "train --network plain:121:4 --optimizer muon --batch 4 --epochs 1 --data " + data;
+    assertEquals(0, run((deep + " --out " + out).split(" ")), notes.toString());
+    assertEquals(0.1 / 121, Run.read(out).training().learningRate(), 1e-12);
+    Path other = folder.resolve("given");
+    String given = deep + " --learning-rate 0.003 --out " + other;
+    assertEquals(0, run(given.split(" ")), notes.toString());
+    assertEquals(0.003, Run.read(other).training().learningRate());
   }
 
   @Test

@@ -61,7 +61,7 @@ public final class Optimizer implements AutoCloseable {
     double defaultLearningRate() {
       return switch (this) {
         case KFAC -> 3e-3;
-        case MUON -> 2e-3;
+        case MUON -> 1e-3;
         default -> 0.02;
       };
     }

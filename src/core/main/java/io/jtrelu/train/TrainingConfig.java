@@ -224,7 +224,7 @@ public record TrainingConfig(
     }
 
     /**
-     * See {@link TrainingConfig#learningRate}; 0.02 unless set, 0.003 for K-FAC and 0.002 for Muon.
+     * See {@link TrainingConfig#learningRate}; 0.02 unless set, 0.003 for K-FAC and 0.001 for Muon.
      */
     public Builder learningRate(double value) {
       learningRate = value;
