@@ -68,5 +68,9 @@ public class Scales {
   }
 }
 JAVA
-java_home=${JAVA_HOME:-$(dirname "$(dirname "$(readlink -f "$(command -v javac)")")")}
-"$java_home/bin/java" --enable-native-access=ALL-UNNAMED -Djava.awt.headless=true Scales.java
+jdk=${JAVA25_HOME:-}
+for release in /usr/lib/jvm/*/release; do
+  [ -n "$jdk" ] || ! grep -q '^JAVA_VERSION="25' "$release" || jdk=$(dirname "$release")
+done
+[ -x "$jdk/bin/java" ] || { echo "no JDK 25 found" >&2; exit 2; }
+"$jdk/bin/java" --enable-native-access=ALL-UNNAMED -Djava.awt.headless=true Scales.java
