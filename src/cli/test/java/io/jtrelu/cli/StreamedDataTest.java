@@ -1,6 +1,5 @@
 package io.jtrelu.cli;
 
-import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -8,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.jtrelu.data.Tar;
 import java.awt.image.BufferedImage;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -61,7 +61,7 @@ class StreamedDataTest {
     Path data = folder.resolve(shards ? "shards" : "folders");
     int number = 0;
     for (String part : List.of("train", "test")) {
-      ByteArrayOutputStream tar = new ByteArrayOutputStream();
+      Tar tar = new Tar();
       for (int i = 0; i < (part.equals("train") ? 24 : 8); i++, number++) {
         int label = i % 2;
         byte[] jpeg = jpeg(label, number);
@@ -70,41 +70,17 @@ class StreamedDataTest {
         }
         String key = String.format(Locale.ROOT, "%d-%03d", label, i);
         if (shards) {
-          member(tar, key + ".jpg", jpeg);
-          member(tar, key + ".cls", Integer.toString(label).getBytes(UTF_8));
+          tar.add(key + ".jpg", jpeg).add(key + ".cls", Integer.toString(label));
         } else {
           Path in = Files.createDirectories(data.resolve(part).resolve("" + label));
           Files.write(in.resolve(key + ".jpg"), jpeg);
         }
       }
       if (shards) {
-        tar.writeBytes(new byte[1024]);
-        Files.write(
-            Files.createDirectories(data.resolve(part)).resolve("000000.tar"), tar.toByteArray());
+        Files.write(Files.createDirectories(data.resolve(part)).resolve("000000.tar"), tar.bytes());
       }
     }
     return data;
-  }
-
-  private static void member(ByteArrayOutputStream tar, String name, byte[] content) {
-    byte[] header = new byte[512];
-    put(header, 0, name);
-    put(header, 124, String.format(Locale.ROOT, "%011o", content.length));
-    put(header, 148, "        ");
-    header[156] = '0';
-    int sum = 0;
-    for (byte value : header) {
-      sum += value & 0xff;
-    }
-    put(header, 148, String.format(Locale.ROOT, "%06o", sum));
-    header[154] = 0;
-    tar.writeBytes(header);
-    tar.writeBytes(content);
-    tar.writeBytes(new byte[(512 - content.length % 512) % 512]);
-  }
-
-  private static void put(byte[] header, int at, String text) {
-    System.arraycopy(text.getBytes(UTF_8), 0, header, at, text.length());
   }
 
   private List<String> train(Path data, Path out, String... more) {

@@ -121,7 +121,13 @@ public abstract class PolarFactor extends PreparedOperation {
 
   /** F32 elements that it needs beside the matrices. */
   public final long scratchElements() {
-    return elements() + 2 * squares();
+    return scratchElements(rows, columns, count);
+  }
+
+  /** The same of matrices for which nothing is prepared yet. */
+  public static long scratchElements(int rows, int columns, int count) {
+    long side = Math.min(rows, columns);
+    return count * ((long) rows * columns + 2 * side * side);
   }
 
   /**

@@ -235,8 +235,16 @@ public final class BatchExecutor implements AutoCloseable {
       return labels;
     }
 
+    /** Loss of a micro-batch, after the rows of its Fisher matrix where they are asked for. */
+    void loss(Tensor batchLabels, int micro, float scale, @Nullable Fisher fisher, long sequence) {
+      if (fisher != null) {
+        fisher(fisher, batchLabels, micro, sequence);
+      }
+      workspace.loss(labels(batchLabels, micro), scale);
+    }
+
     /** The rows of a micro-batch. */
-    void fisher(Fisher fisher, Tensor batchLabels, int micro, long sequence) {
+    private void fisher(Fisher fisher, Tensor batchLabels, int micro, long sequence) {
       Tensor labels = labels(batchLabels, micro);
       int first = (firstMicroBatch() + micro) * program.batch();
       if (fisher.drawn()) {
@@ -555,10 +563,7 @@ public final class BatchExecutor implements AutoCloseable {
               images,
               labels,
               (seat, part, micro) -> {
-                if (fisher != null) {
-                  seat.fisher(fisher, labels, micro, sequence);
-                }
-                seat.workspace.loss(seat.labels(labels, micro), gradientScale);
+                seat.loss(labels, micro, gradientScale, fisher, sequence);
                 if (seats.isEmpty()) {
                   boolean first = micro < parts;
                   seat.workspace.backward(
@@ -618,10 +623,7 @@ public final class BatchExecutor implements AutoCloseable {
               images,
               labels,
               (seat, part, micro) -> {
-                if (fisher != null) {
-                  seat.fisher(fisher, labels, micro, sequence);
-                }
-                seat.workspace.loss(seat.labels(labels, micro), gradientScale);
+                seat.loss(labels, micro, gradientScale, fisher, sequence);
                 boolean first = micro % each == 0;
                 seat.workspace.backward(
                     gradientsOf(part, gradients), first ? mode : Write.ACCUMULATE);

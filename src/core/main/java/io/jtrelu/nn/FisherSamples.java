@@ -77,7 +77,7 @@ public final class FisherSamples implements AutoCloseable {
                   + layer.name()
                   + " ("
                   + layer.kind()
-                  + ") has parameters for which K-FAC has no factors; train with SGD or Adam");
+                  + ") has parameters for which K-FAC has no factors; train with SGD, Adam or Muon");
         }
       }
     } catch (RuntimeException | Error failure) {

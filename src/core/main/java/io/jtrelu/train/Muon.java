@@ -18,7 +18,6 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
-import java.util.function.LongFunction;
 
 /**
  * The directions in which Muon moves weights: their momentum, made orthogonal.
@@ -58,8 +57,8 @@ final class Muon implements AutoCloseable {
       return (float) (ROOT_MEAN_SQUARE * Math.sqrt(Math.max(rows, columns)));
     }
 
-    PolarFactor polarFactor(Backend backend) {
-      return backend.polarFactor(rows, columns, count, scale());
+    long scratchElements() {
+      return PolarFactor.scratchElements(rows, columns, count);
     }
 
     Tensor of(Parameters parameters) {
@@ -99,27 +98,26 @@ final class Muon implements AutoCloseable {
     final PolarFactor polar;
     final Backend backend;
 
-    Block(
-        Backend backend, Matrices matrices, Parameters velocity, float momentum, Scratch scratch) {
+    Block(Backend backend, Matrices matrices, Parameters velocity, float momentum, Tensor scratch) {
       this.backend = backend;
       this.matrices = matrices;
       this.direction = matrices.of(directions);
       this.velocity = matrices.of(velocity);
       follow = own(backend.sgd(matrices.elements(), momentum, momentum > 0, 0));
-      polar = own(matrices.polarFactor(backend));
-      this.scratch = scratch.apply(polar.scratchElements());
+      polar =
+          own(
+              backend.polarFactor(
+                  matrices.rows, matrices.columns, matrices.count, matrices.scale()));
+      this.scratch = scratch;
     }
 
     /** Nothing follows a gradient behind a gate of NaN, and the direction is zero. */
     void run(Stream on, Parameters gradients, Tensor gate) {
-      backend.fill(on, direction, 0);
+      backend.fill(on, direction, 0); // from where a step at the rate -1 leads to D + momentum v
       follow.step(on, direction, matrices.of(gradients), velocity, minusOne, gate);
       polar.run(on, direction, scratch);
     }
   }
-
-  /** Scratch of a number of elements. */
-  private interface Scratch extends LongFunction<Tensor> {}
 
   /**
    * Allocates what it needs beside the momentum.
@@ -137,14 +135,10 @@ final class Muon implements AutoCloseable {
         stream.synchronize();
       }
       List<Matrices> all = matrices(network, !onHost);
-      Scratch scratch;
-      if (onHost) { // where blocks are computed side by side
-        scratch = elements -> own(floats(backend, elements));
-      } else {
-        Tensor one = own(floats(backend, mostScratch(all, backend)));
-        scratch = elements -> one;
-      }
+      // On a CPU blocks are computed side by side, each with scratch of its own.
+      Tensor shared = onHost ? null : own(floats(backend, mostScratch(all)));
       for (Matrices matrices : all) {
+        Tensor scratch = shared == null ? own(floats(backend, matrices.scratchElements())) : shared;
         blocks.add(new Block(backend, matrices, velocity, momentum, scratch));
       }
     } catch (RuntimeException | Error failure) {
@@ -153,27 +147,17 @@ final class Muon implements AutoCloseable {
     }
   }
 
-  private static long mostScratch(List<Matrices> all, Backend backend) {
-    long most = 1;
-    for (Matrices matrices : all) {
-      try (PolarFactor polar = matrices.polarFactor(backend)) {
-        most = Math.max(most, polar.scratchElements());
-      }
-    }
-    return most;
+  private static long mostScratch(List<Matrices> all) {
+    return all.stream().mapToLong(Matrices::scratchElements).max().orElse(1);
   }
 
   private static Tensor floats(Backend backend, long count) {
     return backend.allocate(Shape.of(Math.toIntExact(count)), DataType.F32, Layout.ROW_MAJOR);
   }
 
-  /**
-   * Bytes that it takes on a device of its own beside the momentum; nothing is allocated.
-   *
-   * @throws io.jtrelu.backend.UnsupportedException if the backend has no polar factors
-   */
+  /** Bytes that it takes on a GPU beside the momentum; nothing is allocated. */
   static long memory(Network network, Backend backend) {
-    long scratch = mostScratch(matrices(network, true), backend);
+    long scratch = mostScratch(matrices(network, true));
     return backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES)
         + backend.allocationBytes(Float.BYTES)
         + backend.allocationBytes(scratch * Float.BYTES);

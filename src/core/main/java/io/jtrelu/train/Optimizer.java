@@ -109,8 +109,8 @@ public final class Optimizer implements AutoCloseable {
     }
   }
 
-  /** Of a running statistic, which is done with all others. */
-  private static final Update IN_STATISTICS = (on, parameters, gradient, scalars, clip) -> {};
+  /** Of what is moved elsewhere: a running statistic, or what ranks share. */
+  private static final Update NOTHING = (on, parameters, gradient, scalars, clip) -> {};
 
   /** Running statistics follow: p = p - MOMENTUM * gradient, a gradient being their distance. */
   private final class Following {
@@ -175,8 +175,8 @@ public final class Optimizer implements AutoCloseable {
       norm = own(backend.gradientNorm(Parameters.learntElements(network)));
       statistics = null;
       muon = null;
-      weights = IN_STATISTICS;
-      biases = IN_STATISTICS;
+      weights = NOTHING;
+      biases = NOTHING;
       pieces = pieces(network, config, owned);
       return;
     }
@@ -200,9 +200,7 @@ public final class Optimizer implements AutoCloseable {
         for (int p = 0; p < network.parameters().size(); p++) {
           float own = isWeights(network, p) ? decay : 0;
           updates.add(
-              isStatistic(network, p)
-                  ? IN_STATISTICS
-                  : sgd(first.view(p), momentum, nesterov, own));
+              isStatistic(network, p) ? NOTHING : sgd(first.view(p), momentum, nesterov, own));
         }
       }
       case ADAM -> {
@@ -215,12 +213,13 @@ public final class Optimizer implements AutoCloseable {
           float own = isWeights(network, p) ? decay : 0;
           updates.add(
               isStatistic(network, p)
-                  ? IN_STATISTICS
+                  ? NOTHING
                   : adam(first.view(p), second.view(p), momentum, own));
         }
       }
       case MUON -> {
-        Tensor second = own(allocate(backend, first.biases()));
+        Shape rest = first.biases().shape();
+        Tensor second = own(backend.allocate(rest, DataType.F32, Layout.ROW_MAJOR));
         state.put("velocity", first.arena()); // of biases and scales: Adam's first moment
         state.put("moment2", second);
         weights = plain(first.weights(), decay);
@@ -230,7 +229,7 @@ public final class Optimizer implements AutoCloseable {
           Tensor velocity = first.view(p);
           updates.add(
               isStatistic(network, p)
-                  ? IN_STATISTICS
+                  ? NOTHING
                   : isWeights(network, p)
                       ? plain(velocity, decay)
                       : adam(
@@ -303,10 +302,6 @@ public final class Optimizer implements AutoCloseable {
 
   private Tensor allocate(Backend device, int elements) {
     return own(device.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR));
-  }
-
-  private static Tensor allocate(Backend device, Tensor like) {
-    return device.allocate(like.shape(), DataType.F32, Layout.ROW_MAJOR);
   }
 
   private static Tensor scalar(Tensor of, int index) {

@@ -2,7 +2,6 @@ package io.jtrelu.train;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.Write;
 import io.jtrelu.distributed.Communicator;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.BatchExecutor.Shards;
@@ -17,21 +16,14 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Steps on CPUs, of one process or of several that share the shards of each batch: the same bits
- * for any number of them. A pass has run on all ranks when it has been submitted on all.
+ * for any number of them.
  */
-final class ShardSteps implements Steps {
-  private final Backend backend;
+final class ShardSteps extends HostSteps {
   private final Communicator ranks;
   private final RankExchange exchange;
-  private final Parameters parameters;
-  private final Parameters gradients;
-  private final Optimizer optimizer;
   private final Stream stream;
-  private final BatchExecutor executor;
   private final Shards shards;
   private final float gradientScale;
-  private @Nullable Figures figures;
-  private @Nullable Tensor images;
 
   /**
    * @param config with shards, a multiple of the ranks
@@ -47,24 +39,29 @@ final class ShardSteps implements Steps {
       Parameters parameters,
       Parameters gradients,
       Optimizer optimizer) {
-    this.backend = backend;
-    this.ranks = ranks;
-    this.exchange = exchange;
-    this.parameters = parameters;
-    this.gradients = gradients;
-    this.optimizer = optimizer;
-    this.gradientScale = 1f / (config.batch() * config.accumulate());
-    int here = config.shards() / ranks.size();
-    this.shards = new Shards(config.shards(), here * ranks.rank(), here);
-    this.executor =
+    super(
+        backend,
+        parameters,
+        gradients,
+        optimizer,
         BatchExecutor.ofShards(
             network,
             backend,
             config.batch(),
             microBatch(network, backend, config),
             optimizer.measures() ? options.withFisher() : options,
-            shards);
+            shards(config, ranks)));
+    this.ranks = ranks;
+    this.exchange = exchange;
+    this.shards = shards(config, ranks);
+    this.gradientScale = 1f / (config.batch() * config.accumulate());
     this.stream = backend.newStream();
+  }
+
+  /** Those of this rank. */
+  private static Shards shards(TrainingConfig config, Communicator ranks) {
+    int here = config.shards() / ranks.size();
+    return new Shards(config.shards(), here * ranks.rank(), here);
   }
 
   /** As without shards, where that divides a shard; it must not depend on the ranks. */
@@ -78,36 +75,9 @@ final class ShardSteps implements Steps {
   }
 
   @Override
-  public void load() {
-    executor.load(parameters);
-  }
-
-  @Override
-  public boolean takesBytes() {
-    return false;
-  }
-
-  @Override
-  public int ahead() {
-    return 0;
-  }
-
-  @Override
-  public void submit(Tensor src, Tensor labels, Pass pass) {
-    if (figures != null) {
-      throw new IllegalStateException("a pass is under way; take its figures first");
-    }
-    images = src;
-    BatchExecutor.Fisher fisher = pass.first() ? optimizer.measurement(pass.number()) : null;
+  Figures run(Tensor src, Tensor labels, Pass pass, BatchExecutor.@Nullable Fisher fisher) {
     List<BatchExecutor.Result> here =
-        executor.shards(
-            src,
-            labels,
-            gradients,
-            pass.first() ? Write.OVERWRITE : Write.ACCUMULATE,
-            gradientScale,
-            pass.sequence(),
-            fisher);
+        executor.shards(src, labels, gradients, mode(pass), gradientScale, pass.sequence(), fisher);
     if (fisher != null) {
       exchange.gather(fisher.samples());
     }
@@ -126,23 +96,13 @@ final class ShardSteps implements Steps {
           optimizer.step(
               executor, exchange, parameters, gradients, pass.learningRate(), pass.number());
     }
-    figures = new Figures(loss, correct, norm);
-  }
-
-  @Override
-  public Figures take() {
-    Figures taken = figures;
-    if (taken == null) {
-      throw new IllegalStateException("no pass is under way");
-    }
-    figures = null;
-    return taken;
+    return new Figures(loss, correct, norm);
   }
 
   /** That of the first rank that has one, with its number; gradients are those of all. */
   @Override
   public @Nullable String firstNonFiniteLayer() {
-    String layer = images == null ? null : executor.firstNonFiniteLayer(images);
+    String layer = nonFiniteLayerHere();
     List<String> layers = ranks.gatherTexts(layer == null ? "" : layer);
     for (int rank = 0; rank < layers.size(); rank++) {
       if (!layers.get(rank).isEmpty()) {
@@ -154,19 +114,8 @@ final class ShardSteps implements Steps {
   }
 
   @Override
-  public void forgive() {
-    figures = null;
-    optimizer.forgive();
-  }
-
-  @Override
-  public long activationBytes() {
-    return executor.activationBytes();
-  }
-
-  @Override
   public void close() {
-    executor.close();
+    super.close();
     stream.close();
   }
 }

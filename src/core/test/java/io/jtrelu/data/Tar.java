@@ -6,8 +6,8 @@ import java.io.ByteArrayOutputStream;
 import java.util.Arrays;
 import java.util.Locale;
 
-/** Writes tar files, right or wrong. */
-final class Tar {
+/** Writes tar files, right or wrong. Other modules test with it too. */
+public final class Tar {
   private final ByteArrayOutputStream out = new ByteArrayOutputStream();
 
   /** A member as ustar has it, of any type. */
@@ -30,11 +30,13 @@ final class Tar {
     return this;
   }
 
-  Tar add(String name, byte[] content) {
+  /** A file. */
+  public Tar add(String name, byte[] content) {
     return add(name, '0', content);
   }
 
-  Tar add(String name, String content) {
+  /** A file. */
+  public Tar add(String name, String content) {
     return add(name, content.getBytes(UTF_8));
   }
 
@@ -48,7 +50,8 @@ final class Tar {
     return out.toByteArray();
   }
 
-  byte[] bytes() {
+  /** All of it. */
+  public byte[] bytes() {
     return Arrays.copyOf(out.toByteArray(), out.size() + 1024);
   }
 }

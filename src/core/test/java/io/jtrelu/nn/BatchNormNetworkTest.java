@@ -255,7 +255,7 @@ class BatchNormNetworkTest {
       UnsupportedException fisher =
           assertThrows(
               UnsupportedException.class, () -> new FisherSamples(network, backend, 8).close());
-      assertTrue(fisher.getMessage().contains("SGD or Adam"), fisher.getMessage());
+      assertTrue(fisher.getMessage().contains("SGD, Adam or Muon"), fisher.getMessage());
     }
     try (Setup run = new Setup(network, "cpu", 1);
         Data few = Data.of(BATCH - 1)) {
