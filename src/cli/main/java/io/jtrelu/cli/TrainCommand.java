@@ -7,6 +7,7 @@ import io.jtrelu.data.DataException;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.ImageDecoder;
+import io.jtrelu.data.Reading;
 import io.jtrelu.distributed.Communicator;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Networks;
@@ -338,7 +339,7 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
-  private static void describe(Console console, Trainer trainer, Datasets data, Backend backend) {
+  private void describe(Console console, Trainer trainer, Datasets data, Backend backend) {
     Network network = trainer.network();
     console.note(
         String.format(
@@ -357,7 +358,7 @@ final class TrainCommand implements Callable<Integer> {
             data.train().size(),
             data.test().size(),
             data.train().classes().size(),
-            place(data.train(), trainer.run().training().cropArea()),
+            place(data.train(), trainer.run().training().cropArea() < 1),
             backend.name(),
             backend.lanes(),
             trainer.activationBytes() / 1e6));
@@ -386,10 +387,12 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
-  private static String place(ImageDataset images, double cropArea) {
+  /** Where the images are, and why; that they take too much memory has been noted with the data. */
+  private String place(ImageDataset images, boolean cropped) {
     if (images.isStreamed()) {
+      boolean chosen = resume == null && options.reading.place == Reading.Place.AUTO;
       return "streamed"
-          + (cropArea < 1 ? ", because parts are cut out of whole pictures" : "")
+          + (chosen && cropped ? ", because parts are cut out of whole pictures" : "")
           + ", JPEGs decoded by "
           + ImageDecoder.jpegDecoder();
     }

@@ -153,8 +153,10 @@ class StreamedDataTest {
     assertEquals(
         0, run(List.of("train", "--device", "cpu", "--resume", out.toString())), notes.toString());
     assertTrue(notes.toString().contains("in memory"), notes.toString());
-    List<String> streamed = train(data, folder.resolve("streamed"), "--data-in", "stream");
+    String[] asked = {"--data-in", "stream", "--random-resized-crop", "0.5"};
+    List<String> streamed = train(data, folder.resolve("streamed"), asked);
     assertEquals(0, run(streamed), notes.toString());
+    assertTrue(notes.toString().contains("classes, streamed, JPEGs"), notes.toString());
     assertEquals(
         0,
         run(
