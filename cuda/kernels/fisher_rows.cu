@@ -1,4 +1,6 @@
-// Sums over the places of a convolution that each tap of its filter sees, a row for each image.
+// What the filters of a convolution see, in two forms; definition in io.jtrelu.backend.FisherRows.
+//
+// fisher_rows: sums over the places that each tap of the filter sees, a row for each image.
 //
 //   rows[n, (r, s, c)] = factor * sum over y, x of src[n, y stride_h - pad_top + r dilation_h,
 //                                                         x stride_w - pad_left + s dilation_w, c]
@@ -10,6 +12,14 @@
 // shared memory. The taps of a window read the same pixels, which stay in L2. Threads: 256; aims at 40
 // registers. Bound: L2 (one pass over src for each tap). Limits: none. Oracle:
 // FisherRowsContractTest.
+//
+// fisher_patches: a row for each place, t of oh ow.
+//
+//   rows[n oh ow + t, (r, s, c)] = factor * src[n, y stride_h - pad_top + r dilation_h, x stride_w - ...]
+//   rows[n oh ow + t, kh kw ic]  = factor where the row is longer than that
+//
+// A block for 256 neighbouring elements of a row. Threads: 256; aims at 40 registers. Bound: memory,
+// one pass over the rows. Limits, oracle: as above.
 #include "storage.cuh"
 
 struct FisherRowsParameters {
@@ -94,4 +104,27 @@ __device__ __forceinline__ void fisher_rows(const FisherRowsParameters& p) {
   }
 }
 
+template <typename T>
+__device__ __forceinline__ void fisher_patches(const FisherRowsParameters& p) {
+  const int tiles = (p.width + kThreads - 1) / kThreads;
+  const int column = static_cast<int>(blockIdx.x % tiles) * kThreads + threadIdx.x;
+  const int place = blockIdx.x / tiles % (p.oh * p.ow);
+  const long long image = blockIdx.x / tiles / (p.oh * p.ow);
+  if (column >= p.width) {
+    return;
+  }
+  const int tap = column / p.c;
+  float value = tap == p.kh * p.kw ? 1 : 0;
+  if (tap < p.kh * p.kw) {
+    const int y = place / p.ow * p.stride_h - p.pad_top + tap / p.kw * p.dilation_h;
+    const int x = place % p.ow * p.stride_w - p.pad_left + tap % p.kw * p.dilation_w;
+    if (y >= 0 && y < p.h && x >= 0 && x < p.w) {
+      const long long pixel = (image * p.h + y) * p.w + x;
+      value = widen(static_cast<const T*>(p.src)[pixel * p.c + column % p.c]);
+    }
+  }
+  p.rows[(image * p.oh * p.ow + place) * p.width + column] = value * p.factor;
+}
+
 ENTRY_POINTS(fisher_rows, FisherRowsParameters, kThreads)
+ENTRY_POINTS(fisher_patches, FisherRowsParameters, kThreads)

@@ -1,6 +1,7 @@
 package io.jtrelu.cli;
 
 import io.jtrelu.data.Datasets;
+import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Networks;
 import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
@@ -24,6 +25,9 @@ record Contender(
     double shortcutWeight,
     ShapingConfig shaping,
     Optimizer.Kind optimizer) {
+  /** The number of layers does not depend on what they see. */
+  private static final Layer.Extent SOME_IMAGE = new Layer.Extent(32, 32, 3);
+
   /** A network without shortcuts. */
   static Contender of(
       String name, String network, ShapingConfig shaping, Optimizer.Kind optimizer) {
@@ -35,9 +39,17 @@ record Contender(
     return network.startsWith("bn");
   }
 
-  /** The rates that are tried, the same for all of an optimiser. */
+  /**
+   * The rates that are tried: the same for all of an optimiser, but with Muon for the same change
+   * of what the network computes, to which all layers add.
+   */
   List<Double> rates(StudyScale scale) {
-    return scale.rates(optimizer);
+    List<Double> rates = scale.rates(optimizer);
+    if (optimizer != Optimizer.Kind.MUON) {
+      return rates;
+    }
+    double share = 50.0 / Math.max(50, Networks.build(options(), SOME_IMAGE, 10).depth());
+    return rates.stream().map(rate -> rate * share).toList();
   }
 
   /** One run of it. */
@@ -51,12 +63,11 @@ record Contender(
     if (isNormalized()) {
       training.clipNorm(Double.POSITIVE_INFINITY); // as ResNets are trained
     }
-    return Run.of(
-        new Networks.Options(network, Networks.Block.V2, shortcutWeight, 0),
-        shaping,
-        training.build(),
-        data,
-        dataName);
+    return Run.of(options(), shaping, training.build(), data, dataName);
+  }
+
+  private Networks.Options options() {
+    return new Networks.Options(network, Networks.Block.V2, shortcutWeight, 0);
   }
 
   /** What tells its runs from those of others, as a folder's name. */

@@ -1,5 +1,6 @@
 package io.jtrelu.cli;
 
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.train.KfacConfig;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -46,6 +47,14 @@ final class KfacOptions {
       description = "K-FAC: measure with the labels of the data, not with drawn ones.")
   boolean empirical;
 
+  @Option(
+      names = "--factor-form",
+      paramLabel = "REDUCE|EXPAND",
+      description =
+          "K-FAC: a row for each sample, or for each place of it, which is there to compare with and"
+              + " takes much memory (REDUCE).")
+  FisherRows.@Nullable Form form;
+
   /** An earlier configuration, changed where an option says so. */
   KfacConfig over(KfacConfig earlier) {
     return new KfacConfig(
@@ -54,7 +63,8 @@ final class KfacOptions {
         factorDecay == null ? earlier.decay() : factorDecay,
         measureEvery == null ? earlier.measureEvery() : measureEvery,
         invertEvery == null ? earlier.invertEvery() : invertEvery,
-        empirical || earlier.empirical());
+        empirical || earlier.empirical(),
+        form == null ? earlier.form() : form);
   }
 
   /** An option without effect is a mistake. */
@@ -66,7 +76,8 @@ final class KfacOptions {
             new Given("--factor-decay", factorDecay != null),
             new Given("--measure-every", measureEvery != null),
             new Given("--invert-every", invertEvery != null),
-            new Given("--empirical-fisher", empirical))) {
+            new Given("--empirical-fisher", empirical),
+            new Given("--factor-form", form != null))) {
       if (option.given) {
         throw new UsageException(option.name + " has no effect without --optimizer kfac");
       }

@@ -366,7 +366,7 @@ final class TrainCommand implements Callable<Integer> {
       console.note(
           String.format(
               Locale.ROOT,
-              "K-FAC: %.1f MB of factors and their inverses",
+              "K-FAC: %.1f MB of factors, their inverses and what they are measured from",
               trainer.factorBytes() / 1e6));
     }
     if (backend.freeMemory().isPresent()) {

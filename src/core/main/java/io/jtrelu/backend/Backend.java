@@ -293,9 +293,14 @@ public interface Backend extends AutoCloseable {
    * @throws UnsupportedException for a convolution in groups, or if the backend has no such
    *     operation, as this default does not
    */
-  default FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+  default FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type, FisherRows.Form form) {
     throw new UnsupportedException(
         "the " + name() + " backend has no rows of Fisher factors, which K-FAC needs");
+  }
+
+  /** As above, in the reduce form. */
+  default FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+    return fisherRows(descriptor, type, FisherRows.Form.REDUCE);
   }
 
   /**

@@ -144,6 +144,11 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
+  public int fisherRows(FisherRows.Form form) {
+    return FisherRows.rows(descriptor, form);
+  }
+
+  @Override
   public void lower(Lowering lowering) {
     int node = lowering.node();
     int weights = lowering.parameter(WEIGHTS);
@@ -191,12 +196,13 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                 pass.parameterGradient(weights),
                 pass.parameterGradient(bias),
                 pass.write()));
-    if (lowering.fisher()) {
+    FisherRows.Form form = lowering.fisher();
+    if (form != null) {
       FisherRows rows =
           lowering.own(
               lowering
                   .backend()
-                  .fisherRows(descriptor.withBatch(lowering.batch()), lowering.type()));
+                  .fisherRows(descriptor.withBatch(lowering.batch()), lowering.type(), form));
       lowering.fisher(
           pass ->
               rows.run(

@@ -1,6 +1,7 @@
 package io.jtrelu.nn;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
@@ -13,8 +14,8 @@ import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
- * What the samples of a batch tell of the Fisher matrix: for each layer with parameters a row of
- * inputs and a row of gradients for every sample, as {@link io.jtrelu.backend.FisherRows} defines
+ * What the samples of a batch tell of the Fisher matrix: for each layer with parameters rows of
+ * inputs and of gradients for every sample, one behind the other, as {@link FisherRows} defines
  * them. Owns its memory; written by {@link BatchExecutor}, read by an optimiser.
  */
 public final class FisherSamples implements AutoCloseable {
@@ -25,8 +26,8 @@ public final class FisherSamples implements AutoCloseable {
    * @param weights index in {@link Network#parameters} of its weights, [outputs, inputs - 1] in any
    *     shape
    * @param bias index of its bias, [outputs]
-   * @param inputs F32 [batch, inputs]
-   * @param gradients F32 [batch, outputs]
+   * @param inputs F32 [batch rows, inputs]
+   * @param gradients F32 [batch rows, outputs]
    */
   public record Block(int layer, int weights, int bias, Tensor inputs, Tensor gradients) {
     /** Elements of a row of inputs. */
@@ -50,7 +51,7 @@ public final class FisherSamples implements AutoCloseable {
    *
    * @throws UnsupportedException naming a layer with parameters and no such rows
    */
-  public FisherSamples(Network network, Backend backend, int batch) {
+  public FisherSamples(Network network, Backend backend, int batch, FisherRows.Form form) {
     this.network = network;
     this.batch = batch;
     this.ofLayer = new Block[network.layers().size()];
@@ -60,12 +61,13 @@ public final class FisherSamples implements AutoCloseable {
         Layer layer = network.layers().get(i);
         int inputs = layer.fisherInputs();
         if (inputs > 0) {
+          int rows = Math.multiplyExact(batch, layer.fisherRows(form));
           int weights = parameter(specs, i, ParameterSpec.Kind.WEIGHTS);
           int bias = parameter(specs, i, ParameterSpec.Kind.BIAS);
           int outputs = Math.toIntExact(specs.get(bias).shape().elements());
-          Tensor inputRows = allocate(backend, inputs);
+          Tensor inputRows = allocate(backend, rows, inputs);
           try {
-            blocks.add(new Block(i, weights, bias, inputRows, allocate(backend, outputs)));
+            blocks.add(new Block(i, weights, bias, inputRows, allocate(backend, rows, outputs)));
           } catch (RuntimeException | Error failure) {
             inputRows.close();
             throw failure;
@@ -86,8 +88,13 @@ public final class FisherSamples implements AutoCloseable {
     }
   }
 
-  private Tensor allocate(Backend backend, int width) {
-    return backend.allocate(Shape.of(batch, width), DataType.F32, Layout.ROW_MAJOR);
+  /** In the reduce form. */
+  public FisherSamples(Network network, Backend backend, int batch) {
+    this(network, backend, batch, FisherRows.Form.REDUCE);
+  }
+
+  private static Tensor allocate(Backend backend, int rows, int width) {
+    return backend.allocate(Shape.of(rows, width), DataType.F32, Layout.ROW_MAJOR);
   }
 
   private static int parameter(List<ParameterSpec> specs, int layer, ParameterSpec.Kind kind) {
@@ -114,19 +121,25 @@ public final class FisherSamples implements AutoCloseable {
     return blocks;
   }
 
-  /** Rows of a layer's inputs. */
+  /** Memory of all rows. */
+  public long bytes() {
+    return blocks.stream().mapToLong(b -> b.inputs().bytes() + b.gradients().bytes()).sum();
+  }
+
+  /** Rows of a layer's inputs, for some of the samples. */
   Tensor inputs(int layer, int first, int count) {
     return rows(Objects.requireNonNull(ofLayer[layer]).inputs(), first, count);
   }
 
-  /** Rows of a layer's gradients. */
+  /** Rows of a layer's gradients, for some of the samples. */
   Tensor gradients(int layer, int first, int count) {
     return rows(Objects.requireNonNull(ofLayer[layer]).gradients(), first, count);
   }
 
-  private static Tensor rows(Tensor of, int first, int count) {
+  private Tensor rows(Tensor of, int first, int count) {
     int width = of.shape().dim(1);
-    return of.slice((long) first * width, Shape.of(count, width), Layout.ROW_MAJOR);
+    int each = of.shape().dim(0) / batch;
+    return of.slice((long) first * each * width, Shape.of(count * each, width), Layout.ROW_MAJOR);
   }
 
   @Override

@@ -1,6 +1,7 @@
 package io.jtrelu.nn;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.shaping.SignalGraph;
@@ -178,6 +179,11 @@ public interface Layer {
    */
   default int fisherInputs() {
     return 0;
+  }
+
+  /** Rows of a sample in {@link FisherSamples}, for a layer that has any. */
+  default int fisherRows(FisherRows.Form form) {
+    return 1;
   }
 
   /**

@@ -4,6 +4,7 @@ import static io.jtrelu.nn.Fusion.NONE;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Write;
@@ -254,8 +255,8 @@ public final class Lowering {
     result.backward.get(node).add(new BackwardStep(purpose, new Placed(step, together)));
   }
 
-  /** Whether the backward pass also runs for {@link FisherSamples}. */
-  public boolean fisher() {
+  /** The form of the {@link FisherSamples} that the backward pass also runs for; null for none. */
+  public FisherRows.@Nullable Form fisher() {
     return result.options.fisher();
   }
 

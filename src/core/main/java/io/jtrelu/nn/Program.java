@@ -7,6 +7,7 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.LabelDraw;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.SoftmaxCrossEntropy;
@@ -48,7 +49,8 @@ public final class Program implements AutoCloseable {
    * @param seed key of the dropout masks
    * @param inputGradient whether the backward pass goes on to the input: {@link
    *     Workspace#inputGradient}
-   * @param fisher whether there are backward passes for {@link FisherSamples}
+   * @param fisher form of the {@link FisherSamples} for which there are backward passes; null for
+   *     none
    */
   public record Options(
       DataType type,
@@ -56,7 +58,7 @@ public final class Program implements AutoCloseable {
       boolean training,
       long seed,
       boolean inputGradient,
-      boolean fisher) {
+      FisherRows.@Nullable Form fisher) {
     /**
      * @throws IllegalArgumentException for what needs a backward pass without one
      */
@@ -65,7 +67,7 @@ public final class Program implements AutoCloseable {
         throw new IllegalArgumentException(
             "a gradient of the input needs a backward pass: compile for training");
       }
-      if (fisher && !training) {
+      if (fisher != null && !training) {
         throw new IllegalArgumentException(
             "samples of the Fisher matrix need a backward pass: compile for training");
       }
@@ -74,17 +76,22 @@ public final class Program implements AutoCloseable {
     /** Without samples of the Fisher matrix. */
     public Options(
         DataType type, float labelSmoothing, boolean training, long seed, boolean inputGradient) {
-      this(type, labelSmoothing, training, seed, inputGradient, false);
+      this(type, labelSmoothing, training, seed, inputGradient, null);
     }
 
     /** With samples of the Fisher matrix. */
+    public Options withFisher(FisherRows.Form form) {
+      return new Options(type, labelSmoothing, training, seed, inputGradient, form);
+    }
+
+    /** With samples of the Fisher matrix in the reduce form. */
     public Options withFisher() {
-      return new Options(type, labelSmoothing, training, seed, inputGradient, true);
+      return withFisher(FisherRows.Form.REDUCE);
     }
 
     /** Without a gradient of the input. */
     public Options(DataType type, float labelSmoothing, boolean training, long seed) {
-      this(type, labelSmoothing, training, seed, false, false);
+      this(type, labelSmoothing, training, seed, false, null);
     }
   }
 
@@ -162,11 +169,12 @@ public final class Program implements AutoCloseable {
     this.options = options;
     this.fusion = new Fusion(network, options.training(), options.inputGradient());
     this.placement =
-        new Placement(fusion, batch, options.type(), network.isClassifier(), options.fisher());
+        new Placement(
+            fusion, batch, options.type(), network.isClassifier(), options.fisher() != null);
     this.lowered = new Lowering.Result(network, backend, batch, parts, options, fusion);
     try {
       this.loss = network.isClassifier() ? loss(options.labelSmoothing()) : null;
-      boolean fisher = network.isClassifier() && options.fisher();
+      boolean fisher = network.isClassifier() && options.fisher() != null;
       this.drawnLoss = fisher ? loss(0) : null;
       this.draw =
           fisher ? lowered.own(backend.labelDraw(batch, network.classes(), options.type())) : null;
@@ -206,7 +214,8 @@ public final class Program implements AutoCloseable {
   public static Memory memory(Network network, Backend backend, int batch, Options options) {
     Fusion fusion = new Fusion(network, options.training(), options.inputGradient());
     boolean loss = network.isClassifier();
-    long placed = new Placement(fusion, batch, options.type(), loss, options.fisher()).bytes();
+    long placed =
+        new Placement(fusion, batch, options.type(), loss, options.fisher() != null).bytes();
     long weights = 0;
     long scratch = 0;
     for (Layer layer : network.layers()) {
@@ -219,7 +228,7 @@ public final class Program implements AutoCloseable {
         }
       }
     }
-    int vectors = options.fisher() ? 3 : 2; // losses, hits, drawn labels
+    int vectors = options.fisher() != null ? 3 : 2; // losses, hits, drawn labels
     long figures = vectors * backend.allocationBytes(4L * batch) + backend.allocationBytes(8);
     long exchange = options.training() ? exchanged(network) : 0;
     if (exchange > 0) {
@@ -700,7 +709,7 @@ public final class Program implements AutoCloseable {
     public void fisher(Tensor labels, FisherSamples destination, int first) {
       turn.take();
       try {
-        if (!program.options.fisher()) {
+        if (program.options.fisher() == null) {
           throw program.noFisher();
         }
         run(program.drawnLoss, labels, 1, losses, correct);

@@ -2,12 +2,14 @@ package io.jtrelu.train;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.FactorScalars;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.SymmetricInverse;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.FisherSamples;
+import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
@@ -27,8 +29,9 @@ import org.jspecify.annotations.Nullable;
  * K-FAC's factors and their inverses, and the natural gradient that they give.
  *
  * <p>The Fisher matrix of a layer's weights and bias is taken for the Kronecker product of A, the
- * mean of a a' over mean patches a, and G, the mean of g g' over summed gradients g (the reduce
- * form; see {@link io.jtrelu.backend.FisherRows}). With D = [dW, db] the step's gradient,
+ * mean of a a' over mean patches a, and G, the mean of g g' over summed gradients g (in the reduce
+ * form; in the expand form they are sums over places, see {@link FisherRows}). With D = [dW, db]
+ * the step's gradient,
  *
  * <pre>
  * natural gradient  U  = (G + r/pi I)^-1 D (A + pi r I)^-1    r = sqrt(damping), pi = sqrt((tr A / dim A) / (tr G / dim G))
@@ -214,7 +217,8 @@ final class Kfac implements AutoCloseable {
       storage.at += square(n);
       scaleAt = figuresAt + SCALES + 2L * which;
       residualAt = figuresAt + RESIDUALS + which;
-      gram = own(backend.matrixProduct(MatrixProduct.Sizes.dense(n, n, batch, true, false)));
+      int count = rows.shape().dim(0);
+      gram = own(backend.matrixProduct(MatrixProduct.Sizes.dense(n, n, count, true, false)));
       inversion = own(backend.symmetricInverse(n));
       fillInverse(backend, n);
     }
@@ -296,7 +300,7 @@ final class Kfac implements AutoCloseable {
     this.batch = batch;
     this.seed = seed;
     try {
-      this.samples = own(new FisherSamples(network, backend, batch));
+      this.samples = own(new FisherSamples(network, backend, batch, config.form()));
       this.natural = own(Parameters.allocate(network, backend));
       this.scalars = own(backend.factorScalars());
       int count = samples.blocks().size();
@@ -329,7 +333,7 @@ final class Kfac implements AutoCloseable {
    *
    * @throws UnsupportedException if the backend cannot invert a factor
    */
-  static long memory(Network network, Backend backend, int batch) {
+  static long memory(Network network, Backend backend, KfacConfig config, int batch) {
     // As the constructor does.
     long factors = 0;
     long others = 0;
@@ -337,12 +341,14 @@ final class Kfac implements AutoCloseable {
     int count = 0;
     List<ParameterSpec> specs = network.parameters();
     for (ParameterSpec spec : specs) {
-      int k = network.layers().get(spec.layer()).fisherInputs();
+      Layer layer = network.layers().get(spec.layer());
+      int k = layer.fisherInputs();
       if (spec.kind() == ParameterSpec.Kind.BIAS && k > 0) {
         int oc = Math.toIntExact(spec.shape().elements());
         factors += (square(k) + square(oc)) * Float.BYTES;
-        others += backend.allocationBytes((long) batch * k * Float.BYTES);
-        others += backend.allocationBytes((long) batch * oc * Float.BYTES);
+        long rows = (long) batch * layer.fisherRows(config.form());
+        others += backend.allocationBytes(rows * k * Float.BYTES);
+        others += backend.allocationBytes(rows * oc * Float.BYTES);
         others += backend.allocationBytes((long) oc * k * Float.BYTES);
         most = Math.max(most, scratchBytes(backend, k, oc));
         count++;
@@ -385,9 +391,9 @@ final class Kfac implements AutoCloseable {
     return resource;
   }
 
-  /** Bytes of a network's factors and their inverses. */
+  /** Bytes of a network's factors, their inverses, and the rows that are measured. */
   long bytes() {
-    long bytes = 0;
+    long bytes = samples.bytes();
     for (Tensor tensor : state.values()) {
       bytes += tensor.bytes();
     }
@@ -407,6 +413,11 @@ final class Kfac implements AutoCloseable {
   /** What a step that has measured or inverted tells of it, on the device. */
   Tensor figures() {
     return figures;
+  }
+
+  /** How it measures. */
+  FisherRows.Form form() {
+    return config.form();
   }
 
   /** Samples of a measurement. */

@@ -1,6 +1,7 @@
 package io.jtrelu.train;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.jtrelu.backend.FisherRows;
 
 /**
  * How K-FAC trains: see {@link Optimizer.Kind#KFAC}. Its learning rate, momentum and weight decay
@@ -14,6 +15,8 @@ import com.fasterxml.jackson.annotation.JsonProperty;
  *     as a share of the factors is inverted after each measurement
  * @param empirical whether factors are measured with the labels of the data instead of labels drawn
  *     from the prediction: the empirical Fisher matrix, for comparison
+ * @param form what the places of an image, which share their weights, count for; the expand form is
+ *     for comparison, and takes memory for as many rows as a batch has places
  */
 public record KfacConfig(
     @JsonProperty(required = true) double damping,
@@ -21,7 +24,8 @@ public record KfacConfig(
     @JsonProperty(required = true) double decay,
     @JsonProperty(required = true) int measureEvery,
     @JsonProperty(required = true) int invertEvery,
-    @JsonProperty boolean empirical) {
+    @JsonProperty boolean empirical,
+    @JsonProperty FisherRows.Form form) {
   /** Those of {@code jtrelu train --optimizer kfac}. */
   public static final KfacConfig DEFAULTS = new KfacConfig(0.3, 1e-3, 0.95, 10, 50, false);
 
@@ -38,6 +42,27 @@ public record KfacConfig(
         "steps between inversions",
         invertEvery,
         "a multiple of the " + measureEvery + " between measurements");
+    if (form == null) { // of a run from before there was a choice
+      form = FisherRows.Form.REDUCE;
+    }
+  }
+
+  /** In the reduce form. */
+  public KfacConfig(
+      double damping,
+      double normConstraint,
+      double decay,
+      int measureEvery,
+      int invertEvery,
+      boolean empirical) {
+    this(
+        damping,
+        normConstraint,
+        decay,
+        measureEvery,
+        invertEvery,
+        empirical,
+        FisherRows.Form.REDUCE);
   }
 
   private static void require(boolean holds, String name, Object value, String allowed) {

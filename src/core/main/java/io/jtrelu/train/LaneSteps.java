@@ -40,7 +40,7 @@ final class LaneSteps extends HostSteps {
                 : network.looksAtBatches()
                     ? batch
                     : BatchExecutor.microBatch(network, backend, options.type(), batch),
-            optimizer.measures() ? options.withFisher() : options));
+            optimizer.measuring(options)));
     this.gradientScale = 1f / (batch * accumulate);
   }
 

@@ -11,6 +11,7 @@ import io.jtrelu.nn.BatchNormLayer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.nn.Parameters;
+import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
@@ -482,9 +483,9 @@ public final class Optimizer implements AutoCloseable {
     return pieces != null;
   }
 
-  /** Whether the first pass of some steps has to measure something beside the gradient. */
-  boolean measures() {
-    return kfac != null;
+  /** What a network is compiled for, if the first pass of some steps has to measure for it. */
+  Program.Options measuring(Program.Options options) {
+    return kfac == null ? options : options.withFisher(kfac.form());
   }
 
   /** What the first pass of a step has to measure beside the gradient; null for nothing. */
@@ -530,7 +531,7 @@ public final class Optimizer implements AutoCloseable {
     }
   }
 
-  /** Bytes of K-FAC's factors and their inverses; 0 for the others. */
+  /** Bytes of K-FAC's factors, their inverses and the rows measured for them; 0 for the others. */
   public long factorBytes() {
     return kfac == null ? 0 : kfac.bytes();
   }

@@ -90,7 +90,7 @@ final class RecordedSteps implements Steps {
     this.network = network;
     this.backend = backend;
     this.accumulate = accumulate;
-    this.options = optimizer.measures() ? options.withFisher() : options;
+    this.options = optimizer.measuring(options);
     this.parameters = parameters;
     this.gradients = gradients;
     this.optimizer = optimizer;

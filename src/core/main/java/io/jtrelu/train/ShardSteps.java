@@ -49,7 +49,7 @@ final class ShardSteps extends HostSteps {
             backend,
             config.batch(),
             microBatch(network, backend, config),
-            optimizer.measures() ? options.withFisher() : options,
+            optimizer.measuring(options),
             shards(config, ranks)));
     this.ranks = ranks;
     this.exchange = exchange;

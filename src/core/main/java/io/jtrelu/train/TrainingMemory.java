@@ -104,7 +104,8 @@ public record TrainingMemory(
       KfacConfig kfac = training.kfac();
       Program.Options options = run.options(true);
       Program.Memory pass =
-          Program.memory(network, backend, batch, kfac == null ? options : options.withFisher());
+          Program.memory(
+              network, backend, batch, kfac == null ? options : options.withFisher(kfac.form()));
       int tests = Trainer.EVALUATION_BATCH;
       Program.Memory test = Program.memory(network, backend, tests, run.options(false));
       long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
@@ -117,7 +118,7 @@ public record TrainingMemory(
       long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
           (2 + states) * arena + directions + small(8),
-          kfac == null ? 0 : Kfac.memory(network, backend, batch),
+          kfac == null ? 0 : Kfac.memory(network, backend, kfac, batch),
           pass.weights(),
           pass.activations(),
           images(batch),

@@ -7,6 +7,7 @@ import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.Arrays;
+import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.DynamicTest;
@@ -15,7 +16,8 @@ import org.junit.jupiter.api.TestFactory;
 
 /**
  * Rows of Fisher factors against what they are by another name: the sum of patches is the gradient
- * of a filter whose result has the gradient 1 everywhere, and the sum of gradients is the bias's.
+ * of a filter whose result has the gradient 1 everywhere, and the sum of gradients is the bias's. A
+ * place's patch is that of a result with a gradient there alone.
  */
 class FisherRowsContractTest extends Contract {
   @TestFactory
@@ -50,13 +52,16 @@ class FisherRowsContractTest extends Contract {
             dw,
             1);
     DataType type = pick(random, types());
+    FisherRows.Form form = pick(random, List.of(FisherRows.Form.values()));
+    int rowsEach = form == FisherRows.Form.REDUCE ? 1 : d.oh() * d.ow();
     float[] src = Data.normals(random, d.src().elements(), 1, type);
     float[] diffDst = Data.normals(random, d.dst().elements(), 1, type);
     int width = FisherRows.inputs(d);
     double places = (double) d.oh() * d.ow();
-    double[] inputs = new double[n * width];
+    double divisor = form == FisherRows.Form.REDUCE ? places : Math.sqrt(places);
+    double[] inputs = new double[n * rowsEach * width];
     double[] inputBound = new double[inputs.length];
-    double[] gradients = new double[n * d.oc()];
+    double[] gradients = new double[n * rowsEach * d.oc()];
     double[] gradientBound = new double[gradients.length];
     for (int i = 0; i < n; i++) {
       Conv2dDescriptor one = d.withBatch(1);
@@ -80,26 +85,35 @@ class FisherRowsContractTest extends Contract {
               1);
       float[] image = row(src, i, n);
       float[] error = row(diffDst, i, n);
-      float[] ones = new float[(int) places];
-      Arrays.fill(ones, 1);
-      NaiveConv2d.Sums patches = new NaiveConv2d(filter).backwardWeights(image, ones);
-      for (int j = 0; j < width - 1; j++) {
-        inputs[i * width + j] = patches.value()[j] / places;
-        inputBound[i * width + j] = bound(places, patches.magnitude()[j] / places);
-      }
-      inputs[i * width + width - 1] = 1;
-      NaiveConv2d.Sums sums = new NaiveConv2d(one).backwardBias(error);
-      for (int k = 0; k < d.oc(); k++) {
-        gradients[i * d.oc() + k] = sums.value()[k];
-        gradientBound[i * d.oc() + k] = bound(places, sums.magnitude()[k]);
+      for (int t = 0; t < rowsEach; t++) {
+        float[] seen = new float[(int) places];
+        float[] told = new float[error.length];
+        int first = rowsEach == 1 ? 0 : t;
+        int end = rowsEach == 1 ? seen.length : t + 1;
+        Arrays.fill(seen, first, end, 1);
+        System.arraycopy(error, first * d.oc(), told, first * d.oc(), (end - first) * d.oc());
+        int row = i * rowsEach + t;
+        NaiveConv2d.Sums patches = new NaiveConv2d(filter).backwardWeights(image, seen);
+        for (int j = 0; j < width - 1; j++) {
+          inputs[row * width + j] = patches.value()[j] / divisor;
+          inputBound[row * width + j] = bound(end - first, patches.magnitude()[j] / divisor);
+        }
+        inputs[row * width + width - 1] = form == FisherRows.Form.REDUCE ? 1 : 1 / divisor;
+        inputBound[row * width + width - 1] = bound(0, 1 / divisor);
+        NaiveConv2d.Sums sums = new NaiveConv2d(one).backwardBias(told);
+        for (int k = 0; k < d.oc(); k++) {
+          gradients[row * d.oc() + k] = sums.value()[k];
+          gradientBound[row * d.oc() + k] = bound(end - first, sums.magnitude()[k]);
+        }
       }
     }
-    try (Trial trial = new Trial(backend, d + " " + type);
-        FisherRows rows = backend.fisherRows(d, type)) {
+    try (Trial trial = new Trial(backend, d + " " + type + " " + form);
+        FisherRows rows = backend.fisherRows(d, type, form)) {
       var x = trial.input("src", type, d.src(), Layout.NHWC, src);
       var e = trial.input("diff_dst", type, d.dst(), Layout.NHWC, diffDst);
-      var a = trial.output("inputs", DataType.F32, Shape.of(n, width), Layout.ROW_MAJOR);
-      var g = trial.output("gradients", DataType.F32, Shape.of(n, d.oc()), Layout.ROW_MAJOR);
+      var a = trial.output("inputs", DataType.F32, Shape.of(n * rowsEach, width), Layout.ROW_MAJOR);
+      var g =
+          trial.output("gradients", DataType.F32, Shape.of(n * rowsEach, d.oc()), Layout.ROW_MAJOR);
       trial.run(stream -> rows.run(stream, x.tensor(), e.tensor(), a.tensor(), g.tensor()));
       trial.expectWithin(a, inputs, inputBound);
       trial.expectWithin(g, gradients, gradientBound);

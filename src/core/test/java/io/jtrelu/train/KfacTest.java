@@ -9,6 +9,7 @@ import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.BatchExecutor;
@@ -378,6 +379,43 @@ class KfacTest {
     }
   }
 
+  /**
+   * In the expand form every place counts as a sample. The gradient at each place is the logits'
+   * over the number of places here, so that G is too small by that number; A is the mean over all
+   * patches.
+   */
+  @Test
+  void theExpandFormTakesPlacesForSamples() {
+    int batch = 5;
+    int places = 20;
+    KfacConfig settings = new KfacConfig(0.1, 1, 0.9, 1, 1, true, FisherRows.Form.EXPAND);
+    try (Training training = new Training("cpu", convolutionAlone(3), config(batch, settings))) {
+      training.fillImages(12);
+      training.step();
+      double[][] patches = new double[batch * places][];
+      double[][] gradients = new double[batch][];
+      for (int n = 0; n < batch; n++) {
+        for (int t = 0; t < places; t++) {
+          patches[n * places + t] = patchOfFourByFive(training, n, t);
+        }
+        gradients[n] = new double[] {1 / 3.0, 1 / 3.0, 1 / 3.0}; // weights were zero
+        gradients[n][(int) training.labels.get(n)] -= 1;
+      }
+      requireEqual(secondMoment(patches), training.square("factors", 0, 19));
+      requireEqual(
+          secondMoment(gradients).scalarMultiply(1.0 / places),
+          training.square("factors", 19 * 19, 3));
+    }
+  }
+
+  private static void requireEqual(RealMatrix expected, RealMatrix actual) {
+    for (int i = 0; i < expected.getRowDimension(); i++) {
+      for (int j = 0; j < expected.getColumnDimension(); j++) {
+        assertEquals(expected.getEntry(i, j), actual.getEntry(i, j), 1e-5, i + ", " + j);
+      }
+    }
+  }
+
   /** Labels are drawn with the probabilities of the prediction: G is diag(p) - p p' then. */
   @Test
   void labelsAreDrawnFromThePrediction() {
@@ -522,17 +560,26 @@ class KfacTest {
   }
 
   private static double[] meanPatchOfFourByFive(Training training, int n) {
+    double[] mean = new double[19];
+    for (int place = 0; place < 20; place++) {
+      double[] patch = patchOfFourByFive(training, n, place);
+      for (int i = 0; i < mean.length; i++) {
+        mean[i] += patch[i] / 20;
+      }
+    }
+    return mean;
+  }
+
+  private static double[] patchOfFourByFive(Training training, int n, int place) {
     double[] patch = new double[19];
-    for (int y = 0; y < 4; y++) {
-      for (int x = 0; x < 5; x++) {
-        for (int r = -1; r <= 1; r++) {
-          for (int s = -1; s <= 1; s++) {
-            for (int c = 0; c < 2; c++) {
-              if (y + r >= 0 && y + r < 4 && x + s >= 0 && x + s < 5) {
-                patch[((r + 1) * 3 + s + 1) * 2 + c] +=
-                    training.images.get(((n * 4 + y + r) * 5 + x + s) * 2 + c) / 20.0;
-              }
-            }
+    int y = place / 5;
+    int x = place % 5;
+    for (int r = -1; r <= 1; r++) {
+      for (int s = -1; s <= 1; s++) {
+        for (int c = 0; c < 2; c++) {
+          if (y + r >= 0 && y + r < 4 && x + s >= 0 && x + s < 5) {
+            patch[((r + 1) * 3 + s + 1) * 2 + c] =
+                training.images.get(((n * 4 + y + r) * 5 + x + s) * 2 + c);
           }
         }
       }

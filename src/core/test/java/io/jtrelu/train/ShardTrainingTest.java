@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.WithLanes;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.distributed.Communicator;
@@ -113,6 +114,15 @@ class ShardTrainingTest {
     train(2, 5, run, changing);
     assertArrayEquals(expected, train(4, 6, run, changing).getLast());
     sameFiles(alone, changing);
+  }
+
+  /** A sample has a row for each place then. */
+  @Test
+  void soDoExpandedFactors() {
+    KfacConfig expanded = new KfacConfig(0.3, 1e-3, 0.95, 2, 6, false, FisherRows.Form.EXPAND);
+    Run run = run(config(Optimizer.Kind.KFAC).kfac(expanded).build(), data());
+    float[] alone = train(1, 3, run, folder.resolve("alone")).getFirst();
+    assertArrayEquals(alone, train(2, 3, run, folder.resolve("shared")).getLast());
   }
 
   /** The same network learns the same but for rounding; what is added up otherwise differs. */

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.cuda.EmulatedMemory;
@@ -54,6 +55,11 @@ class TrainingMemoryTest {
   }
 
   private static Run run(Optimizer.Kind kind, DataType type, int batch, int accumulate) {
+    return run(kind, type, batch, accumulate, FisherRows.Form.REDUCE);
+  }
+
+  private static Run run(
+      Optimizer.Kind kind, DataType type, int batch, int accumulate, FisherRows.Form form) {
     TrainingConfig training =
         TrainingConfig.builder()
             .epochs(2)
@@ -61,7 +67,7 @@ class TrainingMemoryTest {
             .accumulate(accumulate)
             .optimizer(kind)
             .type(type)
-            .kfac(new KfacConfig(0.3, 1e-3, 0.95, 1, 2, false))
+            .kfac(new KfacConfig(0.3, 1e-3, 0.95, 1, 2, false, form))
             .seed(7)
             .build();
     String small = kind == Optimizer.Kind.KFAC ? "plain:14:8" : "plain:14:32";
@@ -71,15 +77,17 @@ class TrainingMemoryTest {
 
   @ParameterizedTest
   @CsvSource({
-    "SGD, F32, 16, 1",
-    "SGD, BF16, 16, 1",
-    "ADAM, BF16, 4, 3",
-    "KFAC, BF16, 8, 2",
-    "MUON, BF16, 4, 1"
+    "SGD, F32, 16, 1, REDUCE",
+    "SGD, BF16, 16, 1, REDUCE",
+    "ADAM, BF16, 4, 3, REDUCE",
+    "KFAC, BF16, 8, 2, REDUCE",
+    "KFAC, BF16, 4, 1, EXPAND",
+    "MUON, BF16, 4, 1, REDUCE"
   })
-  void theMostThatIsTaken(Optimizer.Kind kind, DataType type, int batch, int accumulate)
+  void theMostThatIsTaken(
+      Optimizer.Kind kind, DataType type, int batch, int accumulate, FisherRows.Form form)
       throws IOException {
-    Run run = run(kind, type, batch, accumulate);
+    Run run = run(kind, type, batch, accumulate, form);
     try (Backend backend = EmulatedSubject.openForOthers()) {
       TrainingMemory plan = TrainingMemory.of(run, backend, batch);
       assertEquals(0, backend.memory().allocations(), "a plan allocates nothing");

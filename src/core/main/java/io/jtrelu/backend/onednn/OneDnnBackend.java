@@ -423,9 +423,9 @@ public final class OneDnnBackend implements Backend {
   }
 
   @Override
-  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type, FisherRows.Form form) {
     requirePreparable(type);
-    return new OneDnnFisherRows(descriptor, type);
+    return new OneDnnFisherRows(descriptor, type, form);
   }
 
   @Override

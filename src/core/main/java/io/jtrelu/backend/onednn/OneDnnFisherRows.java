@@ -9,13 +9,13 @@ import io.jtrelu.tensor.Tensor;
 import java.util.Arrays;
 
 /**
- * A source row adds its sum over the places of each column of the kernel, once, to all rows of the
- * kernel that see it: kw additions an element instead of kh kw. Sums are F32, over a row first and
- * then over rows.
+ * In the reduce form a source row adds its sum over the places of each column of the kernel, once,
+ * to all rows of the kernel that see it: kw additions an element instead of kh kw. Sums are F32,
+ * over a row first and then over rows.
  */
 final class OneDnnFisherRows extends FisherRows {
-  OneDnnFisherRows(Conv2dDescriptor descriptor, DataType type) {
-    super(Device.CPU, descriptor, type);
+  OneDnnFisherRows(Conv2dDescriptor descriptor, DataType type, Form form) {
+    super(Device.CPU, descriptor, type, form);
   }
 
   @Override
@@ -24,8 +24,55 @@ final class OneDnnFisherRows extends FisherRows {
     OneDnnStream lane = OneDnnStream.of(stream);
     Conv2dDescriptor d = descriptor();
     for (int n = 0; n < d.n(); n++) {
-      meanPatch(lane, src, n, inputs);
-      sumOfGradients(lane, diffDst, n, gradients);
+      if (form() == Form.REDUCE) {
+        meanPatch(lane, src, n, inputs);
+        sumOfGradients(lane, diffDst, n, gradients);
+      } else {
+        patches(lane, src, n, inputs);
+      }
+    }
+    if (form() == Form.EXPAND) {
+      widen(lane, diffDst, gradients);
+    }
+  }
+
+  private void patches(OneDnnStream lane, Tensor src, int n, Tensor inputs) {
+    Conv2dDescriptor d = descriptor();
+    int width = inputs(d);
+    int ic = d.ic();
+    int places = d.oh() * d.ow();
+    int elements = d.h() * d.w() * ic;
+    float[] image = lane.array(0, elements);
+    float[] patch = lane.array(1, width);
+    long bytes = (long) elements * type().bytes();
+    Elements.load(type(), src.address() + n * bytes, image, elements);
+    float factor = (float) (1 / Math.sqrt(places));
+    Elements.scale(factor, image, elements);
+    for (int place = 0; place < places; place++) {
+      int top = place / d.ow() * d.strideH() - d.padTop();
+      int left = place % d.ow() * d.strideW() - d.padLeft();
+      for (int tap = 0; tap < d.kh() * d.kw(); tap++) {
+        int y = top + tap / d.kw() * d.dilationH();
+        int x = left + tap % d.kw() * d.dilationW();
+        if (y >= 0 && y < d.h() && x >= 0 && x < d.w()) {
+          System.arraycopy(image, (y * d.w() + x) * ic, patch, tap * ic, ic);
+        } else {
+          Arrays.fill(patch, tap * ic, (tap + 1) * ic, 0);
+        }
+      }
+      patch[width - 1] = factor;
+      long row = (long) n * places + place;
+      Elements.store(DataType.F32, patch, inputs.address() + row * width * Float.BYTES, width);
+    }
+  }
+
+  private void widen(OneDnnStream lane, Tensor diffDst, Tensor gradients) {
+    int line = descriptor().oc() * descriptor().ow();
+    float[] row = lane.array(0, line);
+    long rows = (long) descriptor().n() * descriptor().oh();
+    for (long i = 0; i < rows; i++) {
+      Elements.load(type(), diffDst.address() + i * line * type().bytes(), row, line);
+      Elements.store(DataType.F32, row, gradients.address() + i * line * Float.BYTES, line);
     }
   }
 

@@ -274,9 +274,9 @@ public final class ReferenceBackend implements Backend {
   }
 
   @Override
-  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type, FisherRows.Form form) {
     requirePreparable(type);
-    return new ReferenceFisherRows(descriptor, type);
+    return new ReferenceFisherRows(descriptor, type, form);
   }
 
   @Override

@@ -564,9 +564,9 @@ final class CudaBackend implements Backend {
   }
 
   @Override
-  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type) {
+  public FisherRows fisherRows(Conv2dDescriptor descriptor, DataType type, FisherRows.Form form) {
     requirePreparable(type);
-    return lifetime.during(() -> new CudaFisherRows(this, descriptor, type));
+    return lifetime.during(() -> new CudaFisherRows(this, descriptor, type, form));
   }
 
   @Override

@@ -6,17 +6,18 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 
-/** fisher_rows.cu: mean patches, and sums of gradients as patches of one tap. */
+/** fisher_rows.cu: means over patches, or patches; of gradients as patches of one tap. */
 final class CudaFisherRows extends FisherRows {
   private static final int CHANNELS_PER_BLOCK = 32;
+  private static final int ELEMENTS_PER_BLOCK = 256;
 
   private final CudaBackend backend;
   private final Kernel kernel;
 
-  CudaFisherRows(CudaBackend backend, Conv2dDescriptor descriptor, DataType type) {
-    super(backend.device(), descriptor, type);
+  CudaFisherRows(CudaBackend backend, Conv2dDescriptor descriptor, DataType type, Form form) {
+    super(backend.device(), descriptor, type, form);
     this.backend = backend;
-    kernel = backend.kernel("fisher_rows", type);
+    kernel = backend.kernel(form == Form.REDUCE ? "fisher_rows" : "fisher_patches", type);
   }
 
   /** struct FisherRowsParameters, twice. */
@@ -42,8 +43,8 @@ final class CudaFisherRows extends FisherRows {
         .i32(d.dilationH())
         .i32(d.dilationW())
         .i32(inputs(d))
-        .f32((float) (1.0 / ((double) d.oh() * d.ow())));
-    on.launch(kernel, blocks(d.ic(), d.kh() * d.kw()));
+        .f32((float) (form() == Form.REDUCE ? 1.0 / places() : 1 / Math.sqrt(places())));
+    on.launch(kernel, blocks(d.ic(), d.kh() * d.kw(), inputs(d)));
     on.arguments()
         .pointer(diffDst)
         .pointer(gradients)
@@ -62,10 +63,17 @@ final class CudaFisherRows extends FisherRows {
         .i32(1)
         .i32(d.oc())
         .f32(1);
-    on.launch(kernel, blocks(d.oc(), 1));
+    on.launch(kernel, blocks(d.oc(), 1, d.oc()));
   }
 
-  private long blocks(int channels, int taps) {
-    return (long) descriptor().n() * taps * Math.ceilDiv(channels, CHANNELS_PER_BLOCK);
+  private double places() {
+    return (double) descriptor().oh() * descriptor().ow();
+  }
+
+  private long blocks(int channels, int taps, int width) {
+    int n = descriptor().n();
+    return form() == Form.REDUCE
+        ? (long) n * taps * Math.ceilDiv(channels, CHANNELS_PER_BLOCK)
+        : (long) n * rows(descriptor(), form()) * Math.ceilDiv(width, ELEMENTS_PER_BLOCK);
   }
 }
