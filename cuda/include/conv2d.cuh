@@ -67,8 +67,18 @@ struct Conv2dParams {
   float shortcutWeight;  // 212                                  shortcutWeight * shortcut)
   int32_t columnTiles;  // 216 column tiles of a block: 1, or of _panel variants any number
   int32_t reserved;  // 220 zero
+  uint8_t* signs;  // 224 16-bit types only, or null. fprop: receives which elements of out are
+      //     above zero; dgrad: which of src are, instead of gate. Bits [C / 32, pixels,
+      //     32] of out's C, a multiple of 32, and pixels batch * outH * outW
 };
-static_assert(sizeof(Conv2dParams) == 224, "no padding");
+static_assert(sizeof(Conv2dParams) == 232, "no padding");
+
+// The byte of `signs` for 8 channels from c on of a pixel. Blocks of 32 channels, so that the 8 rows
+// and 4 vectors of a warp are one sector.
+__host__ __device__ inline int64_t signByte(const Conv2dParams& p, uint32_t pixel, int c) {
+  int64_t const pixels = static_cast<int64_t>(p.batch) * p.outH * p.outW;
+  return (c / 32 * pixels + pixel) * 4 + c / 8 % 4;
+}
 
 // Kernels conv2d_wgrad_*: sums over a range of output pixels (a split), written to the split's own
 // piece of a workspace, or straight into the gradients where there is one split.

@@ -130,6 +130,19 @@ __device__ __forceinline__ uint4 packVector(const float (&v)[T::kVector]) {
   }
 }
 
+// A bit for each element of 16 bytes: whether it is above zero.
+template <class T>
+__device__ __forceinline__ uint32_t signsOf(uint4 raw) {
+  float v[T::kVector];
+  unpackVector<T>(raw, v);
+  uint32_t signs = 0;
+#pragma unroll
+  for (int e = 0; e < T::kVector; ++e) {
+    signs |= v[e] > 0.0f ? 1u << e : 0u;
+  }
+  return signs;
+}
+
 // scale * (x > 0 ? x : slope * x); NaN stays NaN.
 __device__ __forceinline__ float rectify(float x, float scale, float slope) {
   return scale * (x > 0.0f ? x : slope * x);

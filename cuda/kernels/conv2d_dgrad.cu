@@ -2,7 +2,8 @@
 //
 //   diff_src[n,y,x,c] = ([diff_src +] sum_{k,r,s} diff_dst[n,p,q,k] * weights[k,r,s,c]) * g(src),
 //   the sum over all taps (r,s) for which y = p*sh - pt + r*dh and x = q*sw - pl + s*dw with whole
-//   p, q inside diff_dst;   g(y) = scale * (y > 0 ? 1 : slope), or 1 where `gate` is null
+//   p, q inside diff_dst;   g(y) = scale * (y > 0 ? 1 : slope), from src itself or from a bit for
+//   each of its elements; or 1 where there is neither
 //
 // diff_dst NHWC, weights packed "backward" (conv2d_pack.cu), diff_src and src NHWC (they may be the
 // same tensor: a thread reads exactly the elements it then writes); sums in f32; one group.
@@ -15,9 +16,8 @@
 
 namespace {
 
-// Element offset of the diff_src pixel of grid row m, negative outside the tensor.
-__device__ __forceinline__ int64_t rowOffset(const Conv2dParams& p, const TileIndex& index,
-                                             uint32_t m) {
+// The diff_src pixel of grid row m, negative outside the tensor.
+__device__ __forceinline__ int pixelOf(const Conv2dParams& p, const TileIndex& index, uint32_t m) {
   uint32_t pixel;
   uint32_t gridX;
   uint32_t const n = p.byGridPixels.split(m, pixel);
@@ -25,7 +25,7 @@ __device__ __forceinline__ int64_t rowOffset(const Conv2dParams& p, const TileIn
   int const y = static_cast<int>(gridY) * p.strideH + index.phaseH;
   int const x = static_cast<int>(gridX) * p.strideW + index.phaseW;
   bool const inside = n < static_cast<uint32_t>(p.batch) && y < p.outH && x < p.outW;
-  return inside ? ((static_cast<int64_t>(n) * p.outH + y) * p.outW + x) * p.outC : -1;
+  return inside ? (static_cast<int>(n) * p.outH + y) * p.outW + x : -1;
 }
 
 template <class Storage>
@@ -47,21 +47,25 @@ __device__ __forceinline__ void storeTile(const Conv2dParams& p, const TileIndex
   static_assert(Tile::kRows % kBatch == 0);
 #pragma unroll
   for (int first = 0; first < Tile::kRows; first += kBatch) {
-    int64_t row[kBatch];
+    int pixel[kBatch];
     uint4 gate[kBatch][Tile::kVectors];
     uint4 old[kBatch][Tile::kVectors];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      row[i] = rowOffset(p, index, static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i));
+      pixel[i] = pixelOf(p, index, static_cast<uint32_t>(index.m) * kBlockM + tile.row(first + i));
+      int64_t const row = static_cast<int64_t>(pixel[i]) * p.outC;
 #pragma unroll
       for (int v = 0; v < Tile::kVectors; ++v) {
         int const c = index.n * kBlockN + tile.column(v);
-        bool const load = p.vectorOut && row[i] >= 0 && c < p.outC;
+        bool const load = p.vectorOut && pixel[i] >= 0 && c < p.outC;
         if (load && p.gate != nullptr) {
-          gate[i][v] = loadVector<Storage>(p.gate, row[i] + c);
+          gate[i][v] = loadVector<Storage>(p.gate, row + c);
+        }
+        if (kVector == 8 && p.signs != nullptr && pixel[i] >= 0 && c < p.outC) {
+          gate[i][v].x = p.signs[signByte(p, pixel[i], c)];
         }
         if (load && p.accumulate) {
-          old[i][v] = loadVector<Storage>(p.out, row[i] + c);
+          old[i][v] = loadVector<Storage>(p.out, row + c);
         }
       }
     }
@@ -70,9 +74,10 @@ __device__ __forceinline__ void storeTile(const Conv2dParams& p, const TileIndex
 #pragma unroll
       for (int v = 0; v < Tile::kVectors; ++v) {
         int const c = index.n * kBlockN + tile.column(v);
-        if (row[i] < 0 || c >= p.outC) {
+        if (pixel[i] < 0 || c >= p.outC) {
           continue;
         }
+        int64_t const at = static_cast<int64_t>(pixel[i]) * p.outC + c;
         float d[kVector];
         tile.read(first + i, v, d);
         if (p.vectorOut) {
@@ -92,18 +97,26 @@ __device__ __forceinline__ void storeTile(const Conv2dParams& p, const TileIndex
               d[e] *= derivative(y[e], p.scale, p.slope);
             }
           }
-          *reinterpret_cast<uint4*>(static_cast<Storage*>(p.out) + row[i] + c) = packVector<T>(d);
+          if (kVector == 8 && p.signs != nullptr) {
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              d[e] *= p.scale * (gate[i][v].x >> e & 1 ? 1.0f : p.slope);
+            }
+          }
+          *reinterpret_cast<uint4*>(static_cast<Storage*>(p.out) + at) = packVector<T>(d);
         } else {
 #pragma unroll
           for (int e = 0; e < kVector; ++e) {
             if (c + e < p.outC) {
-              Storage* const out = static_cast<Storage*>(p.out) + row[i] + c + e;
+              Storage* const out = static_cast<Storage*>(p.out) + at + e;
               float const before = p.accumulate ? T::toFloat(*out) : 0.0f;
-              float const factor =
-                  p.gate != nullptr
-                      ? derivative(T::toFloat(static_cast<const Storage*>(p.gate)[row[i] + c + e]),
-                                   p.scale, p.slope)
-                      : 1.0f;
+              float factor = 1.0f;
+              if (p.gate != nullptr) {
+                factor = derivative(T::toFloat(static_cast<const Storage*>(p.gate)[at + e]),
+                                    p.scale, p.slope);
+              } else if (kVector == 8 && p.signs != nullptr) {
+                factor = p.scale * (gate[i][v].x >> e & 1 ? 1.0f : p.slope);
+              }
               *out = T::fromFloat((d[e] + before) * factor);
             }
           }

@@ -2,6 +2,7 @@
 //
 //   dst[n,p,q,k] = phi(bias[k] + sum_{r,s,c} src[n, p*sh - pt + r*dh, q*sw - pl + s*dw, c]
 //                                            * weights[k,r,s,c]),   phi(x) = scale * (x>0 ? x : slope*x)
+//   and, where asked for, a bit for each element of dst: whether it is above zero
 //   or, where `gate` is a shortcut: dst = phi(branchWeight * (that before phi) + shortcutWeight * gate)
 //
 // src NHWC, weights packed "forward" (conv2d_pack.cu), bias f32, dst NHWC; sums in f32; elements
@@ -92,8 +93,15 @@ __device__ __forceinline__ void storeTile(const Conv2dParams& p, int tileM, int 
           for (int e = 0; e < kVector; ++e) {
             x[e] = rectify(x[e], p.scale, p.slope);
           }
-          *reinterpret_cast<uint4*>(out) = packVector<T>(x);
+          uint4 const packed = packVector<T>(x);
+          *reinterpret_cast<uint4*>(out) = packed;
+          if constexpr (kVector == 8) {
+            if (p.signs != nullptr) {
+              p.signs[signByte(p, m, k)] = static_cast<uint8_t>(signsOf<T>(packed));
+            }
+          }
         } else {
+          uint32_t signs = 0;
 #pragma unroll
           for (int e = 0; e < kVector; ++e) {
             if (k + e < p.outC) {
@@ -102,6 +110,12 @@ __device__ __forceinline__ void storeTile(const Conv2dParams& p, int tileM, int 
                 x[e] = p.branchWeight * x[e] + p.shortcutWeight * other;
               }
               out[e] = T::fromFloat(rectify(x[e], p.scale, p.slope));
+              signs |= T::toFloat(out[e]) > 0.0f ? 1u << e : 0u;
+            }
+          }
+          if constexpr (kVector == 8) {
+            if (p.signs != nullptr) {
+              p.signs[signByte(p, m, k)] = static_cast<uint8_t>(signs);
             }
           }
         }

@@ -7,6 +7,8 @@ import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
 import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.TrainingConfig;
+import java.math.BigDecimal;
+import java.math.MathContext;
 import java.util.List;
 import java.util.Locale;
 
@@ -49,7 +51,8 @@ record Contender(
       return rates;
     }
     double share = 50.0 / Math.max(50, Networks.build(options(), SOME_IMAGE, 10).depth());
-    return rates.stream().map(rate -> rate * share).toList();
+    MathContext digits = new MathContext(2);
+    return rates.stream().map(r -> new BigDecimal(r * share).round(digits).doubleValue()).toList();
   }
 
   /** One run of it. */

@@ -127,6 +127,14 @@ public interface Backend extends AutoCloseable {
     }
   }
 
+  /**
+   * Whether convolutions of such sizes keep signs ({@link Conv2d#keepsSigns}), and gain by it;
+   * false by default.
+   */
+  default boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
+    return false;
+  }
+
   /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */
   Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation);

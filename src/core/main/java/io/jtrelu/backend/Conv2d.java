@@ -3,6 +3,7 @@ package io.jtrelu.backend;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 
 /**
@@ -27,6 +28,12 @@ import io.jtrelu.tensor.Tensor;
  * <p><b>Overlap.</b> What is written must overlap nothing else that is read or written, but that
  * diff_src may be the very tensor src where the source is not needed again (an in-place gradient);
  * and where srcActivation is the identity, src is not read by backwardData and may lie anywhere.
+ *
+ * <p><b>Signs.</b> Of src the backward pass for the source only wants to know which elements are
+ * positive. An operation that {@linkplain #keepsSigns keeps signs} can leave them for its result,
+ * one bit each, and read them for its source instead of src, a sixteenth of the bytes in 16 bits:
+ * U8 [channels / 32, pixels, 4], where bit c % 8 of byte c / 8 % 4 of channel c is 1 for what is
+ * above zero ({@link #signs}); NaN is not. Results are the same bit for bit.
  *
  * <p>An empty batch is allowed: forward and backwardData do nothing; backwardWeights overwrites
  * with zeros or adds nothing.
@@ -82,6 +89,25 @@ public abstract class Conv2d extends PreparedOperation {
    */
   public long scratchBytes() {
     return 0;
+  }
+
+  /** Whether {@link #forwardWithSigns} and {@link #backwardDataBySigns} are there. */
+  public boolean keepsSigns() {
+    return false;
+  }
+
+  /**
+   * Shape of an activation's signs.
+   *
+   * @param activation NHWC, with a multiple of 32 channels
+   */
+  public static Shape signs(Shape activation) {
+    int channels = activation.dim(3);
+    if (channels % 32 != 0) {
+      throw new IllegalArgumentException(
+          "signs are kept of 32 channels at a time, not of " + channels);
+    }
+    return Shape.of(channels / 32, Math.toIntExact(activation.elements() / channels), 4);
   }
 
   /**
@@ -146,6 +172,39 @@ public abstract class Conv2d extends PreparedOperation {
   }
 
   /**
+   * As {@link #forward}, and leaves which elements of dst are positive.
+   *
+   * @param signs U8 {@link #signs signs(dst)}
+   * @throws OperandException if a tensor does not fit
+   * @throws UnsupportedException where {@link #keepsSigns} is false
+   */
+  public final void forwardWithSigns(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
+    requireSigns();
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
+    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("signs", signs, signs(descriptor.dst()), DataType.U8, Layout.ROW_MAJOR);
+    operands.requireDistinct("src", src, "dst", dst);
+    operands.requireDistinct("bias", bias, "dst", dst);
+    operands.requireDistinct("src", src, "signs", signs);
+    operands.requireDistinct("bias", bias, "signs", signs);
+    operands.requireDistinct("dst", dst, "signs", signs);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(src).reads(bias).writes("dst", dst).writes("signs", signs);
+      if (descriptor.n() > 0) {
+        runForwardWithSigns(stream, src, weights, bias, dst, signs);
+      }
+    }
+  }
+
+  private void requireSigns() {
+    if (!keepsSigns()) {
+      throw new UnsupportedException("conv2d " + descriptor + " keeps no signs here: keepsSigns()");
+    }
+  }
+
+  /**
    * diff_src = ([diff_src +] conv^T(diff_dst, weights)) * psi'(src).
    *
    * @param diffDst gradient before this operation's activation
@@ -171,6 +230,34 @@ public abstract class Conv2d extends PreparedOperation {
       use.reads(diffDst).reads(src).writes("diff_src", diffSrc);
       if (descriptor.n() > 0) {
         runBackwardData(stream, diffDst, weights, src, diffSrc, write);
+      }
+    }
+  }
+
+  /**
+   * As {@link #backwardData}, by the signs of src.
+   *
+   * @param signs U8 {@link #signs signs(src)}
+   * @throws OperandException if a tensor does not fit
+   * @throws UnsupportedException where {@link #keepsSigns} is false
+   */
+  public final void backwardDataBySigns(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor signs,
+      Tensor diffSrc,
+      Write write) {
+    requireSigns();
+    operands.require("diff_dst", diffDst, descriptor.dst(), type, Layout.NHWC);
+    operands.require("signs", signs, signs(descriptor.src()), DataType.U8, Layout.ROW_MAJOR);
+    operands.require("diff_src", diffSrc, descriptor.src(), type, Layout.NHWC);
+    operands.requireDistinct("diff_dst", diffDst, "diff_src", diffSrc);
+    operands.requireDistinct("signs", signs, "diff_src", diffSrc);
+    try (BackendStream.Use use = operands.use(stream)) {
+      use.reads(diffDst).reads(signs).writes("diff_src", diffSrc);
+      if (descriptor.n() > 0) {
+        runBackwardDataBySigns(stream, diffDst, weights, signs, diffSrc, write);
       }
     }
   }
@@ -218,6 +305,23 @@ public abstract class Conv2d extends PreparedOperation {
       Tensor src,
       Tensor diffSrc,
       Write write);
+
+  /** Implements {@link #forwardWithSigns} where {@link #keepsSigns}. */
+  protected void runForwardWithSigns(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
+    throw new IllegalStateException("keepsSigns() without signs");
+  }
+
+  /** Implements {@link #backwardDataBySigns} where {@link #keepsSigns}. */
+  protected void runBackwardDataBySigns(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor signs,
+      Tensor diffSrc,
+      Write write) {
+    throw new IllegalStateException("keepsSigns() without signs");
+  }
 
   /** Implements {@link #backwardWeights}; operands are checked, the batch may be empty. */
   protected abstract void runBackwardWeights(

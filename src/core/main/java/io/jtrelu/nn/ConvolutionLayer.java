@@ -1,11 +1,13 @@
 package io.jtrelu.nn;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 import java.util.List;
 
@@ -139,6 +141,11 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
+  public boolean keepsSigns(Backend backend, int batch, DataType type) {
+    return backend.keepsSigns(descriptor.withBatch(batch), type);
+  }
+
+  @Override
   public int fisherInputs() {
     return descriptor.groups() == 1 ? FisherRows.inputs(descriptor) : 0;
   }
@@ -166,6 +173,16 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
     lowering.packed(weights, op, packed);
     if (lowering.isAbsorbed()) {
       lowering.handOver(new Prepared(op, packed, source, bias));
+    } else if (lowering.signs(node)) {
+      lowering.forward(
+          pass ->
+              op.forwardWithSigns(
+                  pass.stream(),
+                  pass.value(source),
+                  packed,
+                  pass.parameter(bias),
+                  pass.value(node),
+                  pass.signs(node)));
     } else {
       lowering.forward(
           pass ->
@@ -177,16 +194,29 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                   pass.value(node)));
     }
     // First, as on a CPU its source is in the cache then for the gradient of the weights.
+    int home = lowering.home(source);
+    boolean bySigns = !lowering.gate(source).isIdentity() && lowering.signs(home);
     lowering.backwardTo(
         source,
-        (pass, write) ->
+        (pass, write) -> {
+          if (bySigns) {
+            op.backwardDataBySigns(
+                pass.stream(),
+                pass.gradient(node),
+                packed,
+                pass.signs(home),
+                pass.gradient(source),
+                write);
+          } else {
             op.backwardData(
                 pass.stream(),
                 pass.gradient(node),
                 packed,
                 pass.value(source),
                 pass.gradient(source),
-                write));
+                write);
+          }
+        });
     lowering.backward(
         pass ->
             op.backwardWeights(

@@ -14,6 +14,8 @@ import java.util.List;
  *       the reader that contributes last to the rectifier's gradient multiplies by its derivative.
  *       The two then have one value, after the rectifier, and one gradient, before it.
  *   <li>Another layer may overwrite its source under the first of these conditions.
+ *   <li>Where both can, the layer below leaves the signs of that value, and the reader takes the
+ *       derivative from them.
  *   <li>A layer may absorb a source that nothing else wants.
  *   <li>Outside of training a layer that only trains is another name for its source.
  * </ul>
@@ -38,8 +40,15 @@ final class Fusion {
   private final int[] absorber;
   private final boolean[] fused;
   private final boolean[] needsGradient;
+  private final boolean[] signs;
 
-  Fusion(Network network, boolean training, boolean inputGradient) {
+  /** What a layer can do where it is to run. */
+  interface Signs {
+    /** As {@link Layer#keepsSigns}. */
+    boolean keptBy(Layer layer);
+  }
+
+  Fusion(Network network, boolean training, boolean inputGradient, Signs signs) {
     this.layers = network.layers();
     this.training = training;
     int count = layers.size();
@@ -66,6 +75,26 @@ final class Fusion {
     for (int i = 1; i < count; i++) {
       decide(i);
     }
+    this.signs = new boolean[count];
+    for (int i = 1; i < count; i++) {
+      this.signs[i] =
+          training
+              && activation[i] != NONE
+              && !rectifier(i).isIdentity()
+              && layers.get(i).extent().channels() % 32 == 0
+              && signs.keptBy(layers.get(i))
+              && signs.keptBy(layers.get(gatingReader(i)));
+    }
+  }
+
+  /** The layer that applies the derivative of the rectifier fused into a node. */
+  int gatingReader(int node) {
+    return readers.get(activation[node]).getFirst();
+  }
+
+  /** Whether a node leaves the signs of its value, for the layer that applies its derivative. */
+  boolean leavesSigns(int node) {
+    return signs[node];
   }
 
   private void decide(int i) {

@@ -1,6 +1,7 @@
 package io.jtrelu.nn;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.nn.Network.ParameterSpec;
@@ -121,6 +122,16 @@ public interface Layer {
    * replaces the source's gradient and does not add to it, so that the value is not kept for it.
    */
   default boolean gatesByReserve() {
+    return false;
+  }
+
+  /**
+   * Whether on a backend it leaves the signs of its result, and takes the derivative of {@link
+   * #gates} from those of its source: see {@link io.jtrelu.backend.Conv2d#keepsSigns}.
+   *
+   * @param batch images per pass
+   */
+  default boolean keepsSigns(Backend backend, int batch, DataType type) {
     return false;
   }
 

@@ -213,6 +213,19 @@ public final class Lowering {
     return result.fusion.gate(source, node);
   }
 
+  /**
+   * Whether a node's forward pass leaves the signs of its value, from which the layer that is to
+   * apply the derivative then takes it: {@link Pass#signs}.
+   */
+  public boolean signs(int of) {
+    return result.fusion.leavesSigns(of);
+  }
+
+  /** Index of the node in whose place a source's value lies: below a rectifier fused into it. */
+  public int home(int source) {
+    return result.fusion.home(source);
+  }
+
   /** Whether another layer computes this one along with itself: see {@link Layer#absorbs}. */
   public boolean isAbsorbed() {
     return result.fusion.absorber(node) != NONE;

@@ -14,6 +14,7 @@ public final class Pass {
   final Tensor[] values;
   final Tensor[] gradients;
   final Tensor[] reserves;
+  final Tensor[] signs;
   final Tensor[] exchanges;
   final int part;
   Stream stream;
@@ -30,6 +31,7 @@ public final class Pass {
     this.values = new Tensor[nodes];
     this.gradients = new Tensor[nodes];
     this.reserves = new Tensor[nodes];
+    this.signs = new Tensor[nodes];
     this.stream = stream;
     this.sequence = sequence;
   }
@@ -58,6 +60,11 @@ public final class Pass {
   /** What {@link Layer#reserve} asked for: NHWC, of the shape of the node's value. */
   public Tensor reserve(int node) {
     return reserves[node];
+  }
+
+  /** Signs of a node's value, where {@link Lowering#signs} says so. */
+  public Tensor signs(int node) {
+    return signs[node];
   }
 
   /** Which part of the batch passes, from 0. */

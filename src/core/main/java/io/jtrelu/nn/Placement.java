@@ -6,9 +6,9 @@ import io.jtrelu.tensor.DataType;
 import java.util.Arrays;
 
 /**
- * Where the values, gradients and reserves of a pass lie in one block, by their lifetimes. Time is
- * counted in layers: forward passes at 0..n-1, the outside (loss, output gradients) at n, backward
- * passes of layers n-1..1 at n+1..2n-1, the end at 2n.
+ * Where the values, their signs, gradients and reserves of a pass lie in one block, by their
+ * lifetimes. Time is counted in layers: forward passes at 0..n-1, the outside (loss, output
+ * gradients) at n, backward passes of layers n-1..1 at n+1..2n-1, the end at 2n.
  */
 final class Placement {
   private final Fusion fusion;
@@ -19,6 +19,7 @@ final class Placement {
   private final int[] value;
   private final int[] gradient;
   private final int[] reserve;
+  private final int[] signs;
   private final boolean[] held;
   private final boolean twice;
   private long heldBytes;
@@ -37,6 +38,7 @@ final class Placement {
     this.value = none(count);
     this.gradient = none(count);
     this.reserve = none(count);
+    this.signs = none(count);
     this.held = new boolean[count];
     int[] lastUse = lastUses();
     boolean[] output = new boolean[count];
@@ -46,6 +48,7 @@ final class Placement {
     for (int i = 0; i < count; i++) {
       addValue(i, lastUse[i], output[i]);
       addReserve(i);
+      addSigns(i);
       addGradient(i, loss);
     }
     plan.solve();
@@ -105,6 +108,14 @@ final class Placement {
     }
   }
 
+  private void addSigns(int i) {
+    if (fusion.leavesSigns(i)) {
+      long bytes = elements(i) / 8;
+      signs[i] = plan.add(bytes, i, backwardTime(twice ? 0 : fusion.gatingReader(i)));
+      heldBytes += bytes;
+    }
+  }
+
   private void addGradient(int i, boolean loss) {
     if (fusion.isFused(i)) {
       return;
@@ -136,6 +147,11 @@ final class Placement {
   /** Slot of a node's reserve, or NONE. */
   int reserve(int node) {
     return reserve[node];
+  }
+
+  /** Slot of the signs of a node's value, or NONE. */
+  int signs(int node) {
+    return signs[node];
   }
 
   /** Byte offset of a slot in the block. */

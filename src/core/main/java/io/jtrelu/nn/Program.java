@@ -167,7 +167,7 @@ public final class Program implements AutoCloseable {
     this.batch = batch;
     this.parts = parts;
     this.options = options;
-    this.fusion = new Fusion(network, options.training(), options.inputGradient());
+    this.fusion = fusion(network, backend, batch, options);
     this.placement =
         new Placement(
             fusion, batch, options.type(), network.isClassifier(), options.fisher() != null);
@@ -205,6 +205,14 @@ public final class Program implements AutoCloseable {
     }
   }
 
+  private static Fusion fusion(Network network, Backend backend, int batch, Options options) {
+    return new Fusion(
+        network,
+        options.training(),
+        options.inputGradient(),
+        layer -> layer.keepsSigns(backend, batch, options.type()));
+  }
+
   private SoftmaxCrossEntropy loss(float smoothing) {
     return lowered.own(
         backend.softmaxCrossEntropy(batch, network.classes(), options.type(), smoothing));
@@ -212,7 +220,7 @@ public final class Program implements AutoCloseable {
 
   /** What a program would take, as far as its convolutions tell; nothing is allocated. */
   public static Memory memory(Network network, Backend backend, int batch, Options options) {
-    Fusion fusion = new Fusion(network, options.training(), options.inputGradient());
+    Fusion fusion = fusion(network, backend, batch, options);
     boolean loss = network.isClassifier();
     long placed =
         new Placement(fusion, batch, options.type(), loss, options.fisher() != null).bytes();
@@ -402,6 +410,13 @@ public final class Program implements AutoCloseable {
         place(pass.gradients, i, placement.gradient(i), type);
         DataType reserved = layer.reserve();
         place(pass.reserves, i, placement.reserve(i), reserved == null ? type : reserved);
+        if (placement.signs(i) != NONE) {
+          Shape value = layer.extent().batch(program.batch);
+          long offset = placement.offset(placement.signs(i));
+          pass.signs[i] =
+              Tensor.view(
+                  block.memory(), offset, Conv2d.signs(value), DataType.U8, Layout.ROW_MAJOR);
+        }
         if (exchange != null && layer.exchanged() > 0) {
           int values = Math.multiplyExact(program.parts, layer.exchanged());
           pass.exchanges[i] = exchange.slice(exchangeAt, Shape.of(values), Layout.ROW_MAJOR);

@@ -1,5 +1,8 @@
 package io.jtrelu.backend;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -129,6 +132,104 @@ class Conv2dContractTest extends Contract {
               Conv2dDescriptor d = randomDescriptor(random, subject.largestConvolution());
               check(setting(d, pick(random, types()), random.nextBoolean(), random));
             }));
+  }
+
+  /** A convolution that leaves and reads signs gives what it gives without, bit for bit. */
+  @TestFactory
+  Stream<DynamicTest> signs() {
+    return tests(random("signs", 0.3, this::checkSigns));
+  }
+
+  private void checkSigns(SplittableRandom random) {
+    Conv2dDescriptor any = randomDescriptor(random, subject.largestConvolution() / 16);
+    int ic = 32 * random.nextInt(1, 4);
+    int oc = 32 * random.nextInt(1, 4);
+    Conv2dDescriptor d =
+        new Conv2dDescriptor(
+            any.n(),
+            any.h(),
+            any.w(),
+            ic,
+            oc,
+            any.kh(),
+            any.kw(),
+            any.strideH(),
+            any.strideW(),
+            any.padTop(),
+            any.padLeft(),
+            any.padBottom(),
+            any.padRight(),
+            any.dilationH(),
+            any.dilationW(),
+            1);
+    DataType type = pick(random, types());
+    if (subject.declines(d, type) || d.multiplyAdds() > subject.largestConvolution()) {
+      return;
+    }
+    Rectifier phi = pick(random, Data.REAL);
+    Rectifier psi = pick(random, Data.REAL);
+    Write write = pick(random, Write.values());
+    float[] x = Data.withZeros(random, Data.normals(random, d.src().elements(), 1, type), 0.1);
+    if (x.length > 2) {
+      x[0] = -0f;
+      x[1] = Float.NaN;
+      x[2] = Float.POSITIVE_INFINITY;
+    }
+    try (Trial trial = new Trial(backend, "signs " + d + " " + type + " " + write);
+        Conv2d conv = backend.conv2d(d, type, phi, psi);
+        PackedWeights packed = conv.newPackedWeights()) {
+      if (!conv.keepsSigns()) {
+        assertFalse(backend.keepsSigns(d, type), "the backend says otherwise");
+        return;
+      }
+      float[] w = Data.normals(random, d.weights().elements(), 0.1, type);
+      float[] b = Data.normals(random, d.oc(), 0.5, DataType.F32);
+      float[] dy = Data.normals(random, d.dst().elements(), 1, type);
+      float[] old = Data.normals(random, d.src().elements(), 1, type);
+      var src = trial.input("src", type, d.src(), Layout.NHWC, x);
+      var weights = trial.input("weights", DataType.F32, d.weights(), Layout.KRSC, w);
+      var bias = trial.input("bias", DataType.F32, d.bias(), Layout.ROW_MAJOR, b);
+      var diffDst = trial.input("diff_dst", type, d.dst(), Layout.NHWC, dy);
+      Shape signShape = Conv2d.signs(d.src());
+      var signs = trial.input("signs", DataType.U8, signShape, Layout.ROW_MAJOR, bits(x, ic));
+      var dst = trial.output("dst", type, d.dst(), Layout.NHWC);
+      var dst2 = trial.output("dst with signs", type, d.dst(), Layout.NHWC);
+      var left = trial.output("signs left", DataType.U8, Conv2d.signs(d.dst()), Layout.ROW_MAJOR);
+      var diffSrc = trial.result("diff_src", type, d.src(), Layout.NHWC, write, old);
+      var diffSrc2 = trial.result("diff_src by signs", type, d.src(), Layout.NHWC, write, old);
+      trial.run(
+          on -> {
+            conv.pack(on, weights.tensor(), packed);
+            conv.forward(on, src.tensor(), packed, bias.tensor(), dst.tensor());
+            conv.forwardWithSigns(
+                on, src.tensor(), packed, bias.tensor(), dst2.tensor(), left.tensor());
+            conv.backwardData(on, diffDst.tensor(), packed, src.tensor(), diffSrc.tensor(), write);
+            conv.backwardDataBySigns(
+                on, diffDst.tensor(), packed, signs.tensor(), diffSrc2.tensor(), write);
+          });
+      assertArrayEquals(dst.values(), dst2.values());
+      assertArrayEquals(diffSrc.values(), diffSrc2.values());
+      byte[] expected = bits(dst.values(), oc);
+      float[] actual = left.values();
+      for (int i = 0; i < expected.length; i++) {
+        assertEquals(Byte.toUnsignedInt(expected[i]), actual[i], d + ": signs, byte " + i);
+      }
+    }
+  }
+
+  /** Bits as {@link Conv2d} lays them out. */
+  private static byte[] bits(float[] values, int channels) {
+    int pixels = values.length / channels;
+    byte[] bytes = new byte[values.length / 8];
+    for (int pixel = 0; pixel < pixels; pixel++) {
+      for (int c = 0; c < channels; c++) {
+        if (values[pixel * channels + c] > 0) {
+          int block = c / 32;
+          bytes[(block * pixels + pixel) * 4 + c % 32 / 8] |= (byte) (1 << c % 8);
+        }
+      }
+    }
+    return bytes;
   }
 
   /** Every combination of rectifiers, write and aliasing on one small shape. */

@@ -172,6 +172,11 @@ public final class ReferenceBackend implements Backend {
   }
 
   @Override
+  public boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
+    return true; // nothing is gained; networks are tried with them
+  }
+
+  @Override
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {
     requirePreparable(type);

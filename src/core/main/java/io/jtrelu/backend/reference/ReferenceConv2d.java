@@ -9,9 +9,12 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Lifetime;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -122,6 +125,50 @@ final class ReferenceConv2d extends Conv2d {
       y[i] = Elements.apply(activation(), y[i] + b[i % b.length]);
     }
     Elements.store(y, dst);
+  }
+
+  @Override
+  public boolean keepsSigns() {
+    return true;
+  }
+
+  @Override
+  protected void runForwardWithSigns(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
+    runForward(stream, src, weights, bias, dst);
+    float[] y = Elements.read(dst);
+    int channels = descriptor().oc();
+    byte[] bytes = new byte[y.length / 8];
+    for (int i = 0; i < y.length; i++) {
+      if (y[i] > 0) {
+        bytes[signByte(i, channels, y.length)] |= (byte) (1 << i % 8);
+      }
+    }
+    signs.segment().copyFrom(MemorySegment.ofArray(bytes));
+  }
+
+  /** Where an element's bit lies; channels are a multiple of 32. */
+  private static int signByte(int element, int channels, int elements) {
+    int c = element % channels;
+    return (c / 32 * (elements / channels) + element / channels) * 4 + c / 8 % 4;
+  }
+
+  @Override
+  protected void runBackwardDataBySigns(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor signs,
+      Tensor diffSrc,
+      Write write) {
+    byte[] bytes = signs.segment().toArray(ValueLayout.JAVA_BYTE);
+    float[] x = new float[Math.toIntExact(diffSrc.shape().elements())];
+    for (int i = 0; i < x.length; i++) {
+      x[i] = (bytes[signByte(i, descriptor().ic(), x.length)] >> i % 8 & 1) == 1 ? 1 : -1;
+    }
+    try (Tensor src = Tensor.allocate(descriptor().src(), type(), Layout.NHWC)) {
+      runBackwardData(stream, diffDst, weights, src.set(x), diffSrc, write);
+    }
   }
 
   @Override

@@ -68,12 +68,19 @@ interface Blas extends AutoCloseable {
   }
 
   /**
-   * c = op(a) op(b) + beta c.
+   * c = alpha op(a) op(b) + beta c.
    *
    * @param workspace device memory aligned to 256 bytes, for this call and until its work is done
    */
   void multiply(
-      Product product, long a, long b, float beta, long c, long workspace, long workspaceBytes);
+      Product product,
+      float alpha,
+      long a,
+      long b,
+      float beta,
+      long c,
+      long workspace,
+      long workspaceBytes);
 
   /** The stream must be idle. */
   @Override

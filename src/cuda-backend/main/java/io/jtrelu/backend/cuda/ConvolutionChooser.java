@@ -27,6 +27,11 @@ interface ConvolutionChooser {
   /** Whether it would take a candidate of a provider: others need not be found. */
   boolean considers(ConvolutionProvider provider);
 
+  /** Whether a provider is wanted for all it can do, without being compared with our kernels. */
+  default boolean wants(ConvolutionProvider provider) {
+    return false;
+  }
+
   /** Whether it wants our kernels' tiles as candidates of their own. */
   default boolean searches() {
     return false;
@@ -45,6 +50,13 @@ interface ConvolutionChooser {
       @Override
       public boolean considers(ConvolutionProvider provider) {
         return wanted.contains(provider);
+      }
+
+      @Override
+      public boolean wants(ConvolutionProvider provider) {
+        int own = wanted.indexOf(ConvolutionProvider.OWN);
+        int at = wanted.indexOf(provider);
+        return at >= 0 && (own < 0 || at < own);
       }
 
       @Override

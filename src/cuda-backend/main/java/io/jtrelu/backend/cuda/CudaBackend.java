@@ -450,6 +450,12 @@ final class CudaBackend implements Backend {
     }
   }
 
+  /** Libraries neither write nor read signs. */
+  @Override
+  public boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
+    return CudaConv2d.keepsSigns(this, descriptor, type);
+  }
+
   @Override
   public Conv2d conv2d(
       Conv2dDescriptor descriptor, DataType type, Rectifier activation, Rectifier srcActivation) {

@@ -45,6 +45,19 @@ final class CudaConv2d extends Conv2d {
     wgrad = choose(Pass.WGRAD);
   }
 
+  static boolean keepsSigns(CudaBackend backend, Conv2dDescriptor d, DataType type) {
+    ConvolutionChooser chooser = backend.chooser();
+    return type.bytes() == 2 // in 32 bits less is gained, and none was built
+        && TiledConvolution.fits(d)
+        && !chooser.considers(ConvolutionProvider.CUBLAS)
+        && !chooser.considers(ConvolutionProvider.CUDNN);
+  }
+
+  @Override
+  public boolean keepsSigns() {
+    return keepsSigns(backend, descriptor(), type());
+  }
+
   private ConvolutionPasses choose(Pass pass) {
     boolean gated = pass == Pass.DGRAD && !srcActivation().isIdentity();
     ConvolutionProblem problem =
@@ -123,6 +136,25 @@ final class CudaConv2d extends Conv2d {
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
     forward(backend.own(stream), src, weights, bias, epilogue, 0, dst);
+  }
+
+  @Override
+  protected void runForwardWithSigns(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
+    ((TiledConvolution) fprop)
+        .fprop(backend.own(stream), src, weights, bias, epilogue, 0, dst, signs.address());
+  }
+
+  @Override
+  protected void runBackwardDataBySigns(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor signs,
+      Tensor diffSrc,
+      Write write) {
+    ((TiledConvolution) dgrad)
+        .dgrad(backend.own(stream), diffDst, weights, 0, signs.address(), diffSrc, write);
   }
 
   /** The forward pass with another epilogue. */

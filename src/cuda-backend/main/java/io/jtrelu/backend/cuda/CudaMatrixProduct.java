@@ -2,11 +2,19 @@ package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
+import org.jspecify.annotations.Nullable;
 
-/** matrix_product.cu. */
+/**
+ * matrix_product.cu; or cuBLAS, where that is asked for, for what is not thin and whose factors the
+ * host knows. cuBLAS sees C', as it counts columns first.
+ */
 final class CudaMatrixProduct extends MatrixProduct {
+  private static final int THIN = 16;
+
   private final CudaBackend backend;
+  private final Blas.@Nullable Product byLibrary;
   private final Kernel kernel;
   private final long blocks;
 
@@ -15,6 +23,22 @@ final class CudaMatrixProduct extends MatrixProduct {
     this.backend = backend;
     int m = sizes.m();
     int n = sizes.n();
+    byLibrary =
+        backend.chooser().wants(ConvolutionProvider.CUBLAS)
+                && Math.min(Math.min(m, n), sizes.k()) >= THIN
+            ? new Blas.Product(
+                sizes.transposeB(),
+                sizes.transposeA(),
+                n,
+                m,
+                sizes.k(),
+                sizes.ldb(),
+                sizes.lda(),
+                sizes.ldc(),
+                DataType.F32,
+                DataType.F32,
+                false)
+            : null;
     if ((n == 1 && !sizes.transposeA()) || (m == 1 && sizes.transposeB())) {
       kernel = backend.kernels().get("matrix_product_thin");
       blocks = Math.max(m, n);
@@ -33,7 +57,28 @@ final class CudaMatrixProduct extends MatrixProduct {
 
   @Override
   protected void compute(Stream stream, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-    launch(backend.own(stream), a, b, c, 0, alpha, beta);
+    CudaStream on = backend.own(stream);
+    if (byLibrary == null) {
+      launch(on, a, b, c, 0, alpha, beta);
+    } else {
+      multiply(on, byLibrary, alpha, a.address(), b.address(), beta, c.address());
+    }
+  }
+
+  private void multiply(
+      CudaStream on, Blas.Product product, float alpha, long a, long b, float beta, long c) {
+    LibraryHandles libraries = on.libraries();
+    long workspace = on.workspace(libraries.blasWorkspace());
+    for (int i = 0; i < sizes().count(); i++) {
+      libraries.multiply(
+          product,
+          alpha,
+          b + i * sizes().strideB() * Float.BYTES,
+          a + i * sizes().strideA() * Float.BYTES,
+          beta,
+          c + i * sizes().strideC() * Float.BYTES,
+          workspace);
+    }
   }
 
   @Override

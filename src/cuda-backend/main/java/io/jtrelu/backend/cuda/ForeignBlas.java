@@ -12,7 +12,7 @@ final class ForeignBlas implements Blas {
   private final long stream;
   private final long handle;
   private final Arena arena = Arena.ofShared();
-  private final MemorySegment one = arena.allocateFrom(JAVA_FLOAT, 1);
+  private final MemorySegment alpha = arena.allocate(JAVA_FLOAT);
   private final MemorySegment beta = arena.allocate(JAVA_FLOAT);
 
   ForeignBlas(ForeignLibrary library, long stream) {
@@ -27,8 +27,16 @@ final class ForeignBlas implements Blas {
 
   @Override
   public void multiply(
-      Product p, long a, long b, float scale, long c, long workspace, long workspaceBytes) {
-    beta.set(JAVA_FLOAT, 0, scale);
+      Product p,
+      float factor,
+      long a,
+      long b,
+      float old,
+      long c,
+      long workspace,
+      long workspaceBytes) {
+    alpha.set(JAVA_FLOAT, 0, factor);
+    beta.set(JAVA_FLOAT, 0, old);
     library.call("cublasSetWorkspace_v2", workspaceBytes, handle, workspace, workspaceBytes);
     library.call(
         "cublasGemmEx",
@@ -39,7 +47,7 @@ final class ForeignBlas implements Blas {
         p.m(),
         p.n(),
         p.k(),
-        one,
+        alpha,
         a,
         Product.cudaType(p.type()),
         p.lda(),

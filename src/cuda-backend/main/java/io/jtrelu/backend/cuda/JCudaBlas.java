@@ -18,11 +18,10 @@ final class JCudaBlas implements Blas {
   private final cublasHandle handle = new cublasHandle();
   private final Arena arena = Arena.ofShared();
   private final MemorySegment scalars = arena.allocate(2 * Float.BYTES, Float.BYTES);
-  private final Pointer one = Driver.host(scalars.address());
+  private final Pointer alpha = Driver.host(scalars.address());
   private final Pointer beta = Driver.host(scalars.address() + Float.BYTES);
 
   JCudaBlas(CUstream stream) {
-    scalars.set(ValueLayout.JAVA_FLOAT, 0, 1);
     check(JCublas2.cublasCreate(handle), "cublasCreate", "");
     check(
         JCublas2.cublasSetMathMode(handle, MATH_DISALLOW_REDUCED_PRECISION_REDUCTION),
@@ -39,8 +38,16 @@ final class JCudaBlas implements Blas {
 
   @Override
   public void multiply(
-      Product p, long a, long b, float scale, long c, long workspace, long workspaceBytes) {
-    scalars.set(ValueLayout.JAVA_FLOAT, Float.BYTES, scale);
+      Product p,
+      float factor,
+      long a,
+      long b,
+      float old,
+      long c,
+      long workspace,
+      long workspaceBytes) {
+    scalars.set(ValueLayout.JAVA_FLOAT, 0, factor);
+    scalars.set(ValueLayout.JAVA_FLOAT, Float.BYTES, old);
     check(
         JCublas2.cublasSetWorkspace(handle, Driver.device(workspace), workspaceBytes),
         "cublasSetWorkspace",
@@ -54,7 +61,7 @@ final class JCudaBlas implements Blas {
             p.m(),
             p.n(),
             p.k(),
-            one,
+            alpha,
             Driver.device(a),
             Product.cudaType(p.type()),
             p.lda(),

@@ -53,15 +53,21 @@ final class LibraryHandles implements AutoCloseable {
     return context.device().capability() >= 90 ? 32L << 20 : 4L << 20;
   }
 
+  /** As below with alpha = 1. */
+  void multiply(Blas.Product product, long a, long b, float beta, long c, long workspace) {
+    multiply(product, 1, a, b, beta, c, workspace);
+  }
+
   /**
-   * c = op(a) op(b) + beta c.
+   * c = alpha op(a) op(b) + beta c.
    *
    * @param workspace of {@link #blasWorkspace} bytes
    */
-  void multiply(Blas.Product product, long a, long b, float beta, long c, long workspace) {
+  void multiply(
+      Blas.Product product, float alpha, long a, long b, float beta, long c, long workspace) {
     context.enter();
     try {
-      blas().multiply(product, a, b, beta, c, workspace, blasWorkspace());
+      blas().multiply(product, alpha, a, b, beta, c, workspace, blasWorkspace());
     } finally {
       context.leave();
     }

@@ -238,6 +238,23 @@ final class TiledConvolution implements ConvolutionKernels {
       Epilogue epilogue,
       long shortcut,
       Tensor dst) {
+    fprop(stream, src, packed, bias, epilogue, shortcut, dst, 0);
+  }
+
+  /**
+   * As above.
+   *
+   * @param signs address that receives the signs of dst, or 0
+   */
+  void fprop(
+      CudaStream stream,
+      Tensor src,
+      PackedWeights packed,
+      Tensor bias,
+      Epilogue epilogue,
+      long shortcut,
+      Tensor dst,
+      long signs) {
     Tile tile = fprop.of(src.address());
     int tilesN = tile.tilesN(d.oc());
     long tilesM = tile.tilesM((long) d.n() * d.oh() * d.ow());
@@ -270,7 +287,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, d.ow());
     divide(arguments, icPadded);
     arguments.f32(epilogue.branchWeight()).f32(epilogue.shortcutWeight());
-    arguments.i32(tile.columnTiles()).i32(0);
+    arguments.i32(tile.columnTiles()).i32(0).pointer(signs);
     stream.launch(tile.kernel(), tilesM * tilesN);
   }
 
@@ -282,17 +299,32 @@ final class TiledConvolution implements ConvolutionKernels {
       Tensor src,
       Tensor diffSrc,
       Write write) {
+    long gate = srcActivation.isIdentity() ? 0 : src.address();
+    dgrad(stream, diffDst, packed, gate, 0, diffSrc, write);
+  }
+
+  /**
+   * As above.
+   *
+   * @param gate address of src, or 0
+   * @param signs address of its signs, or 0
+   */
+  void dgrad(
+      CudaStream stream,
+      Tensor diffDst,
+      PackedWeights packed,
+      long gate,
+      long signs,
+      Tensor diffSrc,
+      Write write) {
     Tile tile = dgrad.of(diffDst.address());
-    boolean gated = !srcActivation.isIdentity();
     int gridH = Math.ceilDiv(d.h(), d.strideH());
     int gridW = Math.ceilDiv(d.w(), d.strideW());
     int phasesW = Math.min(d.strideW(), d.w());
     long phases = (long) Math.min(d.strideH(), d.h()) * phasesW;
     int tilesN = tile.tilesN(d.ic());
     long tilesM = tile.tilesM((long) d.n() * gridH * gridW);
-    boolean vectorOut =
-        d.ic() * elementBytes % 16 == 0
-            && (diffSrc.address() | (gated ? src.address() : 0)) % 16 == 0;
+    boolean vectorOut = d.ic() * elementBytes % 16 == 0 && (diffSrc.address() | gate) % 16 == 0;
     Arguments arguments =
         stream
             .arguments()
@@ -300,7 +332,7 @@ final class TiledConvolution implements ConvolutionKernels {
             .pointer(CudaWeights.of(stream, packed, form).backward())
             .pointer(diffSrc)
             .pointer(0)
-            .pointer(gated ? src.address() : 0)
+            .pointer(gate)
             .f32(srcActivation.scale())
             .f32(srcActivation.slope())
             .flag(write == Write.ACCUMULATE)
@@ -324,7 +356,7 @@ final class TiledConvolution implements ConvolutionKernels {
     divide(arguments, (long) gridH * gridW);
     divide(arguments, gridW);
     divide(arguments, ocPadded);
-    arguments.f32(0).f32(0).i32(tile.columnTiles()).i32(0);
+    arguments.f32(0).f32(0).i32(tile.columnTiles()).i32(0).pointer(signs);
     stream.launch(tile.kernel(), phases * tilesM * tilesN);
   }
 

@@ -81,7 +81,9 @@ final class CacheTraffic {
     }
     double out = (double) images * (dgrad ? d.h() * d.w() : d.oh() * d.ow()) * outC * bytes;
     double whole = (double) d.n() / images;
-    return whole * (activation + weights + out * (dgrad ? 2 : 1));
+    // Signs are read or written beside it: a bit for an element of 16, but of images.
+    boolean signs = bytes == 2 && outC % 32 == 0;
+    return whole * (activation + weights + out * (signs ? 17.0 / 16 : dgrad ? 2 : 1));
   }
 
   /** Bytes of a tap's row of packed weights: padding shares its sectors. The stem has none. */
