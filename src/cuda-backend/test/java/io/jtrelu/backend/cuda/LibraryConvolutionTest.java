@@ -8,12 +8,14 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -91,6 +93,36 @@ class LibraryConvolutionTest {
       assertEquals(
           own.isEmpty() ? Set.of() : new TreeSet<>(Arrays.asList(own.split(" ", -1))), passes);
       assertEquals(own.equals(ALL), !EmulatorControl.calls().has("cuLaunchHostFunc"));
+    }
+  }
+
+  /** Other products of matrices: thin ones, and all where ours come first, are left to ours. */
+  @ParameterizedTest
+  @CsvSource({
+    "cublas, 16, 17, 18, true",
+    "'cudnn,cublas', 16, 17, 18, true",
+    "cublas, 16, 17, 15, false",
+    "cublas, 1, 17, 18, false",
+    "'own,cublas', 16, 17, 18, false"
+  })
+  void whoMultipliesMatrices(String providers, int m, int n, int k, boolean library) {
+    try (Backend emulated =
+            LibrariesSubject.with("cuda12", providers, new EmulatedSubject()::open);
+        Stream stream = emulated.newStream();
+        MatrixProduct product =
+            emulated.matrixProduct(MatrixProduct.Sizes.dense(m, n, k, false, true));
+        Tensor a = emulated.allocate(Shape.of(m, k), DataType.F32, Layout.ROW_MAJOR);
+        Tensor b = emulated.allocate(Shape.of(n, k), DataType.F32, Layout.ROW_MAJOR);
+        Tensor c = emulated.allocate(Shape.of(m, n), DataType.F32, Layout.ROW_MAJOR)) {
+      emulated.fill(stream, a, 1);
+      emulated.fill(stream, b, 2);
+      stream.synchronize();
+      EmulatorControl.clearCounters();
+      product.run(stream, 0.5f, a, b, 0, c);
+      stream.synchronize();
+      assertEquals(library, EmulatorControl.calls().has("cuLaunchHostFunc"));
+      assertEquals(library, EmulatorControl.counters().isEmpty());
+      assertEquals(k, read(emulated, stream, c)[m * n - 1]);
     }
   }
 
