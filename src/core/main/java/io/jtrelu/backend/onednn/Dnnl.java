@@ -178,9 +178,24 @@ final class Dnnl implements AutoCloseable {
     return numbers.toArray(JAVA_INT);
   }
 
-  /** The instruction set that oneDNN generates code for, such as avx512_core_bf16. */
+  /** The instruction set that oneDNN generates code for, such as avx512_core_bf16 or sve_256. */
   String instructionSet() {
-    return switch ((int) invoke("dnnl_get_effective_cpu_isa", JAVA_INT)) {
+    String machine = System.getProperty("os.arch").toLowerCase(Locale.ROOT);
+    return instructionSet((int) invoke("dnnl_get_effective_cpu_isa", JAVA_INT), machine);
+  }
+
+  /** On arm64 oneDNN uses numbers again that its header gives to sets of x86. */
+  static String instructionSet(int number, String machine) {
+    if (machine.equals("aarch64")) {
+      return switch (number) {
+        case 0x1 -> "asimd";
+        case 0x3 -> "sve_128";
+        case 0x7 -> "sve_256";
+        case 0x27 -> "sve_512";
+        default -> machine;
+      };
+    }
+    return switch (number) {
       case dnnl.dnnl_cpu_isa_sse41 -> "sse41";
       case dnnl.dnnl_cpu_isa_avx -> "avx";
       case dnnl.dnnl_cpu_isa_avx2 -> "avx2";
@@ -192,7 +207,7 @@ final class Dnnl implements AutoCloseable {
       case dnnl.dnnl_cpu_isa_avx512_core_fp16 -> "avx512_core_fp16";
       case dnnl.dnnl_cpu_isa_avx512_core_amx -> "avx512_core_amx";
       case dnnl.dnnl_cpu_isa_avx512_core_amx_fp16 -> "avx512_core_amx_fp16";
-      default -> System.getProperty("os.arch").toLowerCase(Locale.ROOT);
+      default -> machine;
     };
   }
 

@@ -59,6 +59,16 @@ class OneDnnAvailabilityTest {
     return entry.contains("dnnl") && entry.endsWith("linux-x86_64.jar");
   }
 
+  /** One number, two sets of instructions. */
+  @Test
+  void instructionSetsAreNamedByTheMachine() {
+    assertEquals("avx512_core", Dnnl.instructionSet(0x27, "amd64"));
+    assertEquals("sve_512", Dnnl.instructionSet(0x27, "aarch64"));
+    assertEquals("sve_256", Dnnl.instructionSet(0x7, "aarch64"));
+    assertEquals("asimd", Dnnl.instructionSet(0x1, "aarch64"));
+    assertEquals("aarch64", Dnnl.instructionSet(0, "aarch64"));
+  }
+
   @Test
   void asItShouldBe() {
     Shown.of(new ChildJvm().options(ALLOW).run(ShowProviders.class, "cpu")).requireOneDnnAlone();
