@@ -72,6 +72,7 @@ std::string LaunchRecord::json() const {
   put("globalStoreSectors", c.globalStoreSectors);
   put("globalStoreSectorsMinimum", c.globalStoreSectorsMinimum);
   put("globalStoreBytes", c.globalStoreBytes);
+  put("secondLevelBytes", 32 * (c.globalLoadSectorsMissed + c.globalStoreSectors));
   put("globalLoadFootprint", loadFootprint);
   put("globalStoreFootprint", storeFootprint);
   put("sharedLoadWavefronts", c.sharedLoadWavefronts);
@@ -82,7 +83,12 @@ std::string LaunchRecord::json() const {
   put("sharedStoreBytes", c.sharedStoreBytes);
   put("localLoadBytes", c.localLoadBytes);
   put("localStoreBytes", c.localStoreBytes);
+  put("bulkLoads", c.bulkLoads);
+  put("bulkLoadBytes", c.bulkLoadBytes);
+  put("bulkStores", c.bulkStores);
+  put("bulkStoreBytes", c.bulkStoreBytes);
   put("tensorMultiplyAdds", c.tensorMultiplyAdds);
+  put("warpgroupMultiplyAdds", c.warpgroupMultiplyAdds);
   put("fusedMultiplyAdds", c.fusedMultiplyAdds);
   put("barriers", c.barriers);
   put("atomics", c.atomics);

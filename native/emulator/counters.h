@@ -20,6 +20,9 @@ struct Counters {
   uint64_t sharedLoadWavefronts = 0, sharedLoadConflicts = 0, sharedStoreWavefronts = 0, sharedStoreConflicts = 0;
   uint64_t sharedLoadBytes = 0, sharedStoreBytes = 0;
   uint64_t localLoadBytes = 0, localStoreBytes = 0;
+  uint64_t bulkLoads = 0, bulkLoadBytes = 0, bulkStores = 0,
+           bulkStoreBytes = 0;  // bytes of shared memory, of global memory
+  uint64_t warpgroupMultiplyAdds = 0;  // those of the tensor cores that wgmma does
   uint64_t tensorMultiplyAdds = 0, fusedMultiplyAdds = 0, barriers = 0, atomics = 0;
   void add(const Counters& c);
 };

@@ -90,6 +90,7 @@ CUDA_EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice de
     case 95:
     case 99:
     case 115: *value = 1; break;
+    case 127: *value = cc >= 90; break;  // tensor maps
     case 16: *value = d.settings.multiprocessors; break;
     case 38: *value = 40 << 20; break;  // L2
     case 39: *value = cc == 86 || cc == 89 || cc >= 120 ? 1536 : 2048; break;

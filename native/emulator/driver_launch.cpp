@@ -85,9 +85,15 @@ CUresult ptxOfFatbin(const uint8_t* image, int cc, std::string& ptx, std::string
       if (e.flags & (lz4 | zstd)) {
         compressed = true;
       } else if (e.architecture <= (uint32_t)cc && e.architecture >= best) {
-        best = e.architecture;
-        ptx.assign((const char*)at + e.headerSize, e.size);
-        ptx.resize(strlen(ptx.c_str()));
+        std::string text((const char*)at + e.headerSize, e.size);
+        text.resize(strlen(text.c_str()));
+        // What is written for one architecture's own features (sm_90a) comes before the same for all, and runs on no other.
+        const std::string target = ".target sm_" + std::to_string(e.architecture);
+        bool own = text.find(target + "a") != std::string::npos;
+        if ((own && e.architecture == (uint32_t)cc) || (!own && e.architecture > best)) {
+          best = e.architecture;
+          ptx = text;
+        }
       }
     }
     at += e.headerSize + e.size;
@@ -176,7 +182,7 @@ CUresult loadModule(const void* image, size_t, ModuleObject** out, std::string& 
     Compiled& code = known == compiled().end() ? fresh : known->second;
     if (code.target.rfind("sm_", 0) != 0) throw PtxError(0, "no .target");
     int target = atoi(code.target.c_str() + 3);
-    if (target > cc) {
+    if (target > cc || (code.target.back() == 'a' && target != cc)) {
       log = "the PTX is for " + code.target + ", but the device has compute capability " +
             std::to_string(d.settings.major) + "." + std::to_string(d.settings.minor);
       return refuse(CUDA_ERROR_NO_BINARY_FOR_GPU, "module", "", log);

@@ -9,6 +9,7 @@
 #include <functional>
 #include <thread>
 
+#include "async_proxy.h"
 #include "host_guard.h"
 #include "instructions.h"
 
@@ -77,6 +78,18 @@ void Warp::leastKnown() {
   uint32_t least = ~0u;
   for (size_t u = 0; u < block->warps.size(); u++) least = std::min(least, known[u]);
   knownLeast = least;
+}
+
+void Warp::learn(uint32_t learning, const Knowledge& what) {
+  if (learning == alive) {
+    known.join(what);
+    if (aheadLanes) ahead.join(what);
+    leastKnown();
+    return;
+  }
+  if (!aheadLanes) ahead = known;
+  aheadLanes |= learning;
+  ahead.join(what);
 }
 
 /// Puts the group that shall run next into pc and lanes; false when none can.
@@ -218,9 +231,19 @@ void Block::runWarp(Warp& w, uint64_t slice) {
                      (launched ? ", which has exited" : ", which the block does not have"));
         }
         op.run(w, op, operands + op.first, m);
-        w.pc++;
+        if (!waits(w, m)) w.pc++;
+        if (!w.lanes && !schedule(w)) return;
         break;
       }
+      case Flow::Wait:
+        if (m) op.run(w, op, operands + op.first, m);
+        if (!waits(w, m)) w.pc++;
+        if (!w.lanes && !schedule(w)) return;
+        break;
+    }
+    if (w.yields) {
+      if (w.pc >= w.watch) schedule(w);
+      return;
     }
     if (w.pc >= w.watch && !schedule(w)) return;
   }
@@ -261,9 +284,11 @@ void Block::barrier(Warp& w, const Op& op, uint32_t m) {
   b.expected = expected;
   b.arrived += count ? 32 : __builtin_popcount(m);
   // What the warp did until now happens before what those do that wait here.
-  if (++w.clock >= 0xfff0) restartClocks();
-  for (size_t u = 0; u < warps.size(); u++) b.joined[u] = std::max(b.joined[u], w.known[u]);
-  b.joined[w.index] = w.clock;
+  if (w.aheadLanes) w.known.join(w.ahead), w.aheadLanes = 0;
+  tick(w);
+  b.joined.join(w.known);
+  b.joined[(size_t)w.index] = w.clock;
+  w.accessed = 0;
   if (op.aux & 1) b.waiters |= 1u << w.index;
   worker->counters.barriers++;
   if (op.aux & (8 | 16 | 32)) {
@@ -317,36 +342,57 @@ void Block::release(int id) {
   }
   for (size_t u = 0; u < warps.size(); u++) {
     if (!(b.waiters >> u & 1)) continue;
-    for (size_t k = 0; k < warps.size(); k++) warps[u].known[k] = std::max(warps[u].known[k], b.joined[k]);
+    warps[u].known.join(b.joined);
     warps[u].leastKnown();
   }
-  memset(b.joined, 0, sizeof b.joined);
+  b.joined = Knowledge{};
   b.arrived = b.expected = 0;
   b.waiters = b.trueCount = 0;
   b.results.clear();
+  wake(id);
+}
+
+void Block::wake(int waiting) {
   for (Warp& w : warps) {
     for (Group& g : w.groups)
-      if (g.waiting == id) {
+      if (g.waiting == waiting) {
         g.waiting = -1;
         w.watch = std::min(w.watch, g.pc);
       }
   }
 }
 
-void Block::synchronise(Warp& w) {
+bool Block::waits(Warp& w, uint32_t lanes) {
+  if (w.blocked < 0) return false;
+  w.groups.push_back({w.pc, lanes, w.blocked, false});
+  w.blocked = -1;
+  w.lanes &= ~lanes;
+  if (w.lanes) w.pc++;  // lanes whose guard is false go on
+  return true;
+}
+
+void Block::tick(Warp& w) {
   if (++w.clock >= 0xfff0) restartClocks();
-  w.known[w.index] = w.clock;
+}
+
+void Block::synchronise(Warp& w) {
+  if (w.aheadLanes) w.known.join(w.ahead), w.aheadLanes = 0;
+  tick(w);
+  w.known[(size_t)w.index] = w.clock;
+  w.accessed = 0;
   w.leastKnown();
 }
 
 /// The 16 bits of the cells' times are used up: forget the past, keep what is initialised or pending.
 void Block::restartClocks() {
-  for (auto& c : shared.writers) c = c >> 16 == 0xffff ? c : c & 0xffff;
+  for (auto& c : shared.writers) c = c >= SharedMemory::apart ? c : c & 0xffff;
   for (auto& c : shared.readers) c = 0;
-  for (auto& b : barriers) memset(b.joined, 0, sizeof b.joined);
+  for (auto& b : barriers) b.joined.forgetWarps();
+  if (async) async->forgetWarps();
   for (Warp& w : warps) {
     w.clock = 1;
-    for (auto& k : w.known) k = 1;
+    w.known.forgetWarps();
+    w.ahead.forgetWarps();
     w.knownLeast = 1;
   }
 }
@@ -357,13 +403,20 @@ void Block::stuck() {
   const Op* op = nullptr;
   int lane = 0;
   for (Warp& w : warps)
+    if (w.lanes) w.groups.push_back({w.pc, w.lanes}), w.lanes = 0;
+  for (Warp& w : warps)
     for (Group& g : w.groups) {
-      const Op* at = &launch->program->code[(size_t)(g.waiting >= 0 ? g.pc - 1 : g.pc)];
+      const Op* at = &launch->program->code[(size_t)(g.waiting >= 0 && g.waiting < 16 ? g.pc - 1 : g.pc)];
       if (!first) first = &w, op = at, lane = firstLane(g.lanes);
       if (where.size() < 300)
         where += "; warp " + std::to_string(w.index) + ": " + std::to_string(__builtin_popcount(g.lanes)) +
                  " threads wait " +
-                 (g.waiting >= 0 ? "at barrier " + std::to_string(g.waiting) : "for lanes of their member mask") +
+                 (g.waiting >= waitsForMbarrier    ? "for " + async->describe(g.waiting - waitsForMbarrier)
+                  : g.waiting == waitsForRegisters ? std::string("for registers")
+                  : g.waiting == waitsForWarpgroup ? std::string("for the other warps of the warpgroup")
+                  : g.waiting >= 0                 ? "at barrier " + std::to_string(g.waiting)
+                  : g.parked                       ? std::string("for lanes of their member mask")
+                                                   : std::string("for an mbarrier by asking again and again")) +
                  ", PTX line " +
                  std::to_string(launch->program->origins[(size_t)(at - launch->program->code.data())].line);
     }
@@ -397,6 +450,8 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
   for (auto& b : barriers) b = BarrierState{};
   const Program& p = *l.program;
   shared.start(l.sharedBytes);
+  registerPool = 0;
+  idleRounds = lastEvents = 0;
   cache.start(l.firstLevelCache);
   size_t n = (size_t)(threads + 31) / 32;
   size_t perWarp = (size_t)p.registerBytes + ((size_t)(p.predicateCount + p.trackedCount) * 4 + 63) / 64 * 64;
@@ -427,8 +482,16 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
     w.watch = 1 << 30;
     w.executed = 0;
     w.clock = 1;
-    for (auto& t : w.known) t = 1;
+    w.known = Knowledge{};
+    w.known.forgetWarps();
     w.knownLeast = 1;
+    w.aheadLanes = w.accessed = w.unfenced = w.refusals = 0;
+    w.blocked = -1;
+    w.yields = false;
+    w.accumulators.assign((size_t)p.accumulatorCount, {});
+    w.matrixGroups = w.matrixDone = w.matrixLast = 0;
+    w.matrixFenced = false;
+    w.registers = 0;
     for (auto& c : w.pending) w.spare.push_back(std::move(c));
     w.pending.clear();
     w.copyGroups.clear();
@@ -472,6 +535,12 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
       }
     }
   }
+  if (p.usesAsyncProxy) {
+    if (!async) async = std::make_unique<AsyncProxy>();
+    async->start(*this);
+  } else {
+    async.reset();
+  }
 }
 
 bool Block::acquiredFrom(uint32_t who) {
@@ -485,20 +554,48 @@ bool Block::acquiredFrom(uint32_t who) {
 
 bool Block::run(uint64_t slice) {
   uint64_t before = 0, after = 0;
-  bool done = true;
+  bool done = true, idle = true;
   for (Warp& w : warps) before += w.executed;
   for (int u : order) {
     Warp& w = warps[(size_t)u];
     running = &w;
+    uint64_t until = w.executed;
+    w.yields = false;
     if (w.alive) runWarp(w, slice);
+    idle &= w.executed == until || w.yields;
+    if (async) async->progress(false);
   }
   for (Warp& w : warps) {
     after += w.executed;
     done &= w.alive == 0;
   }
-  if (!done && after == before) stuck();
-  return done;
+  if (done) {
+    if (async) async->finish();
+    for (Warp& w : warps) {
+      const Warp& first = warps[(size_t)w.index / 4 * 4];
+      if (w.registers == first.registers) continue;
+      report(w, *w.at, 0, false, "setmaxnreg", "", 0, 0,
+             "ends with " + std::to_string(w.registers) +
+                 " registers by setmaxnreg, the first warp of its warpgroup with " + std::to_string(first.registers) +
+                 ": all four warps must execute the same ones (0: none)");
+      break;
+    }
+    return true;
+  }
+  if (async) {  // who asks again and again for what nobody does is stuck as well
+    idleRounds = idle && async->events == lastEvents ? idleRounds + 1 : 0;
+    lastEvents = async->events;
+  }
+  constexpr uint64_t patience = 1000;
+  if (after == before || idleRounds > patience) {
+    if (async && async->progress(true)) idleRounds = 0;
+    else stuck();
+  }
+  return false;
 }
+
+Block::Block() = default;
+Block::~Block() = default;
 
 // --- launches ----------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 // State of a running launch: blocks, warps, shared memory, and the checks that ride along.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -45,6 +46,26 @@ enum Cuda : int {
 struct Launch;
 struct Block;
 struct Worker;
+class AsyncProxy;
+
+/// What comes before something: of each warp the accesses before a time of its clock, of each warpgroup the groups of wgmma before a
+/// number, of each mbarrier the phases before one.
+struct Knowledge {
+  static constexpr int warpgroups = 32, barriers = 40, count = 96;
+  uint32_t of[count] = {};
+  uint32_t fenced[32] = {};  // by warp: writes before that time are known to the asynchronous proxy as well
+
+  uint32_t& operator[](size_t actor) { return of[actor]; }
+  uint32_t operator[](size_t actor) const { return of[actor]; }
+  void join(const Knowledge& other) {
+    for (int i = 0; i < count; i++) of[i] = std::max(of[i], other.of[i]);
+    for (int i = 0; i < 32; i++) fenced[i] = std::max(fenced[i], other.fenced[i]);
+  }
+  /// Of warps nothing but what lies before their clocks' last start.
+  void forgetWarps() {
+    for (int i = 0; i < 32; i++) of[i] = fenced[i] = 1;
+  }
+};
 
 /// Blocks that released what they wrote by a fence followed by an atomic on some address, in order of arrival.
 struct SyncVariable {
@@ -53,9 +74,12 @@ struct SyncVariable {
 };
 
 /// Shared memory of a block. Each 4-byte word has a cell for its last writer and its last reader:
-/// time << 16 | lane << 10 | warp << 5 | strong << 4 | mask of bytes. Lane codes 32.. mean "several lanes", asyncLane an unfinished cp.async.
+/// time << 16 | lane << 10 | warp << 5 | strong << 4 | mask of bytes. Lane codes 32.. mean "several lanes". Writers at time `apart` are to be
+/// looked at closer: asyncLane is an unfinished cp.async or a bulk copy, barrierLane an mbarrier.
 struct SharedMemory {
-  static constexpr uint32_t several = 32u << 10, asyncLane = 63u << 10, strong = 16;
+  static constexpr uint32_t several = 32u << 10, asyncLane = 63u << 10, barrierLane = 62u << 10, lanes = 63u << 10,
+                            strong = 16;
+  static constexpr uint32_t apart = 0xffffu << 16;
   std::vector<uint8_t> bytes;
   std::vector<uint32_t> writers, readers;
   std::vector<uint8_t> initialised;  // mask of bytes written, for words that were written in parts
@@ -75,7 +99,7 @@ struct PendingCopy {
 struct Group {
   int pc;
   uint32_t lanes;
-  int waiting = -1;  // barrier it waits at
+  int waiting = -1;  // barrier it waits at, or what else (async_proxy.h)
   bool parked = false;  // waits for lanes of its member mask
 };
 
@@ -93,8 +117,26 @@ struct Warp {
   uint64_t executed = 0;
   const Op* at = nullptr;  // the operation being executed
   uint32_t clock = 1;
-  uint32_t known[33];  // [w]: accesses of warp w before that time happened before whatever this warp does now
-  uint32_t knownLeast = 1;
+  Knowledge known;  // of all its lanes
+  uint32_t knownLeast = 1;  // of warps
+  Knowledge ahead;  // of lanes that have waited for an mbarrier alone, until the warp synchronises
+  uint32_t aheadLanes = 0;
+  uint32_t accessed = 0,
+           unfenced = 0;  // lanes that touched shared memory since the warp synchronised, wrote it since they fenced
+  int blocked = -1;  // what the operation just run waits for
+  bool yields = false;  // it has asked for something that others have to do
+  unsigned refusals = 0;  // of mbarrier.try_wait, made up one after the other
+  struct Accumulator {
+    uint32_t inFlight = 0;  // the group of wgmma that uses it, plus 1
+    bool sums = false;  // as an accumulator
+    bool touched = false;  // by other instructions since wgmma.fence
+    bool written = false;
+  };
+  std::vector<Accumulator> accumulators;  // registers that wgmma uses
+  uint32_t matrixGroups = 0, matrixDone = 0;  // groups of wgmma committed and waited for
+  uint32_t matrixLast = 0;  // the group of the last wgmma, plus 1
+  bool matrixFenced = false;  // a wgmma.fence was there
+  int registers = 0;  // of a thread, by setmaxnreg
   std::vector<std::unique_ptr<PendingCopy>> pending, spare;
   std::vector<uint32_t> copyGroups;  // lanes of each committed group that may be unfinished, oldest first
   int firstGroup = 0;
@@ -107,12 +149,16 @@ struct Warp {
     predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes);
   }
   void leastKnown();
+  const Knowledge& knownTo(int lane) const { return aheadLanes >> lane & 1 ? ahead : known; }
+  Knowledge& knownTo(int lane) { return aheadLanes >> lane & 1 ? ahead : known; }
+  /// The lanes learn something.
+  void learn(uint32_t learning, const Knowledge& what);
 };
 
 struct BarrierState {
   int arrived = 0, expected = 0;
   uint32_t waiters = 0;  // warps that wait, with any of their lanes
-  uint32_t joined[33] = {};  // by warp: accesses before that time happened before the barrier
+  Knowledge joined;  // what happened before the barrier
   uint32_t trueCount = 0;  // bar.red
   struct Result {
     Warp* w;
@@ -138,6 +184,12 @@ struct Block {
   std::vector<std::pair<SyncVariable*, size_t>> acquired;
   std::vector<int> order;
   Warp* running = nullptr;
+  std::unique_ptr<AsyncProxy> async;  // of kernels that use it
+  int registerPool = 0;  // by setmaxnreg
+  uint64_t idleRounds = 0, lastEvents = 0;
+
+  Block();
+  ~Block();
 
   void start(Launch& l, Worker& w, uint64_t linearIndex);
   /// Runs every warp as far as it gets, at most `slice` operations each; true when all have ended. Throws Fault.
@@ -145,10 +197,15 @@ struct Block {
   bool acquiredFrom(uint32_t serial);
   /// bar.warp.sync: what the warp did so far happens before what it does from now on.
   void synchronise(Warp& w);
+  /// A new time of the warp's clock: what it did until now lies before.
+  void tick(Warp& w);
+  /// Groups of lanes that wait for that go on.
+  void wake(int waiting);
 
  private:
   void runWarp(Warp& w, uint64_t slice);
   bool schedule(Warp& w);
+  bool waits(Warp& w, uint32_t lanes);
   void barrier(Warp& w, const Op& op, uint32_t lanes);
   void release(int id);
   void checkExitedAtBarrier();

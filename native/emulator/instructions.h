@@ -72,4 +72,34 @@ Handler storeMatrixHandler(int count, bool transposed);  // address, s0..
 /// mma.sync: mask, d.., a.., b.., c..
 Handler matrixHandler(const std::string& shape, Type d, Type a, Type b, Type c);
 
+// sm_90
+// aux of mbarrier operations, beside their space
+constexpr uint32_t barrierExpects = 256, barrierDrops = 512, barrierNoComplete = 1024, barrierRelaxed = 2048,
+                   barrierParity = 4096, barrierTries = 8192;
+/// init: address, count; inval: address; expect_tx, complete_tx: address, bytes (immediate 1, -1); arrive, arrive_drop: state, address,
+/// count or bytes; test_wait, try_wait: predicate, address, parity or state; pending_count: count, state.
+Handler mbarrierHandler(const std::string& what);
+Handler proxyFenceHandler();  // immediate: 0 all of shared memory, 1 initialisations of mbarriers
+Handler bulkCopyHandler(
+    bool store);  // load: shared address, global address, bytes, mbarrier; store: global address, shared address, bytes
+/// shared address, tensor map, mbarrier, coordinates.., offsets..; target: dimensions.
+Handler tensorCopyHandler(bool store);
+constexpr uint32_t tensorIm2col = 256;  // aux
+Handler bulkCommitHandler();
+Handler bulkWaitHandler();  // immediate: groups that may stay unfinished; aux: 1 only reading must be done
+Handler electHandler();  // mask, lane, p
+Handler setRegistersHandler();  // immediate: registers; aux: 1 more, 0 fewer
+/// wgmma.mma_async: mask, d.., a.. or descriptor, descriptor of b, scale-d; immediate: place in Program::matrixOperands.
+Handler warpgroupHandler(Type d, Type a, Type b);
+constexpr uint32_t matrixColumns = 0x1ff, matrixFragments = 1 << 16, matrixTransposedA = 1 << 17,
+                   matrixTransposedB = 1 << 18, matrixNegatedA = 1 << 19,
+                   matrixNegatedB = 1 << 20;  // aux: n, A from registers, majors, signs
+Handler warpgroupFenceHandler();
+Handler warpgroupCommitHandler();
+Handler warpgroupWaitHandler();  // immediate: groups that may stay unfinished
+/// Comes before an instruction that uses a register of wgmma; immediate: which, aux: 1 reads, 2 writes.
+Handler accumulatorTouchHandler();
+/// Comes before a move into such a register (immediate) from another (target).
+Handler accumulatorMoveHandler();
+
 }  // namespace emu

@@ -26,7 +26,9 @@ void jtreluEmulatorReportsClear(void);
  * Text: one line each. JSON: an array of objects {severity, kind, kernel, ptxLine, instruction, sourceFile, sourceLine, block, thread,
  * address, bytes, count, space, message}. Kinds: out_of_bounds, use_after_free, misaligned, uninitialised, uninitialised_register,
  * uninitialised_copy, shared_race, global_race (and _same_value), stream_race, host_race, async_copy_pending, async_copy_unfinished, divergent_barrier, deadlock,
- * bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
+ * mbarrier_invalid, mbarrier_not_visible, mbarrier_accessed, mbarrier_arrivals, mbarrier_phase, mbarrier_transactions,
+ * missing_proxy_fence, bad_tensor_map, tensor_map, tensor_coordinates, wgmma_pending, wgmma_fence, wgmma_divergent, bad_descriptor,
+ * setmaxnreg, bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
  * launch_limit, parameters, unsupported_ptx, module, double_free, bad_free, bad_handle, null_pointer. */
 size_t jtreluEmulatorReportsText(char* buffer, size_t capacity);
 size_t jtreluEmulatorReportsJson(char* buffer, size_t capacity);
@@ -41,7 +43,8 @@ size_t jtreluEmulatorCallsJson(char* buffer, size_t capacity);
 uint64_t jtreluEmulatorLaunchCount(void);
 
 /* --- settings --- */
-/* Order of blocks, of warps and of lanes in atomics; 0: ascending. Also JTRELU_EMULATOR_SEED. */
+/* Order of blocks, of warps, of lanes in atomics and of bulk copies, and which lane is elected; 0: ascending. Also
+ * JTRELU_EMULATOR_SEED. */
 void jtreluEmulatorSetSeed(uint64_t seed);
 /* When work is done that streams are given. 0 (default): when it is given. 1: as late as synchronisation allows, and no more than it
  * asks for. Others: seeds of orders that streams and events allow, and of queries that answer "not ready" a little longer than they must.
@@ -56,7 +59,7 @@ void jtreluEmulatorSetStrict(int strict);
 /* 1 (default): pinned memory that a copy may still read or write is protected from the host, as long as it has not waited for the copy.
  * 0: not for copies that are given from now on. Also JTRELU_EMULATOR_PROTECT. */
 void jtreluEmulatorSetProtect(int protect);
-/* Default 8.0. PTX for a newer target is refused; tensor cores add as those of the device do. */
+/* Default 8.0. PTX for a newer target is refused, and PTX for sm_90a by all but 9.0; tensor cores add as those of the device do. */
 void jtreluEmulatorSetComputeCapability(int major, int minor);
 /* The CUDA version that the driver claims to support; default 13000. */
 void jtreluEmulatorSetDriverVersion(int version);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 
+#include "execution.h"
 #include "instructions.h"
 #include "lowering.h"
 
@@ -147,6 +148,12 @@ class Lowering {
   // --- errors and emission -------------------------------------------------------------------------------------
   [[noreturn]] void unsupported(const std::string& why = "") {
     throw PtxError(current->line, "unsupported instruction '" + current->text + "'" + (why.empty() ? "" : ": " + why));
+  }
+  /// Instructions of sm_90, and those of sm_90a alone.
+  void needs(const char* target) {
+    bool own = !strcmp(target, "sm_90a");
+    if (own ? ast.target != target : atoi(ast.target.c_str() + 3) < atoi(target + 3))
+      unsupported(std::string("it needs .target ") + target);
   }
   [[noreturn]] void wrong(const std::string& what) {
     throw PtxError(current->line, what + " in '" + current->text + "'");
@@ -367,10 +374,13 @@ class Lowering {
       }
     };
     walk(f.body);
-    for (auto& [name, p] : sharedPlaces)  // dynamic shared memory follows the static variables
-      if (p.address < 0)
-        p.address = (sharedSize + std::max(16, p.id) - 1) / std::max(16, p.id) * std::max(16, p.id), p.id = -1;
-    if (out->usesDynamicShared) sharedSize = (sharedSize + 15) / 16 * 16;
+    // Dynamic shared memory follows the static variables, where the largest of its alignments lets it.
+    int64_t alignment = 16;
+    for (auto& [name, p] : sharedPlaces)
+      if (p.address < 0) alignment = std::max<int64_t>(alignment, p.id);
+    if (out->usesDynamicShared) sharedSize = (sharedSize + alignment - 1) / alignment * alignment;
+    for (auto& [name, p] : sharedPlaces)
+      if (p.address < 0) p.address = sharedSize, p.id = -1;
   }
 
   int newLabel() {
@@ -449,6 +459,7 @@ class Lowering {
   };
   Address address(const Operand& o, const Environment& env) {
     if (o.kind != Operand::Address) wrong("expected an address");
+    if (!o.elements.empty() && current->opcode != "cp") unsupported("this form of address");
     if (o.name.empty()) return {constant(8, 0), o.value, 0, "", nullptr};
     int id = findRegister(env, o.name);
     if (id >= 0) {
@@ -460,6 +471,18 @@ class Lowering {
     if (!p) wrong("unknown name " + o.name);
     return {constant(8, 0), p->address + o.value, p->space == "param" ? auxUniformAddress : 0, p->space, p};
   }
+  /// The address in a 64-bit register, for operations on a space that is given.
+  Ref flat(const Operand& o, const Environment& env, uint32_t space) {
+    Address a = address(o, env);
+    if (a.place && a.space == "param") a.offset += (int64_t)paramWindow;
+    if (a.place && a.space == "shared" && space == Generic) a.offset += (int64_t)sharedWindow;
+    Ref base = resized(a.base, a.aux & auxAddress32 ? 4 : 8, 8);
+    if (!a.offset) return base;
+    if (base.constant && (o.name.empty() || a.place)) return constant(8, (uint64_t)a.offset);
+    int t = newRegister(8);
+    emit(arithmeticHandler("add", Type::U64, {}, 2), OpClass::Integer, {def(t), base, constant(8, (uint64_t)a.offset)});
+    return use(t);
+  }
   static uint32_t spaceNamed(const std::string& s) {
     return s == "global"               ? Global
            : s.rfind("shared", 0) == 0 ? Shared
@@ -469,7 +492,8 @@ class Lowering {
                                        : Generic;
   }
   static std::string takeSpace(Modifiers& m) {
-    return m.takeAny({"global", "shared::cta", "shared", "local", "const", "param::entry", "param::func", "param"});
+    return m.takeAny({"global", "shared::cta", "shared::cluster", "shared", "local", "const", "param::entry",
+                      "param::func", "param"});
   }
 
   // --- instructions --------------------------------------------------------------------------------------------
@@ -600,9 +624,18 @@ class Lowering {
     if (op == "membar" || op == "fence") {
       bool device = m.take("gl") | m.take("sys") | m.take("gpu");
       m.take("cta"), m.take("cluster"), m.take("sc"), m.take("acq_rel"), m.take("acquire"), m.take("release");
-      if (m.take("proxy")) m.left.clear();
+      bool initialisations = m.take("mbarrier_init"), asynchronous = false;
+      if (m.take("proxy")) {
+        asynchronous = m.take("async") && (m.left.empty() || m.left[0].rfind("shared", 0) == 0);
+        m.left.clear();
+      }
       m.done();
-      emit(fenceHandler(), OpClass::Fence, {}).immediate = device;
+      if (initialisations || asynchronous) {
+        out->usesAsyncProxy = true;
+        emit(proxyFenceHandler(), OpClass::Fence, {}).immediate = initialisations;
+      } else {
+        emit(fenceHandler(), OpClass::Fence, {}).immediate = device;
+      }
       return;
     }
     if (op == "shfl") {
@@ -659,14 +692,40 @@ class Lowering {
     if (op == "ldmatrix" || op == "stmatrix") return matrixMove(in, m, env);
     if (op == "mma") return matrix(in, m, env);
     if (op == "cp") return copy(in, m, env);
+    if (op == "mbarrier") return mbarrier(in, m, env);
+    if (op == "wgmma") return warpgroup(in, m, env);
+    if (op == "elect") {
+      needs("sm_90");
+      if (!m.take("sync")) unsupported();
+      m.done(), count(2, 2);
+      Ref mask = source(o[1], Type::B32, env);
+      Ref p = o[0].second ? predicateDef(*o[0].second, env) : scratchPredicate();
+      emit(electHandler(), OpClass::WarpSync, {mask, target(o[0], Type::B32, env), p}).flow = Flow::Converge;
+      return;
+    }
+    if (op == "setmaxnreg") {
+      needs("sm_90a");
+      bool more = m.take("inc");
+      if (!more && !m.take("dec")) unsupported();
+      m.take("sync"), m.take("aligned"), m.takeType();
+      m.done(), count(1, 1);
+      if (o[0].kind != Operand::Integer || o[0].value < 24 || o[0].value > 256 || o[0].value % 8)
+        wrong("the number of registers is no multiple of 8 from 24 to 256");
+      Op& s = emit(setRegistersHandler(), OpClass::Other, {constant(4, ~0u)});
+      s.flow = Flow::Converge;
+      s.immediate = o[0].value;
+      s.aux = more;
+      return;
+    }
+    if (op == "mapa" || op == "getctarank" || op == "clusterlaunchcontrol")
+      unsupported("clusters of blocks are not modelled");
     if (op == "createpolicy") {
       if (!o.empty()) emit(moveHandler(8), OpClass::Move, {target(o[0], Type::B64, env), constant(8, 0)});
       return;
     }
     if (op == "prefetch" || op == "prefetchu" || op == "applypriority" || op == "discard" || op == "nanosleep" ||
-        op == "pmevent" || op == "griddepcontrol" || op == "setmaxnreg")
+        op == "pmevent" || op == "griddepcontrol")
       return;
-    // Later (sm_90): wgmma, mbarrier, cp.async.bulk, tensormap, mapa, barrier.cluster.
     arithmetic(in, m, env);
   }
 
@@ -954,6 +1013,7 @@ class Lowering {
     auto& o = in.operands;
     bool aligned = in.opcode == "bar";
     if (m.take("aligned")) aligned = true;
+    if (m.take("cluster")) unsupported("clusters of blocks are not modelled");
     m.take("cta");
     if (m.take("warp")) {
       if (!m.take("sync")) unsupported();
@@ -1075,6 +1135,7 @@ class Lowering {
   void copy(const Instruction& in, Modifiers& m, const Environment& env) {
     auto& o = in.operands;
     if (!m.take("async")) unsupported();
+    if (m.take("bulk")) return bulkCopy(in, m, env);
     if (m.take("commit_group")) {
       m.done();
       emit(asyncCommitHandler(), OpClass::AsyncCopy, {});
@@ -1117,6 +1178,187 @@ class Lowering {
     op.immediate = to.offset;
     op.target = (int32_t)from.offset;
     op.aux = Shared | (to.aux & auxAddress32) | (cg ? auxPastFirstLevel : 0);
+  }
+
+  /// cp.async.bulk and cp.async.bulk.tensor, their groups, and prefetches, which have no meaning here.
+  void bulkCopy(const Instruction& in, Modifiers& m, const Environment& env) {
+    auto& o = in.operands;
+    needs("sm_90");
+    if (m.take("prefetch")) return;
+    out->usesAsyncProxy = true;
+    if (m.take("commit_group")) {
+      m.done();
+      emit(bulkCommitHandler(), OpClass::AsyncCopy, {});
+      return;
+    }
+    if (m.take("wait_group")) {
+      bool read = m.take("read");
+      m.done();
+      if (o.size() != 1 || o[0].kind != Operand::Integer) wrong("malformed wait");
+      Op& w = emit(bulkWaitHandler(), OpClass::AsyncCopy, {});
+      w.immediate = o[0].value;
+      w.aux = read;
+      return;
+    }
+    bool tensor = m.take("tensor");
+    int rank = 0;
+    if (tensor)
+      for (int d = 1; d <= 5; d++)
+        if (m.take((std::to_string(d) + "d").c_str())) rank = d;
+    if (m.take("multicast::cluster")) unsupported("clusters of blocks are not modelled");
+    bool im2col = m.take("im2col"), policy = m.takeHints(), store = m.take("bulk_group");
+    m.take("tile");
+    if (!store && !m.take("mbarrier::complete_tx::bytes")) unsupported();
+    // The modifiers name the destination first.
+    size_t shared = 0, global = 0;
+    for (size_t i = 0; i < in.modifiers.size(); i++) {
+      if (in.modifiers[i].rfind("shared", 0) == 0) shared = i;
+      if (in.modifiers[i] == "global") global = i;
+    }
+    if (!m.take("global")) unsupported("a copy between blocks of a cluster");
+    if (!(m.take("shared::cta") || (!store && m.take("shared::cluster"))) || (shared > global) != store) unsupported();
+    m.done();
+    size_t expected = (tensor ? 2 : 3) + (store ? 0 : 1) + (tensor && im2col ? 1 : 0) + policy;
+    if (o.size() != expected || (tensor && (!rank || (im2col && (store || rank < 3))))) wrong("malformed bulk copy");
+    std::vector<Ref> refs;
+    if (!tensor) {
+      refs.push_back(flat(o[0], env, store ? Global : Shared));
+      refs.push_back(flat(o[1], env, store ? Shared : Global));
+      refs.push_back(source(o[2], Type::U32, env));
+      if (!store) refs.push_back(flat(o[3], env, Shared));
+      emit(bulkCopyHandler(store), OpClass::AsyncCopy, refs).aux = auxPastFirstLevel;
+      return;
+    }
+    const Operand &map = o[store ? 0 : 1], &memory = o[store ? 1 : 0];
+    if ((int)map.elements.size() != rank) wrong("another number of coordinates");
+    if (map.value) wrong("the address of a tensor map takes no offset");
+    Operand base = map;
+    base.elements.clear();
+    refs.push_back(flat(memory, env, Shared));
+    refs.push_back(flat(base, env, Generic));
+    refs.push_back(store ? constant(8, 0) : flat(o[2], env, Shared));
+    for (auto& c : map.elements) refs.push_back(source(c, Type::S32, env));
+    if (im2col) {
+      if (o[3].kind != Operand::Vector || (int)o[3].elements.size() != rank - 2) wrong("another number of offsets");
+      for (auto& c : o[3].elements) refs.push_back(source(c, Type::U16, env));
+    }
+    Op& op = emit(tensorCopyHandler(store), OpClass::AsyncCopy, refs);
+    op.aux = auxPastFirstLevel | (im2col ? tensorIm2col : 0);
+    op.target = rank;
+  }
+
+  void mbarrier(const Instruction& in, Modifiers& m, const Environment& env) {
+    auto& o = in.operands;
+    out->usesAsyncProxy = true;
+    std::string what = m.takeAny({"init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count",
+                                  "expect_tx", "complete_tx"});
+    if (what == "try_wait" || what == "expect_tx" || what == "complete_tx") needs("sm_90");
+    uint32_t aux = 0;
+    bool arrives = what == "arrive" || what == "arrive_drop", waits = what == "test_wait" || what == "try_wait";
+    if (arrives && m.take("expect_tx")) aux |= barrierExpects;
+    if (arrives && m.take("noComplete")) aux |= barrierNoComplete;
+    if (what == "arrive_drop") aux |= barrierDrops;
+    if (waits && m.take("parity")) aux |= barrierParity;
+    if (what == "try_wait") aux |= barrierTries;
+    if (m.take("relaxed")) aux |= barrierRelaxed;
+    m.take("release"), m.take("acquire"), m.take("cta"), m.take("cluster");
+    uint32_t space = spaceNamed(takeSpace(m));
+    if (m.takeType() != Type::B64 || (space != Generic && space != Shared)) unsupported();
+    m.done();
+    auto operands = [&](size_t least, size_t most) {
+      if (o.size() < least || o.size() > most) wrong("wrong number of operands");
+    };
+    std::vector<Ref> refs;
+    if (what == "init" || what == "expect_tx" || what == "complete_tx") {
+      operands(2, 2);
+      refs = {flat(o[0], env, space), source(o[1], Type::U32, env)};
+    } else if (what == "inval") {
+      operands(1, 1);
+      refs = {flat(o[0], env, space)};
+    } else if (what == "pending_count") {
+      operands(2, 2);
+      refs = {{}, source(o[1], Type::B64, env)};
+      refs[0] = target(o[0], Type::B32, env);
+    } else if (arrives) {
+      // Without a destination, too, where nothing can be returned.
+      size_t at = o.at(0).kind == Operand::Address ? 0 : 1;
+      operands(at + 1, at + 2);
+      if ((aux & barrierExpects) && o.size() != at + 2) wrong("wrong number of operands");
+      Ref address = flat(o[at], env, space);
+      Ref count = o.size() == at + 2 ? source(o[at + 1], Type::U32, env) : constant(4, 1);
+      Ref state = at ? target(o[0], Type::B64, env) : def(newRegister(8));
+      refs = {state, address, count};
+    } else if (waits) {
+      operands(3, what == "try_wait" ? 4 : 3);
+      Ref address = flat(o[1], env, space), asked = source(o[2], aux & barrierParity ? Type::U32 : Type::B64, env);
+      refs = {predicateDef(o[0], env), address, asked};
+    }
+    Op& op = need(mbarrierHandler(what), OpClass::Barrier, refs);
+    op.aux = aux | space;
+    op.immediate = what == "complete_tx" ? -1 : 1;
+    if (waits) op.flow = Flow::Wait;
+  }
+
+  void warpgroup(const Instruction& in, Modifiers& m, const Environment& env) {
+    needs("sm_90a");
+    auto& o = in.operands;
+    out->usesAsyncProxy = true;
+    std::string what = m.takeAny({"fence", "commit_group", "wait_group", "mma_async"});
+    if (what.empty() || m.take("sp") || !m.take("sync") || !m.take("aligned")) unsupported();
+    if (what != "mma_async") {
+      m.done();
+      bool waits = what == "wait_group";
+      if (o.size() != (waits ? 1u : 0u)) wrong("wrong number of operands");
+      Op& op = emit(what == "fence" ? warpgroupFenceHandler()
+                    : waits         ? warpgroupWaitHandler()
+                                    : warpgroupCommitHandler(),
+                    OpClass::Matrix, {constant(4, ~0u)});
+      op.flow = Flow::Converge;
+      if (waits) op.immediate = o[0].value;
+      return;
+    }
+    int columns = 0, depth = 0, length = 0;
+    for (auto& s : m.left)
+      if (sscanf(s.c_str(), "m64n%dk%d%n", &columns, &depth, &length) == 2 && s[(size_t)length] == 0) {
+        m.take(std::string(s).c_str());
+        break;
+      }
+    Type d = m.takeType(), a = m.takeType(), b = m.takeType();
+    m.done();
+    Handler h = warpgroupHandler(d, a, b);
+    bool words = a == Type::TF32;
+    if (!h || columns < 8 || columns > 256 || columns % 8 || depth != (words ? 8 : 16)) unsupported();
+    bool fragments = o.size() > 1 && o[1].kind == Operand::Vector;
+    if (o.size() != 6u + (words ? 0 : fragments ? 1 : 2)) wrong("wrong number of operands");
+    auto immediate = [&](size_t i, int64_t x, int64_t y) {
+      if (o[i].kind != Operand::Integer || (o[i].value != x && o[i].value != y)) wrong("an operand is out of range");
+      return o[i].value == y;
+    };
+    uint32_t aux = (uint32_t)columns | (fragments ? matrixFragments : 0);
+    if (immediate(4, 1, -1)) aux |= matrixNegatedA;
+    if (immediate(5, 1, -1)) aux |= matrixNegatedB;
+    if (!words && !fragments && immediate(6, 0, 1)) aux |= matrixTransposedA;
+    if (!words && immediate(o.size() - 1, 0, 1)) aux |= matrixTransposedB;
+    if (o[0].kind != Operand::Vector || (int)o[0].elements.size() != columns / 2 ||
+        (fragments && o[1].elements.size() != 4))
+      wrong("a fragment has another number of registers");
+    std::vector<Ref> refs{constant(4, ~0u)};
+    for (auto& e : o[0].elements) {
+      Ref r = target(e, Type::B32, env);
+      r.role = Ref::Def | Ref::Use;
+      r.lenient = true;
+      refs.push_back(r);
+    }
+    if (fragments)
+      for (auto& e : o[1].elements) refs.push_back(source(e, Type::B32, env));
+    else refs.push_back(source(o[1], Type::B64, env));
+    refs.push_back(source(o[2], Type::B64, env));
+    refs.push_back(predicateUse(o[3], env));
+    Op& op = emit(h, OpClass::Matrix, refs);
+    op.flow = Flow::Converge;
+    op.aux = aux;
+    op.immediate = (int64_t)out->matrixOperands.size();
+    out->matrixOperands.emplace_back();
   }
 
   void arithmetic(const Instruction& in, Modifiers& m, const Environment& env) {

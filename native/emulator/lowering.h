@@ -13,6 +13,7 @@ struct Ref {
   int id = 0;  // virtual register, predicate, or place of a constant
   uint8_t role = None;
   bool predicate = false, negated = false, constant = false;
+  bool lenient = false;  // may be read before it is written: the instruction looks itself
 };
 
 struct VirtualCode {

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cinttypes>
 
+#include "async_proxy.h"
 #include "instructions.h"
 #include "lanes.h"
+#include "memory_access.h"
 
 namespace emu {
 
@@ -16,15 +18,6 @@ const char* spaceName(uint32_t space) {
 }
 
 namespace {
-
-struct Request {
-  Warp& w;
-  const Op& op;
-  const uint64_t* at;  // by lane
-  uint32_t lanes;
-  uint32_t bytes;  // by lane
-  bool is(uint32_t flag) const { return op.aux & flag; }
-};
 
 [[noreturn]] void outOfBounds(const Request& r, int lane, const char* space, const std::string& where) {
   throw Fault{"out_of_bounds", where, space, illegalAddress, lane, r.at[lane], (int)r.bytes};
@@ -344,7 +337,9 @@ template <int N> void scatterBytes(const Request& r, const uint8_t* from) {
     if (r.lanes >> i & 1) memcpy((void*)r.at[i], from + i * N, N);
 }
 
-const uint8_t* fetchGlobal(const Request& r, uint8_t* buffer, const char* space = "global") {
+}  // namespace
+
+const uint8_t* fetchGlobal(const Request& r, uint8_t* buffer, const char* space) {
   checkAlignment(r, space);
   Extent e = extentOf(r);
   Allocation* a = resolve(r, e, space);
@@ -383,7 +378,11 @@ void commitGlobal(const Request& r, const uint8_t* values) {
   }
 }
 
+namespace {
+
 // --- shared memory -----------------------------------------------------------------------------------------------
+
+}  // namespace
 
 uint32_t sharedCell(const Warp& w, int lane, uint32_t mask) {
   return w.clock << 16 | (uint32_t)lane << 10 | (uint32_t)w.index << 5 | mask;
@@ -406,6 +405,19 @@ std::string cellThread(const Warp& w, uint32_t cell) {
   return "threads of warp " + std::to_string(cell >> 5 & 31);
 }
 
+namespace {
+
+/// A word that a cp.async or a bulk copy writes, or that belongs to an mbarrier.
+void checkApart(const Request& r, int lane, uint64_t at, uint32_t cell, const char* does) {
+  if (r.w.block->async) {
+    r.w.block->async->checkThread(r, lane, at, cell, does);
+    return;
+  }
+  report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+         std::string(does) + " bytes that a cp.async of warp " + std::to_string(cell >> 5 & 31) +
+             " will write and that has not been waited for");
+}
+
 /// The exact check of one word; `strong` for atomics and volatile accesses.
 void sharedWordRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
   Warp& w = r.w;
@@ -419,14 +431,12 @@ void sharedWordRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
     s.initialised[at >> 2] |= mask;
   }
   if ((c & mask) == 0) return;
-  if ((c & SharedMemory::asyncLane) == SharedMemory::asyncLane) {
-    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
-           "reads bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) +
-               " will write and that has not been waited for");
+  if (c >= SharedMemory::apart) {
+    checkApart(r, lane, at, c, "reads");
     return;
   }
   bool other = (c ^ sharedCell(w, lane, 0)) & 0xffe0;
-  if (other && c >> 16 >= w.known[c >> 5 & 31] && !(strong && (c & SharedMemory::strong)))
+  if (other && c >> 16 >= w.knownTo(lane)[c >> 5 & 31] && !(strong && (c & SharedMemory::strong)))
     report(w, r.op, lane, false, "shared_race", "shared", at, (int)r.bytes,
            "reads what " + cellThread(w, c) + " wrote, with no barrier between");
 }
@@ -435,17 +445,17 @@ void sharedWordWritten(const Request& r, int lane, uint64_t at, uint32_t mask, b
   SharedMemory& s = w.block->shared;
   uint32_t c = s.writers[at >> 2], d = s.readers[at >> 2], me = sharedCell(w, lane, 0);
   bool strong = r.is(auxStrong);
-  if ((c & mask) && (c & SharedMemory::asyncLane) == SharedMemory::asyncLane) {
-    report(w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
-           "writes bytes that a cp.async of warp " + std::to_string(c >> 5 & 31) +
-               " will write and that has not been waited for");
-  } else if ((c & mask) && ((c ^ me) & 0xffe0) && c >> 16 >= w.known[c >> 5 & 31] &&
+  const Knowledge& known = w.knownTo(lane);
+  if (w.block->async) w.block->async->checkReaders(r, lane, at, known);
+  if ((c & mask) && c >= SharedMemory::apart) {
+    checkApart(r, lane, at, c, "writes");
+  } else if ((c & mask) && ((c ^ me) & 0xffe0) && c >> 16 >= known[c >> 5 & 31] &&
              !(strong && (c & SharedMemory::strong))) {
     report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
            "writes what " + cellThread(w, c) + " wrote, with no barrier between" +
                (sameValue ? "; both wrote the same value" : ""));
   }
-  if ((d & mask) && ((d ^ me) & 0xffe0) && d >> 16 >= w.known[d >> 5 & 31] && !(strong && (d & SharedMemory::strong)))
+  if ((d & mask) && ((d ^ me) & 0xffe0) && d >> 16 >= known[d >> 5 & 31] && !(strong && (d & SharedMemory::strong)))
     report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
            "writes what " + cellThread(w, d) + " read, with no barrier between");
 }
@@ -489,6 +499,7 @@ bool sharedContiguous(const Request& r) {
 
 void checkSharedRead(const Request& r) {
   Warp& w = r.w;
+  w.accessed |= r.lanes;
   SharedMemory& s = w.block->shared;
   const uint32_t limit = w.knownLeast << 16, me = sharedCell(w, 0, 15);
   uint32_t bad = 0;
@@ -525,13 +536,17 @@ void checkSharedRead(const Request& r) {
         eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordRead(r, i, at, mask); });
 }
 
+}  // namespace
+
 /// Checks and remembers a store, lane by lane in order, so that lanes storing to the same place are seen too.
 void checkSharedWrite(const Request& r, const uint8_t* values) {
   Warp& w = r.w;
+  w.accessed |= r.lanes;
+  w.unfenced |= r.lanes;
   SharedMemory& s = w.block->shared;
   const uint32_t limit = w.knownLeast << 16, me = sharedCell(w, 0, 15);
-  bool plain = r.bytes >= 4 && !r.is(auxStrong);
-  if (plain && sharedContiguous(r)) {
+  bool plain = r.bytes >= 4 && !r.is(auxStrong), watched = w.block->async != nullptr;  // by the asynchronous proxy
+  if (plain && !watched && sharedContiguous(r)) {
     uint32_t* writer = &s.writers[r.at[0] >> 2];
     const uint32_t* reader = &s.readers[r.at[0] >> 2];
     uint32_t words = r.bytes / 4, bad = 0;
@@ -547,8 +562,8 @@ void checkSharedWrite(const Request& r, const uint8_t* values) {
   for (int i = 0; i < 32; i++) {
     if (!(r.lanes >> i & 1)) continue;
     uint64_t k = r.at[i] >> 2;
-    bool exact = !plain;
-    if (plain) {
+    bool exact = !plain || watched;
+    if (!exact) {
       const uint32_t *writer = &s.writers[k], *reader = &s.readers[k];
       exact = r.bytes == 16  ? sharedConflict<4>(writer, reader, limit)
               : r.bytes == 8 ? sharedConflict<2>(writer, reader, limit)
@@ -567,6 +582,8 @@ void checkSharedWrite(const Request& r, const uint8_t* values) {
     else eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedWrite(r, i, at, mask); });
   }
 }
+
+namespace {
 
 /// Wavefronts of a request: 32 banks of 4 bytes; 8-byte accesses go in two, 16-byte accesses in four phases.
 void wavefrontsOf(const uint32_t* relative, uint32_t lanes, uint32_t bytes, uint32_t& total, uint32_t& least) {
@@ -691,12 +708,17 @@ const uint8_t* fetchParam(const Request& r, uint8_t* buffer) {
 
 // --- all spaces --------------------------------------------------------------------------------------------------
 
+}  // namespace
+
 uint32_t windowOf(uint64_t address) {
   return address - sharedWindow < windowSize  ? Shared
          : address - localWindow < windowSize ? Local
          : address - paramWindow < windowSize ? Param
                                               : Global;
 }
+
+namespace {
+
 constexpr uint64_t windowBase(uint32_t space) {
   return space == Shared ? sharedWindow : space == Local ? localWindow : space == Param ? paramWindow : 0;
 }
@@ -877,6 +899,8 @@ template <class U, U (*F)(U, U, U)> void atomic(Warp& w, const Op& op, const int
     checkSharedBounds(r);
     countWavefronts(r, true);
     SharedMemory& s = w.block->shared;
+    w.accessed |= inShared;
+    w.unfenced |= inShared;
     for (int k = 0; k < 32; k++) {
       int i = (int)((k + turn) & 31);
       if (!(inShared >> i & 1)) continue;
@@ -998,8 +1022,9 @@ template <int Bytes> void asyncCopy(Warp& w, const Op& op, const int32_t* o, uin
   EMU_LANES {
     if (!(m >> i & 1)) continue;
     p->to[i] = (uint32_t)to[i];
+    if (w.block->async) w.block->async->forgetLoad(p->to[i]);
     for (uint64_t k = to[i] >> 2; k < (to[i] + Bytes) >> 2; k++)
-      s.writers[k] = 0xffff0000u | SharedMemory::asyncLane | (uint32_t)w.index << 5 | 15;
+      s.writers[k] = SharedMemory::apart | SharedMemory::asyncLane | (uint32_t)w.index << 5 | 15;
   }
   // Counted apart from st.shared: the bytes go past the registers.
   w.pending.push_back(std::move(p));

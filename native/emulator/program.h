@@ -24,7 +24,8 @@ enum class Flow : uint8_t {
   Indexed,  // through a branch table
   Exit,  // the executing lanes end
   Barrier,  // block barrier: the warp waits
-  Converge,  // needs all lanes named by the member mask (operand maskOperand) here before it runs
+  Converge,  // needs all lanes named by the member mask (operand maskOperand) here before it runs; may wait as Wait does
+  Wait,  // the executing lanes may have to wait (Warp::blocked), and then run it again
 };
 
 /// Counter classes.
@@ -136,7 +137,9 @@ struct Program {
   int predicateCount = 1;  // predicate 0 is always true
   int trackedCount = 0;  // registers that may be read before they are written
   int staticShared = 0, localBytes = 0, parameterBytes = 0;
-  bool usesDynamicShared = false;
+  bool usesDynamicShared = false, usesAsyncProxy = false;
+  int accumulatorCount = 0;  // registers that wgmma uses, and those their values are moved through
+  std::vector<std::vector<int32_t>> matrixOperands;  // by wgmma: which of them it uses, accumulators first
   int estimatedRegisters = 0;  // peak of live 32-bit registers, for attributes and occupancy
   std::vector<Parameter> parameters;
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};

@@ -501,7 +501,7 @@ class Parser {
         int64_t v = integer();
         o.value += minus ? -v : v;
       }
-      if (at(",")) fail("this form of address is not supported");
+      if (take(",")) o.elements = operand().elements;  // [tensorMap, {coordinates}]
       expect("]");
       return o;
     }

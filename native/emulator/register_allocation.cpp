@@ -68,6 +68,48 @@ template <class F> void eachRef(const Program& p, const VirtualCode& code, int a
   for (int k = 0; k < op.operandCount; k++) f(code.refs[op.first + (size_t)k]);
 }
 
+/// The code once more, with operations put between.
+class Insertion {
+ public:
+  Insertion(Program& p, VirtualCode& code) : p(p), code(code), moved(p.code.size() + 1) {}
+  /// What follows comes before the i-th operation.
+  void at(size_t i) { moved[now = i] = (int)ops.size(); }
+  void add(Handler h, int64_t immediate, uint32_t aux, int32_t target, bool guarded) {
+    Op op;
+    op.run = h;
+    op.immediate = immediate;
+    op.first = p.code[now].first;
+    op.aux = aux;
+    op.target = target;
+    put(op, guarded ? code.guards[now] : Ref{0, Ref::None, true, false, true});
+  }
+  void keep() { put(p.code[now], code.guards[now]); }
+  void finish() {
+    moved[p.code.size()] = (int)ops.size();
+    for (auto& op : ops)
+      if (op.flow == Flow::Branch) op.target = moved[(size_t)op.target];
+    for (auto& t : p.branchTables)
+      for (auto& x : t) x = moved[(size_t)x];
+    p.code = std::move(ops);
+    p.origins = std::move(origins);
+    code.guards = std::move(guards);
+  }
+
+ private:
+  Program& p;
+  VirtualCode& code;
+  std::vector<Op> ops;
+  std::vector<OpOrigin> origins;
+  std::vector<Ref> guards;
+  std::vector<int> moved;
+  size_t now = 0;
+  void put(const Op& op, const Ref& guard) {
+    ops.push_back(op);
+    origins.push_back(p.origins[now]);
+    guards.push_back(guard);
+  }
+};
+
 /// Adds a check before each read of a register that some path reaches without a write, and notes the writes of such registers.
 void trackUnwritten(Program& p, VirtualCode& code) {
   Numbering number{(int)code.widths.size(), (int)code.widths.size() + code.predicates};
@@ -82,7 +124,7 @@ void trackUnwritten(Program& p, VirtualCode& code) {
       if (int id = number.of(g); id >= 0 && !has(now, id)) onUse(i, id);
       eachRef(p, code, i, [&](const Ref& r) {
         int id = number.of(r);
-        if (id >= 0 && (r.role & Ref::Use) && !has(now, id)) onUse(i, id);
+        if (id >= 0 && (r.role & Ref::Use) && !r.lenient && !has(now, id)) onUse(i, id);
       });
       if (g.constant)
         eachRef(p, code, i, [&](const Ref& r) {
@@ -120,43 +162,73 @@ void trackUnwritten(Program& p, VirtualCode& code) {
   if (checks.empty()) return;
   p.trackedCount = (int)tracked.size();
   std::sort(checks.begin(), checks.end());
-  std::vector<Op> ops;
-  std::vector<OpOrigin> origins;
-  std::vector<Ref> guards;
-  std::vector<int> moved(p.code.size() + 1);
+  Insertion insertion(p, code);
   size_t next = 0;
   for (size_t i = 0; i < p.code.size(); i++) {
-    moved[i] = (int)ops.size();
-    auto add = [&](Handler h, int id, bool guarded) {
-      Op op;
-      op.run = h;
-      op.immediate = tracked[id];
-      op.first = p.code[i].first;
-      op.klass = OpClass::Other;
-      // A move or a pack of a value nobody uses is how compilers say "undefined"; arithmetic on it is a fault of the kernel.
-      op.aux = p.code[i].klass == OpClass::Move;
-      ops.push_back(op);
-      origins.push_back(p.origins[i]);
-      guards.push_back(guarded ? code.guards[i] : Ref{0, Ref::None, true, false, true});
-    };
+    insertion.at(i);
+    // A move or a pack of a value nobody uses is how compilers say "undefined"; arithmetic on it is a fault of the kernel.
+    const uint32_t excused = p.code[i].klass == OpClass::Move;
     for (; next < checks.size() && checks[next].first == (int)i; next++)
-      add(checkWrittenHandler(), checks[next].second, number.of(code.guards[i]) != checks[next].second);
+      insertion.add(checkWrittenHandler(), tracked[checks[next].second], excused, 0,
+                    number.of(code.guards[i]) != checks[next].second);
     eachRef(p, code, (int)i, [&](const Ref& r) {
       int id = number.of(r);
-      if (id >= 0 && (r.role & Ref::Def) && tracked.count(id)) add(writtenHandler(), id, true);
+      if (id >= 0 && (r.role & Ref::Def) && tracked.count(id))
+        insertion.add(writtenHandler(), tracked[id], excused, 0, true);
     });
-    ops.push_back(p.code[i]);
-    origins.push_back(p.origins[i]);
-    guards.push_back(code.guards[i]);
+    insertion.keep();
   }
-  moved[p.code.size()] = (int)ops.size();
-  for (auto& op : ops)
-    if (op.flow == Flow::Branch) op.target = moved[(size_t)op.target];
-  for (auto& t : p.branchTables)
-    for (auto& x : t) x = moved[(size_t)x];
-  p.code = std::move(ops);
-  p.origins = std::move(origins);
-  code.guards = std::move(guards);
+  insertion.finish();
+}
+
+/// Adds an operation before each that uses registers of wgmma, but for wgmma itself: they are not to be touched while it runs.
+/// Moves carry what is known about a register into another.
+void trackAccumulators(Program& p, VirtualCode& code) {
+  if (p.matrixOperands.empty()) return;
+  std::unordered_map<int, int> tracked;
+  auto isMatrix = [](const Op& op) {
+    return op.klass == OpClass::Matrix && op.operandCount > 1 && op.flow == Flow::Converge && (op.aux & matrixColumns);
+  };
+  auto isRegister = [](const Ref& r) { return !r.constant && !r.predicate && r.role != Ref::None; };
+  auto track = [&](int id) { return tracked.try_emplace(id, (int)tracked.size()).first->second; };
+  for (auto& op : p.code) {
+    if (!isMatrix(op)) continue;
+    const Ref* refs = &code.refs[op.first];
+    const int sums = (int)(op.aux & matrixColumns) / 2, all = sums + (op.aux & matrixFragments ? 4 : 0);
+    for (int k = 1; k <= all; k++)  // an operand of A may be a constant
+      p.matrixOperands[(size_t)op.immediate].push_back(isRegister(refs[k]) ? track(refs[k].id) : -1);
+  }
+  auto isMove = [&](const Op& op) {
+    const Ref* refs = &code.refs[op.first];
+    return op.run == moveHandler(4) && op.operandCount == 2 && isRegister(refs[0]) && isRegister(refs[1]);
+  };
+  for (bool changed = true; changed;) {
+    size_t before = tracked.size();
+    for (auto& op : p.code) {
+      if (!isMove(op)) continue;
+      const Ref* refs = &code.refs[op.first];
+      if (tracked.count(refs[0].id) || tracked.count(refs[1].id)) track(refs[0].id), track(refs[1].id);
+    }
+    changed = tracked.size() != before;
+  }
+  p.accumulatorCount = (int)tracked.size();
+  Insertion insertion(p, code);
+  for (size_t i = 0; i < p.code.size(); i++) {
+    const Op& op = p.code[i];
+    insertion.at(i);
+    if (!isMatrix(op)) {
+      const Ref* refs = op.operandCount ? &code.refs[op.first] : nullptr;
+      if (isMove(op) && tracked.count(refs[0].id)) {
+        insertion.add(accumulatorMoveHandler(), tracked[refs[0].id], 0, tracked[refs[1].id], true);
+      } else {
+        for (int k = 0; k < op.operandCount; k++)
+          if (isRegister(refs[k]) && tracked.count(refs[k].id))
+            insertion.add(accumulatorTouchHandler(), tracked[refs[k].id], refs[k].role & Ref::Def ? 2 : 1, 0, true);
+      }
+    }
+    insertion.keep();
+  }
+  insertion.finish();
 }
 
 struct Range {
@@ -217,6 +289,7 @@ std::vector<Range> liveRanges(const Program& p, const VirtualCode& code) {
 }  // namespace
 
 void finishProgram(Program& p, VirtualCode& code) {
+  trackAccumulators(p, code);
   trackUnwritten(p, code);
   auto ranges = liveRanges(p, code);
   std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.from < b.from; });

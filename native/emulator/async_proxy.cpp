@@ -1,0 +1,444 @@
+#include "async_proxy.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace emu {
+
+namespace {
+
+constexpr size_t mostBarriers = Knowledge::count - Knowledge::barriers;
+constexpr int64_t mostCount = (1 << 20) - 1;  // of arrivals and of bytes
+
+std::string number(int64_t n) { return std::to_string(n); }
+
+/// Whether what a cell tells of comes before what the lane does; lane -1: all lanes of the warp.
+bool before(const Warp& w, int lane, const Knowledge& known, uint32_t cell) {
+  uint32_t warp = cell >> 5 & 31;
+  return cell >> 16 < known[warp] || (lane >= 0 && warp == (uint32_t)w.index && (cell >> 10 & 63) == (uint32_t)lane);
+}
+
+}  // namespace
+
+void release(Warp& w, uint32_t lanes, Knowledge& to) {
+  int lane = firstLane(lanes);
+  to.join(w.knownTo(lane));
+  if (w.accessed & ~lanes) return;  // what other lanes did since the warp synchronised is theirs to release
+  w.block->tick(w);
+  to[(size_t)w.index] = std::max(to[(size_t)w.index], w.clock);
+}
+
+// --- mbarriers ---------------------------------------------------------------------------------------------------
+
+void AsyncProxy::start(Block& b) {
+  block = &b;
+  barriers.clear();
+  barriers.reserve(mostBarriers);
+  pieces.assign(b.shared.size / 16 + 1, {});
+  loads.clear();
+  stores.clear();
+  flying.clear();
+  firstStore = 0;
+  memset(groups, 0, sizeof groups);
+  events = 0;
+}
+
+void AsyncProxy::forgetWarps() {
+  for (Mbarrier& b : barriers) {
+    b.arriving.forgetWarps();
+    b.completed.forgetWarps();
+    b.initialiser &= 0xffff;
+  }
+}
+
+std::string AsyncProxy::describe(int slot) const {
+  const Mbarrier& b = barriers[(size_t)slot];
+  char at[16];
+  snprintf(at, sizeof at, "0x%x", b.address);
+  return std::string("the mbarrier at ") + at + ", whose phase " + number(b.phase - b.firstPhase) + " lacks " +
+         number(b.pending) + " of " + number(b.expected) + " arrivals and " + number(b.transactions) + " bytes";
+}
+
+Mbarrier& AsyncProxy::initialise(Warp& w, const Op& op, int lane, uint32_t address, uint32_t count) {
+  uint64_t at[32];
+  at[lane] = address;
+  Request r{w, op, at, 1u << lane, 8};
+  checkSharedBounds(r);
+  if (count < 1 || count > mostCount)
+    throw Fault{"mbarrier_arrivals",
+                "an mbarrier for " + number(count) + " arrivals; 1 to 1048575 are allowed",
+                "shared",
+                launchFailed,
+                lane,
+                address,
+                8};
+  Mbarrier* b = nullptr;
+  for (Mbarrier& x : barriers)
+    if (x.address == address) b = &x;
+  if (b && b->alive)
+    report(w, op, lane, false, "mbarrier_accessed", "shared", address, 8,
+           "initialises an mbarrier that is in use; mbarrier.inval comes first");
+  else checkSharedWrite(r, nullptr);
+  if (!b) {
+    if (barriers.size() == mostBarriers)
+      throw Fault{"unsupported",
+                  "more than " + number(mostBarriers) + " mbarriers in a block",
+                  "shared",
+                  launchFailed,
+                  lane,
+                  address,
+                  8};
+    b = &barriers.emplace_back();
+    b->address = address;
+  }
+  b->alive = true;
+  b->proxied = false;
+  b->observed = true;
+  b->firstPhase = b->phase;
+  b->expected = b->pending = count;
+  b->transactions = 0;
+  b->initialiser = sharedCell(w, lane, 15);
+  b->arriving = b->completed = Knowledge{};
+  for (uint32_t k = 0; k < 2; k++)
+    block->shared.writers[(address >> 2) + k] =
+        SharedMemory::apart | SharedMemory::barrierLane | (uint32_t)w.index << 5 | 15;
+  return *b;
+}
+
+Mbarrier& AsyncProxy::use(Warp& w, const Op& op, int lane, uint32_t address) {
+  uint64_t at[32];
+  at[lane] = address;
+  checkSharedBounds(Request{w, op, at, 1u << lane, 8});
+  for (Mbarrier& b : barriers) {
+    if (b.address != address) continue;
+    if (!b.alive)
+      throw Fault{"mbarrier_invalid", "the mbarrier was invalidated", "shared", launchFailed, lane, address, 8};
+    if (!before(w, lane, w.knownTo(lane), b.initialiser)) {
+      report(w, op, lane, false, "mbarrier_not_visible", "shared", address, 8,
+             "uses an mbarrier that " + cellThread(w, b.initialiser) + " initialised, with no barrier between");
+      b.initialiser &= 0xffff;  // once is enough
+    }
+    return b;
+  }
+  throw Fault{"mbarrier_invalid", "no mbarrier was initialised here", "shared", launchFailed, lane, address, 8};
+}
+
+void AsyncProxy::invalidate(Warp& w, const Op& op, int lane, uint32_t address) {
+  use(w, op, lane, address).alive = false;
+  for (uint32_t k = 0; k < 2; k++) block->shared.writers[(address >> 2) + k] = sharedCell(w, lane, 15);
+}
+
+void AsyncProxy::fenceInitialisations(const Warp& w, int lane, const Knowledge& known) {
+  for (Mbarrier& b : barriers) b.proxied |= before(w, lane, known, b.initialiser);
+}
+
+void AsyncProxy::arrive(Warp& w, const Op& op, int lane, Mbarrier& b, int64_t count) {
+  if (count < 1 || count > mostCount || count > b.pending)
+    report(w, op, lane, false, "mbarrier_arrivals", "shared", b.address, 8,
+           number(count) + " arrivals, but the phase waits for " + number(b.pending) + " more");
+  if (!b.observed) {
+    report(w, op, lane, false, "mbarrier_phase", "shared", b.address, 8,
+           "arrives before anybody has waited for the phase that came before");
+    b.observed = true;
+  }
+  b.pending -= std::clamp<int64_t>(count, 0, b.pending);
+  settle(b);
+}
+
+void AsyncProxy::expect(Warp& w, const Op& op, int lane, Mbarrier& b, int64_t bytes) {
+  b.transactions += bytes;
+  if (std::abs(b.transactions) > mostCount)
+    report(w, op, lane, false, "mbarrier_transactions", "shared", b.address, 8,
+           number(b.transactions) + " bytes expected at once; an mbarrier counts to 1048575");
+  settle(b);
+}
+
+void AsyncProxy::settle(Mbarrier& b) {
+  events++;
+  if (b.pending || b.transactions) return;
+  b.completed = b.arriving;
+  b.phase++;
+  b.pending = b.expected;
+  b.observed = false;
+  block->wake(waitsForMbarrier + slotOf(b));
+}
+
+// --- bulk copies -------------------------------------------------------------------------------------------------
+
+void AsyncProxy::load(BulkLoad&& l) {
+  loads.push_back(std::move(l));
+  BulkLoad& x = loads.back();
+  uint32_t id = (uint32_t)loads.size();
+  flying.push_back(id - 1);
+  for (uint32_t k = x.at >> 4; k < (x.at + x.bytes) >> 4; k++) pieces[k].load = id;
+  for (uint32_t k = x.at >> 2; k < (x.at + x.bytes) >> 2; k++) {
+    block->shared.writers[k] = SharedMemory::apart | SharedMemory::asyncLane | (uint32_t)x.warp->index << 5 | 15;
+    block->shared.readers[k] = 0;
+  }
+  events++;
+}
+
+void AsyncProxy::land(BulkLoad& l) {
+  memcpy(&block->shared.bytes[l.at], l.data.data(), l.bytes);
+  std::vector<uint8_t>().swap(l.data);
+  l.landed = true;
+  Mbarrier& b = barriers[(size_t)l.slot];
+  if (!b.alive || b.phase != l.phase) {
+    report(*l.warp, *l.op, l.lane, false, "mbarrier_transactions", "shared", b.address, (int)l.bytes,
+           "the phase of the mbarrier is over before these " + number(l.bytes) +
+               " bytes arrive: not all of them were expected");
+    events++;
+    return;
+  }
+  b.transactions -= l.bytes;
+  if (b.transactions < -mostCount)
+    report(*l.warp, *l.op, l.lane, false, "mbarrier_transactions", "shared", b.address, (int)l.bytes,
+           "more bytes arrive that nothing expects than an mbarrier counts");
+  settle(b);
+}
+
+void AsyncProxy::store(BulkStore&& s) {
+  stores.push_back(std::move(s));
+  BulkStore& x = stores.back();
+  for (uint32_t k = x.at >> 4; k < (x.at + x.bytes) >> 4; k++) pieces[k].store = (uint32_t)stores.size();
+}
+
+void AsyncProxy::read(BulkStore& s) {
+  if (s.read) return;
+  s.data.resize(s.bytes);
+  memcpy(s.data.data(), &block->shared.bytes[s.at], s.bytes);
+  s.read = true;
+}
+
+void AsyncProxy::write(BulkStore& s) {
+  read(s);
+  if (s.written) return;
+  s.written = true;
+  Warp& w = *s.warp;
+  alignas(64) uint8_t values[32 * 16];
+  uint64_t to[32];
+  // What is wrong with it is the fault of who gave it, whoever is running by now.
+  const Op* at = w.at;
+  Warp* running = block->running;
+  w.at = s.op;
+  block->running = &w;
+  try {
+    for (uint32_t size : {16u, 8u, 4u, 2u, 1u}) {
+      uint32_t lanes = 0;
+      auto flush = [&] {
+        if (lanes) commitGlobal(Request{w, *s.op, to, (uint32_t)((1ull << lanes) - 1), size}, values);
+        lanes = 0;
+      };
+      for (auto& p : s.parts) {
+        if (p.bytes != size) continue;
+        to[lanes] = p.to;
+        memcpy(values + lanes * size, &s.data[p.from - s.at], size);
+        if (++lanes == 32) flush();
+      }
+      flush();
+    }
+  } catch (Fault& f) {
+    f.lane = s.lane;
+    throw;
+  }
+  w.at = at;
+  block->running = running;
+  std::vector<uint8_t>().swap(s.data);
+}
+
+void AsyncProxy::commit(Warp& w, uint32_t lanes) {
+  for (BulkStore& s : stores)
+    if (s.group < 0 && s.warp == &w && (lanes >> s.lane & 1)) s.group = groups[w.index][s.lane];
+  for (int i = 0; i < 32; i++)
+    if (lanes >> i & 1) groups[w.index][i]++;
+}
+
+void AsyncProxy::wait(Warp& w, uint32_t lanes, int64_t pending, bool onlyRead) {
+  while (firstStore < stores.size() && stores[firstStore].written && stores[firstStore].waited) firstStore++;
+  for (size_t k = firstStore; k < stores.size(); k++) {
+    BulkStore& s = stores[k];
+    if (s.warp != &w || !(lanes >> s.lane & 1) || s.group < 0 || s.group >= groups[w.index][s.lane] - pending) continue;
+    read(s);
+    if (!onlyRead) write(s);
+    s.waited = true;
+    // From here on these were reads of that thread.
+    for (uint32_t i = s.at >> 4; i < (s.at + s.bytes) >> 4; i++) {
+      if (pieces[i].store != k + 1) continue;
+      pieces[i].store = 0;
+      for (uint32_t j = 0; j < 4; j++) block->shared.readers[i * 4 + j] = sharedCell(w, s.lane, 15);
+    }
+    w.accessed |= 1u << s.lane;
+  }
+}
+
+bool AsyncProxy::progress(bool stuck) {
+  Worker& k = *block->worker;
+  const bool shuffled = block->launch->seed != 0;
+  bool done = false;
+  for (size_t i = 0; i < flying.size();) {
+    // By a seed copies arrive late and in any order; without one as they were given.
+    size_t pick = shuffled ? k.next() % flying.size() : i;
+    if (shuffled && !(stuck && !done) && k.next() % 3) {
+      i++;
+      continue;
+    }
+    BulkLoad& l = loads[flying[pick]];
+    flying.erase(flying.begin() + (long)pick);
+    land(l);
+    done = true;
+    if (shuffled && stuck) break;
+  }
+  if (shuffled)
+    for (size_t i = firstStore; i < stores.size(); i++)
+      if (!stores[i].written && k.next() % 4 == 0) write(stores[i]);
+  return done;
+}
+
+void AsyncProxy::finish() {
+  while (!flying.empty()) {
+    BulkLoad& l = loads[flying.front()];
+    flying.erase(flying.begin());
+    land(l);
+  }
+  for (const BulkLoad& l : loads) {
+    bool waited = false;
+    for (const Warp& w : block->warps)
+      waited |= std::max(w.known[(size_t)(Knowledge::barriers + l.slot)],
+                         w.aheadLanes ? w.ahead[(size_t)(Knowledge::barriers + l.slot)] : 0) > l.phase;
+    if (waited) continue;
+    report(*l.warp, *l.op, l.lane, false, "async_copy_unfinished", "shared", l.at, (int)l.bytes,
+           "the block ends with a bulk copy that was never waited for");
+    break;
+  }
+  for (const BulkStore& s : stores) {
+    if (s.waited) continue;
+    report(*s.warp, *s.op, s.lane, false, "async_copy_unfinished", "shared", s.at, (int)s.bytes,
+           "the thread ends with a bulk copy whose reading of shared memory it has not waited for");
+    break;
+  }
+  for (BulkStore& s : stores) write(s);
+  for (Warp& w : block->warps) {
+    if (w.matrixLast <= w.matrixDone) continue;
+    report(w, *w.at, 0, false, "wgmma_pending", "", 0, 0, "the warp ends with a wgmma that was never waited for");
+    break;
+  }
+  for (const Mbarrier& b : barriers) {
+    if (!b.alive || !b.transactions) continue;
+    Warp& w = block->warps[b.initialiser >> 5 & 31];
+    const Op* op = w.at;
+    report(w, *op, 0, false, "mbarrier_transactions", "shared", b.address, 8,
+           "the block ends while phase " + number(b.phase - b.firstPhase) + " of this mbarrier " +
+               (b.transactions > 0 ? "still expects " + number(b.transactions) + " bytes"
+                                   : "has got " + number(-b.transactions) + " bytes that nothing expected"));
+  }
+}
+
+// --- accesses ----------------------------------------------------------------------------------------------------
+
+bool AsyncProxy::checkThread(const Request& r, int lane, uint64_t at, uint32_t cell, const char* does) {
+  const std::string verb = does;
+  if ((cell & SharedMemory::lanes) == SharedMemory::barrierLane) {
+    report(r.w, r.op, lane, false, "mbarrier_accessed", "shared", at, (int)r.bytes,
+           verb + " an mbarrier as if it were data; mbarrier.inval comes first");
+    return false;
+  }
+  uint32_t id = pieces[at >> 4].load;
+  if (!id) {
+    report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+           verb + " bytes that a cp.async of warp " + number(cell >> 5 & 31) +
+               " will write and that has not been waited for");
+    return false;
+  }
+  const BulkLoad& l = loads[id - 1];
+  if (l.landed && r.w.knownTo(lane)[(size_t)(Knowledge::barriers + l.slot)] > l.phase) return true;
+  report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+         verb + " bytes that a bulk copy of warp " + number(l.warp->index) +
+             " writes, and this thread has not waited for its mbarrier");
+  return false;
+}
+
+bool AsyncProxy::checkReaders(const Request& r, int lane, uint64_t at, const Knowledge& known) {
+  const Piece& p = pieces[at >> 4];
+  for (int g = 0; g < Knowledge::barriers - Knowledge::warpgroups; g++)
+    if (p.matrix[g] > known[(size_t)(Knowledge::warpgroups + g)]) {
+      report(r.w, r.op, lane, false, "wgmma_pending", "shared", at, (int)r.bytes,
+             "writes what a wgmma of warpgroup " + number(g) + " reads, which has not been waited for");
+      return false;
+    }
+  if (p.store) {
+    const BulkStore& s = stores[p.store - 1];
+    report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+           "writes what a bulk copy of thread " + threadName(*block, s.warp->index * 32 + s.lane) +
+               " reads, which has not been waited for");
+    return false;
+  }
+  return true;
+}
+
+bool AsyncProxy::checkRead(Warp& w, const Op& op, int lane, uint32_t at, const Knowledge& known) {
+  const int from = lane < 0 ? 0 : lane;
+  uint32_t last = 0;
+  for (uint32_t k = at >> 2; k < (at >> 2) + 4; k++) {
+    uint32_t cell = block->shared.writers[k];
+    if (k > at >> 2 && cell == last) continue;
+    last = cell;
+    auto wrong = [&](const char* kind, const std::string& what) {
+      report(w, op, from, false, kind, "shared", k * 4, 16, what);
+      return false;
+    };
+    if (cell >= SharedMemory::apart) {
+      if ((cell & SharedMemory::lanes) == SharedMemory::barrierLane)
+        return wrong("mbarrier_accessed", "reads an mbarrier as if it were data");
+      uint32_t id = pieces[at >> 4].load;
+      if (!id)
+        return wrong("async_copy_pending", "reads bytes that a cp.async of warp " + number(cell >> 5 & 31) +
+                                               " will write and that has not been waited for");
+      const BulkLoad& l = loads[id - 1];
+      if (!l.landed || known[(size_t)(Knowledge::barriers + l.slot)] <= l.phase)
+        return wrong("async_copy_pending", "reads bytes that a bulk copy of warp " + number(l.warp->index) +
+                                               " writes, and its mbarrier has not been waited for");
+      continue;
+    }
+    if (((cell & 15) | block->shared.initialised[k]) != 15)
+      return wrong("uninitialised", "reads shared memory that this block has not written");
+    if (!before(w, lane, known, cell))
+      return wrong("shared_race", "reads what " + cellThread(w, cell) + " wrote, with no barrier between");
+    if (cell >> 16 >= known.fenced[cell >> 5 & 31])
+      return wrong("missing_proxy_fence", "the asynchronous proxy reads what " + cellThread(w, cell) +
+                                              " wrote, with no fence.proxy.async between");
+  }
+  return true;
+}
+
+bool AsyncProxy::checkWrite(Warp& w, const Op& op, int lane, uint32_t at, const Knowledge& known) {
+  uint64_t where[32];
+  where[lane] = at;
+  Request r{w, op, where, 1u << lane, 16};
+  if (!checkReaders(r, lane, at, known)) return false;
+  uint32_t lastWriter = 0, lastReader = 0;
+  for (uint32_t k = at >> 2; k < (at >> 2) + 4; k++) {
+    uint32_t writer = block->shared.writers[k], reader = block->shared.readers[k];
+    auto wrong = [&](const char* kind, const std::string& what) {
+      report(w, op, lane, false, kind, "shared", k * 4, 16, what);
+      return false;
+    };
+    if (k == at >> 2 || reader != lastReader)
+      if ((reader & 15) && !before(w, lane, known, reader))
+        return wrong("shared_race", "writes what " + cellThread(w, reader) + " read, with no barrier between");
+    lastReader = reader;
+    if (k > at >> 2 && writer == lastWriter) continue;
+    lastWriter = writer;
+    if (writer >= SharedMemory::apart) {
+      if (!checkThread(r, lane, k * 4, writer, "writes")) return false;
+    } else if (writer & 15) {
+      if (!before(w, lane, known, writer))
+        return wrong("shared_race", "writes what " + cellThread(w, writer) + " wrote, with no barrier between");
+      if (writer >> 16 >= known.fenced[writer >> 5 & 31])
+        return wrong("missing_proxy_fence", "the asynchronous proxy writes what " + cellThread(w, writer) +
+                                                " wrote, with no fence.proxy.async between");
+    }
+  }
+  return true;
+}
+
+}  // namespace emu
