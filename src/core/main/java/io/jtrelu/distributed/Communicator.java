@@ -16,6 +16,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -238,12 +239,60 @@ public abstract class Communicator implements AutoCloseable {
   protected abstract void exchange(
       String what, List<? extends @Nullable Tensor> send, List<? extends @Nullable Tensor> receive);
 
-  /** Implements {@link #allReduce}. */
-  protected abstract void sum(Tensor values);
+  /** Implements {@link #allReduce}: here each rank adds up a part, in the order of ranks. */
+  protected void sum(Tensor values) {
+    List<Tensor> parts = new ArrayList<>();
+    long elements = values.shape().elements();
+    for (int i = 0; i < size; i++) {
+      long from = elements * i / size;
+      Shape shape = Shape.of(Math.toIntExact(elements * (i + 1) / size - from));
+      parts.add(values.slice(from, shape, Layout.ROW_MAJOR));
+    }
+    Tensor mine = parts.get(rank);
+    List<Tensor> terms = new ArrayList<>();
+    try {
+      for (int i = 0; i < size; i++) {
+        terms.add(Tensor.allocate(mine.shape(), DataType.F32, Layout.ROW_MAJOR));
+      }
+      terms.get(rank).segment().copyFrom(mine.segment());
+      exchange("all-reduce", parts, terms);
+      add(terms, mine.segment());
+    } finally {
+      terms.forEach(Tensor::close);
+    }
+    exchange("all-reduce", Collections.nCopies(size, mine), parts);
+  }
+
+  private static void add(List<Tensor> terms, MemorySegment to) {
+    List<MemorySegment> from = terms.stream().map(Tensor::segment).toList();
+    for (long i = 0; i < to.byteSize() / Float.BYTES; i++) {
+      float sum = 0;
+      for (MemorySegment term : from) {
+        sum += term.getAtIndex(ValueLayout.JAVA_FLOAT_UNALIGNED, i);
+      }
+      to.setAtIndex(ValueLayout.JAVA_FLOAT_UNALIGNED, i, sum);
+    }
+  }
+
+  /** A call that failed, told by its rank, name and number. */
+  final DistributedException failure(String what, int call, String why) {
+    return new DistributedException(
+        "rank " + rank + " of " + size + ", " + what + " number " + call + ": " + why);
+  }
+
+  /** What a call that failed at its deadline says. */
+  static String inVain(double seconds, List<Integer> missing) {
+    String names = missing.stream().map(String::valueOf).collect(Collectors.joining(", "));
+    return "waited "
+        + seconds
+        + " s in vain for "
+        + (missing.isEmpty() ? "other ranks" : (missing.size() == 1 ? "rank " : "ranks ") + names);
+  }
 
   /**
-   * Ends all processes at once, this one too, without waiting for anybody; nothing after the call
-   * is run, and no shutdown hook need be. For any thread.
+   * Ends the work of all ranks at once, without waiting for anybody. Where each has a process of
+   * its own, these end, this one too: nothing after the call is run, and no shutdown hook need be.
+   * For any thread.
    *
    * @param status their exit code, not 0
    */

@@ -10,9 +10,8 @@ import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -175,32 +174,15 @@ public final class MpiCommunicator extends Communicator {
       return;
     }
     over = true;
-    throw new DistributedException(
-        "rank "
-            + rank()
-            + " of "
-            + size()
-            + ", "
-            + what
-            + " number "
-            + calls
-            + ": "
-            + (result == MpiLibrary.DEADLINE
-                ? "waited " + seconds + " s in vain for " + missing()
-                : mpi.error()));
+    throw failure(
+        what, calls, result == MpiLibrary.DEADLINE ? inVain(seconds, missing()) : mpi.error());
   }
 
-  private String missing() {
-    List<String> ranks = new ArrayList<>();
-    for (int i = 0; i < size(); i++) {
-      if (missing.getAtIndex(JAVA_INT, i) != 0) {
-        ranks.add(String.valueOf(i));
-      }
-    }
-    return ranks.isEmpty()
-        ? "other ranks"
-        : ranks.stream()
-            .collect(Collectors.joining(", ", ranks.size() == 1 ? "rank " : "ranks ", ""));
+  private List<Integer> missing() {
+    return IntStream.range(0, size())
+        .filter(i -> missing.getAtIndex(JAVA_INT, i) != 0)
+        .boxed()
+        .toList();
   }
 
   @Override

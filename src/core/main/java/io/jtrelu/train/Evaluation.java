@@ -55,12 +55,16 @@ public record Evaluation(double loss, double accuracy, int images) {
     return (int) ((long) batches * rank / ranks);
   }
 
+  /** Those of a rank; none where there are no images, or too few for all ranks. */
   private static List<BatchExecutor.Result> batches(
       BatchExecutor executor, Model model, ImageDataset data, int batchSize, int rank, int ranks) {
     List<BatchExecutor.Result> results = new ArrayList<>();
     int batches = Math.ceilDiv(data.size(), batchSize);
     int begin = first(batches, rank, ranks);
     int end = first(batches, rank + 1, ranks);
+    if (begin == end) {
+      return results;
+    }
     try (BatchLoader loader =
         BatchLoader.over(data, model.normalization()).batch(batchSize).startAt(0, begin).open()) {
       for (int step = begin; step < end; step++) {

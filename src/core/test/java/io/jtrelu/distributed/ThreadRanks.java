@@ -102,11 +102,6 @@ public final class ThreadRanks {
     }
 
     @Override
-    protected void sum(Tensor values) {
-      throw new UnsupportedOperationException();
-    }
-
-    @Override
     public void abort(int status) {
       throw new UnsupportedOperationException();
     }
