@@ -14,6 +14,7 @@ import io.jtrelu.nn.Networks;
 import io.jtrelu.shaping.Dks;
 import io.jtrelu.shaping.Tat;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.train.GradientExchange;
 import io.jtrelu.train.Model;
 import io.jtrelu.train.Optimizer;
 import io.jtrelu.train.Run;
@@ -169,6 +170,31 @@ final class RunOptions {
               + " jtrelu train --shards 8. Any number of processes that divides it, one too, gives the"
               + " same bits. On CPUs.")
   int shards;
+
+  /** Who adds up the gradients of several processes. */
+  enum Reduction {
+    TREE,
+    LIBRARY
+  }
+
+  @Option(
+      names = "--reduction",
+      paramLabel = "tree|library",
+      defaultValue = "tree",
+      description =
+          "Add up the gradients of several processes in the tree over shards, or by MPI's own"
+              + " all-reduce: the bits then depend on the number of processes and on MPI, and half as"
+              + " many bytes again are sent (${DEFAULT-VALUE}).")
+  Reduction reduction = Reduction.TREE;
+
+  @Option(
+      names = "--gradients",
+      paramLabel = "f32|bf16",
+      defaultValue = "f32",
+      description =
+          "What processes send of their gradients; bf16 is three quarters of the bytes, rounds, and"
+              + " gives other bits for another number of processes (${DEFAULT-VALUE}).")
+  DataType gradients = DataType.F32;
 
   @Option(
       names = "--accumulate",
@@ -330,6 +356,10 @@ final class RunOptions {
     follow(given, "--accumulate", () -> config.accumulate(accumulate));
     follow(given, "--micro-batch", () -> config.microBatch(microBatch));
     follow(given, "--shards", () -> config.shards(shards));
+    follow(
+        option -> given.test("--reduction") || given.test("--gradients"),
+        "",
+        () -> config.exchange(exchange()));
     if (optimizer != null) {
       config.optimizer(optimizer);
     }
@@ -357,6 +387,20 @@ final class RunOptions {
     } catch (IllegalArgumentException outOfRange) {
       throw new UsageException(String.valueOf(outOfRange.getMessage()), outOfRange);
     }
+  }
+
+  private GradientExchange exchange() {
+    if (gradients != DataType.F32 && gradients != DataType.BF16) {
+      throw new UsageException("--gradients must be f32 or bf16, got " + gradients);
+    }
+    if (gradients == DataType.F32) {
+      return reduction == Reduction.TREE ? GradientExchange.TREE : GradientExchange.LIBRARY;
+    }
+    if (reduction == Reduction.LIBRARY) {
+      throw new UsageException(
+          "--gradients bf16 has no effect with --reduction library: MPI adds up F32");
+    }
+    return GradientExchange.BF16;
   }
 
   private boolean gaussianWeights(boolean usual) {

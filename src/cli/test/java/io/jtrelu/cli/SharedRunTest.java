@@ -6,11 +6,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.distributed.Launcher.Family;
 import io.jtrelu.distributed.Ranks;
+import io.jtrelu.train.GradientExchange;
 import io.jtrelu.train.Metrics;
+import io.jtrelu.train.Run;
 import io.jtrelu.train.StepMetric;
 import io.jtrelu.train.Trainer;
 import java.io.IOException;
 import java.io.PrintWriter;
+import java.io.StringWriter;
 import java.io.Writer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -82,6 +85,34 @@ class SharedRunTest {
       assertEquals(1, count(output, "shared by " + count + " processes, by " + family.title()));
       assertEquals(1, count(output, "report: ")); // one speaks
     }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"--reduction, library, OPENMPI", "--gradients, BF16, MPICH"})
+  void otherExchangesArePartOfTheRun(String option, String value, Family family)
+      throws IOException {
+    Path out = folder.resolve("out");
+    String output =
+        Ranks.of(family, 2).run(Main.class, train(out, "SGD", 1, 4, option, value)).succeeded();
+    assertTrue(output.contains("shared by 2 processes"), output);
+    GradientExchange how = Run.read(out).training().exchange();
+    assertTrue(how.name().equalsIgnoreCase(value), how.name());
+  }
+
+  @Test
+  void exchangesThatMakeNoSenseAreRefused() {
+    refused("no effect with --reduction library", 4, "--gradients=bf16", "--reduction=library");
+    refused("f32 or bf16, got F16", 4, "--gradients=f16");
+    refused("must be tree in a run without shards", 0, "--reduction=library");
+    refused("must be tree in a run without shards", 0, "--gradients=bf16");
+  }
+
+  private void refused(String why, int shards, String... more) {
+    StringWriter notes = new StringWriter();
+    PrintWriter to = new PrintWriter(notes);
+    String[] arguments = train(folder.resolve("none"), "SGD", 1, shards, more);
+    assertEquals(2, Main.run(new Console(to, to, false), arguments));
+    assertTrue(notes.toString().contains(why), notes::toString);
   }
 
   /** A rank of four dies in the second epoch; two go on. */

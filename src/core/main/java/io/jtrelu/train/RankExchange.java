@@ -48,6 +48,7 @@ final class RankExchange implements AutoCloseable {
   private final Backend backend;
   private final Communicator ranks;
   private final Partition partition;
+  private final GradientExchange how;
   private final Stream stream;
   private final Tensor norms;
   private final Tensor sliceNorms; // and their factors, which mean nothing
@@ -55,9 +56,12 @@ final class RankExchange implements AutoCloseable {
   private final Map<Integer, GradientSum> sums = new HashMap<>();
   private final Map<Integer, GradientNorm> normsOf = new HashMap<>();
   private final List<Tensor> received = new ArrayList<>();
+  private final List<Tensor> roundedOut = new ArrayList<>(); // to and from each rank, in BF16
+  private final List<Tensor> roundedIn = new ArrayList<>();
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
-  RankExchange(Backend backend, Communicator ranks, Partition partition) {
+  RankExchange(Backend backend, Communicator ranks, Partition partition, GradientExchange how) {
+    this.how = how;
     this.backend = backend;
     this.ranks = ranks;
     this.partition = partition;
@@ -72,12 +76,15 @@ final class RankExchange implements AutoCloseable {
         sums.computeIfAbsent(size, n -> own(backend.gradientSum(n)));
         normsOf.computeIfAbsent(size, n -> own(backend.gradientNorm(n)));
       }
-      long most = 0;
-      for (Partition.Range range : partition.owned(ranks.rank())) {
-        most = Math.max(most, range.elements());
-      }
+      long most = most(owned());
       for (int i = 0; i < ranks.size(); i++) {
-        received.add(own(floats(i == ranks.rank() ? 0 : Math.toIntExact(most))));
+        int elements = i == ranks.rank() ? 0 : Math.toIntExact(most);
+        received.add(own(floats(how == GradientExchange.LIBRARY ? 0 : elements)));
+        if (how == GradientExchange.BF16) {
+          int out = i == ranks.rank() ? 0 : Math.toIntExact(most(partition.owned(i)));
+          roundedOut.add(own(tensor(out, DataType.BF16)));
+          roundedIn.add(own(tensor(elements, DataType.BF16)));
+        }
       }
     } catch (RuntimeException | Error failure) {
       close();
@@ -90,8 +97,16 @@ final class RankExchange implements AutoCloseable {
     return resource;
   }
 
+  private static long most(List<Partition.Range> ranges) {
+    return ranges.stream().mapToLong(Partition.Range::elements).max().orElse(0);
+  }
+
   private Tensor floats(int count) {
-    return backend.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR);
+    return tensor(count, DataType.F32);
+  }
+
+  private Tensor tensor(int count, DataType type) {
+    return backend.allocate(Shape.of(count), type, Layout.ROW_MAJOR);
   }
 
   private static Tensor part(Tensor of, long from, long elements) {
@@ -116,28 +131,84 @@ final class RankExchange implements AutoCloseable {
       return;
     }
     for (int index = partition.buckets() - 1; index >= 0; index--) {
-      Partition.Range mine = partition.range(index, ranks.rank());
-      List<Tensor> send = new ArrayList<>();
-      List<Tensor> terms = new ArrayList<>();
-      for (int rank = 0; rank < ranks.size(); rank++) {
-        send.add(part(gradients.arena(), partition.range(index, rank)));
-        terms.add(
-            rank == ranks.rank()
-                ? part(gradients.arena(), mine)
-                : part(received.get(rank), 0, mine.elements()));
+      if (how == GradientExchange.LIBRARY) {
+        long from = partition.range(index, 0).from();
+        long to = partition.range(index, ranks.size() - 1).to();
+        ranks.allReduce(stream, part(gradients.arena(), from, to - from));
+      } else {
+        addBucket(executor, gradients.arena(), index);
       }
-      ranks.allToAll(stream, send, terms);
-      int first = partition.firstSlice(index, ranks.rank());
-      int count = partition.firstSlice(index, ranks.rank() + 1) - first;
-      executor.share(
-          count, (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms));
     }
   }
 
-  private void addSlice(Stream on, Partition.Range slice, long begin, List<Tensor> of) {
+  private void addBucket(BatchExecutor executor, Tensor gradients, int index) {
+    Partition.Range mine = partition.range(index, ranks.rank());
+    List<Tensor> terms = new ArrayList<>();
+    for (int rank = 0; rank < ranks.size(); rank++) {
+      terms.add(
+          rank == ranks.rank()
+              ? part(gradients, mine)
+              : part(received.get(rank), 0, mine.elements()));
+    }
+    List<Tensor> send = ranges(gradients, index);
+    List<Tensor> receive = terms;
+    boolean rounds = how == GradientExchange.BF16;
+    if (rounds) {
+      send = rounded(executor, send);
+      receive = firsts(roundedIn, terms);
+    }
+    ranks.allToAll(stream, send, receive);
+    int first = partition.firstSlice(index, ranks.rank());
+    int count = partition.firstSlice(index, ranks.rank() + 1) - first;
+    List<Tensor> rounded = rounds ? receive : List.of();
+    executor.share(
+        count, (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms, rounded));
+  }
+
+  /** What goes to each rank, in BF16. */
+  private List<Tensor> rounded(BatchExecutor executor, List<Tensor> parts) {
+    List<Tensor> rounded = firsts(roundedOut, parts);
+    for (int rank = 0; rank < parts.size(); rank++) {
+      if (rank != ranks.rank()) {
+        Tensor from = parts.get(rank);
+        Tensor to = rounded.get(rank);
+        long elements = from.shape().elements();
+        executor.share(
+            Math.toIntExact(Math.ceilDiv(elements, (long) Partition.SLICE)),
+            (on, i) -> {
+              long at = (long) i * Partition.SLICE;
+              long size = Math.min(Partition.SLICE, elements - at);
+              backend.copy(on, part(from, at, size), part(to, at, size));
+            });
+      }
+    }
+    return rounded;
+  }
+
+  /** As many elements of each tensor as there are in another; none of this rank's. */
+  private List<Tensor> firsts(List<Tensor> of, List<Tensor> like) {
+    List<Tensor> firsts = new ArrayList<>();
+    for (int rank = 0; rank < of.size(); rank++) {
+      long elements = rank == ranks.rank() ? 0 : like.get(rank).shape().elements();
+      firsts.add(part(of.get(rank), 0, elements));
+    }
+    return firsts;
+  }
+
+  /**
+   * @param rounded what came of each rank in BF16, for those terms; empty if they came as they are
+   */
+  private void addSlice(
+      Stream on, Partition.Range slice, long begin, List<Tensor> of, List<Tensor> rounded) {
     List<Tensor> terms = new ArrayList<>();
     for (Tensor tensor : of) {
       terms.add(part(tensor, slice.from() - begin, slice.elements()));
+    }
+    for (int rank = 0; rank < rounded.size(); rank++) {
+      if (rank != ranks.rank()) {
+        Tensor from = part(rounded.get(rank), slice.from() - begin, slice.elements());
+        backend.copy(on, from, terms.get(rank));
+      }
     }
     BatchExecutor.addTree(of(sums, slice), on, terms);
     if (ranks.rank() != 0) {

@@ -121,7 +121,11 @@ public record Run(
     ObjectNode node = Json.MAPPER.createObjectNode().put("format", FORMAT);
     node.put("data", data);
     node.put("dataDigest", dataDigest);
-    node.set("training", Json.MAPPER.valueToTree(training));
+    ObjectNode how = Json.MAPPER.valueToTree(training);
+    if (training.exchange() == GradientExchange.TREE) {
+      how.remove("exchange");
+    }
+    node.set("training", how);
     if (!choices.isEmpty()) {
       node.set("choices", Json.MAPPER.valueToTree(choices));
     }
@@ -167,7 +171,8 @@ public record Run(
 
   /**
    * How it is trained; earlier versions said nothing of K-FAC, as other optimisers do, tuning, or
-   * crops of random area, and runs without shards say nothing of them.
+   * crops of random area, and runs without shards, or with the usual exchange of gradients, say
+   * nothing of them.
    */
   private static TrainingConfig training(JsonNode node) throws JsonProcessingException {
     JsonNode all = node.deepCopy();
@@ -177,6 +182,9 @@ public record Run(
       }
       if (!training.has("shards")) {
         training.put("shards", 0);
+      }
+      if (!training.has("exchange")) {
+        training.put("exchange", GradientExchange.TREE.name());
       }
       if (!training.has("tuning")) {
         training.put("tuning", Tuning.OFF.name());

@@ -421,7 +421,10 @@ public final class Trainer implements AutoCloseable {
     }
     long elements = Parameters.learntElements(network);
     return new RankExchange(
-        backend, ranks, new Partition(elements, ranks.size(), RankExchange.BUCKET_BYTES));
+        backend,
+        ranks,
+        new Partition(elements, ranks.size(), RankExchange.BUCKET_BYTES),
+        run.training().exchange());
   }
 
   /** Step, epoch and position of a checkpoint say the same thing in three ways. */

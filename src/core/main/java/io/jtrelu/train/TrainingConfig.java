@@ -5,6 +5,7 @@ import com.fasterxml.jackson.annotation.JsonProperty;
 import io.jtrelu.backend.Tuning;
 import io.jtrelu.data.Augmentation;
 import io.jtrelu.tensor.DataType;
+import java.util.Locale;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -25,6 +26,8 @@ import org.jspecify.annotations.Nullable;
  * @param shards equal parts of a batch that processes may share, a power of two: any number of
  *     processes that divides it gives the same bits, as the order of sums is that of the shards; 0
  *     for a run of one process, without
+ * @param exchange how processes add up the shards' gradients; a config.json says nothing of {@link
+ *     GradientExchange#TREE}
  * @param optimizer the update rule
  * @param learningRate peak rate
  * @param warmup share of the steps in which the rate rises linearly, in [0, 1); then a half cosine
@@ -49,6 +52,7 @@ public record TrainingConfig(
     @JsonProperty(required = true) int accumulate,
     @JsonProperty int microBatch,
     @JsonInclude(JsonInclude.Include.NON_DEFAULT) @JsonProperty int shards,
+    @JsonProperty(required = true) GradientExchange exchange,
     @JsonProperty(required = true) Optimizer.Kind optimizer,
     @JsonProperty(required = true) double learningRate,
     @JsonProperty(required = true) double warmup,
@@ -91,6 +95,11 @@ public record TrainingConfig(
         "micro-batch",
         microBatch,
         "a divisor of the " + (shards == 0 ? batch : batch / shards) + " images of a shard");
+    require(
+        exchange == GradientExchange.TREE || shards > 0,
+        "exchange of gradients",
+        exchange.name().toLowerCase(Locale.ROOT),
+        "tree in a run without shards, whose gradients nobody exchanges");
     require(
         learningRate > 0 && learningRate < 1e6,
         "learning rate",
@@ -147,6 +156,7 @@ public record TrainingConfig(
         .accumulate(accumulate)
         .microBatch(microBatch)
         .shards(shards)
+        .exchange(exchange)
         .optimizer(optimizer)
         .learningRate(learningRate)
         .warmup(warmup)
@@ -170,6 +180,7 @@ public record TrainingConfig(
     private int accumulate = 1;
     private int microBatch;
     private int shards;
+    private GradientExchange exchange = GradientExchange.TREE;
     private Optimizer.Kind optimizer = Optimizer.Kind.SGD;
     private @Nullable Double learningRate; // null: the optimiser's
     private double warmup = 0.1;
@@ -214,6 +225,12 @@ public record TrainingConfig(
     /** See {@link TrainingConfig#shards}; 0 unless set. */
     public Builder shards(int value) {
       shards = value;
+      return this;
+    }
+
+    /** See {@link TrainingConfig#exchange}; TREE unless set. */
+    public Builder exchange(GradientExchange value) {
+      exchange = value;
       return this;
     }
 
@@ -315,6 +332,7 @@ public record TrainingConfig(
           accumulate,
           microBatch,
           shards,
+          exchange,
           optimizer,
           learningRate == null ? optimizer.defaultLearningRate() : learningRate,
           warmup,

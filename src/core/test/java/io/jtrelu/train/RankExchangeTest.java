@@ -25,6 +25,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -73,8 +74,8 @@ class RankExchangeTest {
     return of.slice(row * first, Shape.of(dims), of.layout());
   }
 
-  /** Each shard by itself, as a batch of its own; then additions one by one. */
-  private static float[] expected() {
+  /** Each shard by itself, as a batch of its own. */
+  private static List<float[]> terms() {
     List<float[]> terms = new ArrayList<>();
     Network network = network();
     try (Backend backend = Backends.open("cpu:1");
@@ -96,15 +97,109 @@ class RankExchangeTest {
         terms.add(gradients.arena().toFloatArray());
       }
     }
-    float[] sum = new float[terms.getFirst().length];
+    return terms;
+  }
+
+  /** Additions one by one. */
+  private static float[] expected() {
+    return tree(terms());
+  }
+
+  private static float[] tree(List<float[]> terms) {
+    if (terms.size() == 1) {
+      return terms.getFirst();
+    }
+    float[] first = tree(terms.subList(0, terms.size() / 2));
+    float[] second = tree(terms.subList(terms.size() / 2, terms.size()));
+    float[] sum = new float[first.length];
     for (int i = 0; i < sum.length; i++) {
-      float[] t = new float[SHARDS];
-      for (int shard = 0; shard < SHARDS; shard++) {
-        t[shard] = terms.get(shard)[i];
-      }
-      sum[i] = ((t[0] + t[1]) + (t[2] + t[3])) + ((t[4] + t[5]) + (t[6] + t[7]));
+      sum[i] = first[i] + second[i];
     }
     return sum;
+  }
+
+  /** What each of several ranks comes to from its shards. */
+  private static List<float[]> ofRanks(int count) {
+    List<float[]> terms = terms();
+    int here = SHARDS / count;
+    return IntStream.range(0, count)
+        .mapToObj(rank -> tree(terms.subList(here * rank, here * rank + here)))
+        .toList();
+  }
+
+  /** Gradients on each rank when all have received what each owns, and who owns what. */
+  private static List<float[]> exchanged(int count, GradientExchange how, Partition partition) {
+    List<float[]> own = ofRanks(count);
+    return ThreadRanks.run(
+        count,
+        ranks -> {
+          Network network = network();
+          try (Backend backend = Backends.open("cpu:2");
+              Parameters gradients = Parameters.allocate(network, backend);
+              RankExchange exchange = new RankExchange(backend, ranks, partition, how);
+              BatchExecutor executor = new BatchExecutor(network, backend, SHARD, SHARD, OPTIONS)) {
+            gradients.arena().set(own.get(ranks.rank()));
+            exchange.add(executor, gradients);
+            exchange.gather(gradients);
+            return gradients.arena().toFloatArray();
+          }
+        });
+  }
+
+  /** A rank's own term is not; nearest, ties to even, by the bits. */
+  @ParameterizedTest
+  @CsvSource({"2, 1", "2, 140000", "4, 99999999"})
+  void whatOtherRanksSendIsRounded(int count, long bucketBytes) {
+    Partition partition = new Partition(Parameters.learntElements(network()), count, bucketBytes);
+    List<float[]> own = ofRanks(count);
+    List<float[]> rounded =
+        own.stream()
+            .map(
+                term -> {
+                  float[] result = new float[term.length];
+                  for (int i = 0; i < result.length; i++) {
+                    int bits = Float.floatToIntBits(term[i]);
+                    int half = 0x7fff + (bits >>> 16 & 1);
+                    result[i] = Float.intBitsToFloat(bits + half & 0xffff0000);
+                  }
+                  return result;
+                })
+            .toList();
+    float[] exact = tree(own);
+    boolean differs = false;
+    List<float[]> all = exchanged(count, GradientExchange.BF16, partition);
+    for (int rank = 0; rank < count; rank++) {
+      List<float[]> terms = new ArrayList<>(rounded);
+      terms.set(rank, own.get(rank));
+      float[] expected = tree(terms);
+      for (Partition.Range range : partition.owned(rank)) {
+        for (int i = (int) range.from(); i < range.to(); i++) {
+          for (float[] gradients : all) {
+            assertEquals(expected[i], gradients[i]);
+          }
+          differs |= expected[i] != exact[i];
+        }
+      }
+    }
+    assertTrue(differs);
+  }
+
+  /** Here in the order of ranks, which is not the tree's for four. */
+  @ParameterizedTest
+  @CsvSource({"2, 140000", "4, 1", "4, 140000"})
+  void theLibraryAddsUpInItsOwnWay(int count, long bucketBytes) {
+    Partition partition = new Partition(Parameters.learntElements(network()), count, bucketBytes);
+    List<float[]> own = ofRanks(count);
+    float[] expected = own.getFirst().clone();
+    for (float[] term : own.subList(1, count)) {
+      for (int i = 0; i < expected.length; i++) {
+        expected[i] += term[i];
+      }
+    }
+    assertEquals(count == 2, Arrays.equals(expected, tree(own)));
+    for (float[] gradients : exchanged(count, GradientExchange.LIBRARY, partition)) {
+      assertArrayEquals(expected, gradients);
+    }
   }
 
   /** Buckets of one slice, of two, and one of all. */
@@ -141,7 +236,8 @@ class RankExchangeTest {
                   Tensor images = images();
                   Tensor labels = labels();
                   Tensor result = Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
-                  RankExchange exchange = new RankExchange(backend, ranks, partition);
+                  RankExchange exchange =
+                      new RankExchange(backend, ranks, partition, GradientExchange.TREE);
                   BatchExecutor executor =
                       BatchExecutor.ofShards(network, backend, BATCH, SHARD, OPTIONS, shards)) {
                 Initializer.delta(9).fill(backend, parameters);
@@ -193,7 +289,8 @@ class RankExchangeTest {
                   Parameters gradients = Parameters.allocate(network, backend);
                   Tensor images = images();
                   Tensor labels = labels();
-                  RankExchange exchange = new RankExchange(backend, ranks, partition);
+                  RankExchange exchange =
+                      new RankExchange(backend, ranks, partition, GradientExchange.TREE);
                   Optimizer optimizer = new Optimizer(network, backend, config, exchange.owned());
                   ShardSteps steps =
                       new ShardSteps(

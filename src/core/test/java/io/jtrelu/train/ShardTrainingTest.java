@@ -20,6 +20,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Objects;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -137,6 +138,65 @@ class ShardTrainingTest {
       most = Math.max(most, Math.abs(one[i] - other[i]));
     }
     assertTrue(most > 0 && most < 1e-5, "differs by " + most);
+  }
+
+  /** Another exchange is another run, close to it; alone there is nobody to exchange with. */
+  @ParameterizedTest
+  @EnumSource(value = GradientExchange.class, names = "TREE", mode = EnumSource.Mode.EXCLUDE)
+  void otherExchangesRoundOtherwise(GradientExchange how) throws IOException {
+    Run exact = run(config(Optimizer.Kind.SGD).build(), data());
+    Run other = run(config(Optimizer.Kind.SGD).exchange(how).build(), data());
+    float[] expected = train(new SoloCommunicator(), 1, 3, exact, folder.resolve("exact"));
+    float[] alone = train(new SoloCommunicator(), 1, 3, other, folder.resolve("alone"));
+    assertArrayEquals(expected, alone);
+    List<float[]> shared = train(4, 3, other, folder.resolve("shared"));
+    double most = 0;
+    double moved = 0;
+    for (int i = 0; i < expected.length; i++) {
+      most = Math.max(most, Math.abs(expected[i] - shared.getFirst()[i]));
+      moved = Math.max(moved, Math.abs(expected[i]));
+    }
+    for (float[] parameters : shared) {
+      assertArrayEquals(shared.getFirst(), parameters);
+    }
+    assertTrue(most > 0 && most < 1e-3 * moved, how + " differs by " + most);
+    assertTrue(other.toJson().contains("\"exchange\" : \"" + how + "\""));
+    assertFalse(exact.toJson().contains("\"exchange\""));
+    assertEquals(other.training(), Run.read(folder.resolve("shared")).training());
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> config(Optimizer.Kind.SGD).shards(0).exchange(how).build());
+  }
+
+  /** Nothing to measure on changes nothing of what is learnt; such a run can be resumed too. */
+  @Test
+  void theTestSetMayBeEmpty() throws IOException {
+    Datasets nothing = Datasets.of(data().train(), data().test().subset());
+    Run run = run(config(Optimizer.Kind.ADAM).build(), data());
+    float[] expected = train(new SoloCommunicator(), 1, 5, run, folder.resolve("measured"));
+    Path to = folder.resolve("not");
+    for (int steps : new int[] {3, 5}) {
+      List<float[]> parameters =
+          ThreadRanks.run(
+              2,
+              rank -> {
+                try (Backend backend = Backends.open("cpu:1");
+                    Trainer trainer =
+                        steps == 3
+                            ? Trainer.start(run, nothing, backend, to, null, rank)
+                            : Trainer.resume(to, nothing, backend, rank)) {
+                  while (trainer.steps() < steps) {
+                    trainer.step();
+                  }
+                  EpochMetric epoch = Objects.requireNonNull(trainer.lastEpoch());
+                  assertTrue(Double.isNaN(epoch.testAccuracy()));
+                  return TrainerTest.parameters(trainer);
+                }
+              });
+      if (steps == 5) {
+        assertArrayEquals(expected, parameters.getLast());
+      }
+    }
   }
 
   @Test
