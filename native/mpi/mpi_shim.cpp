@@ -42,31 +42,36 @@ double now() {
   return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
-// Gives the processor away between two looks: at first to whoever is ready, later for longer, as ranks may share cores.
+// Gives the processor away between two looks, as ranks may share cores: to whoever is ready while the message may be on its way,
+// as it only moves when somebody looks; then, as the other rank must be late, for longer.
 class Waiting {
  public:
-  explicit Waiting(double seconds) : seconds(seconds), begin(now()) {}
+  Waiting(double seconds, double bytes) : seconds(seconds), busy(kLatency + bytes / kBandwidth), begin(now()) {}
 
   bool over() const { return now() - begin > seconds; }
 
-  void pause() {
-    if (++looks < 200) {
+  void pause() const {
+    double waited = now() - begin;
+    if (waited < busy) {
       sched_yield();
       return;
     }
-    timespec time{0, looks < 2000 ? 20000 : 200000};
+    timespec time{0, waited < 20 * busy ? 20000 : 200000};
     nanosleep(&time, nullptr);
   }
 
  private:
+  static constexpr double kLatency = 1e-3;  // s
+  static constexpr double kBandwidth = 0.5e9;  // bytes/s, of a slow one
+
   const double seconds;
+  const double busy;
   const double begin;
-  int looks = 0;
 };
 
 // Waits for requests, which are MPI_REQUEST_NULL once they have finished.
-int32_t waitFor(int count, double seconds, const char* what) {
-  Waiting waiting(seconds);
+int32_t waitFor(int count, double bytes, double seconds, const char* what) {
+  const Waiting waiting(seconds, bytes);
   while (true) {
     bool pending = false;
     bool moved = false;
@@ -144,7 +149,9 @@ int32_t jtreluMpiExchange(const void* const* send, const int64_t* sendBytes, voi
       if (code != MPI_SUCCESS) { return failed("MPI_Isend", code); }
     }
   }
-  int32_t result = waitFor(2 * ranks, seconds, "an exchange");
+  double bytes = 0;
+  for (int i = 0; i < ranks; i++) { bytes += double(sendBytes[i] + receiveBytes[i]); }
+  int32_t result = waitFor(2 * ranks, bytes, seconds, "an exchange");
   for (int i = 0; i < ranks; i++) {
     missing[i] = requests[i] != MPI_REQUEST_NULL || requests[ranks + i] != MPI_REQUEST_NULL;
   }
@@ -159,7 +166,8 @@ int32_t jtreluMpiExchange(const void* const* send, const int64_t* sendBytes, voi
 
 int32_t jtreluMpiSum(float* values, int64_t count, double seconds) {
   int code = MPI_Iallreduce(MPI_IN_PLACE, values, int(count), MPI_FLOAT, MPI_SUM, world, requests);
-  return code == MPI_SUCCESS ? waitFor(1, seconds, "MPI_Iallreduce") : failed("MPI_Iallreduce", code);
+  return code == MPI_SUCCESS ? waitFor(1, 4.0 * double(count), seconds, "MPI_Iallreduce")
+                             : failed("MPI_Iallreduce", code);
 }
 
 void jtreluMpiAbort(int32_t status) { MPI_Abort(MPI_COMM_WORLD, status); }
