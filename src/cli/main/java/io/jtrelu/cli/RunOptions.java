@@ -168,7 +168,7 @@ final class RunOptions {
       description =
           "Cut each batch into equal parts, a power of two, that processes can share: mpirun -np 4"
               + " jtrelu train --shards 8. Any number of processes that divides it, one too, gives the"
-              + " same bits. On CPUs.")
+              + " same bits.")
   int shards;
 
   /** Who adds up the gradients of several processes. */
@@ -466,8 +466,13 @@ final class RunOptions {
 
   /** Opens a device; an unknown name is a wrong use. */
   static Backend openDevice(String device) {
+    return openDevice(device, 0);
+  }
+
+  /** The same, in one of several processes of a machine. */
+  static Backend openDevice(String device, int process) {
     try {
-      return Backends.open(device);
+      return Backends.open(device, process);
     } catch (IllegalArgumentException unknown) {
       throw new UsageException(String.valueOf(unknown.getMessage()), unknown);
     }

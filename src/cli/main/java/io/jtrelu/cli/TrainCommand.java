@@ -227,14 +227,14 @@ final class TrainCommand implements Callable<Integer> {
     boolean claimed = resume == null && out == null && first;
     Path directory = folder(what, ranks);
     try (Interrupt interrupt = new Interrupt();
-        Backend backend = RunOptions.openDevice(options.device);
+        Backend backend = RunOptions.openDevice(options.device, ranks.localRank());
         Trainer trainer =
             resume != null
                 ? Trainer.resume(resume, data, backend, ranks)
                 : Trainer.start(what, data, backend, directory, from, ranks)) {
       describe(console, trainer, data, backend);
       if (ranks.size() > 1) {
-        console.note("shared by " + ranks.size() + " processes, by " + ranks.name());
+        console.note("shared by " + ranks.size() + " processes, by " + trainer.carriedBy());
       }
       boolean finished;
       try (Shown shown = new Shown(console, trainer, interrupt)) {

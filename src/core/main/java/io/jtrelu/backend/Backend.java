@@ -6,6 +6,7 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
@@ -133,6 +134,32 @@ public interface Backend extends AutoCloseable {
    */
   default boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
     return false;
+  }
+
+  /**
+   * What the first of several processes makes for all of them, to {@link #link} their devices.
+   *
+   * @throws BackendUnavailableException if they cannot be linked, as by this default, with the
+   *     reason
+   */
+  default byte[] newLinkId() {
+    throw new BackendUnavailableException(
+        "devices of the " + name() + " backend cannot be linked with those of other processes");
+  }
+
+  /**
+   * Links this device with those of other processes, each a device of its own; all call it at once.
+   *
+   * @param id what {@link #newLinkId} gave the first of them
+   * @param rank of this process, from 0
+   * @param size processes in all
+   * @param deadline how long to wait for the others
+   * @return owned by the caller
+   * @throws BackendUnavailableException as above, or if the others do not come
+   */
+  default Link link(byte[] id, int rank, int size, Duration deadline) {
+    throw new BackendUnavailableException(
+        "devices of the " + name() + " backend cannot be linked with those of other processes");
   }
 
   /** Prepares a convolution; see {@link Conv2d} for the meaning of both activations. */

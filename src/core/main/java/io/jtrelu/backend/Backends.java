@@ -128,6 +128,19 @@ public final class Backends {
    *     number is none
    */
   public static Backend open(String specification) {
+    return open(specification, 0);
+  }
+
+  /**
+   * As above, in one of several processes of a machine: where GPUs are meant and none is named by
+   * its number, each process takes another one, in turn.
+   *
+   * @param process its number on the machine, from 0
+   */
+  public static Backend open(String specification, int process) {
+    if (process < 0) {
+      throw new IllegalArgumentException("processes are numbered from 0, got " + process);
+    }
     String text = specification.strip().toLowerCase(Locale.ROOT);
     int colon = text.indexOf(':');
     String name = colon < 0 ? text : text.substring(0, colon);
@@ -138,11 +151,11 @@ public final class Backends {
           "device '" + specification + "': auto takes no number; cpu:4 and cuda:1 do");
     }
     if (name.equals("auto") || name.equals("cpu")) {
-      return openBest(specification, providers, name.equals("cpu"), number);
+      return openBest(specification, providers, name.equals("cpu"), number, process);
     }
     for (BackendProvider provider : providers) {
       if (provider.name().equals(name)) {
-        return open(specification, provider, number);
+        return open(specification, provider, number, process);
       }
     }
     throw new IllegalArgumentException(
@@ -166,9 +179,14 @@ public final class Backends {
   }
 
   private static Backend open(
-      String specification, BackendProvider provider, @Nullable Integer number) {
+      String specification, BackendProvider provider, @Nullable Integer number, int process) {
     if (number == null) {
-      return provider.open(0);
+      return provider.open(
+          process > 0
+                  && !provider.onCpu()
+                  && provider.availability() instanceof Availability.Available available
+              ? process % Math.max(1, available.devices().size())
+              : 0);
     }
     if (!provider.onCpu()) {
       return provider.open(number);
@@ -189,7 +207,8 @@ public final class Backends {
       String specification,
       List<BackendProvider> providers,
       boolean cpuOnly,
-      @Nullable Integer number) {
+      @Nullable Integer number,
+      int process) {
     List<String> reasons = new ArrayList<>();
     boolean slow = false;
     for (BackendProvider provider : providers) {
@@ -203,7 +222,7 @@ public final class Backends {
                 slow ? Level.WARNING : Level.INFO,
                 "computes with " + provider.name() + ": " + String.join("; ", reasons));
           }
-          return open(specification, provider, number);
+          return open(specification, provider, number, process);
         }
         case Availability.Unavailable unavailable -> {
           reasons.add(provider.name() + " is not available: " + unavailable.reason());

@@ -1,5 +1,7 @@
 package io.jtrelu.distributed;
 
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
@@ -7,9 +9,13 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
+import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.net.InetAddress;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -31,7 +37,8 @@ import org.jspecify.annotations.Nullable;
  * <p><b>Together.</b> All methods that exchange something are collective: every rank calls them in
  * the same order, with tensors of sizes that fit. They see what the stream was given before, and
  * have finished when they return. Tensors lie in host memory and are not changed by others
- * meanwhile.
+ * meanwhile. Those on another device are exchanged by what {@link #on} gives, in the order of the
+ * stream: a call returns at once, and may be recorded.
  *
  * <p><b>Failure.</b> No call waits longer than the deadline: it then throws {@link
  * DistributedException}, whose message names the ranks that were missing. After any exception the
@@ -85,6 +92,54 @@ public abstract class Communicator implements AutoCloseable {
     return size;
   }
 
+  /** The longest wait in one call. */
+  public Duration deadline() {
+    return DEADLINE;
+  }
+
+  /** Where the tensors lie that it exchanges. */
+  public Device device() {
+    return Device.CPU;
+  }
+
+  /**
+   * These ranks, for tensors on a backend's device: this where that is the CPU, else what links the
+   * devices (NCCL between GPUs), to be closed before this and the backend. Collective.
+   *
+   * @throws DistributedException if the devices cannot be linked
+   */
+  public Communicator on(Backend backend) {
+    return backend.device().equals(Device.CPU) ? this : DeviceCommunicator.open(this, backend);
+  }
+
+  /**
+   * Number of this process among those on its machine, from 0, in the order of ranks; collective.
+   */
+  public final int localRank() {
+    return (int) gatherTexts(machine()).subList(0, rank).stream().filter(machine()::equals).count();
+  }
+
+  /** What tells machines apart: a number that a kernel draws when it starts, else the name. */
+  private static String machine() {
+    try {
+      Path drawn = Path.of("/proc/sys/kernel/random/boot_id");
+      return Files.exists(drawn)
+          ? Files.readString(drawn)
+          : InetAddress.getLocalHost().getHostName();
+    } catch (IOException nameless) {
+      return "";
+    }
+  }
+
+  /**
+   * Waits for a point in a stream's work, and so for what other ranks have to do with it.
+   *
+   * @throws DistributedException if the deadline passes, or the devices' link fails
+   */
+  public void await(Event event) {
+    event.synchronize();
+  }
+
   /**
    * Sends a tensor to each rank and receives one from each.
    *
@@ -97,8 +152,7 @@ public abstract class Communicator implements AutoCloseable {
       Stream on, List<? extends @Nullable Tensor> send, List<? extends @Nullable Tensor> receive) {
     requireAll("tensors to send", send);
     requireAll("tensors to receive", receive);
-    on.synchronize();
-    exchange("all-to-all", send, receive);
+    exchange(on, "all-to-all", send, receive);
   }
 
   /**
@@ -109,8 +163,7 @@ public abstract class Communicator implements AutoCloseable {
    */
   public final void allGather(Stream on, List<Tensor> parts) {
     requireAll("parts to gather", parts);
-    on.synchronize();
-    gather(parts);
+    exchange(on, "all-gather", Collections.nCopies(size, parts.get(rank)), parts);
   }
 
   private void gather(List<Tensor> parts) {
@@ -119,18 +172,17 @@ public abstract class Communicator implements AutoCloseable {
 
   /** Replaces values by those of one rank. */
   public final void broadcast(Stream on, Tensor values, int root) {
-    requireOnHost(values);
+    requireHere(values);
     if (root < 0 || root >= size) {
       throw new OperandException("rank " + root + " to broadcast from is none of " + size);
     }
-    on.synchronize();
     List<@Nullable Tensor> nothing = new ArrayList<>(Collections.nCopies(size, null));
     if (rank == root) {
-      exchange("broadcast", Collections.nCopies(size, values), nothing);
+      exchange(on, "broadcast", Collections.nCopies(size, values), nothing);
     } else {
       List<@Nullable Tensor> receive = new ArrayList<>(nothing);
       receive.set(root, values);
-      exchange("broadcast", nothing, receive);
+      exchange(on, "broadcast", nothing, receive);
     }
   }
 
@@ -141,7 +193,7 @@ public abstract class Communicator implements AutoCloseable {
    * @param values F32
    */
   public final void allReduce(Stream on, Tensor values) {
-    requireOnHost(values);
+    requireHere(values);
     if (values.type() != DataType.F32) {
       throw new OperandException("an all-reduce adds up F32, got " + values);
     }
@@ -224,18 +276,32 @@ public abstract class Communicator implements AutoCloseable {
     }
     for (@Nullable Tensor tensor : tensors) {
       if (tensor != null) {
-        requireOnHost(tensor);
+        requireHere(tensor);
       }
     }
   }
 
-  private static void requireOnHost(Tensor tensor) {
-    if (!tensor.device().equals(Device.CPU)) {
-      throw new OperandException("only tensors in host memory are exchanged, got " + tensor);
+  private void requireHere(Tensor tensor) {
+    if (!tensor.device().equals(device())) {
+      throw new OperandException(
+          "only tensors on " + device() + " are exchanged here, got " + tensor);
     }
   }
 
-  /** Implements exchanges of all kinds; own entries are not to be looked at, null is nothing. */
+  /** Exchanges after what the stream was given before. */
+  void exchange(
+      Stream on,
+      String what,
+      List<? extends @Nullable Tensor> send,
+      List<? extends @Nullable Tensor> receive) {
+    on.synchronize();
+    exchange(what, send, receive);
+  }
+
+  /**
+   * Implements exchanges of all kinds, in host memory; own entries are not to be looked at, null is
+   * nothing.
+   */
   protected abstract void exchange(
       String what, List<? extends @Nullable Tensor> send, List<? extends @Nullable Tensor> receive);
 

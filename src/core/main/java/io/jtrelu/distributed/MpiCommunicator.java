@@ -107,6 +107,11 @@ public final class MpiCommunicator extends Communicator {
   }
 
   @Override
+  public Duration deadline() {
+    return Duration.ofNanos((long) (seconds * 1e9));
+  }
+
+  @Override
   protected void exchange(
       String what, List<? extends @Nullable Tensor> to, List<? extends @Nullable Tensor> from) {
     requireUsable();

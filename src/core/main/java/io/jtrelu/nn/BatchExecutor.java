@@ -100,6 +100,22 @@ public final class BatchExecutor implements AutoCloseable {
                 + total);
       }
     }
+
+    /**
+     * Refuses a network that is another one in shards.
+     *
+     * @throws IllegalArgumentException if it {@linkplain Network#looksAtBatches looks at whole
+     *     batches}
+     */
+    public static void requireFit(Network network) {
+      if (network.looksAtBatches()) {
+        throw new IllegalArgumentException(
+            "network "
+                + network
+                + " normalises over batches: a shard would see statistics of its own, and train"
+                + " another network; leave shards out");
+      }
+    }
   }
 
   private final Backend backend;
@@ -317,13 +333,7 @@ public final class BatchExecutor implements AutoCloseable {
       int microBatch,
       Program.Options options,
       Shards shards) {
-    if (network.looksAtBatches()) {
-      throw new IllegalArgumentException(
-          "network "
-              + network
-              + " normalises over batches: a shard would see statistics of its own, and train"
-              + " another network; leave shards out");
-    }
+    Shards.requireFit(network);
     if (batch % shards.total() != 0 || batch / shards.total() % microBatch != 0) {
       throw new IllegalArgumentException(
           "a batch of "

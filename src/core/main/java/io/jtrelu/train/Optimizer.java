@@ -105,7 +105,11 @@ public final class Optimizer implements AutoCloseable {
 
   /** Of a part of the arena. */
   private record Piece(long from, int elements, Update update) {
-    Tensor in(Parameters parameters) {
+    void step(Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor clip) {
+      update.step(on, in(parameters), in(gradients), given, clip);
+    }
+
+    private Tensor in(Parameters parameters) {
       return parameters.arena().slice(from, Shape.of(elements), Layout.ROW_MAJOR);
     }
   }
@@ -247,7 +251,7 @@ public final class Optimizer implements AutoCloseable {
     }
   }
 
-  /** Owned ranges, cut where weights end and into slices that lanes can share. */
+  /** Owned ranges, cut where weights end, and on a CPU into slices that lanes can share. */
   private List<Piece> pieces(Network network, TrainingConfig config, List<Partition.Range> owned) {
     int elements = Math.toIntExact(owned.stream().mapToLong(Partition.Range::elements).sum());
     float momentum = (float) config.momentum();
@@ -261,12 +265,13 @@ public final class Optimizer implements AutoCloseable {
       state.put("velocity", first);
     }
     long weightsEnd = Parameters.weightElements(network);
+    int most = backend.takesWholeBatches() ? Integer.MAX_VALUE : Partition.SLICE;
     List<Piece> made = new ArrayList<>();
     long at = 0;
     for (Partition.Range range : owned) {
       for (long from = range.from(); from < range.to(); ) {
         boolean isWeight = from < weightsEnd;
-        long end = Math.min(from + Partition.SLICE, range.to());
+        long end = Math.min(from + most, range.to());
         int size = Math.toIntExact((isWeight ? Math.min(end, weightsEnd) : end) - from);
         float decay = isWeight ? (float) config.weightDecay() : 0;
         Tensor part = first.slice(at, Shape.of(size), Layout.ROW_MAJOR);
@@ -342,6 +347,11 @@ public final class Optimizer implements AutoCloseable {
       throw new IllegalStateException("a step of K-FAC has a phase and needs more than its rate");
     }
     norm.run(on, gradients.learnt(), clipNorm, result);
+    afterNorm(on, parameters, gradients, given, result);
+  }
+
+  private void afterNorm(
+      Stream on, Parameters parameters, Parameters gradients, Tensor given, Tensor result) {
     Tensor factor = scalar(result, 1);
     if (muon != null) {
       muon.run(on, gradients, factor);
@@ -355,26 +365,43 @@ public final class Optimizer implements AutoCloseable {
   }
 
   /**
-   * As above, for any optimiser. The clipping factor is nu for K-FAC, and the norm NaN where its
-   * direction is not finite.
+   * As above, for any optimiser, and for ranks that share a step: each updates what it owns and
+   * receives the rest; of K-FAC and Muon each takes all steps. The clipping factor is nu for K-FAC,
+   * and the norm NaN where its direction is not finite.
    *
+   * @param ranks have just added up the gradients; null for none. The stream is theirs
    * @param phase of the step, of which a recording is
    * @param steers F32 [{@link Kfac#STEERING}] on the device, see {@link #steering}; nothing is read
    *     of it but for K-FAC
    */
   void update(
       Stream on,
+      @Nullable RankExchange ranks,
       Parameters parameters,
       Parameters gradients,
       Tensor given,
       Tensor result,
       Kfac.Phase phase,
       Tensor steers) {
-    if (kfac == null) {
-      update(on, parameters, gradients, given, result);
+    if (ranks == null) {
+      norm.run(on, gradients.learnt(), clipNorm, result);
+    } else {
+      ranks.norm(null, gradients, clipNorm, result);
+    }
+    if (ranks != null && pieces != null) {
+      for (Piece piece : pieces) {
+        piece.step(on, parameters, gradients, given, scalar(result, 1));
+      }
+      ranks.gather(parameters);
       return;
     }
-    norm.run(on, gradients.learnt(), clipNorm, result);
+    if (ranks != null) {
+      ranks.gather(gradients);
+    }
+    if (kfac == null) {
+      afterNorm(on, parameters, gradients, given, result);
+      return;
+    }
     kfac.run(on, phase, gradients, steers, result);
     Tensor factor = scalar(result, 1);
     weights.step(on, parameters.weights(), kfac.natural().weights(), given, factor);
@@ -470,12 +497,7 @@ public final class Optimizer implements AutoCloseable {
       BatchExecutor executor, List<Piece> owned, Parameters parameters, Parameters gradients) {
     executor.share(
         owned.size(),
-        (on, i) -> {
-          Piece piece = owned.get(i);
-          Update update = piece.update();
-          Tensor factor = scalar(normResult, 1);
-          update.step(on, piece.in(parameters), piece.in(gradients), scalars, factor);
-        });
+        (on, i) -> owned.get(i).step(on, parameters, gradients, scalars, scalar(normResult, 1)));
   }
 
   /** Whether {@link #state} is that of a rank's part of the parameters. */

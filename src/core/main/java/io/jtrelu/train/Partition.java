@@ -12,11 +12,15 @@ import java.util.List;
  * <p>Immutable.
  */
 final class Partition {
-  /** Elements of a slice, of which norms are taken: they do not depend on the ranks. */
+  /** Elements of a slice on a CPU, of which norms are taken: they do not depend on the ranks. */
   static final int SLICE = 1 << 14;
+
+  /** Elements that a slice's size is a multiple of elsewhere, so that all begin aligned. */
+  private static final int ALIGNMENT = 64;
 
   private final long elements;
   private final int ranks;
+  private final int slice; // elements of one
   private final int slices;
   private final int bucket; // slices of one
 
@@ -32,11 +36,25 @@ final class Partition {
    * @param bucketBytes of one bucket, about
    */
   Partition(long elements, int ranks, long bucketBytes) {
+    this(elements, ranks, SLICE, Math.max(1, bucketBytes / (SLICE * Float.BYTES)));
+  }
+
+  private Partition(long elements, int ranks, int slice, long bucket) {
     this.elements = elements;
     this.ranks = ranks;
-    this.slices = Math.toIntExact(Math.ceilDiv(elements, (long) SLICE));
-    this.bucket =
-        Math.toIntExact(Math.clamp(bucketBytes / (SLICE * Float.BYTES), 1, Math.max(1, slices)));
+    this.slice = slice;
+    this.slices = Math.toIntExact(Math.ceilDiv(elements, (long) slice));
+    this.bucket = Math.toIntExact(Math.min(bucket, Math.max(1, slices)));
+  }
+
+  /**
+   * For a device on which each slice costs a launch: as few of them as any number of ranks can
+   * share, one for each shard in a bucket.
+   */
+  static Partition ofShards(long elements, int ranks, int shards, long bucketBytes) {
+    long bucket = Math.min(elements, bucketBytes / Float.BYTES);
+    long slice = Math.ceilDiv(Math.ceilDiv(bucket, (long) shards), (long) ALIGNMENT) * ALIGNMENT;
+    return new Partition(elements, ranks, Math.toIntExact(Math.max(ALIGNMENT, slice)), shards);
   }
 
   int ranks() {
@@ -68,8 +86,19 @@ final class Partition {
     return new Range(start(index), start(index + 1));
   }
 
-  private long start(int slice) {
-    return Math.min((long) slice * SLICE, elements);
+  private long start(int index) {
+    return Math.min((long) index * slice, elements);
+  }
+
+  /** The most that a rank owns of a bucket. */
+  long mostOfBucket() {
+    long most = 0;
+    for (int index = 0; index < buckets(); index++) {
+      for (int rank = 0; rank < ranks; rank++) {
+        most = Math.max(most, range(index, rank).elements());
+      }
+    }
+    return most;
   }
 
   /** What a rank owns of each bucket, in their order. */

@@ -4,14 +4,18 @@ import static java.lang.foreign.ValueLayout.JAVA_DOUBLE_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Event;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.distributed.Communicator;
 import io.jtrelu.nn.BatchExecutor;
 import io.jtrelu.nn.FisherSamples;
+import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
@@ -35,8 +39,11 @@ import org.jspecify.annotations.Nullable;
  * receives the others' gradients of that part, updates it and sends it to all, which are the bytes
  * of an all-reduce (ZeRO, stage 1; Rajbhandari et al. 2020, arXiv 1910.02054).
  *
- * <p>Computes in host memory. All methods are collective. Owns its buffers; used by one thread at a
- * time.
+ * <p>On a CPU an executor's lanes share the work, and a method has done it when it returns. On
+ * other devices work and messages are given to the {@linkplain #stream stream}, to run or to be
+ * recorded; what is recorded is replayed by all ranks in the same order.
+ *
+ * <p>All methods are collective. Owns its buffers; used by one thread at a time.
  */
 final class RankExchange implements AutoCloseable {
   /** Bytes of a bucket: large enough for latency not to count. */
@@ -47,9 +54,11 @@ final class RankExchange implements AutoCloseable {
 
   private final Backend backend;
   private final Communicator ranks;
+  private final Communicator devices; // the same ranks, for tensors on the device
   private final Partition partition;
   private final GradientExchange how;
   private final Stream stream;
+  private final Event done;
   private final Tensor norms;
   private final Tensor sliceNorms; // and their factors, which mean nothing
   private final GradientNorm norm;
@@ -60,13 +69,40 @@ final class RankExchange implements AutoCloseable {
   private final List<Tensor> roundedIn = new ArrayList<>();
   private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
+  /**
+   * Who owns what in a run of shards.
+   *
+   * @throws IllegalArgumentException if the network is another one in shards
+   */
+  static Partition partition(Network network, Backend backend, TrainingConfig config, int ranks) {
+    BatchExecutor.Shards.requireFit(network);
+    long elements = Parameters.learntElements(network);
+    return backend.device().equals(Device.CPU)
+        ? new Partition(elements, ranks, BUCKET_BYTES)
+        : Partition.ofShards(elements, ranks, config.shards(), BUCKET_BYTES);
+  }
+
+  /**
+   * @throws UnsupportedException for another exchange than the tree but on a CPU
+   */
   RankExchange(Backend backend, Communicator ranks, Partition partition, GradientExchange how) {
+    if (how != GradientExchange.TREE && !backend.device().equals(Device.CPU)) {
+      throw new UnsupportedException(
+          "gradients are added up in the tree and sent as they are on "
+              + backend.name()
+              + ": leave --reduction and --gradients out, or take --device cpu");
+    }
     this.how = how;
     this.backend = backend;
     this.ranks = ranks;
     this.partition = partition;
     try {
+      devices = ranks.on(backend);
+      if (!devices.device().equals(Device.CPU)) { // else they are the ranks themselves
+        own(devices);
+      }
       stream = own(backend.newStream());
+      done = own(backend.newEvent());
       int slices = partition.slices();
       norms = own(floats(slices));
       sliceNorms = own(floats(2 * slices));
@@ -76,9 +112,9 @@ final class RankExchange implements AutoCloseable {
         sums.computeIfAbsent(size, n -> own(backend.gradientSum(n)));
         normsOf.computeIfAbsent(size, n -> own(backend.gradientNorm(n)));
       }
-      long most = most(owned());
+      int most = Math.toIntExact(partition.mostOfBucket());
       for (int i = 0; i < ranks.size(); i++) {
-        int elements = i == ranks.rank() ? 0 : Math.toIntExact(most);
+        int elements = i == ranks.rank() ? 0 : most;
         received.add(own(floats(how == GradientExchange.LIBRARY ? 0 : elements)));
         if (how == GradientExchange.BF16) {
           int out = i == ranks.rank() ? 0 : Math.toIntExact(most(partition.owned(i)));
@@ -117,6 +153,40 @@ final class RankExchange implements AutoCloseable {
     return part(of, range.from(), range.elements());
   }
 
+  /** What carries bytes, for people. */
+  String carriedBy() {
+    return ranks.name().equals(devices.name())
+        ? ranks.name()
+        : ranks.name() + " and " + devices.name();
+  }
+
+  /** Where work is given to but on a CPU. */
+  Stream stream() {
+    return stream;
+  }
+
+  /** Waits for the stream's work, and so for other ranks'. */
+  void synchronize() {
+    done.record(stream);
+    await(done);
+  }
+
+  /** Waits for a point in its work. */
+  void await(Event event) {
+    devices.await(event);
+  }
+
+  /** Does pieces of work by an executor's lanes; where there is none, one after the other. */
+  private void share(@Nullable BatchExecutor lanes, int count, BatchExecutor.Task task) {
+    if (lanes != null) {
+      lanes.share(count, task);
+      return;
+    }
+    for (int i = 0; i < count; i++) {
+      task.run(stream, i);
+    }
+  }
+
   /** What this rank owns. */
   List<Partition.Range> owned() {
     return partition.owned(ranks.rank());
@@ -125,8 +195,10 @@ final class RankExchange implements AutoCloseable {
   /**
    * Adds up the ranks' gradients: what this rank owns receives the sum, the rest is spoilt. Last
    * buckets go first.
+   *
+   * @param lanes null but on a CPU
    */
-  void add(BatchExecutor executor, Parameters gradients) {
+  void add(@Nullable BatchExecutor lanes, Parameters gradients) {
     if (ranks.size() == 1) {
       return;
     }
@@ -136,12 +208,12 @@ final class RankExchange implements AutoCloseable {
         long to = partition.range(index, ranks.size() - 1).to();
         ranks.allReduce(stream, part(gradients.arena(), from, to - from));
       } else {
-        addBucket(executor, gradients.arena(), index);
+        addBucket(lanes, gradients.arena(), index);
       }
     }
   }
 
-  private void addBucket(BatchExecutor executor, Tensor gradients, int index) {
+  private void addBucket(@Nullable BatchExecutor lanes, Tensor gradients, int index) {
     Partition.Range mine = partition.range(index, ranks.rank());
     List<Tensor> terms = new ArrayList<>();
     for (int rank = 0; rank < ranks.size(); rank++) {
@@ -154,26 +226,29 @@ final class RankExchange implements AutoCloseable {
     List<Tensor> receive = terms;
     boolean rounds = how == GradientExchange.BF16;
     if (rounds) {
-      send = rounded(executor, send);
+      send = rounded(lanes, send);
       receive = firsts(roundedIn, terms);
     }
-    ranks.allToAll(stream, send, receive);
+    devices.allToAll(stream, send, receive);
     int first = partition.firstSlice(index, ranks.rank());
     int count = partition.firstSlice(index, ranks.rank() + 1) - first;
     List<Tensor> rounded = rounds ? receive : List.of();
-    executor.share(
-        count, (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms, rounded));
+    share(
+        lanes,
+        count,
+        (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms, rounded));
   }
 
   /** What goes to each rank, in BF16. */
-  private List<Tensor> rounded(BatchExecutor executor, List<Tensor> parts) {
+  private List<Tensor> rounded(@Nullable BatchExecutor lanes, List<Tensor> parts) {
     List<Tensor> rounded = firsts(roundedOut, parts);
     for (int rank = 0; rank < parts.size(); rank++) {
       if (rank != ranks.rank()) {
         Tensor from = parts.get(rank);
         Tensor to = rounded.get(rank);
         long elements = from.shape().elements();
-        executor.share(
+        share(
+            lanes,
             Math.toIntExact(Math.ceilDiv(elements, (long) Partition.SLICE)),
             (on, i) -> {
               long at = (long) i * Partition.SLICE;
@@ -228,14 +303,16 @@ final class RankExchange implements AutoCloseable {
    * Norm of the gradients, of which each rank has what it owns, and the factor that clips it: see
    * {@link GradientNorm}.
    *
+   * @param lanes null but on a CPU
    * @param result F32 [2]
    */
-  void norm(BatchExecutor executor, Parameters gradients, float clipNorm, Tensor result) {
+  void norm(@Nullable BatchExecutor lanes, Parameters gradients, float clipNorm, Tensor result) {
     Tensor arena = gradients.arena();
     for (int index = 0; index < partition.buckets(); index++) {
       int first = partition.firstSlice(index, ranks.rank());
       int count = partition.firstSlice(index, ranks.rank() + 1) - first;
-      executor.share(
+      share(
+          lanes,
           count,
           (on, i) -> {
             int at = first + i;
@@ -249,16 +326,15 @@ final class RankExchange implements AutoCloseable {
         int from = partition.firstSlice(index, rank);
         parts.add(part(norms, from, partition.firstSlice(index, rank + 1) - from));
       }
-      ranks.allGather(stream, parts);
+      devices.allGather(stream, parts);
     }
     norm.run(stream, norms, clipNorm, result);
-    stream.synchronize();
   }
 
   /** Receives from each rank what it owns. */
   void gather(Parameters parameters) {
     for (int index = 0; index < partition.buckets(); index++) {
-      ranks.allGather(stream, ranges(parameters.arena(), index));
+      devices.allGather(stream, ranges(parameters.arena(), index));
     }
   }
 
@@ -272,24 +348,40 @@ final class RankExchange implements AutoCloseable {
 
   /** Replaces all parameters by those of the first rank. */
   void broadcast(Parameters parameters) {
-    ranks.broadcast(stream, parameters.arena(), 0);
+    devices.broadcast(stream, parameters.arena(), 0);
+    synchronize();
   }
 
   /** Receives the rows of all samples; each rank has those of its own. */
   void gather(FisherSamples samples) {
+    for (FisherSamples.Block block : samples.blocks()) {
+      gather(block.inputs());
+      gather(block.gradients());
+    }
+  }
+
+  /** Receives all of a tensor on the device, of which each rank has an equal part of its own. */
+  void gather(Tensor whole) {
     if (ranks.size() == 1) {
       return;
     }
-    for (FisherSamples.Block block : samples.blocks()) {
-      for (Tensor rows : List.of(block.inputs(), block.gradients())) {
-        long each = rows.shape().elements() / ranks.size();
-        List<Tensor> parts = new ArrayList<>();
-        for (int rank = 0; rank < ranks.size(); rank++) {
-          parts.add(part(rows, rank * each, each));
-        }
-        ranks.allGather(stream, parts);
+    long each = whole.shape().elements() / ranks.size();
+    List<Tensor> parts = new ArrayList<>();
+    for (int rank = 0; rank < ranks.size(); rank++) {
+      parts.add(part(whole, rank * each, each));
+    }
+    devices.allGather(stream, parts);
+  }
+
+  /** What the first rank that has something says, with its number; null where none has. */
+  @Nullable String first(@Nullable String here) {
+    List<String> all = ranks.gatherTexts(here == null ? "" : here);
+    for (int rank = 0; rank < all.size(); rank++) {
+      if (!all.get(rank).isEmpty()) {
+        return all.get(rank) + (ranks.size() == 1 ? "" : " on rank " + rank);
       }
     }
+    return null;
   }
 
   /**
@@ -333,6 +425,14 @@ final class RankExchange implements AutoCloseable {
    * @param whole host F32 of the arena's size on the first rank; null on the others
    */
   void collect(Tensor state, @Nullable Tensor whole) {
+    if (!state.device().equals(Device.CPU)) {
+      try (Tensor onHost = Tensor.allocate(state.shape(), state.type(), state.layout())) {
+        backend.copy(stream, state, onHost);
+        synchronize();
+        collect(onHost, whole);
+      }
+      return;
+    }
     long at = 0;
     for (int index = 0; index < partition.buckets(); index++) {
       Tensor mine = part(state, at, partition.range(index, ranks.rank()).elements());

@@ -5,12 +5,14 @@ import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Event;
+import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.BatchExecutor.Shards;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network;
 import io.jtrelu.nn.Parameters;
@@ -21,17 +23,19 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Steps on a GPU, where a batch passes at once: a pass (forward, loss, backward, and at the end of
- * a step norm, clipping, update and packing of the weights) is recorded once and then costs the
- * host one launch.
+ * Steps on a GPU, where a batch, or each of its shards, passes at once: a pass (forward, loss,
+ * backward, and at the end of a step norm, clipping, update and packing of the weights) is recorded
+ * once and then costs the host one launch.
  *
  * <p>All that differs between passes lies in a {@link Slot} on the device: images, labels, number
  * of the dropout masks, learning rate, number of the step. The host fills the slot's pinned twin,
@@ -48,7 +52,12 @@ import org.jspecify.annotations.Nullable;
  * invert the factors whose turn it is. Each kind has a recording, made when it first occurs. What
  * could not be measured or inverted comes back with the figures.
  *
- * <p>Batches of another size are compiled and recorded anew. Nothing is allocated in a step else.
+ * <p>Of a batch in shards a pass takes this rank's, one after the other, each with gradients of its
+ * own; they are added up in a tree, and what ranks exchange is part of the recording as well: all
+ * of them record and replay the same, in the same order.
+ *
+ * <p>Batches of another size are compiled and recorded anew, but not in shards. Nothing is
+ * allocated in a step else.
  */
 final class RecordedSteps implements Steps {
   static final int SLOTS = 2;
@@ -60,6 +69,13 @@ final class RecordedSteps implements Steps {
   private final Parameters parameters;
   private final Parameters gradients;
   private final Optimizer optimizer;
+  private final @Nullable RankExchange exchange; // null without shards
+  private final Shards shards;
+
+  /** Of each shard here but the first. */
+  private final List<Parameters> otherGradients = new ArrayList<>();
+
+  private final @Nullable GradientSum sum;
 
   /** How the device normalises bytes; null where values come. */
   private final LocationNorm.@Nullable Settings normalization;
@@ -71,8 +87,9 @@ final class RecordedSteps implements Steps {
   private long taken;
 
   /**
+   * As below, without shards.
+   *
    * @param batch images per pass to begin with
-   * @param accumulate passes of a step
    * @param parameters what is trained, to be {@linkplain #load loaded}
    * @param gradients room for their gradients
    * @param normalization how bytes become the network's input; null to take values
@@ -87,6 +104,41 @@ final class RecordedSteps implements Steps {
       Parameters gradients,
       Optimizer optimizer,
       LocationNorm.@Nullable Settings normalization) {
+    this(
+        network,
+        backend,
+        batch,
+        accumulate,
+        options,
+        parameters,
+        gradients,
+        optimizer,
+        normalization,
+        new Shards(1, 0, 1),
+        null);
+  }
+
+  /**
+   * @param batch images per pass on this rank
+   * @param accumulate passes of a step
+   * @param parameters what is trained, to be {@linkplain #load loaded}
+   * @param gradients room for their gradients
+   * @param normalization how bytes become the network's input; null to take values
+   * @param shards those of this rank
+   * @param exchange between the ranks, whose stream is taken; null for a batch that is one shard
+   */
+  RecordedSteps(
+      Network network,
+      Backend backend,
+      int batch,
+      int accumulate,
+      Program.Options options,
+      Parameters parameters,
+      Parameters gradients,
+      Optimizer optimizer,
+      LocationNorm.@Nullable Settings normalization,
+      Shards shards,
+      @Nullable RankExchange exchange) {
     this.network = network;
     this.backend = backend;
     this.accumulate = accumulate;
@@ -95,20 +147,52 @@ final class RecordedSteps implements Steps {
     this.gradients = gradients;
     this.optimizer = optimizer;
     this.normalization = normalization;
-    this.stream = backend.newStream();
+    this.shards = shards;
+    this.exchange = exchange;
+    this.stream = exchange == null ? backend.newStream() : exchange.stream();
     this.uploads = backend.newStream();
     try {
+      for (int i = 1; i < shards.count(); i++) {
+        otherGradients.add(Parameters.allocate(network, backend));
+      }
+      this.sum =
+          shards.count() == 1 ? null : backend.gradientSum(Parameters.learntElements(network));
       this.compiled = new Compiled(batch);
     } catch (RuntimeException | Error failure) {
-      uploads.close();
-      stream.close();
+      closeAll();
       throw failure;
     }
+  }
+
+  /** Closes all but what is compiled. */
+  private void closeAll() {
+    if (sum != null) {
+      sum.close();
+    }
+    otherGradients.forEach(Parameters::close);
+    uploads.close();
+    if (exchange == null) {
+      stream.close();
+    }
+  }
+
+  /** Waits for all that was submitted, and for other ranks' part in it. */
+  private void synchronize() {
+    if (exchange == null) {
+      stream.synchronize();
+    } else {
+      exchange.synchronize();
+    }
+  }
+
+  private Parameters gradientsOf(int shard) {
+    return shard == 0 ? gradients : otherGradients.get(shard - 1);
   }
 
   /** What depends on the size of a batch. */
   private final class Compiled implements AutoCloseable {
     final int batch;
+    final int each; // images of a shard
     final Program program;
     final Program.Workspace workspace;
     final Slot[] slots = new Slot[SLOTS];
@@ -126,24 +210,25 @@ final class RecordedSteps implements Steps {
     private final Deque<AutoCloseable> owned = new ArrayDeque<>();
 
     Compiled(int batch) {
-      optimizer.requireBatch(batch);
+      optimizer.requireBatch(batch / shards.count() * shards.total());
       this.batch = batch;
+      this.each = batch / shards.count();
       try {
-        program = own(new Program(network, backend, batch, options));
+        program = own(new Program(network, backend, each, options));
         workspace = own(program.newWorkspace(stream));
         Layer.Extent in = network.input();
         images = images(batch);
         input =
             options.type() == imageType
                 ? null
-                : own(backend.allocate(in.batch(batch), options.type(), Layout.NHWC));
+                : own(backend.allocate(in.batch(each), options.type(), Layout.NHWC));
         norm =
             normalization == null
                 ? null
-                : own(backend.locationNorm(images, imageType, options.type(), normalization));
+                : own(backend.locationNorm(images(each), imageType, options.type(), normalization));
         Tensor figures = optimizer.figures();
         long told = figures == null ? 0 : figures.shape().elements();
-        words = Math.toIntExact(2L * batch + 2 + told);
+        words = Math.toIntExact(2L * all() + 2 + told);
         results = own(backend.allocate(Shape.of(words), DataType.I32, Layout.ROW_MAJOR));
         for (int i = 0; i < SLOTS; i++) {
           slots[i] = own(new Slot(images, imageType, words));
@@ -159,28 +244,39 @@ final class RecordedSteps implements Steps {
       return resource;
     }
 
-    private Tensor losses(Tensor of) {
-      return view(of, 0, Shape.of(batch), DataType.F32, Layout.ROW_MAJOR);
+    /** Images of a pass on all ranks. */
+    private int all() {
+      return each * shards.total();
     }
 
-    private Tensor correct(Tensor of) {
-      return view(of, batch, Shape.of(batch), DataType.I32, Layout.ROW_MAJOR);
+    /** Of a shard, by its index in the whole batch; its hits follow. */
+    private Tensor losses(Tensor of, int shard) {
+      return view(of, 2L * each * shard, Shape.of(each), DataType.F32, Layout.ROW_MAJOR);
+    }
+
+    private Tensor correct(Tensor of, int shard) {
+      return view(of, 2L * each * shard + each, Shape.of(each), DataType.I32, Layout.ROW_MAJOR);
+    }
+
+    /** Losses and hits of all shards. */
+    private Tensor measured(Tensor of) {
+      return view(of, 0, Shape.of(2 * all()), DataType.I32, Layout.ROW_MAJOR);
     }
 
     /** Norm and clipping factor. */
     private Tensor norm(Tensor of) {
-      return view(of, 2L * batch, Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+      return view(of, 2L * all(), Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
     }
 
     /** What the optimiser tells. */
     private Tensor figures(Tensor of) {
-      int first = 2 * batch + 2;
+      int first = 2 * all() + 2;
       return view(of, first, Shape.of(words - first), DataType.F32, Layout.ROW_MAJOR);
     }
 
-    /** Gives the forward pass over a slot's images to the stream. */
-    void forward(Slot slot) {
-      Tensor given = slot.images(slot.device);
+    /** Gives the forward pass over a shard of a slot's images to the stream. */
+    void forward(Slot slot, int shard) {
+      Tensor given = slot.images(slot.device, shard);
       if (input != null) {
         if (norm != null) {
           norm.forward(stream, given, input);
@@ -188,14 +284,32 @@ final class RecordedSteps implements Steps {
           backend.copy(stream, given, input);
         }
       }
-      workspace.forward(input == null ? given : input, slot.sequence(slot.device));
+      workspace.forward(input == null ? given : input, slot.masks(slot.device, shard));
     }
 
-    /** Gives the rest of a pass, up to the gradients, to the stream. */
-    void backward(Slot slot, Write write) {
+    /** Gives the rest of a shard's pass, up to the gradients, to the stream. */
+    void backward(Slot slot, int shard, Write write) {
+      int at = shards.first() + shard;
       workspace.loss(
-          slot.labels(slot.device), 1f / (batch * accumulate), losses(results), correct(results));
-      workspace.backward(gradients, write);
+          slot.labels(slot.device, shard),
+          1f / (all() * accumulate),
+          losses(results, at),
+          correct(results, at));
+      workspace.backward(gradientsOf(shard), write);
+    }
+
+    /** Gives the sums over shards and ranks to the stream: of what this rank owns. */
+    void addUp() {
+      if (sum != null) {
+        List<Tensor> terms = new ArrayList<>();
+        for (int i = 0; i < shards.count(); i++) {
+          terms.add(gradientsOf(i).learnt());
+        }
+        BatchExecutor.addTree(sum, stream, terms);
+      }
+      if (exchange != null) {
+        exchange.add(null, gradients);
+      }
     }
 
     private Recording record(Slot slot, Kind kind) {
@@ -203,35 +317,44 @@ final class RecordedSteps implements Steps {
           backend.record(
               stream,
               () -> {
-                forward(slot);
-                if (kind.first) {
-                  measure(slot, kind.phase);
+                BatchExecutor.Fisher fisher = kind.first ? optimizer.measurement(kind.phase) : null;
+                for (int i = 0; i < shards.count(); i++) {
+                  forward(slot, i);
+                  if (fisher != null) {
+                    measure(slot, i, fisher);
+                  }
+                  backward(slot, i, kind.first ? Write.OVERWRITE : Write.ACCUMULATE);
                 }
-                backward(slot, kind.first ? Write.OVERWRITE : Write.ACCUMULATE);
+                if (exchange != null) {
+                  exchange.gather(measured(results));
+                  if (fisher != null) {
+                    exchange.gather(fisher.samples());
+                  }
+                }
                 if (kind.last) {
+                  addUp();
                   update(slot, kind.phase);
                 }
               }));
     }
 
-    /** Gives the backward pass for samples of the Fisher matrix to the stream, if one is due. */
-    private void measure(Slot slot, Kfac.Phase phase) {
-      BatchExecutor.Fisher fisher = optimizer.measurement(phase);
-      if (fisher != null) {
-        Tensor labels = slot.labels(slot.device);
-        workspace.fisher(
-            fisher.drawn()
-                ? workspace.drawLabels(labels, fisher.seed(), slot.sequence(slot.device), 0)
-                : labels,
-            fisher.samples(),
-            0);
-      }
+    /** Gives the backward pass for samples of the Fisher matrix to the stream. */
+    private void measure(Slot slot, int shard, BatchExecutor.Fisher fisher) {
+      Tensor labels = slot.labels(slot.device, shard);
+      int first = (shards.first() + shard) * each;
+      workspace.fisher(
+          fisher.drawn()
+              ? workspace.drawLabels(labels, fisher.seed(), slot.sequence(slot.device), first)
+              : labels,
+          fisher.samples(),
+          first);
     }
 
     private void update(Slot slot, Kfac.Phase phase) {
       Tensor device = slot.device;
       optimizer.update(
           stream,
+          exchange,
           parameters,
           gradients,
           slot.scalars(device),
@@ -295,7 +418,7 @@ final class RecordedSteps implements Steps {
     Slot(Shape images, DataType imageType, int resultWords) {
       shape = images;
       type = imageType;
-      Shape words = Shape.of(Math.toIntExact(scalarsAt() + 2 + Kfac.STEERING));
+      Shape words = Shape.of(Math.toIntExact(masksAt() + 2L * shards.count()));
       host = backend.allocateOnHost(words, DataType.I32, Layout.ROW_MAJOR);
       device = backend.allocate(words, DataType.I32, Layout.ROW_MAJOR);
       results = backend.allocateOnHost(Shape.of(resultWords), DataType.I32, Layout.ROW_MAJOR);
@@ -303,7 +426,7 @@ final class RecordedSteps implements Steps {
       done = backend.newEvent();
     }
 
-    // In words: images, labels, sequence [2], scalars [2], steering.
+    // In words: images, labels, sequence [2], scalars [2], steering, masks [shards, 2].
     private long labelsAt() {
       return Math.ceilDiv(shape.elements() * type.bytes(), 4L);
     }
@@ -316,8 +439,31 @@ final class RecordedSteps implements Steps {
       return sequenceAt() + 2;
     }
 
+    private long masksAt() {
+      return scalarsAt() + 2 + Kfac.STEERING;
+    }
+
+    private int each() {
+      return shape.dim(0) / shards.count();
+    }
+
     Tensor images(Tensor of) {
       return view(of, 0, shape, type, Layout.NHWC);
+    }
+
+    /** Those of a shard. */
+    Tensor images(Tensor of, int shard) {
+      long at = shape.elements() / shards.count() * shard;
+      return images(of).slice(at, RecordedSteps.this.images(each()), Layout.NHWC);
+    }
+
+    Tensor labels(Tensor of, int shard) {
+      return labels(of).slice((long) each() * shard, Shape.of(each()), Layout.ROW_MAJOR);
+    }
+
+    /** The number that sets a shard's dropout masks. */
+    Tensor masks(Tensor of, int shard) {
+      return view(of, masksAt() + 2L * shard, Shape.of(2), DataType.I32, Layout.ROW_MAJOR);
     }
 
     Tensor labels(Tensor of) {
@@ -343,11 +489,17 @@ final class RecordedSteps implements Steps {
       this.pass = pass;
       images(host).segment().copyFrom(images.segment());
       labels(host).segment().copyFrom(labels.segment());
-      MemorySegment number = sequence(host).segment();
-      number.setAtIndex(JAVA_INT_UNALIGNED, 0, (int) pass.sequence());
-      number.setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (pass.sequence() >>> 32));
+      number(sequence(host), pass.sequence());
+      for (int i = 0; i < shards.count(); i++) {
+        number(masks(host, i), pass.sequence() * shards.total() + shards.first() + i);
+      }
       scalars(host).set((float) pass.learningRate(), (float) pass.number());
       steering(host).set(optimizer.steering(pass.learningRate(), pass.number()));
+    }
+
+    private static void number(Tensor to, long number) {
+      to.segment().setAtIndex(JAVA_INT_UNALIGNED, 0, (int) number);
+      to.segment().setAtIndex(JAVA_INT_UNALIGNED, 1, (int) (number >>> 32));
     }
 
     @Override
@@ -383,7 +535,7 @@ final class RecordedSteps implements Steps {
   @Override
   public void load() {
     compiled.program.load(stream, parameters);
-    stream.synchronize();
+    synchronize();
   }
 
   @Override
@@ -426,6 +578,7 @@ final class RecordedSteps implements Steps {
     int batch = images.shape().dim(0);
     Shape expected = images(batch);
     if (!images.shape().equals(expected)
+        || (exchange != null && batch != compiled.batch)
         || images.type() != compiled.imageType
         || labels.type() != DataType.I32
         || labels.shape().elements() != batch) {
@@ -461,15 +614,21 @@ final class RecordedSteps implements Steps {
       throw new IllegalStateException("no pass is under way");
     }
     Slot slot = slotTaken(taken);
-    slot.done.synchronize();
+    if (exchange == null) {
+      slot.done.synchronize();
+    } else {
+      exchange.await(slot.done);
+    }
     taken++;
-    MemorySegment losses = compiled.losses(slot.results).segment();
-    MemorySegment hits = compiled.correct(slot.results).segment();
     double loss = 0;
     int correct = 0;
-    for (int i = 0; i < compiled.batch; i++) {
-      loss += losses.getAtIndex(JAVA_FLOAT_UNALIGNED, i);
-      correct += hits.getAtIndex(JAVA_INT_UNALIGNED, i);
+    for (int shard = 0; shard < shards.total(); shard++) {
+      MemorySegment losses = compiled.losses(slot.results, shard).segment();
+      MemorySegment hits = compiled.correct(slot.results, shard).segment();
+      for (int i = 0; i < compiled.each; i++) {
+        loss += losses.getAtIndex(JAVA_FLOAT_UNALIGNED, i);
+        correct += hits.getAtIndex(JAVA_INT_UNALIGNED, i);
+      }
     }
     float norm = compiled.norm(slot.results).get(0);
     Pass pass = slot.pass;
@@ -490,16 +649,27 @@ final class RecordedSteps implements Steps {
    */
   @Override
   public @Nullable String firstNonFiniteLayer() {
-    stream.synchronize();
+    synchronize();
     Slot slot = slotTaken(taken - 1);
-    compiled.forward(slot);
-    String layer = compiled.workspace.firstNonFinite(this::read);
-    if (layer == null) {
-      compiled.backward(slot, Write.OVERWRITE);
-      stream.synchronize();
-      layer = Steps.firstNonFiniteGradient(backend, gradients);
+    String layer = null;
+    for (int i = 0; i < shards.count() && layer == null; i++) {
+      compiled.forward(slot, i);
+      layer = compiled.workspace.firstNonFinite(this::read);
     }
-    return layer;
+    layer = exchange == null ? layer : exchange.first(layer);
+    if (layer != null) {
+      return layer;
+    }
+    for (int i = 0; i < shards.count(); i++) {
+      compiled.forward(slot, i);
+      compiled.backward(slot, i, Write.OVERWRITE);
+    }
+    compiled.addUp();
+    if (exchange != null) {
+      exchange.gather(gradients);
+    }
+    synchronize();
+    return Steps.firstNonFiniteGradient(backend, gradients);
   }
 
   private float[] read(Tensor value) {
@@ -512,10 +682,10 @@ final class RecordedSteps implements Steps {
 
   @Override
   public void forgive() {
-    stream.synchronize();
+    synchronize();
     taken = submitted;
     backend.fill(stream, compiled.norm(compiled.results), 0);
-    stream.synchronize();
+    synchronize();
   }
 
   @Override
@@ -527,7 +697,6 @@ final class RecordedSteps implements Steps {
   public void close() {
     stream.synchronize();
     compiled.close();
-    uploads.close();
-    stream.close();
+    closeAll();
   }
 }

@@ -59,7 +59,7 @@ final class ShardSteps extends HostSteps {
   }
 
   /** Those of this rank. */
-  private static Shards shards(TrainingConfig config, Communicator ranks) {
+  static Shards shards(TrainingConfig config, Communicator ranks) {
     int here = config.shards() / ranks.size();
     return new Shards(config.shards(), here * ranks.rank(), here);
   }
@@ -102,12 +102,9 @@ final class ShardSteps extends HostSteps {
   /** That of the first rank that has one, with its number; gradients are those of all. */
   @Override
   public @Nullable String firstNonFiniteLayer() {
-    String layer = nonFiniteLayerHere();
-    List<String> layers = ranks.gatherTexts(layer == null ? "" : layer);
-    for (int rank = 0; rank < layers.size(); rank++) {
-      if (!layers.get(rank).isEmpty()) {
-        return layers.get(rank) + (ranks.size() == 1 ? "" : " on rank " + rank);
-      }
+    String layer = exchange.first(nonFiniteLayerHere());
+    if (layer != null) {
+      return layer;
     }
     exchange.gather(gradients);
     return Steps.firstNonFiniteGradient(backend, gradients);

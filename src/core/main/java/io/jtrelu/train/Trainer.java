@@ -3,7 +3,6 @@ package io.jtrelu.train;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.Stream;
-import io.jtrelu.backend.UnsupportedException;
 import io.jtrelu.data.Batch;
 import io.jtrelu.data.BatchLoader;
 import io.jtrelu.data.DataException;
@@ -195,7 +194,7 @@ public final class Trainer implements AutoCloseable {
     boolean writes = directory != null && ranks.rank() == 0;
     run.requireSame(data);
     stepsPerEpoch(run.training(), data.train()); // refused before anything is written
-    TrainingMemory.requireRoom(run, backend); // or allocated
+    TrainingMemory.requireRoom(run, backend, ranks.size()); // or allocated
     RunLock lock = null;
     if (directory != null && writes) {
       Files.createDirectories(directory);
@@ -273,7 +272,7 @@ public final class Trainer implements AutoCloseable {
     Run run = Run.read(directory);
     requireShared(run, ranks);
     run.requireSame(data);
-    TrainingMemory.requireRoom(run, backend);
+    TrainingMemory.requireRoom(run, backend, ranks.size());
     RunLock lock = ranks.rank() == 0 ? RunLock.take(directory) : null;
     try (Checkpoint checkpoint = Checkpoint.open(directory.resolve(CHECKPOINT))) {
       run.requireOwn(checkpoint);
@@ -413,17 +412,10 @@ public final class Trainer implements AutoCloseable {
   }
 
   private RankExchange openExchange() {
-    if (!backend.device().equals(Device.CPU)) {
-      throw new UnsupportedException(
-          "shards are computed on CPUs only so far, not on "
-              + backend.name()
-              + ": take --device cpu, or leave --shards out");
-    }
-    long elements = Parameters.learntElements(network);
     return new RankExchange(
         backend,
         ranks,
-        new Partition(elements, ranks.size(), RankExchange.BUCKET_BYTES),
+        RankExchange.partition(network, backend, run.training(), ranks.size()),
         run.training().exchange());
   }
 
@@ -452,24 +444,27 @@ public final class Trainer implements AutoCloseable {
     int batch = config.batch();
     int micro = config.microBatch();
     int accumulate = config.accumulate();
-    if (exchange != null) {
+    boolean onCpu = backend.device().equals(Device.CPU);
+    if (exchange != null && onCpu) {
       return new ShardSteps(
           network, backend, config, ranks, exchange, options, parameters, gradients, optimizer);
     }
-    if (backend.device().equals(Device.CPU)) {
+    if (onCpu) {
       return new LaneSteps(
           network, backend, batch, micro, accumulate, options, parameters, gradients, optimizer);
     }
     return new RecordedSteps(
         network,
         backend,
-        batch,
+        batch / ranks.size(),
         accumulate,
         options,
         parameters,
         gradients,
         optimizer,
-        onDevice(model.normalization()));
+        onDevice(model.normalization()),
+        exchange == null ? new BatchExecutor.Shards(1, 0, 1) : ShardSteps.shards(config, ranks),
+        exchange);
   }
 
   /** The normalisation as a device does it, where that gives the same bits; else null. */
@@ -580,6 +575,11 @@ public final class Trainer implements AutoCloseable {
     return parameters;
   }
 
+  /** What carries bytes between the processes that share the run, for people. */
+  public String carriedBy() {
+    return exchange == null ? ranks.name() : exchange.carriedBy();
+  }
+
   /** Bytes of activations that a training pass holds for its backward half. */
   public long activationBytes() {
     return passes.activationBytes();
@@ -592,7 +592,7 @@ public final class Trainer implements AutoCloseable {
 
   /** Memory of the device that the run takes at most; on a CPU, an estimate of one lane's. */
   public TrainingMemory memory() {
-    return TrainingMemory.of(run, backend, run.training().batch());
+    return TrainingMemory.ofRank(run, backend, ranks.size());
   }
 
   /** Steps taken. */

@@ -40,7 +40,12 @@ public record TrainingMemory(
    * @param batch images per pass, which may be another than the run's
    */
   public static TrainingMemory of(Run run, Backend backend, int batch) {
-    return new Plan(run, backend).of(batch);
+    return new Plan(run, backend, 1).of(batch);
+  }
+
+  /** As above, on one of several ranks. */
+  static TrainingMemory ofRank(Run run, Backend backend, int ranks) {
+    return new Plan(run, backend, ranks).of(run.training().batch());
   }
 
   /**
@@ -48,21 +53,22 @@ public record TrainingMemory(
    *
    * @throws OutOfMemoryException with what it takes, what there is, and the largest batch that fits
    */
-  static void requireRoom(Run run, Backend backend) {
+  static void requireRoom(Run run, Backend backend, int ranks) {
     OptionalLong free = backend.freeMemory();
     if (free.isEmpty()) {
       return;
     }
-    Plan plan = new Plan(run, backend);
+    Plan plan = new Plan(run, backend, ranks);
     int batch = run.training().batch();
     TrainingMemory needed = plan.of(batch);
     if (needed.total() <= free.getAsLong()) {
       return;
     }
+    int unit = Math.max(1, run.training().shards());
     int fits = 0; // and what is larger than `refused` does not
     int refused = batch;
-    while (refused - fits > 1) {
-      int middle = fits + (refused - fits) / 2;
+    while (refused - fits > unit) {
+      int middle = fits + (refused - fits) / (2 * unit) * unit;
       if (plan.of(middle).total() <= free.getAsLong()) {
         fits = middle;
       } else {
@@ -97,15 +103,17 @@ public record TrainingMemory(
   }
 
   /** A run's needs by the size of its batch. */
-  private record Plan(Run run, Backend backend) {
+  private record Plan(Run run, Backend backend, int ranks) {
     TrainingMemory of(int batch) {
       Network network = run.model().network();
       TrainingConfig training = run.training();
       KfacConfig kfac = training.kfac();
       Program.Options options = run.options(true);
+      int shards = Math.max(1, training.shards());
+      int each = batch / shards;
       Program.Memory pass =
           Program.memory(
-              network, backend, batch, kfac == null ? options : options.withFisher(kfac.form()));
+              network, backend, each, kfac == null ? options : options.withFisher(kfac.form()));
       int tests = Trainer.EVALUATION_BATCH;
       Program.Memory test = Program.memory(network, backend, tests, run.options(false));
       long arena = backend.allocationBytes(Parameters.arenaElements(network) * Float.BYTES);
@@ -117,14 +125,47 @@ public record TrainingMemory(
       long scratch = backend.allocationBytes(Math.max(recorded, converted(tests)));
       long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
-          (2 + states) * arena + directions + small(8),
+          (1 + shards / ranks) * arena + state(states, arena) + directions + small(8) + exchange(),
           kfac == null ? 0 : Kfac.memory(network, backend, kfac, batch),
           pass.weights(),
           pass.activations(),
-          images(batch),
+          images(batch / ranks, each),
           2 * scratch
               + Math.max(recordings * backend.allocationBytes(recorded), initializer(network)),
           test.weights() + test.activations() + value(tests) + small(8));
+    }
+
+    private Partition partition() {
+      Network network = run.model().network();
+      return RankExchange.partition(network, backend, run.training(), ranks);
+    }
+
+    /** The optimiser's, of which ranks share what goes by parameters. */
+    private long state(int states, long arena) {
+      Optimizer.Kind kind = run.training().optimizer();
+      if (run.training().shards() == 0
+          || !(kind == Optimizer.Kind.SGD || kind == Optimizer.Kind.ADAM)) {
+        return states * arena;
+      }
+      Partition partition = partition();
+      long most = 0;
+      for (int rank = 0; rank < ranks; rank++) {
+        long owned = partition.owned(rank).stream().mapToLong(Partition.Range::elements).sum();
+        most = Math.max(most, owned);
+      }
+      return states * backend.allocationBytes(most * Float.BYTES);
+    }
+
+    /** Gradients that come from other ranks, and norms. */
+    private long exchange() {
+      if (run.training().shards() == 0) {
+        return 0;
+      }
+      Partition partition = partition();
+      return (ranks - 1) * backend.allocationBytes(partition.mostOfBucket() * Float.BYTES)
+          + backend.allocationBytes(Float.BYTES * (long) partition.slices())
+          + backend.allocationBytes(2L * Float.BYTES * partition.slices())
+          + small(1);
     }
 
     private long image(long bytes) {
@@ -133,17 +174,19 @@ public record TrainingMemory(
     }
 
     /** Two slots, the network's input, and figures. */
-    private long images(int batch) {
+    private long images(int batch, int each) {
       boolean bytes = Trainer.onDevice(run.model().normalization()) != null;
       long channels = run.model().normalization().channels();
       long network = run.model().network().input().channels();
-      long slot = batch * image(bytes ? channels : network * Float.BYTES) + 8L * (batch + 4);
+      int masks = batch / each;
+      long slot =
+          batch * image(bytes ? channels : network * Float.BYTES) + 8L * (batch + 4 + masks);
       boolean direct = !bytes && run.training().type() == DataType.F32;
       long constants = bytes ? backend.allocationBytes(channels * 256 * Float.BYTES) : 0;
       return RecordedSteps.SLOTS * backend.allocationBytes(slot)
-          + (direct ? 0 : value(batch))
+          + (direct ? 0 : value(each))
           + constants
-          + backend.allocationBytes(8L * (batch + 1));
+          + backend.allocationBytes(8L * ((long) batch * ranks + 1));
     }
 
     /** A batch of the network's input. */

@@ -2,6 +2,7 @@ package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
@@ -11,6 +12,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Supplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -131,6 +133,10 @@ class BackendsTest {
   /** A class loader that adds lines to the list of providers. */
   private static List<BackendProvider> providersWith(String services, Path folder)
       throws IOException {
+    return with(services, folder, Backends::providers);
+  }
+
+  private static <T> T with(String services, Path folder, Supplier<T> work) throws IOException {
     Path file = folder.resolve("META-INF/services/" + BackendProvider.class.getName());
     Files.createDirectories(file.getParent());
     Files.writeString(file, services);
@@ -139,10 +145,57 @@ class BackendsTest {
     URL[] urls = {folder.toUri().toURL()};
     try (URLClassLoader loader = new URLClassLoader(urls, before)) {
       thread.setContextClassLoader(loader);
-      return Backends.providers();
+      return work.get();
     } finally {
       thread.setContextClassLoader(before);
     }
+  }
+
+  /** Three GPUs, which tell which of them was asked for. */
+  public static final class Three implements BackendProvider {
+    /** For {@link java.util.ServiceLoader}. */
+    public Three() {}
+
+    @Override
+    public String name() {
+      return "three";
+    }
+
+    @Override
+    public int priority() {
+      return -5;
+    }
+
+    @Override
+    public Availability availability() {
+      return new Availability.Available("1", List.of("three:0", "three:1", "three:2"));
+    }
+
+    @Override
+    public Backend open(int index) {
+      throw new BackendUnavailableException("asked for " + index);
+    }
+  }
+
+  @Test
+  void processesOfAMachineTakeGpusInTurn(@TempDir Path folder) throws IOException {
+    String services = Three.class.getName() + "\n";
+    for (int process = 0; process < 5; process++) {
+      int number = process;
+      assertEquals(
+          "asked for " + process % 3, with(services, folder, () -> refusal("three", number)));
+      assertEquals("asked for 1", with(services, folder, () -> refusal("three:1", number)));
+    }
+    try (Backend cpu = Backends.open("reference:2", 7)) {
+      assertEquals(2, cpu.lanes());
+    }
+    assertThrows(IllegalArgumentException.class, () -> Backends.open("reference", -1));
+  }
+
+  private static String refusal(String device, int process) {
+    return String.valueOf(
+        assertThrows(BackendUnavailableException.class, () -> Backends.open(device, process))
+            .getMessage());
   }
 
   private static List<String> names(List<BackendProvider> providers) {

@@ -10,27 +10,31 @@ import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.IntToDoubleFunction;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.function.Executable;
 
 /** What every communicator fulfils, on each of its ranks. */
-final class ContractRank {
+public final class ContractRank {
   private static final float UNTOUCHED = -7;
 
   private final Communicator ranks;
+  private final Backend backend;
   private final Stream stream;
   private final int rank;
   private final int size;
 
-  private ContractRank(Communicator ranks, Stream stream) {
+  private ContractRank(Communicator ranks, Backend backend, Stream stream) {
     this.ranks = ranks;
+    this.backend = backend;
     this.stream = stream;
     this.rank = ranks.rank();
     this.size = ranks.size();
@@ -52,13 +56,21 @@ final class ContractRank {
   }
 
   static void check(Communicator ranks) {
-    try (Backend backend = Backends.open("reference");
-        Stream stream = backend.newStream()) {
-      ContractRank contract = new ContractRank(ranks, stream);
+    try (Backend backend = Backends.open("reference")) {
+      check(ranks, backend);
+    }
+  }
+
+  /** Throws where a communicator does not exchange tensors of a backend as it should. */
+  public static void check(Communicator ranks, Backend backend) {
+    try (Stream stream = backend.newStream()) {
+      ContractRank contract = new ContractRank(ranks, backend, stream);
       contract.allToAll();
       contract.allGather();
       contract.broadcast();
-      contract.allReduce();
+      if (ranks.device().equals(Device.CPU)) {
+        contract.allReduce();
+      }
       contract.smallThings();
       nullPointers();
       contract.refusals();
@@ -70,12 +82,29 @@ final class ContractRank {
     return 1000 * from + 100 * to + element;
   }
 
-  private static Tensor floats(int count) {
-    Tensor tensor = Tensor.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR);
-    for (int i = 0; i < count; i++) {
-      tensor.put(i, UNTOUCHED);
+  private Tensor tensor(int count, IntToDoubleFunction value) {
+    Tensor tensor = backend.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR);
+    try (Tensor host = Tensor.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR)) {
+      for (int i = 0; i < count; i++) {
+        host.put(i, (float) value.applyAsDouble(i));
+      }
+      backend.copy(stream, host, tensor);
+      stream.synchronize();
     }
     return tensor;
+  }
+
+  private void expect(Tensor tensor, IntToDoubleFunction value) {
+    try (Tensor host = Tensor.allocate(tensor.shape(), DataType.F32, Layout.ROW_MAJOR)) {
+      backend.copy(stream, tensor, host);
+      stream.synchronize();
+      for (int i = 0; i < host.shape().elements(); i++) {
+        if (host.get(i) != (float) value.applyAsDouble(i)) {
+          throw new AssertionError(
+              "rank " + rank + " has " + host.get(i) + ", not " + value.applyAsDouble(i));
+        }
+      }
+    }
   }
 
   /** Messages of another length for each pair; some are empty, some are null. */
@@ -84,26 +113,21 @@ final class ContractRank {
       List<@Nullable Tensor> send = new ArrayList<>();
       List<@Nullable Tensor> receive = new ArrayList<>();
       List<Tensor> owned = new ArrayList<>();
-      for (int other = 0; other < size; other++) {
-        Tensor to = floats(factor * (rank + other));
-        for (int i = 0; i < to.shape().elements(); i++) {
-          to.put(i, value(rank, other, i));
-        }
-        Tensor from = floats(factor * (other + rank));
+      for (int to = 0; to < size; to++) {
+        int other = to;
+        Tensor out = tensor(factor * (rank + other), i -> value(rank, other, i));
+        Tensor in = tensor(factor * (other + rank), i -> UNTOUCHED);
         boolean nothing = factor == 0 && other % 2 == 0;
-        send.add(nothing ? null : to);
-        receive.add(nothing ? null : from);
-        owned.addAll(List.of(to, from));
+        send.add(nothing ? null : out);
+        receive.add(nothing ? null : in);
+        owned.addAll(List.of(out, in));
       }
       ranks.allToAll(stream, send, receive);
-      for (int other = 0; other < size; other++) {
-        Tensor from = receive.get(other);
-        for (int i = 0; from != null && i < from.shape().elements(); i++) {
-          float expected = other == rank ? UNTOUCHED : value(other, rank, i);
-          if (from.get(i) != expected) {
-            throw new AssertionError(
-                rank + " got " + from.get(i) + " from " + other + ", not " + expected);
-          }
+      for (int from = 0; from < size; from++) {
+        int other = from;
+        Tensor in = receive.get(other);
+        if (in != null) {
+          expect(in, i -> other == rank ? UNTOUCHED : value(other, rank, i));
         }
       }
       owned.forEach(Tensor::close);
@@ -111,48 +135,33 @@ final class ContractRank {
   }
 
   private void allGather() {
-    try (Tensor all = floats(3 * size + 1)) {
+    try (Tensor all =
+        tensor(3 * size + 1, i -> i / 3 == rank ? value(rank, 0, i % 3) : UNTOUCHED)) {
       List<Tensor> parts = new ArrayList<>();
       for (int other = 0; other < size; other++) {
         parts.add(all.slice(3L * other, Shape.of(3), Layout.ROW_MAJOR));
       }
-      for (int i = 0; i < 3; i++) {
-        parts.get(rank).put(i, value(rank, 0, i));
-      }
       ranks.allGather(stream, parts);
-      for (int other = 0; other < size; other++) {
-        for (int i = 0; i < 3; i++) {
-          assertEquals(value(other, 0, i), all.get(3L * other + i));
-        }
-      }
-      assertEquals(UNTOUCHED, all.get(3L * size));
+      expect(all, i -> i == 3 * size ? UNTOUCHED : value(i / 3, 0, i % 3));
     }
   }
 
   private void broadcast() {
-    for (int root = 0; root < size; root++) {
-      try (Tensor values = floats(100_000)) {
-        for (int i = 0; i < 100_000; i++) {
-          values.put(i, value(rank, rank, i));
-        }
+    for (int from = 0; from < size; from++) {
+      int root = from;
+      try (Tensor values = tensor(100_000, i -> value(rank, rank, i))) {
         ranks.broadcast(stream, values, root);
-        assertEquals(value(root, root, 0), values.get(0));
-        assertEquals(value(root, root, 99_999), values.get(99_999));
+        expect(values, i -> value(root, root, i));
       }
     }
   }
 
   /** Whole numbers, whose sum is the same in any order. */
   private void allReduce() {
-    try (Tensor values = floats(70_000)) {
-      for (int i = 0; i < 70_000; i++) {
-        values.put(i, (rank + 1) * (i % 100));
-      }
+    try (Tensor values = tensor(70_000, i -> (rank + 1) * (i % 100))) {
       ranks.allReduce(stream, values);
       int factor = size * (size + 1) / 2;
-      for (int i = 0; i < 70_000; i++) {
-        assertEquals(factor * (i % 100), values.get(i));
-      }
+      expect(values, i -> factor * (i % 100));
     }
   }
 
@@ -161,6 +170,7 @@ final class ContractRank {
     assertFalse(ranks.any(false));
     assertTrue(ranks.any(true));
     assertTrue(ranks.any(rank == size - 1));
+    assertEquals(rank, ranks.localRank()); // on one machine
     assertEquals(
         IntStream.range(0, size).mapToObj("\u00fc"::repeat).toList(),
         ranks.gatherTexts("\u00fc".repeat(rank)));
@@ -187,8 +197,8 @@ final class ContractRank {
 
   private void refusals() {
     refused(size + " ranks", () -> ranks.allGather(stream, List.of()));
-    try (Tensor values = floats(1);
-        Tensor integers = Tensor.allocate(Shape.of(1), DataType.I32, Layout.ROW_MAJOR)) {
+    try (Tensor values = tensor(1, i -> 0);
+        Tensor integers = backend.allocate(Shape.of(1), DataType.I32, Layout.ROW_MAJOR)) {
       refused("rank " + size, () -> ranks.broadcast(stream, values, size));
       refused("F32", () -> ranks.allReduce(stream, integers));
     }

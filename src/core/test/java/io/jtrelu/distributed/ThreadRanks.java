@@ -1,6 +1,7 @@
 package io.jtrelu.distributed;
 
 import io.jtrelu.tensor.Tensor;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.BrokenBarrierException;
@@ -16,6 +17,9 @@ import org.jspecify.annotations.Nullable;
 /** Ranks that are threads of this process, for tests: they copy from each other's tensors. */
 public final class ThreadRanks {
   private static final int SECONDS = 60;
+
+  /** That is told to who waits for devices. */
+  static final Duration DEADLINE = Duration.ofSeconds(1);
 
   private final CyclicBarrier meeting;
   private final List<List<? extends @Nullable Tensor>> sent = new ArrayList<>();
@@ -71,6 +75,11 @@ public final class ThreadRanks {
     @Override
     public String name() {
       return "threads";
+    }
+
+    @Override
+    public Duration deadline() {
+      return ThreadRanks.DEADLINE; // not that of communicators
     }
 
     @Override
