@@ -1,4 +1,4 @@
-// What the stand-ins for cuBLAS and cuDNN share: work on device memory, given to a stream as the driver's own calls.
+// What the stand-ins for cuBLAS, cuDNN and NCCL share: work on device memory, given to a stream as the driver's own calls.
 #pragma once
 #include <cuda_abi.h>
 

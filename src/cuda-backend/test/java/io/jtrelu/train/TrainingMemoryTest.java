@@ -87,9 +87,26 @@ class TrainingMemoryTest {
   void theMostThatIsTaken(
       Optimizer.Kind kind, DataType type, int batch, int accumulate, FisherRows.Form form)
       throws IOException {
-    Run run = run(kind, type, batch, accumulate, form);
+    requireFits(run(kind, type, batch, accumulate, form));
+  }
+
+  /** Shards hold a gradient each. */
+  @Test
+  void theMostThatShardsTake() throws IOException {
+    TrainingConfig shards =
+        TrainingConfig.builder()
+            .epochs(1)
+            .batch(8)
+            .shards(4)
+            .optimizer(Optimizer.Kind.ADAM)
+            .build();
+    Networks.Options network = new Networks.Options("plain:14:8", Networks.Block.V2, 0, 0.1f);
+    requireFits(Run.of(network, ShapingConfig.DEFAULT, shards, data(), "noise"));
+  }
+
+  private static void requireFits(Run run) throws IOException {
     try (Backend backend = EmulatedSubject.openForOthers()) {
-      TrainingMemory plan = TrainingMemory.of(run, backend, batch);
+      TrainingMemory plan = TrainingMemory.of(run, backend, run.training().batch());
       assertEquals(0, backend.memory().allocations(), "a plan allocates nothing");
       try (Trainer trainer = Trainer.start(run, data(), backend, null)) {
         while (!trainer.finished()) {

@@ -18,6 +18,7 @@ import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.GlobalMeanPool;
 import io.jtrelu.backend.GradientNorm;
 import io.jtrelu.backend.LabelDraw;
+import io.jtrelu.backend.Link;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.MatrixProduct;
 import io.jtrelu.backend.MaxPool2d;
@@ -46,6 +47,7 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.time.Duration;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -441,6 +443,17 @@ final class CudaBackend implements Backend {
   @Override
   public Recording record(Stream stream, Runnable work) {
     return own(stream).record(work);
+  }
+
+  @Override
+  public byte[] newLinkId() {
+    return lifetime.during(() -> NcclLink.newId(libraries.nccl()));
+  }
+
+  @Override
+  public Link link(byte[] id, int rank, int size, Duration deadline) {
+    NvidiaLibrary nccl = lifetime.during(libraries::nccl);
+    return NcclLink.open(this, context, nccl, id, rank, size, deadline);
   }
 
   private void requirePreparable(DataType type) {

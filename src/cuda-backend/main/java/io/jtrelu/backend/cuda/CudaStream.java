@@ -5,6 +5,7 @@ import static io.jtrelu.backend.cuda.Driver.check;
 import io.jtrelu.backend.BackendStream;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.function.LongConsumer;
 import jcuda.driver.CUevent;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
@@ -261,6 +262,16 @@ final class CudaStream extends BackendStream {
   private void setRecording(@Nullable CudaRecording now) {
     synchronized (destruction) {
       recording = now;
+    }
+  }
+
+  /** Gives work of a library to this stream, by its handle; the context is current meanwhile. */
+  void give(LongConsumer work) {
+    enter();
+    try {
+      work.accept(handle.address());
+    } finally {
+      context.leave();
     }
   }
 

@@ -1,6 +1,7 @@
 package io.jtrelu.backend.cuda;
 
 import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
@@ -18,9 +19,12 @@ import java.util.concurrent.ConcurrentHashMap;
 /**
  * Functions of a C library that return a status, through the JDK's foreign-function interface. A
  * function is bound when it is first called, by the types of its arguments: int, long (also handles
- * and device addresses) and memory segments. Thread-safe.
+ * and device addresses), memory segments and structs. Thread-safe.
  */
 final class ForeignLibrary {
+  /** A struct of bytes that is passed by value. */
+  record Struct(MemorySegment bytes) {}
+
   private final SymbolLookup symbols;
   private final String nameOfStatus;
   private final Map<String, MethodHandle> functions = new ConcurrentHashMap<>();
@@ -43,7 +47,7 @@ final class ForeignLibrary {
     try {
       MethodHandle function =
           functions.computeIfAbsent(name, unbound -> bind(unbound, JAVA_INT, arguments));
-      status = (int) (Object) function.invokeExact(arguments);
+      status = (int) (Object) function.invokeExact(values(arguments));
     } catch (RuntimeException | Error failure) {
       throw failure;
     } catch (Throwable impossible) {
@@ -66,6 +70,9 @@ final class ForeignLibrary {
           switch (arguments[i]) {
             case Integer number -> JAVA_INT;
             case Long number -> JAVA_LONG;
+            case Struct struct ->
+                MemoryLayout.structLayout(
+                    MemoryLayout.sequenceLayout(struct.bytes().byteSize(), JAVA_BYTE));
             default -> ADDRESS;
           };
     }
@@ -76,14 +83,31 @@ final class ForeignLibrary {
         .asSpreader(Object[].class, arguments.length);
   }
 
-  private String nameOf(int status) {
+  private static Object[] values(Object... arguments) {
+    Object[] values = arguments.clone();
+    for (int i = 0; i < values.length; i++) {
+      if (values[i] instanceof Struct struct) {
+        values[i] = struct.bytes();
+      }
+    }
+    return values;
+  }
+
+  /** The name of a status. */
+  String nameOf(int status) {
+    String name = text(nameOfStatus, status);
+    return name.isEmpty() ? "status " + status : name;
+  }
+
+  /** What a function says that returns a text; empty where it does not, or is not there. */
+  String text(String name, Object... arguments) {
     try {
       MethodHandle function =
-          functions.computeIfAbsent(nameOfStatus, unbound -> bind(unbound, ADDRESS, status));
-      Object text = (Object) function.invokeExact(new Object[] {status});
+          functions.computeIfAbsent(name, unbound -> bind(unbound, ADDRESS, arguments));
+      Object text = (Object) function.invokeExact(arguments);
       return ((MemorySegment) text).reinterpret(Long.MAX_VALUE).getString(0);
-    } catch (Throwable nameless) {
-      return "status " + status;
+    } catch (Throwable silent) {
+      return "";
     }
   }
 }

@@ -7,8 +7,8 @@ import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
 /**
- * cuBLAS and cuDNN, which a backend may use beside its own kernels: each is opened when it is first
- * asked for. Thread-safe.
+ * cuBLAS and cuDNN, which a backend may use beside its own kernels, and NCCL, which links it with
+ * others: each is opened when it is first asked for. Thread-safe.
  */
 final class Libraries implements AutoCloseable {
   /**
@@ -82,6 +82,27 @@ final class Libraries implements AutoCloseable {
     }
   }
 
+  /**
+   * NCCL.
+   *
+   * @throws BackendUnavailableException with the reason where it cannot be used
+   */
+  NvidiaLibrary nccl() {
+    return openNccl(emulated);
+  }
+
+  private static NvidiaLibrary openNccl(boolean emulated) {
+    NvidiaLibrary nccl = NvidiaLibrary.open("nccl", List.of(2), emulated);
+    if (nccl.version().matches("2\\.[0-8]\\..*")) {
+      throw new BackendUnavailableException(
+          nccl.path()
+              + " is NCCL "
+              + nccl.version()
+              + ", which cannot be part of a recorded step: 2.9 or newer is needed");
+    }
+    return nccl;
+  }
+
   private static Opened<Blas> openBlas(boolean emulated) {
     // A library of a newer CUDA than the driver's makes no handle.
     List<Integer> majors = CudaDevice.driverVersion() < 13000 ? List.of(12) : List.of(13, 12);
@@ -122,6 +143,12 @@ final class Libraries implements AutoCloseable {
       lines.add(openDnn(emulated).description());
     } catch (BackendUnavailableException missing) {
       lines.add("cuDNN is not used: " + missing.getMessage());
+    }
+    try {
+      NvidiaLibrary nccl = openNccl(emulated);
+      lines.add(NcclLink.title(nccl) + " (" + nccl.path() + "), for runs of many processes");
+    } catch (BackendUnavailableException missing) {
+      lines.add("NCCL is not used: " + missing.getMessage());
     }
     return lines;
   }

@@ -23,7 +23,7 @@ import java.util.TreeSet;
  * version in it, and asked whether it is what its name says. A binding made for another major
  * version than the library's would kill the process, so none is touched before.
  *
- * @param stem cublas or cudnn
+ * @param stem cublas, cudnn or nccl
  * @param major version in the file's name
  * @param version in full
  * @param path where it lies
@@ -43,7 +43,7 @@ record NvidiaLibrary(String stem, int major, String version, String path, Symbol
   /**
    * Opens the first that is found.
    *
-   * @param stem cublas or cudnn
+   * @param stem cublas, cudnn or nccl
    * @param majors versions that can be used, the best first
    * @param emulated whether it is for the emulated device, which takes stand-ins and nothing else
    * @throws BackendUnavailableException with what was looked for, and what was wrong with what was
@@ -51,8 +51,7 @@ record NvidiaLibrary(String stem, int major, String version, String path, Symbol
    */
   static NvidiaLibrary open(String stem, List<Integer> majors, boolean emulated) {
     if (!System.getProperty("os.name", "").startsWith("Linux")) {
-      throw new BackendUnavailableException(
-          "lib" + stem + " is looked for on Linux only; our own kernels do all operations");
+      throw new BackendUnavailableException("lib" + stem + " is looked for on Linux only");
     }
     List<String> failures = new ArrayList<>();
     for (int major : majors) {
@@ -118,7 +117,7 @@ record NvidiaLibrary(String stem, int major, String version, String path, Symbol
 
   private static ForeignLibrary functions(String stem, SymbolLookup symbols) {
     return new ForeignLibrary(
-        symbols, stem.equals("cublas") ? "cublasGetStatusName" : "cudnnGetErrorString");
+        symbols, stem.equals("cublas") ? "cublasGetStatusName" : stem + "GetErrorString");
   }
 
   private static void addFolder(Set<String> places, Path folder, String name) {
@@ -164,15 +163,7 @@ record NvidiaLibrary(String stem, int major, String version, String path, Symbol
       openSiblings(folder, stem, major);
     }
     SymbolLookup symbols = lookup(place);
-    ForeignLibrary functions = functions(stem, symbols);
-    int[] version = new int[3];
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment number = arena.allocate(JAVA_INT);
-      for (int part = 0; part < version.length; part++) {
-        functions.call(stem + "GetProperty", "", part, number);
-        version[part] = number.get(JAVA_INT, 0);
-      }
-    }
+    int[] version = version(stem, functions(stem, symbols));
     String path = mapped(file.getFileName().toString(), place);
     if (version[0] != major) {
       throw new BackendUnavailableException(
@@ -183,6 +174,24 @@ record NvidiaLibrary(String stem, int major, String version, String path, Symbol
     }
     String text = version[0] + "." + version[1] + "." + version[2];
     return new NvidiaLibrary(stem, major, text, path, symbols);
+  }
+
+  private static int[] version(String stem, ForeignLibrary functions) {
+    int[] version = new int[3];
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment number = arena.allocate(JAVA_INT);
+      if (stem.equals("nccl")) {
+        functions.call("ncclGetVersion", "", number);
+        int all = number.get(JAVA_INT, 0);
+        int unit = all < 10000 ? 1000 : 10000; // of the major one: it had four digits up to 2.8
+        return new int[] {all / unit, all % unit / 100, all % 100};
+      }
+      for (int part = 0; part < version.length; part++) {
+        functions.call(stem + "GetProperty", "", part, number);
+        version[part] = number.get(JAVA_INT, 0);
+      }
+    }
+    return version;
   }
 
   /** What a library loads by name when it is first used is found once it is in the process. */

@@ -59,7 +59,7 @@ public final class EmulatedSubject implements Subject {
   }
 
   /** The backend on a device that works in one order, with the checks at its end. */
-  static Backend inOrder(long order) {
+  public static Backend inOrder(long order) {
     return open(order);
   }
 

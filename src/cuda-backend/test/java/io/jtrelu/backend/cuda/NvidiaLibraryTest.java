@@ -103,11 +103,12 @@ class NvidiaLibraryTest {
   void devicesTell() {
     List<String> lines =
         LibrariesSubject.with("cuda12", "own", new EmulatedCudaProvider()::libraries);
-    assertEquals(2, lines.size(), lines.toString());
+    assertEquals(3, lines.size(), lines.toString());
     assertTrue(lines.get(0).startsWith("cuBLAS 12.0.0 (/"), lines.get(0));
     assertTrue(lines.get(0).endsWith("), called through JCublas"), lines.get(0));
     assertTrue(lines.get(1).startsWith("cuDNN 8.0.0 (/"), lines.get(1));
     assertTrue(lines.get(1).endsWith("), called through JCudnn"), lines.get(1));
+    assertTrue(lines.get(2).startsWith("NCCL 2.9.0 (/"), lines.get(2));
   }
 
   /** In a process that has opened none: what is in a process is found by its name. */
@@ -120,6 +121,7 @@ class NvidiaLibraryTest {
     assertTrue(
         output.contains("cuBLAS is not used: no libcublas.so.13 or libcublas.so.12"), output);
     assertTrue(output.contains("cuDNN is not used: no libcudnn.so.9 or libcudnn.so.8"), output);
+    assertTrue(output.contains("NCCL is not used: no libnccl.so.2:"), output);
     assertTrue(output.contains("refused: no libcublas.so.13"), output);
   }
 
