@@ -15,7 +15,7 @@ public final class Contenders {
   /**
    * Opens one.
    *
-   * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code jtrelu-winograd-bf16}, {@code
+   * @param name {@code jtrelu}, {@code jtrelu-bf16}, {@code jtrelu-exact-bf16}, {@code
    *     jtrelu-micro-16}, {@code djl-nchw-plain}, {@code djl-nhwc-folded} and so on, {@code
    *     onednn}, {@code onnxruntime}, {@code nd4j-layers}, {@code nd4j-samediff}
    */
@@ -23,8 +23,8 @@ public final class Contenders {
     String[] parts = name.toUpperCase(Locale.ROOT).split("-");
     return switch (parts[0]) {
       case "JTRELU" -> {
-        if (name.equals("jtrelu-winograd-bf16")) {
-          System.setProperty("jtrelu.cpu.bf16-winograd", "true"); // read when a backend opens
+        if (name.equals("jtrelu-exact-bf16")) {
+          System.setProperty("jtrelu.cpu.bf16-winograd", "false"); // read when a backend opens
         }
         yield new JtreluContender(
             workload,

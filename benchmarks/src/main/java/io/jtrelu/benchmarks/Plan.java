@@ -105,7 +105,7 @@ final class Plan {
         64,
         3,
         1,
-        List.of("jtrelu-bf16", "jtrelu-winograd-bf16", "jtrelu"));
+        List.of("jtrelu-bf16", "jtrelu-exact-bf16", "jtrelu"));
     orthogonal(256, 2, 0.5);
     orthogonal(1024, 2, 1);
     memory("plain50", 64);
@@ -147,7 +147,7 @@ final class Plan {
           32,
           4,
           1,
-          List.of("jtrelu-bf16", "jtrelu-winograd-bf16", "jtrelu"));
+          List.of("jtrelu-bf16", "jtrelu-exact-bf16", "jtrelu"));
     }
     for (int n : new int[] {64, 128, 256, 512, 1024, 2048, 4096}) {
       orthogonal(n, n > 1024 ? 2 : 4, 1);

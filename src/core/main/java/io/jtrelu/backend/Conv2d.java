@@ -25,6 +25,22 @@ import io.jtrelu.tensor.Tensor;
  * <p><b>Types.</b> src, dst, diff_src and diff_dst have the storage type {@link #type}; weights,
  * bias, diff_weights and diff_bias are F32 always. Sums are accumulated in at least binary32.
  *
+ * <p><b>Rounded transforms.</b> A backend may compute a BF16 convolution of 3x3 taps, stride 1 and
+ * one group by Winograd's method and round what it multiplies to BF16 (u = 2^-8) once more. Let X_c
+ * be the largest |src| of channel c within three rows and columns of a result's window (its tile's
+ * 6x6 sources lie there), and W_c the sum of |weights| over the taps. A result adds up products of
+ * a transformed weight, at most max |G| W_c, and a transformed source, at most X_c times a row sum
+ * of |B^T|, with factors A^T; the three multiplied and added up over the products are 46 for a tile
+ * of 4x4 results, 16 for 2x2. Hence, beside the errors of other convolutions,
+ *
+ * <pre>
+ * |error of dst before phi|        &lt;= 46 (2 u + u^2) sum_c X_c W_c
+ * |error of diff_src before psi'|  &lt;= the same of diff_dst, with W_k over the taps to diff_src
+ * |error of diff_weights|          &lt;= 46 (2 u + u^2) sum_{n,p,q} |diff_dst| X_c
+ * </pre>
+ *
+ * and where roundings are independent some 3 times what rounding each operand once would cause.
+ *
  * <p><b>Overlap.</b> What is written must overlap nothing else that is read or written, but that
  * diff_src may be the very tensor src where the source is not needed again (an in-place gradient);
  * and where srcActivation is the identity, src is not read by backwardData and may lie anywhere.

@@ -82,6 +82,10 @@ class Conv2dSumContractTest extends Contract {
     double[] expected = new double[shortcut.length];
     double[] magnitude = new double[shortcut.length];
     double[] bound = new double[shortcut.length];
+    double[] transforms =
+        subject.roundsTransforms(backend, d, type)
+            ? new RoundedTransforms(d).forward(src, weights)
+            : new double[shortcut.length];
     for (int i = 0; i < expected.length; i++) {
       double branch = branchWeight * sums.value()[i];
       double sum = branch + (double) shortcutWeight * shortcut[i];
@@ -93,7 +97,8 @@ class Conv2dSumContractTest extends Contract {
           4 * Data.epsilon(DataType.F32) * (sums.magnitude()[i] + Math.abs(shortcut[i]));
       // The convolution's result may be rounded to the type, and the sum is.
       double storage = Data.epsilon(type) * (Math.abs(branch) + 1.5 * Math.abs(sum));
-      bound[i] = (arithmetic + storage) * phi.scale() + Data.tiny(type);
+      double rounding = Math.abs(branchWeight) * transforms[i];
+      bound[i] = (arithmetic + storage + rounding) * phi.scale() + Data.tiny(type);
     }
     String description =
         String.format(

@@ -50,6 +50,13 @@ public interface Subject {
     return false;
   }
 
+  /**
+   * Whether a convolution rounds what Winograd's method transforms, which {@link Conv2d} allows.
+   */
+  default boolean roundsTransforms(Backend backend, Conv2dDescriptor descriptor, DataType type) {
+    return false;
+  }
+
   /** Rows of the largest matrix that is inverted. */
   default int largestMatrix() {
     return 150;

@@ -39,20 +39,23 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.lang.management.ManagementFactory;
 import java.util.BitSet;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** The CPU through oneDNN: see the package page. Thread-safe. */
 public final class OneDnnBackend implements Backend {
   /**
-   * Set to true, BF16 convolutions by Winograd's method round transformed values to BF16 too, and
-   * multiply those: faster, but errors are some three times as large.
+   * BF16 convolutions by Winograd's method round transformed values to BF16 too where the CPU
+   * multiplies those faster; errors are some three times as large ({@link Conv2d} has the bound).
+   * Set to false, products are exact.
    */
   static final String BF16_WINOGRAD_PROPERTY = "jtrelu.cpu.bf16-winograd";
 
   /** Rows and columns of an image, up to which oneDNN plans a convolution in a second or so. */
   static final int LARGEST_EXTENT = 1 << 22;
 
-  private final boolean roundsTransforms = Boolean.getBoolean(BF16_WINOGRAD_PROPERTY);
+  private final boolean mayRoundTransforms =
+      Boolean.parseBoolean(System.getProperty(BF16_WINOGRAD_PROPERTY, "true"));
   private final Dnnl library;
   private final @Nullable CpuKernels kernels;
   private final int laneCount;
@@ -253,15 +256,11 @@ public final class OneDnnBackend implements Backend {
     return lifetime.during(
         () -> {
           CpuKernels.Convolutions own = winogradConvolutions(type);
-          return own != null && WinogradConv2d.pays(descriptor)
-              ? new WinogradConv2d(
-                  own,
-                  descriptor,
-                  type,
-                  activation,
-                  srcActivation,
-                  WinogradConv2d.bestTile(descriptor))
-              : new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
+          if (own != null && WinogradConv2d.pays(descriptor)) {
+            int tile = WinogradConv2d.bestTile(descriptor);
+            return new WinogradConv2d(own, descriptor, type, activation, srcActivation, tile);
+          }
+          return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
         });
   }
 
@@ -297,16 +296,21 @@ public final class OneDnnBackend implements Backend {
     }
   }
 
+  /** Whether convolutions of a type that Winograd's method does round what it transforms. */
+  boolean roundsTransforms(DataType type) {
+    CpuKernels.Convolutions own = winogradConvolutions(type);
+    return own != null && own == Objects.requireNonNull(kernels).roundedConvolutions();
+  }
+
   private CpuKernels.@Nullable Convolutions winogradConvolutions(DataType type) {
-    if (kernels == null) {
-      return null;
-    }
-    if (type == DataType.BF16 && roundsTransforms && kernels.roundedConvolutions() != null) {
-      return kernels.roundedConvolutions();
-    }
     // Matrix units multiply BF16 many times faster than F32: the direct method then wins.
     boolean matrixUnits = library.instructionSet().contains("amx");
-    return type == DataType.BF16 && matrixUnits ? null : kernels.convolutions(type);
+    if (kernels == null || (type == DataType.BF16 && matrixUnits)) {
+      return null;
+    }
+    return type == DataType.BF16 && mayRoundTransforms && kernels.roundedConvolutions() != null
+        ? kernels.roundedConvolutions()
+        : kernels.convolutions(type);
   }
 
   @Override

@@ -4,7 +4,9 @@ import static org.junit.jupiter.api.Assumptions.abort;
 
 import io.jtrelu.backend.Availability;
 import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Subject;
+import io.jtrelu.tensor.DataType;
 
 /** The oneDNN backend under the contract tests. */
 public final class OneDnnSubject implements Subject {
@@ -23,6 +25,11 @@ public final class OneDnnSubject implements Subject {
       abort(unavailable.reason());
     }
     return provider.open(0);
+  }
+
+  @Override
+  public boolean roundsTransforms(Backend backend, Conv2dDescriptor descriptor, DataType type) {
+    return WinogradConv2d.pays(descriptor) && ((OneDnnBackend) backend).roundsTransforms(type);
   }
 
   @Override
