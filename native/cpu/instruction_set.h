@@ -2,6 +2,7 @@
 // name) and KERNELS (the table to define).
 #include "batch_norm_kernels.h"
 #include "cpu_kernels.h"
+#include "direct_kernels.h"
 #include "element_kernels.h"
 #include "orthogonal_kernels.h"
 #include "winograd_kernels.h"
@@ -22,4 +23,5 @@ const JtreluCpuKernels KERNELS = {
     elements::activationPasses<uint16_t>(),
     channels::passes<float>(),
     channels::passes<uint16_t>(),
+    direct::kConvolutions,
 };

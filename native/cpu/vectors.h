@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if LANES >= 8
 #include <immintrin.h>
 #endif
@@ -49,6 +50,12 @@ INLINE void endStream() {
 #if LANES == 16
   _mm_sfence();
 #endif
+}
+
+INLINE void transpose(float (*rows)[LANES]) {
+  for (int i = 1; i < LANES; i++) {
+    for (int j = 0; j < i; j++) std::swap(rows[i][j], rows[j][i]);
+  }
 }
 
 }  // namespace

@@ -941,12 +941,6 @@ template <bool fours> INLINE void transformKernel(const Vector* g, Vector* to) {
   }
 }
 
-INLINE void transpose(float (*rows)[LANES]) {
-  for (int i = 1; i < LANES; i++) {
-    for (int j = 0; j < i; j++) std::swap(rows[i][j], rows[j][i]);
-  }
-}
-
 // Index in a place's panels [out / panel][in / group][panel][group] of product(); fromChannel begins a group.
 INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int group) {
   const int panel = widest(out / LANES) * LANES;

@@ -296,6 +296,70 @@ template <class T> void convolutions(const JtreluConvolutions& k) {
   }
 }
 
+/// Convolutions by the definition: all three passes of each term's product.
+void directConvolutions(const JtreluDirect& k) {
+  const float slope = 0.3f, scale = 1.25f;
+  const double bound = 8 * kEpsilon;  // of the sum of magnitudes: errors of random signs
+  for (JtreluDirectSizes s : {JtreluDirectSizes{1, 1, 1, 300, 1, 1, 20, 1, 1, 1, 1, 0, 0},
+                              {2, 7, 9, 33, 7, 9, 70, 1, 1, 1, 1, 0, 0},
+                              {3, 8, 8, 17, 8, 8, 16, 1, 1, 1, 1, 0, 0},
+                              {2, 2, 2, 1100, 2, 2, 24, 1, 1, 1, 1, 0, 0},
+                              {2, 9, 8, 16, 5, 4, 40, 1, 1, 2, 2, 0, 0},
+                              {1, 7, 10, 20, 4, 5, 17, 3, 3, 2, 2, 1, 1},
+                              {1, 5, 6, 5, 2, 2, 3, 2, 3, 3, 4, 1, 2}}) {
+    const size_t pixels = size_t(s.n) * s.oh * s.ow, taps = size_t(s.kh) * s.kw;
+    const auto x = normals(size_t(s.n) * s.h * s.w * s.ic), e = normals(pixels * s.oc);
+    const auto weights = normals(s.oc * taps * s.ic), bias = normals(s.oc);
+    std::vector<double> y(e.size()), dx(x.size()), dw(weights.size(), 1), db(s.oc, 1);
+    auto yMagnitude = y, dxMagnitude = dx, dwMagnitude = dw, dbMagnitude = db;
+    for (size_t at = 0; at < e.size(); at++) {
+      const size_t o = at % s.oc, q = at / s.oc % s.ow, p = at / s.oc / s.ow % s.oh, n = at / s.oc / s.ow / s.oh;
+      db[o] += e[at];
+      dbMagnitude[o] += std::abs(e[at]);
+      for (size_t t = 0; t < taps; t++) {
+        const int row = int(p) * s.strideH + int(t) / s.kw - s.top,
+                  column = int(q) * s.strideW + int(t) % s.kw - s.left;
+        if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
+        for (int c = 0; c < s.ic; c++) {
+          const size_t from = ((n * s.h + row) * s.w + column) * s.ic + c, w = (o * taps + t) * s.ic + c;
+          const auto add = [](std::vector<double>& sums, std::vector<double>& magnitudes, size_t i, double term) {
+            sums[i] += term;
+            magnitudes[i] += std::abs(term);
+          };
+          add(y, yMagnitude, at, double(x[from]) * weights[w]);
+          add(dx, dxMagnitude, from, double(e[at]) * weights[w]);
+          add(dw, dwMagnitude, w, double(e[at]) * x[from]);
+        }
+      }
+    }
+    Aligned forward(k.packedBytes(&s, 0)), backward(k.packedBytes(&s, 1)), workspace(k.workspaceBytes(&s));
+    k.pack(&s, weights.data(), static_cast<float*>(static_cast<void*>(forward)),
+           static_cast<float*>(static_cast<void*>(backward)));
+    std::vector<float> result(e.size(), NAN);
+    k.forward(&s, x.data(), static_cast<float*>(static_cast<void*>(forward)), bias.data(), slope, scale, result.data(),
+              workspace);
+    for (size_t i = 0; i < result.size(); i++) {
+      const double expected = phi(y[i] + bias[i % s.oc], slope, scale);
+      near("direct forward", i, result[i], expected, bound * scale * (yMagnitude[i] + std::abs(bias[i % s.oc])));
+    }
+    for (int accumulate : {0, 1}) {
+      auto g = x;  // the gate, too
+      k.backwardData(&s, e.data(), static_cast<float*>(static_cast<void*>(backward)), g.data(), slope, scale,
+                     accumulate, g.data(), workspace);
+      for (size_t i = 0; i < g.size(); i++) {
+        const double old = accumulate ? x[i] : 0;
+        near("direct backward data", i, g[i], (old + dx[i]) * phiGradient(x[i], slope, scale),
+             bound * scale * (dxMagnitude[i] + std::abs(old)));
+      }
+    }
+    std::vector<float> weightGradients(dw.size(), 1), biasGradients(s.oc, 1);
+    k.gradients(&s, x.data(), e.data(), weightGradients.data(), biasGradients.data(), 1, workspace);
+    for (size_t i = 0; i < dw.size(); i++)
+      near("direct weights' gradient", i, weightGradients[i], dw[i], bound * dwMagnitude[i]);
+    for (int o = 0; o < s.oc; o++) near("direct bias' gradient", o, biasGradients[o], db[o], bound * dbMagnitude[o]);
+  }
+}
+
 void orthogonal(const JtreluOrthogonal& q) {
   const int64_t sizes[][2] = {{1, 1}, {7, 3}, {64, 64}, {100, 65}, {300, 130}};
   for (auto [m, k] : sizes) {
@@ -338,6 +402,7 @@ int main() {
     normalisation<Bf16>(k->bf16BatchNorm);
     convolutions<F32>(k->f32);
     convolutions<Bf16>(k->bf16);
+    directConvolutions(k->direct);
     orthogonal(k->orthogonal);
     printf("%s: %ld checks passed\n", k->instructionSet, checks);
   }

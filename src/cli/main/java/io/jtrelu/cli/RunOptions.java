@@ -168,7 +168,8 @@ final class RunOptions {
       description =
           "Cut each batch into equal parts, a power of two, that processes can share: mpirun -np 4"
               + " jtrelu train --shards 8. Any number of processes that divides it, one too, gives the"
-              + " same bits.")
+              + " same bits. Also for one with more than 8 cores: without shards a batch has at most"
+              + " 8 parts. Each holds a gradient, 4 bytes for a parameter.")
   int shards;
 
   /** Who adds up the gradients of several processes. */

@@ -29,14 +29,15 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 6;
+  private static final int VERSION = 7;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
    * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
-   * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16.
+   * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16, six
+   * for convolutions by the definition.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(40, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(46, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -157,6 +158,7 @@ final class CpuKernels implements AutoCloseable {
   private final ActivationPasses bf16Activations;
   private final BatchNormPasses f32BatchNorm;
   private final BatchNormPasses bf16BatchNorm;
+  private final DirectConvolutions direct;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -172,6 +174,7 @@ final class CpuKernels implements AutoCloseable {
     this.bf16Activations = new ActivationPasses(table, 28, library);
     this.f32BatchNorm = new BatchNormPasses(table, 32, library);
     this.bf16BatchNorm = new BatchNormPasses(table, 36, library);
+    this.direct = new DirectConvolutions(instructionSet, table, 40, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -603,6 +606,11 @@ final class CpuKernels implements AutoCloseable {
   /** BF16 convolutions whose transforms are rounded too, or null where the machine has none. */
   @Nullable Convolutions roundedConvolutions() {
     return roundedBf16;
+  }
+
+  /** Convolutions of F32 by the definition. */
+  DirectConvolutions directConvolutions() {
+    return direct;
   }
 
   /** Random orthogonal matrices. */

@@ -260,6 +260,10 @@ public final class OneDnnBackend implements Backend {
             int tile = WinogradConv2d.bestTile(descriptor);
             return new WinogradConv2d(own, descriptor, type, activation, srcActivation, tile);
           }
+          if (kernels != null && type == DataType.F32 && DirectConv2d.pays(descriptor)) {
+            return new DirectConv2d(
+                kernels.directConvolutions(), descriptor, activation, srcActivation);
+          }
           return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
         });
   }

@@ -2,6 +2,7 @@ package io.jtrelu.backend.onednn;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -41,6 +42,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 class OneDnnBackendTest {
   private static final Rectifier PHI = Rectifier.tailored(0.4);
   private static final Conv2dDescriptor DIRECT = Conv2dDescriptor.of(2, 10, 9, 16, 24, 3, 1, 1);
+  private static final Conv2dDescriptor ONE_BY_ONE = Conv2dDescriptor.of(2, 9, 7, 40, 72, 1, 1, 0);
   private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 32, 48, 3, 1, 1);
 
   private OneDnnBackend backend;
@@ -181,7 +183,7 @@ class OneDnnBackendTest {
 
   @Test
   void lanesRunOneOperationAtOnce() throws Exception {
-    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD)) {
+    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD, ONE_BY_ONE)) {
       try (Conv2d operation = backend.conv2d(descriptor, DataType.F32, PHI, PHI);
           ExecutorService threads = Executors.newFixedThreadPool(4)) {
         List<Future<List<float[]>>> futures = new ArrayList<>();
@@ -298,6 +300,75 @@ class OneDnnBackendTest {
   }
 
   /**
+   * oneDNN is the independent implementation; integers make both exact. Every instruction set that
+   * this machine has, kernels, strides and paddings of all kinds, channels each side of vectors and
+   * panels, blocks of channels, units and blocks of pixels, gradients on cache lines or not.
+   */
+  @Test
+  void directAgreesWithOneDnn() throws IOException {
+    int instructionSets = 0;
+    while (true) {
+      try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
+        directAgreesWithOneDnn(kernels.directConvolutions(), new SplittableRandom(4));
+        instructionSets++;
+      } catch (UnsupportedException noMore) {
+        break;
+      }
+    }
+    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
+  }
+
+  private void directAgreesWithOneDnn(DirectConvolutions convolutions, SplittableRandom random) {
+    Rectifier exact = new Rectifier(0.5f, 1);
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < 120; i++) {
+        int kh = i % 2 == 0 ? 1 : random.nextInt(1, 8);
+        int kw = i % 2 == 0 ? 1 : random.nextInt(1, 8);
+        boolean many = i % 10 == 0; // pixels: several units
+        boolean deep = i % 10 == 2; // channels: several blocks and panels
+        Conv2dDescriptor d =
+            new Conv2dDescriptor(
+                many ? 3 : random.nextInt(4),
+                kh + random.nextInt(many ? 30 : 9),
+                kw + random.nextInt(many ? 30 : 9),
+                deep ? random.nextInt(250, 600) : random.nextInt(1, 70),
+                deep ? random.nextInt(250, 600) : random.nextInt(1, 70),
+                kh,
+                kw,
+                random.nextInt(1, 4),
+                random.nextInt(1, 4),
+                random.nextInt(kh),
+                random.nextInt(kw),
+                random.nextInt(kh),
+                random.nextInt(kw),
+                1,
+                1,
+                1);
+        assertTrue(DirectConv2d.applies(d), d.toString());
+        Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
+        Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
+        try (Layer expected =
+                new Layer(
+                    backend,
+                    new OneDnnConv2d(backend.library(), d, DataType.F32, exact, srcActivation),
+                    i % 2);
+            Layer direct =
+                new Layer(
+                    backend, new DirectConv2d(convolutions, d, exact, srcActivation), i % 2)) {
+          expected.run(stream, write);
+          direct.run(stream, write);
+          for (int k = 0; k < 4; k++) {
+            assertArrayEquals(
+                expected.results().get(k),
+                direct.results().get(k),
+                convolutions + " " + d + " " + write + " result " + k);
+          }
+        }
+      }
+    }
+  }
+
+  /**
    * BF16 Winograd rounds transformed values, so its error is bounded by eps of BF16 times the sum
    * of |A^T| |G g G^T| |B^T d B| over the places: for data of one size at most 4 (tiles of 2x2) or
    * 28 (4x4: 23.8 forward, 27.3 for gradients) times the sum of |src| |weights|, from the matrices.
@@ -346,6 +417,23 @@ class OneDnnBackendTest {
               deviation <= 4 * 0x1p-8 * 1.2 * 1.2 * Math.sqrt(terms[k]), k + ": " + deviation);
         }
       }
+    }
+  }
+
+  @Test
+  void transformsAreRoundedUnlessAPropertySaysOtherwise() throws IOException {
+    try (CpuKernels kernels = CpuKernels.load(0)) {
+      assertEquals(
+          kernels.roundedConvolutions() != null
+              && !backend.library().instructionSet().contains("amx"),
+          backend.roundsTransforms(DataType.BF16));
+      assertFalse(backend.roundsTransforms(DataType.F32));
+    }
+    System.setProperty(OneDnnBackend.BF16_WINOGRAD_PROPERTY, "false");
+    try (Backend exact = new OneDnnSubject().open()) {
+      assertFalse(((OneDnnBackend) exact).roundsTransforms(DataType.BF16));
+    } finally {
+      System.clearProperty(OneDnnBackend.BF16_WINOGRAD_PROPERTY);
     }
   }
 

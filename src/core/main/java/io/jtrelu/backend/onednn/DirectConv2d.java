@@ -1,0 +1,158 @@
+package io.jtrelu.backend.onednn;
+
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Device;
+import io.jtrelu.tensor.HostMemory;
+import io.jtrelu.tensor.Tensor;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+
+/**
+ * An F32 convolution by the definition: 1x1, strided, or a linear layer. {@code
+ * native/cpu/direct_kernels.h} holds the method. Sums are exact products added up in binary32, in
+ * blocks of channels or pixels.
+ */
+final class DirectConv2d extends Conv2d {
+  private static final int LEAST_CHANNELS = 16; // for vectors to be full
+
+  private final DirectConvolutions kernels;
+  private final HostMemory memory;
+  private final long sizes;
+  private final OneDnnPackedWeights.Format format;
+  private final long packedForwardBytes;
+  private final long packedBackwardBytes;
+  private final long workspaceBytes;
+
+  /** Whether the kernels do this convolution, and faster than oneDNN. */
+  static boolean pays(Conv2dDescriptor d) {
+    boolean oneTap = d.kh() == 1 && d.kw() == 1;
+    boolean strided = d.strideH() > 1 || d.strideW() > 1;
+    return applies(d) && (oneTap || strided) && Math.min(d.ic(), d.oc()) >= LEAST_CHANNELS;
+  }
+
+  /** Whether the kernels do this convolution. */
+  static boolean applies(Conv2dDescriptor d) {
+    return d.groups() == 1
+        && d.dilationH() == 1
+        && d.dilationW() == 1
+        && Math.max(d.kh(), d.kw()) <= DirectConvolutions.MOST_TAPS;
+  }
+
+  DirectConv2d(
+      DirectConvolutions kernels,
+      Conv2dDescriptor d,
+      Rectifier activation,
+      Rectifier srcActivation) {
+    super(Device.CPU, d, DataType.F32, activation, srcActivation);
+    this.kernels = kernels;
+    int[] values = {
+      d.n(),
+      d.h(),
+      d.w(),
+      d.ic(),
+      d.oh(),
+      d.ow(),
+      d.oc(),
+      d.kh(),
+      d.kw(),
+      d.strideH(),
+      d.strideW(),
+      d.padTop(),
+      d.padLeft()
+    };
+    this.memory = HostMemory.allocate((long) values.length * Integer.BYTES);
+    for (int i = 0; i < values.length; i++) {
+      memory.segment().setAtIndex(JAVA_INT, i, values[i]);
+    }
+    this.sizes = memory.address();
+    this.packedForwardBytes = kernels.packedBytes(sizes, false);
+    this.packedBackwardBytes = kernels.packedBytes(sizes, true);
+    this.workspaceBytes = kernels.workspaceBytes(sizes);
+    this.format =
+        new OneDnnPackedWeights.Format(
+            named("direct " + d.kh() + "x" + d.kw() + ": " + d.ic() + " to " + d.oc()),
+            named(kernels.toString()));
+  }
+
+  private static ByteBuffer named(String name) {
+    return ByteBuffer.wrap(name.getBytes(StandardCharsets.UTF_8));
+  }
+
+  @Override
+  protected PackedWeights allocatePackedWeights() {
+    return new OneDnnPackedWeights(format, packedForwardBytes, packedBackwardBytes);
+  }
+
+  private OneDnnPackedWeights require(OneDnnStream lane, PackedWeights packed) {
+    return OneDnnPackedWeights.require(lane, packed, format, descriptor());
+  }
+
+  @Override
+  protected void runPack(Stream stream, Tensor weights, PackedWeights packed) {
+    OneDnnStream lane = OneDnnStream.of(stream);
+    OneDnnPackedWeights own = require(lane, packed);
+    kernels.pack(sizes, weights.address(), own.forwardToPack(), own.backwardToPack());
+    own.setPacked();
+  }
+
+  @Override
+  protected void runForward(
+      Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
+    OneDnnStream lane = OneDnnStream.of(stream);
+    kernels.forward(
+        sizes,
+        src.address(),
+        require(lane, weights).forward(),
+        bias.address(),
+        activation(),
+        dst.address(),
+        lane.workspace(workspaceBytes));
+  }
+
+  @Override
+  protected void runBackwardData(
+      Stream stream,
+      Tensor diffDst,
+      PackedWeights weights,
+      Tensor src,
+      Tensor diffSrc,
+      Write write) {
+    OneDnnStream lane = OneDnnStream.of(stream);
+    kernels.backwardData(
+        sizes,
+        diffDst.address(),
+        require(lane, weights).backward(),
+        srcActivation().isIdentity() ? 0 : src.address(),
+        srcActivation(),
+        write,
+        diffSrc.address(),
+        lane.workspace(workspaceBytes));
+  }
+
+  @Override
+  protected void runBackwardWeights(
+      Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
+    OneDnnStream lane = OneDnnStream.of(stream);
+    kernels.gradients(
+        sizes,
+        src.address(),
+        diffDst.address(),
+        diffWeights.address(),
+        diffBias.address(),
+        write,
+        lane.workspace(workspaceBytes));
+  }
+
+  @Override
+  protected void release() {
+    memory.close();
+  }
+}
