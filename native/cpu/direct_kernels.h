@@ -22,7 +22,7 @@ namespace direct {
 // Register tiles: pixels by vectors of channels are added up, the rest of the registers holds operands.
 constexpr int kPixels = 6, kVectors = LANES == 16 ? 4 : 2;
 constexpr int kPanel = kVectors * LANES;
-constexpr int kDepth = 32 * 1024 / 4 / kPanel;  // channels of a panel at most
+constexpr int kDepth = LANES == 16 ? 128 : 256;  // channels of a panel at most: 32 or 16 KiB and less
 constexpr int64_t kUnitBytes = 384 * 1024;  // of x and y, of a second-level cache of 1 MiB
 // And of gradients: channels of e by vectors of channels of x, over so many pixels.
 constexpr int kErrors = 4, kErrorPixels = 128;
