@@ -691,8 +691,7 @@ class OneDnnBackendTest {
     try (Stream stream = backend.newStream()) {
       for (float slope : new float[] {0, 0.4f, 1}) {
         for (Conv2dDescriptor d :
-            List.of(
-                DIRECT, WINOGRAD, ONE_BY_ONE, Conv2dDescriptor.linear(2, 8, 8).withBatch(3))) {
+            List.of(DIRECT, WINOGRAD, ONE_BY_ONE, Conv2dDescriptor.linear(2, 8, 8).withBatch(3))) {
           try (Layer layer = layer(d, new Rectifier(slope, 1))) {
             layer.src.put(0, Float.NaN);
             layer.run(stream, Write.OVERWRITE);
