@@ -7,16 +7,15 @@
 #
 # Seen with qemu-user 7.2 and g++ 12 on Debian 12:
 #   sve=off 0x1, sve128=on 0x3, sve256=on 0x7, sve512=on 0x27
-# Ends with 1 if that changes. Needs curl, unzip, aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu) and qemu-aarch64-static
-# (qemu-user-static).
+# Ends with 1 if that changes. Needs mvn, unzip, aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu), qemu-aarch64-static
+# (qemu-user-static) and 25 MB of downloads.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 
-version=3.11-1.5.13
-curl -fsSL -o dnnl.jar "https://repo.maven.apache.org/maven2/org/bytedeco/dnnl/$version/dnnl-$version-linux-arm64.jar"
-unzip -q -j dnnl.jar 'org/bytedeco/dnnl/linux-arm64/lib*'
+mvn -q -B dependency:copy -Dartifact=org.bytedeco:dnnl:3.11-1.5.13:jar:linux-arm64 -DoutputDirectory=.
+unzip -q -j dnnl-*.jar 'org/bytedeco/dnnl/linux-arm64/lib*'
 
 cat >ask.cpp <<'CPP'
 #include <cstdio>

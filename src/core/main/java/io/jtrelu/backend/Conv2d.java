@@ -174,11 +174,7 @@ public abstract class Conv2d extends PreparedOperation {
    */
   public final void forward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
-    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
-    operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
-    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
-    operands.requireDistinct("src", src, "dst", dst);
-    operands.requireDistinct("bias", bias, "dst", dst);
+    requireForward(src, bias, dst);
     try (BackendStream.Use use = operands.use(stream)) {
       use.reads(src).reads(bias).writes("dst", dst);
       if (descriptor.n() > 0) {
@@ -197,12 +193,8 @@ public abstract class Conv2d extends PreparedOperation {
   public final void forwardWithSigns(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
     requireSigns();
-    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
-    operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
-    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
+    requireForward(src, bias, dst);
     operands.require("signs", signs, signs(descriptor.dst()), DataType.U8, Layout.ROW_MAJOR);
-    operands.requireDistinct("src", src, "dst", dst);
-    operands.requireDistinct("bias", bias, "dst", dst);
     operands.requireDistinct("src", src, "signs", signs);
     operands.requireDistinct("bias", bias, "signs", signs);
     operands.requireDistinct("dst", dst, "signs", signs);
@@ -212,6 +204,14 @@ public abstract class Conv2d extends PreparedOperation {
         runForwardWithSigns(stream, src, weights, bias, dst, signs);
       }
     }
+  }
+
+  private void requireForward(Tensor src, Tensor bias, Tensor dst) {
+    operands.require("src", src, descriptor.src(), type, Layout.NHWC);
+    operands.require("bias", bias, descriptor.bias(), DataType.F32, Layout.ROW_MAJOR);
+    operands.require("dst", dst, descriptor.dst(), type, Layout.NHWC);
+    operands.requireDistinct("src", src, "dst", dst);
+    operands.requireDistinct("bias", bias, "dst", dst);
   }
 
   private void requireSigns() {

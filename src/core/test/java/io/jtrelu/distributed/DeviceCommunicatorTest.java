@@ -97,7 +97,7 @@ class DeviceCommunicatorTest {
                     assertTrue(Arrays.equals(ID, (byte[]) arguments[0]));
                     yield link;
                   }
-                  default -> throw new UnsupportedOperationException(method.getName());
+                  default -> throw new AssertionError("not asked for: " + method.getName());
                 });
   }
 

@@ -45,6 +45,7 @@ final class CudaConv2d extends Conv2d {
     wgrad = choose(Pass.WGRAD);
   }
 
+  /** Where only our tiled kernels can be chosen, as they are the ones that know signs. */
   static boolean keepsSigns(CudaBackend backend, Conv2dDescriptor d, DataType type) {
     ConvolutionChooser chooser = backend.chooser();
     return type.bytes() == 2 // in 32 bits less is gained, and none was built
