@@ -53,8 +53,8 @@ final class DevicesCommand implements Callable<Integer> {
       String name = family.name().toLowerCase(Locale.ROOT);
       devices.add(new Device(name, MpiCommunicator.availability(family), false, List.of()));
     }
-    main.console()
-        .print(json ? json(devices) : text(devices) + "\njpeg      " + ImageDecoder.jpegDecoder());
+    String jpeg = ImageDecoder.jpegDecoder();
+    main.console().print(json ? json(devices, jpeg) : text(devices) + "\njpeg      " + jpeg);
     return 0;
   }
 
@@ -104,7 +104,7 @@ final class DevicesCommand implements Callable<Integer> {
     return text.toString().stripTrailing();
   }
 
-  static String json(List<Device> devices) throws JsonProcessingException {
+  static String json(List<Device> devices, String jpeg) throws JsonProcessingException {
     ObjectMapper mapper = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
     ArrayNode array = mapper.createArrayNode();
     for (Device device : devices) {
@@ -124,6 +124,7 @@ final class DevicesCommand implements Callable<Integer> {
       }
       node.put("default", device.automatic());
     }
+    array.addObject().put("name", "jpeg").put("available", true).put("decoder", jpeg);
     return mapper.writeValueAsString(array);
   }
 }

@@ -88,15 +88,14 @@ public record StudyReport(
       }
       if (!byEpoch.isEmpty()) {
         Axis accuracy = Axis.percent("test data classified correctly");
-        page.charts(
-            List.of(
-                LineChart.of(
-                    "By epoch", Axis.linear("epochs").range(0, Double.NaN), accuracy, byEpoch),
-                LineChart.of(
-                    "By time",
-                    Axis.linear("seconds of training").range(0, Double.NaN),
-                    accuracy,
-                    bySecond)));
+        List<LineChart> charts = new ArrayList<>();
+        if (byEpoch.stream().anyMatch(line -> line.points().size() > 1)) {
+          Axis epochs = Axis.linear("epochs").range(0, Double.NaN);
+          charts.add(LineChart.of("By epoch", epochs, accuracy, byEpoch));
+        }
+        Axis seconds = Axis.linear("seconds of training").range(0, Double.NaN);
+        charts.add(LineChart.of("By time", seconds, accuracy, bySecond));
+        page.charts(charts);
       }
     }
     page.section("Settings and environment", "");

@@ -99,7 +99,8 @@ class MainTest {
         hidden    available, version 1""",
         DevicesCommand.text(DevicesCommand.look(PROVIDERS)));
     JsonNode json =
-        new ObjectMapper().readTree(DevicesCommand.json(DevicesCommand.look(PROVIDERS)));
+        new ObjectMapper()
+            .readTree(DevicesCommand.json(DevicesCommand.look(PROVIDERS), "Java's ImageIO"));
     assertEquals(
         new ObjectMapper()
             .readTree(
@@ -111,7 +112,8 @@ class MainTest {
                  {"name": "reference", "available": true, "version": "1", "devices": [],
                   "default": false},
                  {"name": "hidden", "available": true, "version": "1", "devices": [],
-                  "default": false}]"""),
+                  "default": false},
+                 {"name": "jpeg", "available": true, "decoder": "Java's ImageIO"}]"""),
         json);
   }
 
@@ -130,7 +132,7 @@ class MainTest {
                   cuda:0 H200
                   cuBLAS 13.0.0 (/lib)""",
         DevicesCommand.text(devices));
-    JsonNode json = new ObjectMapper().readTree(DevicesCommand.json(devices));
+    JsonNode json = new ObjectMapper().readTree(DevicesCommand.json(devices, "Java's ImageIO"));
     assertEquals("cuBLAS 13.0.0 (/lib)", json.get(0).get("libraries").get(0).asText());
   }
 

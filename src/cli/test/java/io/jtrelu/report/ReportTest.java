@@ -55,6 +55,26 @@ class ReportTest {
     assertEquals(1_303_530, 896 + 15 * 9_248 + 18_496 + 15 * 36_928 + 36_928 + 15 * 36_928 + 650);
   }
 
+  /** Of runs of one epoch a chart by epoch would be a column of dots: what they took is shown. */
+  @Test
+  void aStudyDrawsEpochsWhereThereAreSeveral() throws Exception {
+    for (int epochs = 1; epochs <= 2; epochs++) {
+      List<EpochMetric> metrics = new ArrayList<>();
+      for (int i = 1; i <= epochs; i++) {
+        metrics.add(new EpochMetric(i, 10L * i, 1, 0.5, 1, 0.5, 100, i));
+      }
+      StudyReport.Entry entry =
+          new StudyReport.Entry(
+              "sgd", Map.of(0.1, 1.0), 0.1, List.of(new StudyReport.Seed(metrics, false)));
+      StudyReport.Experiment experiment =
+          new StudyReport.Experiment("optimisers", "a claim", List.of(entry));
+      StudyReport report = new StudyReport(List.of(experiment), Map.of(), Map.of());
+      String text = parse(report.html()).getDocumentElement().getTextContent();
+      assertEquals(epochs > 1, text.contains("By epoch"), text);
+      assertTrue(text.contains("By time") && text.contains("50.00 %"), text);
+    }
+  }
+
   @Test
   void hostileTextStaysText() throws Exception {
     String hostile = Samples.HOSTILE;
