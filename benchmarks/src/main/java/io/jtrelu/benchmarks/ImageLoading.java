@@ -23,7 +23,6 @@ import java.io.BufferedOutputStream;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.OutputStream;
 import java.lang.foreign.ValueLayout;
 import java.lang.management.ManagementFactory;
 import java.nio.file.Files;
@@ -40,6 +39,8 @@ import javax.imageio.ImageIO;
 import javax.imageio.ImageWriteParam;
 import javax.imageio.ImageWriter;
 import javax.imageio.stream.MemoryCacheImageOutputStream;
+import org.apache.commons.compress.archivers.tar.TarArchiveEntry;
+import org.apache.commons.compress.archivers.tar.TarArchiveOutputStream;
 
 /**
  * JPEGs on disk: what it costs to decode them to 224x224 with a random crop and flip, what a
@@ -334,13 +335,14 @@ public final class ImageLoading {
         int count = part.equals("test") ? 100 : images;
         for (int first = 0; first < count; first += 10_000) {
           Path tar = in.resolve(String.format(Locale.ROOT, "%06d.tar", first / 10_000));
-          try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(tar), 1 << 20)) {
+          try (TarArchiveOutputStream out =
+              new TarArchiveOutputStream(
+                  new BufferedOutputStream(Files.newOutputStream(tar), 1 << 20))) {
             for (int i = first; i < Math.min(count, first + 10_000); i++) {
               String key = String.format(Locale.ROOT, "n%08d_%05d", i % 1000, i);
               member(out, key + ".jpg", jpeg.toByteArray());
               member(out, key + ".cls", Integer.toString(i % 1000).getBytes(UTF_8));
             }
-            out.write(new byte[1024]);
           }
         }
       }
@@ -377,24 +379,13 @@ public final class ImageLoading {
     return Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory();
   }
 
-  private static void member(OutputStream tar, String name, byte[] content) throws IOException {
-    byte[] header = new byte[512];
-    put(header, 0, name);
-    put(header, 124, String.format(Locale.ROOT, "%011o", content.length));
-    put(header, 148, "        ");
-    header[156] = '0';
-    int sum = 0;
-    for (byte value : header) {
-      sum += value & 0xff;
-    }
-    put(header, 148, String.format(Locale.ROOT, "%06o\0", sum));
-    tar.write(header);
+  private static void member(TarArchiveOutputStream tar, String name, byte[] content)
+      throws IOException {
+    TarArchiveEntry entry = new TarArchiveEntry(name);
+    entry.setSize(content.length);
+    tar.putArchiveEntry(entry);
     tar.write(content);
-    tar.write(new byte[(512 - content.length % 512) % 512]);
-  }
-
-  private static void put(byte[] header, int at, String text) {
-    System.arraycopy(text.getBytes(UTF_8), 0, header, at, text.length());
+    tar.closeArchiveEntry();
   }
 
   // --- figures ---

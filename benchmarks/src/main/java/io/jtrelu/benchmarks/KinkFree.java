@@ -1,10 +1,5 @@
 package io.jtrelu.benchmarks;
 
-import io.jtrelu.nn.NormalizedSumLayer;
-import io.jtrelu.nn.MaxPoolingLayer;
-import io.jtrelu.nn.GlobalMeanPoolingLayer;
-import io.jtrelu.nn.ConvolutionLayer;
-import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
@@ -13,8 +8,13 @@ import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
+import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
 import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.nn.NormalizedSumLayer;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
 import io.jtrelu.tensor.Tensor;

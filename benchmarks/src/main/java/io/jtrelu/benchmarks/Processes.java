@@ -66,8 +66,7 @@ public final class Processes {
     Datasets data = Datasets.open(Datasets.EMBEDDED);
     double[] times = new double[STEPS];
     try (Backend backend = Backends.open(device);
-        Trainer trainer =
-            Trainer.start(run(data, shards), data, backend, null, null, ranks)) {
+        Trainer trainer = Trainer.start(run(data, shards), data, backend, null, null, ranks)) {
       for (int i = -WARM_UP; i < STEPS; i++) {
         long begin = System.nanoTime();
         trainer.step();
@@ -87,8 +86,7 @@ public final class Processes {
     double[] shares = new double[STEPS];
     long elements;
     try (Backend backend = Backends.open(device);
-        Trainer trainer =
-            Trainer.start(run(data, shards), data, backend, null, null, ranks)) {
+        Trainer trainer = Trainer.start(run(data, shards), data, backend, null, null, ranks)) {
       elements = trainer.network().parameterCount();
       try (Exchange exchange = new Exchange(ranks, (int) elements / ranks.size())) {
         for (int i = -WARM_UP; i < STEPS; i++) {

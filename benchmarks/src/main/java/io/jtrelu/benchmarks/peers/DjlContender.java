@@ -13,17 +13,17 @@ import ai.djl.pytorch.jni.JniUtils;
 import ai.djl.training.GradientCollector;
 import ai.djl.training.optimizer.Optimizer;
 import ai.djl.training.tracker.Tracker;
-import io.jtrelu.nn.NormalizedSumLayer;
-import io.jtrelu.nn.MaxPoolingLayer;
-import io.jtrelu.nn.GlobalMeanPoolingLayer;
-import io.jtrelu.nn.ConvolutionLayer;
-import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.ActivationMemory;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
+import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
 import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.nn.NormalizedSumLayer;
 import java.util.List;
 
 /**

@@ -11,14 +11,14 @@ import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_SRC;
 import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_TO;
 import static org.bytedeco.dnnl.global.dnnl.DNNL_ARG_WEIGHTS;
 
-import io.jtrelu.nn.NormalizedSumLayer;
-import io.jtrelu.nn.MaxPoolingLayer;
-import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
+import io.jtrelu.nn.ConvolutionLayer;
 import io.jtrelu.nn.Layer;
+import io.jtrelu.nn.MaxPoolingLayer;
 import io.jtrelu.nn.Network.ParameterSpec;
+import io.jtrelu.nn.NormalizedSumLayer;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;

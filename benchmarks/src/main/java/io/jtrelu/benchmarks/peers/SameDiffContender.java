@@ -1,12 +1,12 @@
 package io.jtrelu.benchmarks.peers;
 
-import io.jtrelu.nn.InputLayer;
-import io.jtrelu.nn.GlobalMeanPoolingLayer;
-import io.jtrelu.nn.ConvolutionLayer;
-import io.jtrelu.nn.ActivationLayer;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.benchmarks.Contender;
 import io.jtrelu.benchmarks.Workload;
+import io.jtrelu.nn.ActivationLayer;
+import io.jtrelu.nn.ConvolutionLayer;
+import io.jtrelu.nn.GlobalMeanPoolingLayer;
+import io.jtrelu.nn.InputLayer;
 import io.jtrelu.nn.Layer;
 import io.jtrelu.nn.Network.ParameterSpec;
 import java.io.OutputStream;
