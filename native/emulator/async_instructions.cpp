@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "async_proxy.h"
+#include "cluster.h"
 #include "instructions.h"
 #include "lanes.h"
 #include "memory_access.h"
@@ -22,6 +23,28 @@ uint32_t sharedAddress(const Op& op, int lane, uint64_t at) {
   return (uint32_t)std::min<uint64_t>(at, ~7u);
 }
 
+/// A place in shared memory, with shared::cluster perhaps another block's.
+struct Place {
+  Block& block;
+  uint32_t at;
+  AsyncProxy& proxy() const { return *block.async; }
+};
+Place placeOf(Warp& w, const Op& op, int lane, uint64_t at, uint32_t bytes) {
+  if (!(op.aux & auxCluster)) return {*w.block, (uint32_t)std::min<uint64_t>(at, ~15u)};
+  return {w.block->cluster->reach(w, op, lane, at, bytes), (uint32_t)(at & clusterOffset)};
+}
+/// The mbarrier at an address, of whichever block.
+struct Found {
+  Block& block;
+  Mbarrier& barrier;
+};
+Found mbarrierAt(Warp& w, const Op& op, int lane, uint64_t at) {
+  Place p = placeOf(w, op, lane, sharedAddress(op, lane, at), 8);
+  Mbarrier& b = p.proxy().use(w, op, lane, p.at);
+  if (&p.block != w.block) distributed(p.block).arrived(w, op, lane, p.at, p.proxy().slotOf(b), b.phase);
+  return {p.block, b};
+}
+
 // --- mbarriers ---------------------------------------------------------------------------------------------------
 
 void initialise(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
@@ -35,8 +58,8 @@ void invalidate(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
 void expect(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   for (int i = 0; i < 32; i++) {
     if (!(m >> i & 1)) continue;
-    Mbarrier& b = proxy(w).use(w, op, i, sharedAddress(op, i, w.reg<uint64_t>(o[0])[i]));
-    proxy(w).expect(w, op, i, b, op.immediate * w.reg<uint32_t>(o[1])[i]);
+    auto [block, b] = mbarrierAt(w, op, i, w.reg<uint64_t>(o[0])[i]);
+    block.async->expect(w, op, i, b, op.immediate * w.reg<uint32_t>(o[1])[i]);
   }
 }
 void arrive(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
@@ -44,16 +67,17 @@ void arrive(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   const Mbarrier* released = nullptr;
   for (int i = 0; i < 32; i++) {
     if (!(m >> i & 1)) continue;
-    Mbarrier& b = proxy(w).use(w, op, i, sharedAddress(op, i, w.reg<uint64_t>(o[1])[i]));
+    auto [block, b] = mbarrierAt(w, op, i, w.reg<uint64_t>(o[1])[i]);
     uint32_t operand = w.reg<uint32_t>(o[2])[i];
     int64_t count = op.aux & barrierExpects ? 1 : operand;
     state[i] = (uint64_t)b.phase << 32 | (uint64_t)b.pending;
-    if (!(op.aux & barrierRelaxed) && released != &b) release(w, m, b.arriving);
+    if (op.aux & barrierRelaxed) b.arriving.join(w.fenceReleased, block.rank, w.block->rank);
+    else if (released != &b) release(w, m, b.arriving, block.rank);
     released = &b;
     uint32_t phase = b.phase;
     if (op.aux & barrierExpects) b.transactions += operand;
     if (op.aux & barrierDrops) b.expected = std::max<int64_t>(b.expected - count, 0);
-    proxy(w).arrive(w, op, i, b, count);
+    block.async->arrive(w, op, i, b, count);
     if ((op.aux & barrierNoComplete) && b.phase != phase)
       report(w, op, i, false, "mbarrier_phase", "shared", b.address, 8, "completes the phase in spite of .noComplete");
   }
@@ -101,10 +125,14 @@ void test(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
     w.refusals = 0;
     complete |= same;
     if (b.phase > b.firstPhase) b.observed = true;
-    if (op.aux & barrierRelaxed) continue;
     Knowledge what = b.completed;
     what[(size_t)(Knowledge::barriers + proxy(w).slotOf(b))] = b.phase;
-    w.learn(same, what);
+    if (!(op.aux & barrierRelaxed)) {
+      w.learn(same, what);
+    } else {
+      w.fenceAcquired.join(what);
+      w.fenceAcquired.begun = 1;
+    }
   }
   if (w.blocked < 0) w.setPredicate(o[0], complete, m);
 }
@@ -119,7 +147,7 @@ void pendingCount(Warp& w, const Op&, const int32_t* o, uint32_t m) {
 /// immediate: 0 shared memory, 1 initialisations of mbarriers only
 void fenceProxy(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   int lane = firstLane(m);
-  proxy(w).fenceInitialisations(w, lane, w.knownTo(lane));
+  proxy(w).fenceInitialisations(w, lane, op.immediate);
   if (op.immediate) return;
   // What the lanes know of becomes known to the asynchronous proxy; of their own warp, when all that wrote have fenced.
   Knowledge& known = w.knownTo(lane);
@@ -133,7 +161,7 @@ void fenceProxy(Warp& w, const Op& op, const int32_t*, uint32_t m) {
 
 // --- bulk copies -------------------------------------------------------------------------------------------------
 
-void checkRegion(const Op&, int lane, const Block& b, uint64_t at, uint64_t bytes, uint32_t alignment) {
+void checkRegion(int lane, const Block& b, uint64_t at, uint64_t bytes, uint32_t alignment) {
   if (at + bytes > b.shared.size)
     throw Fault{"out_of_bounds",
                 "the block has " + std::to_string(b.shared.size) + " bytes of shared memory",
@@ -228,10 +256,21 @@ void fetchParts(Warp& w, const Op& op, int lane, const std::vector<TensorPart>& 
   }
 }
 
-void issueLoad(Warp& w, const Op& op, int lane, uint32_t to, uint32_t bytes, uint64_t barrier,
-               const std::vector<TensorPart>& parts) {
-  AsyncProxy& p = proxy(w);
-  Mbarrier& b = p.use(w, op, lane, (uint32_t)barrier);
+/// What an mbarrier at `barrier` completes: bytes that `from` gives for the memory of a block at `to`.
+BulkLoad arriving(Warp& w, const Op& op, int lane, Place to, uint32_t bytes, uint32_t barrier) {
+  AsyncProxy& p = to.proxy();
+  Mbarrier& b = p.use(w, op, lane, barrier);
+  BulkLoad l;
+  l.warp = &w, l.op = &op, l.lane = lane, l.at = to.at, l.bytes = bytes;
+  l.slot = p.slotOf(b);
+  l.phase = b.phase;
+  if (&to.block != w.block) distributed(to.block).arrived(w, op, lane, to.at, l.slot, l.phase);
+  return l;
+}
+/// The same of the asynchronous proxy, with its checks.
+BulkLoad bulkArriving(Warp& w, const Op& op, int lane, Place to, uint32_t bytes, uint32_t barrier) {
+  BulkLoad l = arriving(w, op, lane, to, bytes, barrier);
+  Mbarrier& b = to.proxy().barrier(l.slot);
   if (!b.proxied) {
     report(w, op, lane, false, "missing_proxy_fence", "shared", b.address, 8,
            "the asynchronous proxy uses an mbarrier, and no fence.mbarrier_init or fence.proxy.async followed its "
@@ -239,17 +278,47 @@ void issueLoad(Warp& w, const Op& op, int lane, uint32_t to, uint32_t bytes, uin
     b.proxied = true;
   }
   const Knowledge& known = w.knownTo(lane);
-  for (uint32_t at = to; at < to + bytes; at += 16)
-    if (!p.checkWrite(w, op, lane, at, known)) break;
-  BulkLoad l;
-  l.warp = &w, l.op = &op, l.lane = lane, l.at = to, l.bytes = bytes;
-  l.slot = p.slotOf(b);
-  l.phase = b.phase;
-  l.data.resize(bytes);  // zeros outside of the tensor
-  fetchParts(w, op, lane, parts, to, l.data.data());
-  p.load(std::move(l));
-  w.worker->counters.bulkLoads++;
-  w.worker->counters.bulkLoadBytes += bytes;
+  for (uint32_t at = to.at; at < to.at + bytes; at += 16)
+    if (!to.proxy().checkWrite(w, op, lane, at, known)) break;
+  return l;
+}
+
+/// A load into the block that an address names, or into those that a mask names, where it lies at the same offset.
+void issueLoad(Warp& w, const Op& op, int lane, uint64_t to, uint32_t bytes, uint64_t barrier, const uint16_t* mask,
+               uint32_t alignment, const std::vector<TensorPart>& parts) {
+  Cluster& cluster = *w.block->cluster;
+  std::vector<Place> places;
+  if (!mask) {
+    places.push_back(placeOf(w, op, lane, to, bytes));
+    if (&placeOf(w, op, lane, barrier, 8).block != &places[0].block)
+      throw Fault{"cluster_mbarrier",
+                  "the mbarrier of a bulk copy lies in another block than what it writes",
+                  "shared",
+                  launchFailed,
+                  lane,
+                  barrier,
+                  8};
+  } else {
+    for (int r = 0; r < 16; r++)
+      if (*mask >> r & 1)
+        places.push_back({cluster.reachRank(w, op, lane, r, to, bytes), (uint32_t)(to & clusterOffset)});
+    if (places.empty())
+      report(w, op, lane, false, "cluster_mask", "shared", to, (int)bytes, "a multicast to no block of the cluster");
+  }
+  for (Place& p : places) checkRegion(lane, p.block, p.at, bytes, alignment);
+  Counters& c = w.worker->counters;
+  std::vector<uint8_t> data(bytes);  // zeros outside of the tensor
+  const uint64_t before = c.globalLoadSectorsMissed;
+  const uint32_t base = (uint32_t)(to & clusterOffset);
+  fetchParts(w, op, lane, parts, base, data.data());
+  if (places.size() > 1) c.multicastSavedBytes += 32 * (c.globalLoadSectorsMissed - before) * (places.size() - 1);
+  for (Place& p : places) {
+    BulkLoad l = bulkArriving(w, op, lane, p, bytes, (uint32_t)(barrier & clusterOffset));
+    l.data = data;
+    p.proxy().load(std::move(l));
+    c.bulkLoadBytes += bytes;
+  }
+  c.bulkLoads++;
 }
 
 void issueStore(Warp& w, const Op& op, int lane, uint32_t from, uint32_t bytes, const std::vector<TensorPart>& parts) {
@@ -269,14 +338,20 @@ void issueStore(Warp& w, const Op& op, int lane, uint32_t from, uint32_t bytes, 
   w.worker->counters.bulkStores++;
 }
 
-/// operands: shared address, global address, bytes, mbarrier
+/// The blocks that a load is for, where it says so.
+const uint16_t* maskOf(const Warp& w, const Op& op, const int32_t* o, int lane) {
+  return op.aux & bulkMulticast ? w.reg<uint16_t>(*o) + lane : nullptr;
+}
+
+/// operands: shared address, global address, bytes, mbarrier, mask
 void bulkLoad(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   for (int i = 0; i < 32; i++) {
     if (!(m >> i & 1)) continue;
     uint64_t to = w.reg<uint64_t>(o[0])[i], from = w.reg<uint64_t>(o[1])[i];
     uint32_t bytes = w.reg<uint32_t>(o[2])[i];
-    checkRegion(op, i, *w.block, to, bytes, 16);
-    issueLoad(w, op, i, (uint32_t)to, bytes, w.reg<uint64_t>(o[3])[i], plainParts(op, i, from, (uint32_t)to, bytes));
+    const uint32_t offset = (uint32_t)(to & clusterOffset);
+    issueLoad(w, op, i, to, bytes, w.reg<uint64_t>(o[3])[i], maskOf(w, op, o + 4, i), 16,
+              plainParts(op, i, from, offset, bytes));
   }
 }
 /// operands: global address, shared address, bytes
@@ -285,12 +360,82 @@ void bulkStore(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
     if (!(m >> i & 1)) continue;
     uint64_t to = w.reg<uint64_t>(o[0])[i], from = w.reg<uint64_t>(o[1])[i];
     uint32_t bytes = w.reg<uint32_t>(o[2])[i];
-    checkRegion(op, i, *w.block, from, bytes, 16);
+    checkRegion(i, *w.block, from, bytes, 16);
     issueStore(w, op, i, (uint32_t)from, bytes, plainParts(op, i, to, (uint32_t)from, bytes));
   }
 }
 
-/// operands: shared address, tensor map, mbarrier (null for a store), coordinates, offsets; target: dimensions
+/// operands: address in shared::cluster, shared address, bytes, mbarrier
+void bulkSend(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
+  for (int i = 0; i < 32; i++) {
+    if (!(m >> i & 1)) continue;
+    const uint32_t from = w.reg<uint32_t>(o[1])[i], bytes = w.reg<uint32_t>(o[2])[i];
+    const Place to = placeOf(w, op, i, w.reg<uint64_t>(o[0])[i], bytes);
+    const uint64_t barrier = w.reg<uint64_t>(o[3])[i];
+    if (bytes % 16 || !bytes)
+      throw Fault{"misaligned",
+                  std::to_string(bytes) + " bytes, which is no multiple of 16",
+                  "shared",
+                  misalignedAddress,
+                  i,
+                  from,
+                  (int)bytes};
+    if (&placeOf(w, op, i, barrier, 8).block != &to.block)
+      throw Fault{"cluster_mbarrier",
+                  "the mbarrier of a bulk copy lies in another block than what it writes",
+                  "shared",
+                  launchFailed,
+                  i,
+                  barrier,
+                  8};
+    checkRegion(i, *w.block, from, bytes, 16);
+    checkRegion(i, to.block, to.at, bytes, 16);
+    const Knowledge& known = w.knownTo(i);
+    for (uint32_t at = from; at < from + bytes; at += 16)
+      if (!proxy(w).checkRead(w, op, i, at, known)) break;
+    BulkLoad l = bulkArriving(w, op, i, to, bytes, (uint32_t)(barrier & clusterOffset));
+    const uint8_t* data = &w.block->shared.bytes[from];
+    l.data.assign(data, data + bytes);
+    BulkSend s;
+    s.warp = &w, s.op = &op, s.lane = i, s.at = from, s.bytes = bytes;
+    s.rank = to.block.rank, s.slot = l.slot, s.phase = l.phase;
+    proxy(w).send(std::move(s));
+    to.proxy().load(std::move(l));
+    w.worker->counters.bulkSends++;
+    w.worker->counters.bulkSendBytes += bytes;
+  }
+}
+
+/// operands: address in shared::cluster, mbarrier, values; target: bytes of each
+void storeLater(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
+  const uint32_t size = (uint32_t)op.target, bytes = size * (uint32_t)(op.operandCount - 2);
+  for (int i = 0; i < 32; i++) {
+    if (!(m >> i & 1)) continue;
+    const Place to = placeOf(w, op, i, w.reg<uint64_t>(o[0])[i], bytes);
+    const uint64_t barrier = w.reg<uint64_t>(o[1])[i];
+    if (&placeOf(w, op, i, barrier, 8).block != &to.block)
+      throw Fault{"cluster_mbarrier",
+                  "the mbarrier of an st.async lies in another block than what it writes",
+                  "shared",
+                  launchFailed,
+                  i,
+                  barrier,
+                  8};
+    BulkLoad l = arriving(w, op, i, to, bytes, (uint32_t)(barrier & clusterOffset));
+    for (int k = 2; k < op.operandCount; k++) {
+      const auto* value = w.reg<uint8_t>(o[k]) + (uint32_t)i * size;
+      l.data.insert(l.data.end(), value, value + size);
+    }
+    uint64_t at[32];
+    at[i] = to.at;
+    Request r{w, op, at, 1u << i, bytes, &to.block};
+    checkOverwrite(r);
+    to.proxy().storeLater(r, std::move(l));
+    w.worker->counters.clusterStoreBytes += bytes;
+  }
+}
+
+/// operands: shared address, tensor map, mbarrier (null for a store), coordinates, offsets, mask; target: dimensions
 void tensorCopy(Warp& w, const Op& op, const int32_t* o, uint32_t m, bool store) {
   const bool im2col = op.aux & tensorIm2col;
   const int rank = op.target;
@@ -306,11 +451,13 @@ void tensorCopy(Warp& w, const Op& op, const int32_t* o, uint32_t m, bool store)
     std::string wrong = wrongCoordinates(map, coordinates, offsets, store);
     if (!wrong.empty()) report(w, op, i, false, "tensor_coordinates", "global", map.address, 0, wrong);
     uint32_t bytes = map.bytes();
-    checkRegion(op, i, *w.block, at, bytes, map.alignment());
+    if (store) checkRegion(i, *w.block, at, bytes, map.alignment());
     std::vector<TensorPart> parts;
-    walk(map, coordinates, offsets, (uint32_t)at, parts);
+    walk(map, coordinates, offsets, (uint32_t)(at & clusterOffset), parts);
     if (store) issueStore(w, op, i, (uint32_t)at, bytes, parts);
-    else issueLoad(w, op, i, (uint32_t)at, bytes, w.reg<uint64_t>(o[2])[i], parts);
+    else
+      issueLoad(w, op, i, at, bytes, w.reg<uint64_t>(o[2])[i], maskOf(w, op, o + op.operandCount - 1, i),
+                map.alignment(), parts);
   }
 }
 void tensorLoad(Warp& w, const Op& op, const int32_t* o, uint32_t m) { tensorCopy(w, op, o, m, false); }
@@ -384,6 +531,8 @@ Handler mbarrierHandler(const std::string& what) {
 Handler proxyFenceHandler() { return fenceProxy; }
 Handler bulkCopyHandler(bool store) { return store ? bulkStore : bulkLoad; }
 Handler tensorCopyHandler(bool store) { return store ? tensorStore : tensorLoad; }
+Handler bulkSendHandler() { return bulkSend; }
+Handler storeLaterHandler() { return storeLater; }
 Handler bulkCommitHandler() { return bulkCommit; }
 Handler bulkWaitHandler() { return bulkWait; }
 Handler electHandler() { return elect; }

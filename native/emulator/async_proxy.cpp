@@ -1,5 +1,7 @@
 #include "async_proxy.h"
 
+#include "cluster.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -12,20 +14,29 @@ constexpr int64_t mostCount = (1 << 20) - 1;  // of arrivals and of bytes
 
 std::string number(int64_t n) { return std::to_string(n); }
 
-/// Whether what a cell tells of comes before what the lane does; lane -1: all lanes of the warp.
-bool before(const Warp& w, int lane, const Knowledge& known, uint32_t cell) {
+/// Whether what a cell of block b tells of comes before what the lane does; lane -1: all lanes of the warp.
+bool before(const Warp& w, int lane, const Block& b, const Knowledge& known, uint32_t cell) {
   uint32_t warp = cell >> 5 & 31;
-  return cell >> 16 < known[warp] || (lane >= 0 && warp == (uint32_t)w.index && (cell >> 10 & 63) == (uint32_t)lane);
+  return cell >> 16 < known.about(b.rank, w.block->rank)[warp] ||
+         (lane >= 0 && w.block == &b && warp == (uint32_t)w.index && (cell >> 10 & 63) == (uint32_t)lane);
+}
+
+/// Who gave a bulk copy, for reports.
+std::string giver(const BulkCopy& c) {
+  const Block& b = *c.warp->block;
+  return "a bulk copy of warp " + number(c.warp->index) +
+         (b.cluster->size() > 1 ? " of block " + blockName(*b.launch, b.linear) : "");
 }
 
 }  // namespace
 
-void release(Warp& w, uint32_t lanes, Knowledge& to) {
-  int lane = firstLane(lanes);
-  to.join(w.knownTo(lane));
+void release(Warp& w, uint32_t lanes, Knowledge& to, int keeper) {
+  const int lane = firstLane(lanes), mine = w.block->rank;
+  to.join(w.knownTo(lane), keeper, mine);
   if (w.accessed & ~lanes) return;  // what other lanes did since the warp synchronised is theirs to release
   w.block->tick(w);
-  to[(size_t)w.index] = std::max(to[(size_t)w.index], w.clock);
+  uint32_t& time = to.about(mine, keeper)[(size_t)w.index];
+  time = std::max(time, w.clock);
 }
 
 // --- mbarriers ---------------------------------------------------------------------------------------------------
@@ -38,16 +49,18 @@ void AsyncProxy::start(Block& b) {
   loads.clear();
   stores.clear();
   flying.clear();
-  firstStore = 0;
+  sends.clear();
+  firstStore = fences = 0;
   memset(groups, 0, sizeof groups);
   events = 0;
 }
 
-void AsyncProxy::forgetWarps() {
+void AsyncProxy::forgetWarps(int rank) {
+  const int mine = block->rank;
   for (Mbarrier& b : barriers) {
-    b.arriving.forgetWarps();
-    b.completed.forgetWarps();
-    b.initialiser &= 0xffff;
+    for (Knowledge* k : {&b.arriving, &b.completed})
+      if (rank == mine || (size_t)rank < k->others.size()) k->about(rank, mine).forgetWarps();
+    if (rank == mine) b.initialiser &= 0xffff;
   }
 }
 
@@ -94,6 +107,7 @@ Mbarrier& AsyncProxy::initialise(Warp& w, const Op& op, int lane, uint32_t addre
   b->alive = true;
   b->proxied = false;
   b->observed = true;
+  b->published = 0;
   b->firstPhase = b->phase;
   b->expected = b->pending = count;
   b->transactions = 0;
@@ -108,14 +122,15 @@ Mbarrier& AsyncProxy::initialise(Warp& w, const Op& op, int lane, uint32_t addre
 Mbarrier& AsyncProxy::use(Warp& w, const Op& op, int lane, uint32_t address) {
   uint64_t at[32];
   at[lane] = address;
-  checkSharedBounds(Request{w, op, at, 1u << lane, 8});
+  checkSharedBounds(Request{w, op, at, 1u << lane, 8, block});
   for (Mbarrier& b : barriers) {
     if (b.address != address) continue;
     if (!b.alive)
       throw Fault{"mbarrier_invalid", "the mbarrier was invalidated", "shared", launchFailed, lane, address, 8};
-    if (!before(w, lane, w.knownTo(lane), b.initialiser)) {
+    const bool published = b.published && w.knownOf(lane, *block).begun > b.published;
+    if (!published && !before(w, lane, *block, w.knownTo(lane), b.initialiser)) {
       report(w, op, lane, false, "mbarrier_not_visible", "shared", address, 8,
-             "uses an mbarrier that " + cellThread(w, b.initialiser) + " initialised, with no barrier between");
+             "uses an mbarrier that " + cellThread(w, *block, b.initialiser) + " initialised, with no barrier between");
       b.initialiser &= 0xffff;  // once is enough
     }
     return b;
@@ -128,8 +143,14 @@ void AsyncProxy::invalidate(Warp& w, const Op& op, int lane, uint32_t address) {
   for (uint32_t k = 0; k < 2; k++) block->shared.writers[(address >> 2) + k] = sharedCell(w, lane, 15);
 }
 
-void AsyncProxy::fenceInitialisations(const Warp& w, int lane, const Knowledge& known) {
-  for (Mbarrier& b : barriers) b.proxied |= before(w, lane, known, b.initialiser);
+void AsyncProxy::fenceInitialisations(Warp& w, int lane, bool publishes) {
+  Knowledge& known = w.knownTo(lane);
+  if (publishes) known.begun = ++fences + 1;
+  for (Mbarrier& b : barriers) {
+    if (!before(w, lane, *block, known, b.initialiser)) continue;
+    b.proxied = true;
+    if (publishes && !b.published) b.published = fences;
+  }
 }
 
 void AsyncProxy::arrive(Warp& w, const Op& op, int lane, Mbarrier& b, int64_t count) {
@@ -176,6 +197,20 @@ void AsyncProxy::load(BulkLoad&& l) {
     block->shared.readers[k] = 0;
   }
   events++;
+}
+
+void AsyncProxy::storeLater(const Request& r, BulkLoad&& l) {
+  const uint64_t end = l.at + l.bytes;
+  for (uint64_t at = l.at; at < end; at += 4) distributed(*block).wrote(r, l.lane, at, 15, l.slot, l.phase);
+  loads.push_back(std::move(l));
+  flying.push_back((uint32_t)loads.size() - 1);
+  events++;
+}
+
+void AsyncProxy::send(BulkSend&& s) {
+  sends.push_back(std::move(s));
+  const BulkSend& x = sends.back();
+  for (uint32_t k = x.at >> 4; k < (x.at + x.bytes) >> 4; k++) pieces[k].send = (uint32_t)sends.size();
 }
 
 void AsyncProxy::land(BulkLoad& l) {
@@ -310,6 +345,17 @@ void AsyncProxy::finish() {
            "the block ends with a bulk copy that was never waited for");
     break;
   }
+  for (const BulkSend& s : sends) {
+    const auto done = [&](const Knowledge& k) {
+      return k.about(s.rank, block->rank)[(size_t)(Knowledge::barriers + s.slot)] > s.phase;
+    };
+    if (std::any_of(block->warps.begin(), block->warps.end(),
+                    [&](const Warp& w) { return done(w.known) || (w.aheadLanes && done(w.ahead)); }))
+      continue;
+    report(*s.warp, *s.op, s.lane, false, "async_copy_unfinished", "shared", s.at, (int)s.bytes,
+           "the block ends with a bulk copy to another block, and does not know that it has been read");
+    break;
+  }
   for (const BulkStore& s : stores) {
     if (s.waited) continue;
     report(*s.warp, *s.op, s.lane, false, "async_copy_unfinished", "shared", s.at, (int)s.bytes,
@@ -350,17 +396,17 @@ bool AsyncProxy::checkThread(const Request& r, int lane, uint64_t at, uint32_t c
     return false;
   }
   const BulkLoad& l = loads[id - 1];
-  if (l.landed && r.w.knownTo(lane)[(size_t)(Knowledge::barriers + l.slot)] > l.phase) return true;
+  if (l.landed && r.w.knownOf(lane, *block)[(size_t)(Knowledge::barriers + l.slot)] > l.phase) return true;
   report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
-         verb + " bytes that a bulk copy of warp " + number(l.warp->index) +
-             " writes, and this thread has not waited for its mbarrier");
+         verb + " bytes that " + giver(l) + " writes, and this thread has not waited for its mbarrier");
   return false;
 }
 
 bool AsyncProxy::checkReaders(const Request& r, int lane, uint64_t at, const Knowledge& known) {
   const Piece& p = pieces[at >> 4];
+  const BlockKnowledge& mine = known.about(block->rank, r.w.block->rank);
   for (int g = 0; g < Knowledge::barriers - Knowledge::warpgroups; g++)
-    if (p.matrix[g] > known[(size_t)(Knowledge::warpgroups + g)]) {
+    if (p.matrix[g] > mine[(size_t)(Knowledge::warpgroups + g)]) {
       report(r.w, r.op, lane, false, "wgmma_pending", "shared", at, (int)r.bytes,
              "writes what a wgmma of warpgroup " + number(g) + " reads, which has not been waited for");
       return false;
@@ -372,11 +418,17 @@ bool AsyncProxy::checkReaders(const Request& r, int lane, uint64_t at, const Kno
                " reads, which has not been waited for");
     return false;
   }
-  return true;
+  if (!p.send) return true;
+  const BulkSend& s = sends[p.send - 1];
+  if (known.about(s.rank, r.w.block->rank)[(size_t)(Knowledge::barriers + s.slot)] > s.phase) return true;
+  report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
+         "writes what a bulk copy to another block reads, and nothing tells that its mbarrier there has completed");
+  return false;
 }
 
 bool AsyncProxy::checkRead(Warp& w, const Op& op, int lane, uint32_t at, const Knowledge& known) {
   const int from = lane < 0 ? 0 : lane;
+  const BlockKnowledge& mine = known.about(block->rank, w.block->rank);
   uint32_t last = 0;
   for (uint32_t k = at >> 2; k < (at >> 2) + 4; k++) {
     uint32_t cell = block->shared.writers[k];
@@ -389,22 +441,30 @@ bool AsyncProxy::checkRead(Warp& w, const Op& op, int lane, uint32_t at, const K
     if (cell >= SharedMemory::apart) {
       if ((cell & SharedMemory::lanes) == SharedMemory::barrierLane)
         return wrong("mbarrier_accessed", "reads an mbarrier as if it were data");
+      if ((cell & SharedMemory::lanes) == SharedMemory::clusterLane) {
+        if (((cell & 15) | block->shared.initialised[k]) != 15)
+          return wrong("uninitialised", "reads shared memory that this block has not written");
+        auto found = block->distributed->afterWriter(w, lane, known, *block, k * 4, true);
+        if (found.kind) return wrong(found.kind, "reads " + found.what);
+        last = 0;  // each of these words has a writer of its own
+        continue;
+      }
       uint32_t id = pieces[at >> 4].load;
       if (!id)
         return wrong("async_copy_pending", "reads bytes that a cp.async of warp " + number(cell >> 5 & 31) +
                                                " will write and that has not been waited for");
       const BulkLoad& l = loads[id - 1];
-      if (!l.landed || known[(size_t)(Knowledge::barriers + l.slot)] <= l.phase)
-        return wrong("async_copy_pending", "reads bytes that a bulk copy of warp " + number(l.warp->index) +
-                                               " writes, and its mbarrier has not been waited for");
+      if (!l.landed || mine[(size_t)(Knowledge::barriers + l.slot)] <= l.phase)
+        return wrong("async_copy_pending",
+                     "reads bytes that " + giver(l) + " writes, and its mbarrier has not been waited for");
       continue;
     }
     if (((cell & 15) | block->shared.initialised[k]) != 15)
       return wrong("uninitialised", "reads shared memory that this block has not written");
-    if (!before(w, lane, known, cell))
-      return wrong("shared_race", "reads what " + cellThread(w, cell) + " wrote, with no barrier between");
-    if (cell >> 16 >= known.fenced[cell >> 5 & 31])
-      return wrong("missing_proxy_fence", "the asynchronous proxy reads what " + cellThread(w, cell) +
+    if (!before(w, lane, *block, known, cell))
+      return wrong("shared_race", "reads what " + cellThread(w, *block, cell) + " wrote, with no barrier between");
+    if (cell >> 16 >= mine.fenced[cell >> 5 & 31])
+      return wrong("missing_proxy_fence", "the asynchronous proxy reads what " + cellThread(w, *block, cell) +
                                               " wrote, with no fence.proxy.async between");
   }
   return true;
@@ -413,8 +473,9 @@ bool AsyncProxy::checkRead(Warp& w, const Op& op, int lane, uint32_t at, const K
 bool AsyncProxy::checkWrite(Warp& w, const Op& op, int lane, uint32_t at, const Knowledge& known) {
   uint64_t where[32];
   where[lane] = at;
-  Request r{w, op, where, 1u << lane, 16};
+  Request r{w, op, where, 1u << lane, 16, block};
   if (!checkReaders(r, lane, at, known)) return false;
+  const BlockKnowledge& mine = known.about(block->rank, w.block->rank);
   uint32_t lastWriter = 0, lastReader = 0;
   for (uint32_t k = at >> 2; k < (at >> 2) + 4; k++) {
     uint32_t writer = block->shared.writers[k], reader = block->shared.readers[k];
@@ -423,18 +484,26 @@ bool AsyncProxy::checkWrite(Warp& w, const Op& op, int lane, uint32_t at, const 
       return false;
     };
     if (k == at >> 2 || reader != lastReader)
-      if ((reader & 15) && !before(w, lane, known, reader))
-        return wrong("shared_race", "writes what " + cellThread(w, reader) + " read, with no barrier between");
+      if ((reader & 15) && !before(w, lane, *block, known, reader))
+        return wrong("shared_race", "writes what " + cellThread(w, *block, reader) + " read, with no barrier between");
     lastReader = reader;
+    if (block->distributed) {
+      auto found = block->distributed->afterReader(w, lane, known, k * 4, 15, false);
+      if (found.kind) return wrong(found.kind, "writes " + found.what);
+    }
     if (k > at >> 2 && writer == lastWriter) continue;
     lastWriter = writer;
-    if (writer >= SharedMemory::apart) {
+    if (writer >= SharedMemory::apart && (writer & SharedMemory::lanes) == SharedMemory::clusterLane) {
+      auto found = block->distributed->afterWriter(w, lane, known, *block, k * 4, true);
+      if (found.kind) return wrong(found.kind, "writes " + found.what);
+      lastWriter = 0;  // each of these words has a writer of its own
+    } else if (writer >= SharedMemory::apart) {
       if (!checkThread(r, lane, k * 4, writer, "writes")) return false;
     } else if (writer & 15) {
-      if (!before(w, lane, known, writer))
-        return wrong("shared_race", "writes what " + cellThread(w, writer) + " wrote, with no barrier between");
-      if (writer >> 16 >= known.fenced[writer >> 5 & 31])
-        return wrong("missing_proxy_fence", "the asynchronous proxy writes what " + cellThread(w, writer) +
+      if (!before(w, lane, *block, known, writer))
+        return wrong("shared_race", "writes what " + cellThread(w, *block, writer) + " wrote, with no barrier between");
+      if (writer >> 16 >= mine.fenced[writer >> 5 & 31])
+        return wrong("missing_proxy_fence", "the asynchronous proxy writes what " + cellThread(w, *block, writer) +
                                                 " wrote, with no fence.proxy.async between");
     }
   }

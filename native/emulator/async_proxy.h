@@ -12,7 +12,8 @@
 namespace emu {
 
 /// What a group of lanes can wait for besides the block's 16 barriers (Group::waiting); these run their operation again.
-constexpr int waitsForWarpgroup = 16, waitsForRegisters = 17, waitsForMbarrier = 18;  // and the mbarrier's slot
+constexpr int waitsForWarpgroup = 16, waitsForRegisters = 17, waitsForCluster = 18,
+              waitsForMbarrier = 19;  // and the mbarrier's slot
 
 /// Phases are counted over all objects that lived at an address, so that a number names one of them.
 struct Mbarrier {
@@ -20,6 +21,7 @@ struct Mbarrier {
   bool alive = false;
   bool proxied = false;  // a fence made its initialisation known to the asynchronous proxy
   bool observed = true;  // somebody has seen the last phase complete
+  uint32_t published = 0;  // the fence.mbarrier_init that made it known, counted in its block; 0: none
   uint32_t firstPhase = 0, phase = 0;
   int64_t expected = 0, pending = 0, transactions = 0;
   uint32_t initialiser = 0;  // a cell of shared memory
@@ -33,11 +35,17 @@ struct BulkCopy {
   int lane = 0;
   uint32_t at = 0, bytes = 0;  // in shared memory
 };
+/// What an mbarrier completes: a bulk copy into the block, or a thread's st.async.
 struct BulkLoad : BulkCopy {
   int slot = 0;  // of its mbarrier
   uint32_t phase = 0;
   bool landed = false;
   std::vector<uint8_t> data;
+};
+/// A copy from this block's shared memory to that of a block of its cluster, whose mbarrier tells when it has been read.
+struct BulkSend : BulkCopy {
+  int rank = 0, slot = 0;
+  uint32_t phase = 0;
 };
 struct BulkStore : BulkCopy {
   struct Part {
@@ -65,18 +73,22 @@ class AsyncProxy {
   int slotOf(const Mbarrier& b) const { return (int)(&b - barriers.data()); }
   Mbarrier& barrier(int slot) { return barriers[(size_t)slot]; }
   /// fence.mbarrier_init or fence.proxy.async: initialisations that are known make their way to the asynchronous proxy.
-  void fenceInitialisations(const Warp& w, int lane, const Knowledge& known);
+  void fenceInitialisations(Warp& w, int lane, bool publishes);
 
   // bulk copies
   void load(BulkLoad&& load);
   void store(BulkStore&& store);
+  void send(BulkSend&& send);
+  /// A thread's store that will land here, and be known when its mbarrier is.
+  void storeLater(const Request& r, BulkLoad&& store);
   void commit(Warp& w, uint32_t lanes);
   void wait(Warp& w, uint32_t lanes, int64_t groups, bool onlyRead);
   /// Does some of what is pending; all that can be done when the block cannot go on without. True when something was done.
   bool progress(bool stuck);
   /// All threads have exited.
   void finish();
-  void forgetWarps();
+  /// The clocks of a block of the cluster begin again.
+  void forgetWarps(int rank);
   std::string describe(int slot) const;
 
   // accesses to 16 bytes of shared memory; each returns false when it reported something
@@ -98,7 +110,7 @@ class AsyncProxy {
  private:
   /// By 16 bytes; numbers of copies count from 1.
   struct Piece {
-    uint32_t load = 0, store = 0;
+    uint32_t load = 0, store = 0, send = 0;
     uint32_t matrix[Knowledge::barriers - Knowledge::warpgroups] =
         {};  // the last group that reads, plus 1, by warpgroup
   };
@@ -107,7 +119,9 @@ class AsyncProxy {
   std::vector<Piece> pieces;
   std::deque<BulkLoad> loads;
   std::deque<BulkStore> stores;
+  std::deque<BulkSend> sends;
   std::vector<uint32_t> flying;  // loads that have not landed
+  uint32_t fences = 0;  // fence.mbarrier_init
   size_t firstStore = 0;  // those before are done and waited for
   int64_t groups[32][32];  // bulk groups committed, by warp and lane
 
@@ -117,7 +131,7 @@ class AsyncProxy {
   void write(BulkStore& s);
 };
 
-/// What the lanes know is released to whoever acquires `to`.
-void release(Warp& w, uint32_t lanes, Knowledge& to);
+/// What the lanes know is released to whoever acquires `to`, which the block of that rank keeps (-1: none does).
+void release(Warp& w, uint32_t lanes, Knowledge& to, int keeper);
 
 }  // namespace emu

@@ -81,12 +81,17 @@ std::string LaunchRecord::json() const {
   put("sharedStoreBankConflicts", c.sharedStoreConflicts);
   put("sharedLoadBytes", c.sharedLoadBytes);
   put("sharedStoreBytes", c.sharedStoreBytes);
+  put("clusterLoadBytes", c.clusterLoadBytes);
+  put("clusterStoreBytes", c.clusterStoreBytes);
   put("localLoadBytes", c.localLoadBytes);
   put("localStoreBytes", c.localStoreBytes);
   put("bulkLoads", c.bulkLoads);
   put("bulkLoadBytes", c.bulkLoadBytes);
   put("bulkStores", c.bulkStores);
   put("bulkStoreBytes", c.bulkStoreBytes);
+  put("bulkSends", c.bulkSends);
+  put("bulkSendBytes", c.bulkSendBytes);
+  put("multicastSavedBytes", c.multicastSavedBytes);
   put("tensorMultiplyAdds", c.tensorMultiplyAdds);
   put("warpgroupMultiplyAdds", c.warpgroupMultiplyAdds);
   put("fusedMultiplyAdds", c.fusedMultiplyAdds);

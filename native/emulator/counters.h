@@ -19,9 +19,12 @@ struct Counters {
   uint64_t globalStoreSectors = 0, globalStoreSectorsMinimum = 0, globalStoreBytes = 0, globalStoreRequests = 0;
   uint64_t sharedLoadWavefronts = 0, sharedLoadConflicts = 0, sharedStoreWavefronts = 0, sharedStoreConflicts = 0;
   uint64_t sharedLoadBytes = 0, sharedStoreBytes = 0;
+  uint64_t clusterLoadBytes = 0, clusterStoreBytes = 0;  // of other blocks' shared memory
   uint64_t localLoadBytes = 0, localStoreBytes = 0;
   uint64_t bulkLoads = 0, bulkLoadBytes = 0, bulkStores = 0,
            bulkStoreBytes = 0;  // bytes of shared memory, of global memory
+  uint64_t bulkSends = 0, bulkSendBytes = 0;  // from one block of a cluster to another
+  uint64_t multicastSavedBytes = 0;  // that multicast loads did not ask the second level for again
   uint64_t warpgroupMultiplyAdds = 0;  // those of the tensor cores that wgmma does
   uint64_t tensorMultiplyAdds = 0, fusedMultiplyAdds = 0, barriers = 0, atomics = 0;
   void add(const Counters& c);

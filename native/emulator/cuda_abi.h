@@ -35,6 +35,7 @@ enum : int {
   CUDA_ERROR_STREAM_CAPTURE_UNJOINED = 904,
   CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906,
   CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD = 908,
+  CUDA_ERROR_INVALID_CLUSTER_SIZE = 912,
 };
 
 struct CUuuid {
@@ -48,6 +49,30 @@ struct CUDA_KERNEL_NODE_PARAMS_v2 {
   void** extra;
   void* kern;
   void* ctx;
+};
+struct CUlaunchAttribute {
+  int id;
+  int pad;
+  union {
+    char bytes[64];
+    int number;  // of cooperative, the scheduling policy, and programmatic serialization
+    unsigned cluster[3];
+  } value;
+};
+struct CUlaunchConfig {
+  unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+  void* hStream;
+  const CUlaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+static_assert(sizeof(CUlaunchAttribute) == 72 && sizeof(CUlaunchConfig) == 56);
+enum : int {
+  CU_LAUNCH_ATTRIBUTE_IGNORE = 0,
+  CU_LAUNCH_ATTRIBUTE_COOPERATIVE = 2,
+  CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
+  CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE = 5,
+  CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
+  CU_LAUNCH_ATTRIBUTE_LAST = 16,
 };
 struct CUDA_MEMSET_NODE_PARAMS {
   CUdeviceptr dst;

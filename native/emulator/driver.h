@@ -79,7 +79,10 @@ struct KernelWork {
   FunctionObject* function = nullptr;
   unsigned grid[3] = {1, 1, 1}, block[3] = {1, 1, 1}, shared = 0;
   std::vector<uint8_t> parameters;
-  bool cooperative = false;
+  // Attributes of the launch, which parameters that are set later leave alone.
+  unsigned cluster[3] = {0, 0, 0};  // of blocks; 0: the launch did not say, and prepareLaunch decides
+  bool cooperative = false, explicitCluster = false;
+  bool programmatic = false;  // it may start before the kernel ahead of it has ended
 };
 struct Node {
   enum Kind : int {
@@ -150,6 +153,11 @@ CUresult refuse(CUresult code, const char* kind, const std::string& kernel, cons
 CUresult loadModule(const void* image, size_t size, ModuleObject** out, std::string& log);
 CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params,
                        void** extra, KernelWork& out);
+/// Checks the clusters that a launch asks for, or those that its kernel was compiled for.
+CUresult placeClusters(const FunctionObject& f, const unsigned* grid, KernelWork& work);
+/// Every launch of a kernel; `work` has its attributes.
+CUresult launch(void* function, const unsigned* grid, const unsigned* block, unsigned shared, void* stream,
+                void** params, void** extra, KernelWork&& work);
 CUresult runKernel(const KernelWork& k, const Order& order);
 int occupancy(const FunctionObject& f, int threads, size_t dynamicShared);
 // Work of streams, in the order that the settings choose: see driver_queue.cpp.

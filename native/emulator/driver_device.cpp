@@ -90,6 +90,7 @@ CUDA_EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice de
     case 95:
     case 99:
     case 115: *value = 1; break;
+    case 120:  // clusters
     case 127: *value = cc >= 90; break;  // tensor maps
     case 16: *value = d.settings.multiprocessors; break;
     case 38: *value = 40 << 20; break;  // L2
@@ -316,6 +317,7 @@ const struct {
      "operation would make the legacy stream depend on a capturing blocking stream"},
     {908, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
      "attempt to terminate a thread-local capture sequence from another thread"},
+    {912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "cluster misconfiguration"},
     {999, "CUDA_ERROR_UNKNOWN", "unknown error"}};
 }  // namespace
 CUDA_EXPORT CUresult cuGetErrorName(CUresult code, const char** out) {

@@ -284,6 +284,7 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
     return limit(
         "registers: " + std::to_string(p.maxRegisters) + " times " + std::to_string(threads) + " threads exceed 65536",
         CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+  if (CUresult r = placeClusters(*f, grid, out)) return r;
   out.function = f;
   std::copy(grid, grid + 3, out.grid);
   std::copy(block, block + 3, out.block);
@@ -345,6 +346,8 @@ CUresult runKernel(const KernelWork& k, const Order& order) {
   l.computeCapability = d.settings.major * 10 + d.settings.minor;
   l.firstLevelCache = d.settings.firstLevelCache;
   l.cooperative = k.cooperative;
+  std::copy(k.cluster, k.cluster + 3, l.cluster);
+  l.explicitCluster = k.explicitCluster;
   l.id = d.nextId++;
   memory().refreshInitialised();
   l.allocations = memory().snapshot();
@@ -501,6 +504,12 @@ CUDA_EXPORT CUresult cuFuncGetAttribute(int* value, int attribute, void* functio
     case 7: *value = 0; break;
     case 8: *value = (int)f->maxDynamicShared; break;
     case 9: *value = -1; break;
+    case 10: *value = p.explicitCluster; break;
+    case 11:
+    case 12:
+    case 13: *value = p.cluster[attribute - 11]; break;  // the clusters it requires
+    case 14:
+    case 15: *value = 0; break;  // larger clusters than are portable, how they are scheduled
     default: return CUDA_ERROR_INVALID_VALUE;
   }
   return CUDA_SUCCESS;
@@ -518,33 +527,41 @@ CUDA_EXPORT CUresult cuFuncSetAttribute(void* function, int attribute, int value
     f->maxDynamicShared = (uint32_t)value;
     return CUDA_SUCCESS;
   }
-  return attribute == 9 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  if (attribute == 14 && value)
+    return refuse(
+        CUDA_ERROR_NOT_SUPPORTED, "launch_limit", f->program->name,
+        "clusters of more than " + std::to_string(mostClusterBlocks) + " blocks are not portable, and not modelled");
+  return attribute == 9 || attribute == 14 || attribute == 15 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 CUDA_EXPORT CUresult cuFuncSetCacheConfig(void*, int) { return CUDA_SUCCESS; }
 CUDA_EXPORT CUresult cuFuncSetSharedMemConfig(void*, int) { return CUDA_SUCCESS; }
 
-static CUresult launch(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                       unsigned shared, void* stream, void** params, void** extra, bool cooperative) {
+CUresult emu::launch(void* function, const unsigned* grid, const unsigned* block, unsigned shared, void* stream,
+                     void** params, void** extra, KernelWork&& work) {
   ENTER_CONTEXT();
   Node n;
   n.kind = Node::Kernel;
-  unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+  n.kernel = std::move(work);
   auto* f = (FunctionObject*)function;
   if (CUresult r = prepareLaunch(f, grid, block, shared, params, extra, n.kernel)) return r;
-  n.kernel.cooperative = cooperative;
-  if (cooperative && (uint64_t)gx * gy * gz >
-                         (uint64_t)occupancy(*f, (int)(bx * by * bz), shared) * (uint64_t)d.settings.multiprocessors)
+  if (n.kernel.cooperative &&
+      (uint64_t)grid[0] * grid[1] * grid[2] >
+          (uint64_t)occupancy(*f, (int)(block[0] * block[1] * block[2]), shared) * (uint64_t)d.settings.multiprocessors)
     return refuse(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "launch_limit", f->program->name,
                   "the grid does not fit on the device at once");
   return enqueue(stream, std::move(n));
 }
 CUDA_EXPORT CUresult cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                                     unsigned bz, unsigned shared, void* stream, void** params, void** extra) {
-  return launch(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra, false);
+  const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+  return launch(f, grid, block, shared, stream, params, extra, {});
 }
 CUDA_EXPORT CUresult cuLaunchCooperativeKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                                                unsigned bz, unsigned shared, void* stream, void** params) {
-  return launch(f, gx, gy, gz, bx, by, bz, shared, stream, params, nullptr, true);
+  const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+  KernelWork work;
+  work.cooperative = true;
+  return launch(f, grid, block, shared, stream, params, nullptr, std::move(work));
 }
 CUDA_EXPORT CUresult cuLaunchHostFunc(void* stream, void (*fn)(void*), void* data) {
   ENTER_CONTEXT();

@@ -297,6 +297,13 @@ CUresult fillKernel(const CUDA_KERNEL_NODE_PARAMS_v2* p, KernelWork& k) {
   unsigned grid[] = {p->gridDimX, p->gridDimY, p->gridDimZ}, block[] = {p->blockDimX, p->blockDimY, p->blockDimZ};
   return prepareLaunch((FunctionObject*)p->func, grid, block, p->sharedMemBytes, p->kernelParams, p->extra, k);
 }
+/// Another kernel or other parameters, with the attributes that the node has.
+CUresult setKernel(const CUDA_KERNEL_NODE_PARAMS_v2* p, KernelWork& k) {
+  KernelWork changed = k;
+  if (CUresult r = fillKernel(p, changed)) return r;
+  k = std::move(changed);
+  return CUDA_SUCCESS;
+}
 /// The node of an executable graph that was made from a graph's node.
 Node* inExecutable(Driver& d, void* exec, void* node) {
   auto* g = (GraphObject*)exec;
@@ -478,19 +485,13 @@ CUDA_EXPORT CUresult cuGraphKernelNodeSetParams_v2(void* node, const CUDA_KERNEL
   ENTER_CONTEXT();
   auto* n = (Node*)node;
   if (!d.nodes.count(n)) return CUDA_ERROR_INVALID_HANDLE;
-  KernelWork k;
-  if (CUresult r = fillKernel(p, k)) return r;
-  n->kernel = std::move(k);
-  return CUDA_SUCCESS;
+  return setKernel(p, n->kernel);
 }
 CUDA_EXPORT CUresult cuGraphExecKernelNodeSetParams_v2(void* exec, void* node, const CUDA_KERNEL_NODE_PARAMS_v2* p) {
   ENTER_CONTEXT();
   Node* n = inExecutable(d, exec, node);
   if (!n || n->kind != Node::Kernel) return CUDA_ERROR_INVALID_VALUE;
-  KernelWork k;
-  if (CUresult r = fillKernel(p, k)) return r;
-  n->kernel = std::move(k);
-  return CUDA_SUCCESS;
+  return setKernel(p, n->kernel);
 }
 CUDA_EXPORT CUresult cuGraphMemsetNodeGetParams(void* node, CUDA_MEMSET_NODE_PARAMS* p) {
   ENTER();

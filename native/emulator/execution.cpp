@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "async_proxy.h"
+#include "cluster.h"
 #include "host_guard.h"
 #include "instructions.h"
 
@@ -79,6 +80,8 @@ void Warp::leastKnown() {
   for (size_t u = 0; u < block->warps.size(); u++) least = std::min(least, known[u]);
   knownLeast = least;
 }
+
+const BlockKnowledge& Warp::knownOf(int lane, const Block& b) const { return knownTo(lane).about(b.rank, block->rank); }
 
 void Warp::learn(uint32_t learning, const Knowledge& what) {
   if (learning == alive) {
@@ -190,6 +193,7 @@ void Block::runWarp(Warp& w, uint64_t slice) {
         w.lanes &= ~m;
         if (w.lanes) w.pc++;
         checkExitedAtBarrier();
+        cluster->exited(w, m);
         if (!w.lanes && !schedule(w)) return;
         break;
       case Flow::Barrier:
@@ -388,13 +392,13 @@ void Block::restartClocks() {
   for (auto& c : shared.writers) c = c >= SharedMemory::apart ? c : c & 0xffff;
   for (auto& c : shared.readers) c = 0;
   for (auto& b : barriers) b.joined.forgetWarps();
-  if (async) async->forgetWarps();
+  if (async) async->forgetWarps(rank);
   for (Warp& w : warps) {
     w.clock = 1;
-    w.known.forgetWarps();
-    w.ahead.forgetWarps();
+    for (Knowledge* k : {&w.known, &w.ahead, &w.fenceReleased, &w.fenceAcquired}) k->forgetWarps();
     w.knownLeast = 1;
   }
+  cluster->forgetWarps(rank);
 }
 
 void Block::stuck() {
@@ -412,6 +416,7 @@ void Block::stuck() {
         where += "; warp " + std::to_string(w.index) + ": " + std::to_string(__builtin_popcount(g.lanes)) +
                  " threads wait " +
                  (g.waiting >= waitsForMbarrier    ? "for " + async->describe(g.waiting - waitsForMbarrier)
+                  : g.waiting == waitsForCluster   ? cluster->describeBarrier()
                   : g.waiting == waitsForRegisters ? std::string("for registers")
                   : g.waiting == waitsForWarpgroup ? std::string("for the other warps of the warpgroup")
                   : g.waiting >= 0                 ? "at barrier " + std::to_string(g.waiting)
@@ -421,7 +426,8 @@ void Block::stuck() {
                  std::to_string(launch->program->origins[(size_t)(at - launch->program->code.data())].line);
     }
   if (first) first->at = op, running = first;
-  throw Fault{"deadlock", "no thread of the block can go on" + where, "", launchTimeout, lane};
+  const char* of = cluster->size() > 1 ? "cluster" : "block";
+  throw Fault{"deadlock", std::string("no thread of the ") + of + " can go on" + where, "", launchTimeout, lane};
 }
 
 // --- blocks ------------------------------------------------------------------------------------------------------
@@ -436,9 +442,11 @@ void SharedMemory::start(uint32_t n) {
   initialised.assign(words + 16, 0);
 }
 
-void Block::start(Launch& l, Worker& k, uint64_t at) {
+void Block::start(Launch& l, Worker& k, Cluster& c, int rankInCluster, uint64_t at) {
   launch = &l;
   worker = &k;
+  cluster = &c;
+  rank = rankInCluster;
   linear = at;
   index[0] = (unsigned)(at % l.grid[0]), index[1] = (unsigned)(at / l.grid[0] % l.grid[1]),
   index[2] = (unsigned)(at / l.grid[0] / l.grid[1]);
@@ -452,6 +460,8 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
   shared.start(l.sharedBytes);
   registerPool = 0;
   idleRounds = lastEvents = 0;
+  still = false;
+  distributed.reset();
   cache.start(l.firstLevelCache);
   size_t n = (size_t)(threads + 31) / 32;
   size_t perWarp = (size_t)p.registerBytes + ((size_t)(p.predicateCount + p.trackedCount) * 4 + 63) / 64 * 64;
@@ -484,6 +494,10 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
     w.clock = 1;
     w.known = Knowledge{};
     w.known.forgetWarps();
+    w.known.begun = 1;
+    if (p.usesCluster) w.known.others.resize((size_t)c.size());
+    w.clusterArrived[0] = w.clusterArrived[1] = 0;
+    w.fenceReleased = w.fenceAcquired = Knowledge{};
     w.knownLeast = 1;
     w.aheadLanes = w.accessed = w.unfenced = w.refusals = 0;
     w.blocked = -1;
@@ -517,6 +531,21 @@ void Block::start(Launch& l, Worker& k, uint64_t at) {
           case NctaidX:
           case NctaidY:
           case NctaidZ: d[i] = l.grid[s.id - NctaidX]; break;
+          case ClusterIdX:
+          case ClusterIdY:
+          case ClusterIdZ: d[i] = index[s.id - ClusterIdX] / l.cluster[s.id - ClusterIdX]; break;
+          case NClusterIdX:
+          case NClusterIdY:
+          case NClusterIdZ: d[i] = l.grid[s.id - NClusterIdX] / l.cluster[s.id - NClusterIdX]; break;
+          case ClusterCtaIdX:
+          case ClusterCtaIdY:
+          case ClusterCtaIdZ: d[i] = index[s.id - ClusterCtaIdX] % l.cluster[s.id - ClusterCtaIdX]; break;
+          case ClusterNCtaIdX:
+          case ClusterNCtaIdY:
+          case ClusterNCtaIdZ: d[i] = l.cluster[s.id - ClusterNCtaIdX]; break;
+          case ClusterCtaRank: d[i] = (uint32_t)rank; break;
+          case ClusterNCtaRank: d[i] = (uint32_t)c.size(); break;
+          case IsExplicitCluster: d[i] = l.explicitCluster; break;
           case LaneId: d[i] = i; break;
           case WarpId: d[i] = (uint32_t)u; break;
           case NWarpId: d[i] = 64; break;
@@ -554,7 +583,7 @@ bool Block::acquiredFrom(uint32_t who) {
 
 bool Block::run(uint64_t slice) {
   uint64_t before = 0, after = 0;
-  bool done = true, idle = true;
+  bool done = true, idle = true, moved = false;
   for (Warp& w : warps) before += w.executed;
   for (int u : order) {
     Warp& w = warps[(size_t)u];
@@ -563,13 +592,14 @@ bool Block::run(uint64_t slice) {
     w.yields = false;
     if (w.alive) runWarp(w, slice);
     idle &= w.executed == until || w.yields;
-    if (async) async->progress(false);
+    if (async) moved |= async->progress(false);
   }
   for (Warp& w : warps) {
     after += w.executed;
     done &= w.alive == 0;
   }
   if (done) {
+    if (distributed) distributed->finish(*this);
     if (async) async->finish();
     for (Warp& w : warps) {
       const Warp& first = warps[(size_t)w.index / 4 * 4];
@@ -587,11 +617,14 @@ bool Block::run(uint64_t slice) {
     lastEvents = async->events;
   }
   constexpr uint64_t patience = 1000;
-  if (after == before || idleRounds > patience) {
-    if (async && async->progress(true)) idleRounds = 0;
-    else stuck();
-  }
+  still = (after == before && !moved) || idleRounds > patience;
   return false;
+}
+
+bool Block::unblock() {
+  if (!async || !async->progress(true)) return false;
+  idleRounds = 0;
+  return true;
 }
 
 Block::Block() = default;
@@ -624,8 +657,10 @@ void Worker::start(Launch& l) {
   char* at = (char*)(((uintptr_t)constants.data() + 63) & ~(uintptr_t)63);
   memcpy(at, l.program->constants.data(), l.program->constants.size());
   constantBase = at;
-  if (!block) block = std::make_unique<Block>();
 }
+
+Worker::Worker() = default;
+Worker::~Worker() = default;
 
 SyncVariable& Launch::syncVariable(uint64_t address) {
   std::lock_guard lock(syncMutex);
@@ -695,12 +730,12 @@ std::vector<std::unique_ptr<Worker>>& workers() {
 }  // namespace
 
 int Launch::run() {
-  const uint64_t n = blocks();
-  constexpr uint64_t slice = 1 << 16;
+  const uint64_t n = blocks() / clusterBlocks();  // clusters, most of them of one block
+  constexpr uint64_t slice = 1 << 16, turn = 1 << 10;  // operations of a warp, alone and where blocks take turns
   int count = (int)std::min<uint64_t>((uint64_t)std::max(1, threads), n);
   if (cooperative) count = 1;
   while ((int)workers().size() < count) workers().push_back(std::make_unique<Worker>());
-  // With a seed, blocks start in another order: i -> (i*step + offset) mod n, step coprime to n.
+  // With a seed, clusters start in another order: i -> (i*step + offset) mod n, step coprime to n.
   uint64_t step = 1, offset = 0;
   if (seed && n > 1) {
     step = (seed * 0x9e3779b97f4a7c15ull >> 20) % n | 1;
@@ -716,7 +751,7 @@ int Launch::run() {
     offset = (seed * 0xbf58476d1ce4e5b9ull >> 20) % n;
   }
   std::atomic<uint64_t> next{0};
-  auto guarded = [&](Block& b, auto&& body) {
+  auto guarded = [&](Cluster& c, auto&& body) {
     try {
       body();
     } catch (const Fault& f) {
@@ -724,7 +759,7 @@ int Launch::run() {
       std::lock_guard lock(mutex);
       if (error) return;
       error = f.cudaError;
-      Warp* w = b.running;
+      Warp* w = c.running->running;
       Finding x = findingAt(*w, w->at, f.lane);
       x.kind = f.kind;
       x.space = f.space;
@@ -737,24 +772,23 @@ int Launch::run() {
   auto work = [&](int id) {
     Worker& k = *workers()[(size_t)id];
     k.start(*this);
+    auto& all = k.clusters;
+    while (all.size() < (cooperative ? n : 1)) all.push_back(std::make_unique<Cluster>());
     if (cooperative) {  // all blocks are resident and take turns
-      std::vector<std::unique_ptr<Block>> all;
       std::vector<bool> done((size_t)n);
-      for (uint64_t i = 0; i < n; i++) {
-        all.push_back(std::make_unique<Block>());
-        all.back()->start(*this, k, (i * step + offset) % n);
-      }
+      for (uint64_t i = 0; i < n; i++) all[i]->start(*this, k, (i * step + offset) % n);
       for (uint64_t left = n; left && !stop;)
         for (uint64_t i = 0; i < n && !stop; i++)
           guarded(*all[i], [&] {
-            if (!done[i] && all[i]->run(1024)) done[i] = true, left--;
+            if (!done[i] && all[i]->run(turn)) done[i] = true, left--;
           });
+      all.resize(1);
       return;
     }
     for (uint64_t i; !stop && (i = next.fetch_add(1)) < n;)
-      guarded(*k.block, [&] {
-        k.block->start(*this, k, (i * step + offset) % n);
-        while (!stop && !k.block->run(slice)) {}
+      guarded(*all[0], [&] {
+        all[0]->start(*this, k, (i * step + offset) % n);
+        while (!stop && !all[0]->run(all[0]->size() > 1 ? turn : slice)) {}
       });
   };
   if (count == 1) work(0);

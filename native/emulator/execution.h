@@ -24,6 +24,7 @@ namespace emu {
 constexpr uint64_t sharedWindow = 0x0001'0000'0000ull, localWindow = 0x0002'0000'0000ull,
                    paramWindow = 0x0003'0000'0000ull;
 constexpr uint64_t windowSize = 0x0001'0000'0000ull;
+constexpr uint64_t mostClusterBlocks = 8;  // that all devices with clusters allow
 
 /// A fault stops the launch, as the hardware would.
 struct Fault {
@@ -47,23 +48,60 @@ struct Launch;
 struct Block;
 struct Worker;
 class AsyncProxy;
+class Cluster;
+class DistributedShared;
 
-/// What comes before something: of each warp the accesses before a time of its clock, of each warpgroup the groups of wgmma before a
-/// number, of each mbarrier the phases before one.
-struct Knowledge {
+/// What of a block comes before something: of each warp the accesses before a time of its clock, of each warpgroup the groups of wgmma
+/// before a number, of each mbarrier the phases before one.
+struct BlockKnowledge {
   static constexpr int warpgroups = 32, barriers = 40, count = 96;
   uint32_t of[count] = {};
   uint32_t fenced[32] = {};  // by warp: writes before that time are known to the asynchronous proxy as well
+  uint32_t begun = 0;  // 0: the block may not have started; else 1 plus its fences of mbarriers' initialisations
 
   uint32_t& operator[](size_t actor) { return of[actor]; }
   uint32_t operator[](size_t actor) const { return of[actor]; }
-  void join(const Knowledge& other) {
+  void join(const BlockKnowledge& other) {
     for (int i = 0; i < count; i++) of[i] = std::max(of[i], other.of[i]);
     for (int i = 0; i < 32; i++) fenced[i] = std::max(fenced[i], other.fenced[i]);
+    begun = std::max(begun, other.begun);
+  }
+  void meet(const BlockKnowledge& other) {
+    for (int i = 0; i < count; i++) of[i] = std::min(of[i], other.of[i]);
+    for (int i = 0; i < 32; i++) fenced[i] = std::min(fenced[i], other.fenced[i]);
+    begun = std::min(begun, other.begun);
   }
   /// Of warps nothing but what lies before their clocks' last start.
   void forgetWarps() {
     for (int i = 0; i < 32; i++) of[i] = fenced[i] = 1;
+  }
+};
+
+/// The same of all blocks of a cluster, as one of them keeps it: itself, and by rank the others (of kernels that know of clusters).
+struct Knowledge : BlockKnowledge {
+  std::vector<BlockKnowledge> others;
+
+  /// What block `rank` is known by; `mine`: the rank of who keeps it, -1 for nobody.
+  BlockKnowledge& about(int rank, int mine) { return rank == mine ? *this : others[(size_t)rank]; }
+  const BlockKnowledge& about(int rank, int mine) const { return rank == mine ? *this : others[(size_t)rank]; }
+  /// Of the same keeper.
+  void join(const Knowledge& other) {
+    BlockKnowledge::join(other);
+    if (others.size() < other.others.size()) others.resize(other.others.size());
+    for (size_t r = 0; r < other.others.size(); r++) others[r].join(other.others[r]);
+  }
+  /// What both know; of the same keeper.
+  void meet(const Knowledge& other) {
+    BlockKnowledge::meet(other);
+    for (size_t r = 0; r < others.size(); r++) others[r].meet(other.others[r]);
+  }
+  /// Of keepers with these ranks.
+  void join(const Knowledge& other, int mine, int theirs) {
+    if (mine == theirs) return join(other);
+    const int n = (int)std::max(others.size(), other.others.size());
+    others.resize((size_t)n);
+    for (int r = 0; r < n; r++)
+      if (r == theirs || (size_t)r < other.others.size()) about(r, mine).join(other.about(r, theirs));
   }
 };
 
@@ -75,10 +113,10 @@ struct SyncVariable {
 
 /// Shared memory of a block. Each 4-byte word has a cell for its last writer and its last reader:
 /// time << 16 | lane << 10 | warp << 5 | strong << 4 | mask of bytes. Lane codes 32.. mean "several lanes". Writers at time `apart` are to be
-/// looked at closer: asyncLane is an unfinished cp.async or a bulk copy, barrierLane an mbarrier.
+/// looked at closer: asyncLane is an unfinished cp.async or a bulk copy, barrierLane an mbarrier, clusterLane a thread of another block.
 struct SharedMemory {
-  static constexpr uint32_t several = 32u << 10, asyncLane = 63u << 10, barrierLane = 62u << 10, lanes = 63u << 10,
-                            strong = 16;
+  static constexpr uint32_t several = 32u << 10, asyncLane = 63u << 10, barrierLane = 62u << 10,
+                            clusterLane = 61u << 10, lanes = 63u << 10, strong = 16;
   static constexpr uint32_t apart = 0xffffu << 16;
   std::vector<uint8_t> bytes;
   std::vector<uint32_t> writers, readers;
@@ -137,6 +175,10 @@ struct Warp {
   uint32_t matrixLast = 0;  // the group of the last wgmma, plus 1
   bool matrixFenced = false;  // a wgmma.fence was there
   int registers = 0;  // of a thread, by setmaxnreg
+  uint32_t clusterArrived[2] = {
+      0, 0};  // lanes that have arrived at barrier.cluster and not waited, by parity of the phase
+  Knowledge fenceReleased,
+      fenceAcquired;  // what relaxed operations release since a fence, and will have acquired at the next
   std::vector<std::unique_ptr<PendingCopy>> pending, spare;
   std::vector<uint32_t> copyGroups;  // lanes of each committed group that may be unfinished, oldest first
   int firstGroup = 0;
@@ -149,6 +191,8 @@ struct Warp {
     predicates[o >> 1] = (predicates[o >> 1] & ~lanes) | (value & lanes);
   }
   void leastKnown();
+  /// What a lane knows of a block of its cluster.
+  const BlockKnowledge& knownOf(int lane, const Block& b) const;
   const Knowledge& knownTo(int lane) const { return aheadLanes >> lane & 1 ? ahead : known; }
   Knowledge& knownTo(int lane) { return aheadLanes >> lane & 1 ? ahead : known; }
   /// The lanes learn something.
@@ -171,6 +215,8 @@ struct BarrierState {
 struct Block {
   Launch* launch = nullptr;
   Worker* worker = nullptr;
+  Cluster* cluster = nullptr;
+  int rank = 0;  // in it
   unsigned index[3] = {0, 0, 0};
   uint64_t linear = 0;
   uint32_t serial = 0;
@@ -185,15 +231,23 @@ struct Block {
   std::vector<int> order;
   Warp* running = nullptr;
   std::unique_ptr<AsyncProxy> async;  // of kernels that use it
+  std::unique_ptr<DistributedShared> distributed;  // once another block has used the shared memory
   int registerPool = 0;  // by setmaxnreg
   uint64_t idleRounds = 0, lastEvents = 0;
+  bool still = false;
 
   Block();
   ~Block();
 
-  void start(Launch& l, Worker& w, uint64_t linearIndex);
+  void start(Launch& l, Worker& w, Cluster& c, int rank, uint64_t linearIndex);
   /// Runs every warp as far as it gets, at most `slice` operations each; true when all have ended. Throws Fault.
   bool run(uint64_t slice);
+  bool ended() const { return exited == threads; }
+  /// Whether nothing happened when it ran last, or nothing but asking again and again for long.
+  bool idle() const { return still; }
+  /// Does what the asynchronous proxy can do for a block that is idle; false when nothing.
+  bool unblock();
+  [[noreturn]] void stuck();
   bool acquiredFrom(uint32_t serial);
   /// bar.warp.sync: what the warp did so far happens before what it does from now on.
   void synchronise(Warp& w);
@@ -210,7 +264,6 @@ struct Block {
   void release(int id);
   void checkExitedAtBarrier();
   void restartClocks();
-  [[noreturn]] void stuck();
 };
 
 /// Cached answer for an access pattern at an operation (bank conflicts, sectors): it depends on relative addresses only.
@@ -239,7 +292,9 @@ struct Worker {
   std::vector<uint64_t> constants;
   const char* constantBase = nullptr;
   uint64_t random = 1;
-  std::unique_ptr<Block> block;
+  std::vector<std::unique_ptr<Cluster>> clusters;  // in which it runs blocks, used again and again
+  Worker();
+  ~Worker();
   uint64_t next() { return random = random * 6364136223846793005ull + 1442695040888963407ull, random >> 33; }
   Allocation* find(uint64_t address);
   void start(Launch& l);
@@ -257,6 +312,8 @@ struct Launch {
   uint64_t seed = 0;
   int threads = 1;
   bool cooperative = false;
+  unsigned cluster[3] = {1, 1, 1};  // of blocks, which run together and reach each other's shared memory
+  bool explicitCluster = false;
   uint64_t id = 0;
   uint64_t firstLevelCache = 0;  // bytes that a block has
   uint64_t instructionLimit = 0;  // per warp; a kernel that does not end is stopped
@@ -272,6 +329,7 @@ struct Launch {
   std::mutex syncMutex;
 
   uint64_t blocks() const { return (uint64_t)grid[0] * grid[1] * grid[2]; }
+  uint64_t clusterBlocks() const { return (uint64_t)cluster[0] * cluster[1] * cluster[2]; }
   SyncVariable& syncVariable(uint64_t address);
   /// Runs to the end; returns 0 or a CUDA error code.
   int run();

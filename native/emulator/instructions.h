@@ -41,7 +41,7 @@ enum Space : uint32_t { Generic, Global, Shared, Local, Const, Param };
 const char* spaceName(uint32_t space);
 // aux of memory operations
 constexpr uint32_t auxSpace = 7, auxAddress32 = 8, auxStrong = 16, auxReadOnly = 32, auxUniformAddress = 64,
-                   auxPastFirstLevel = 128;
+                   auxPastFirstLevel = 128, auxCluster = 1 << 14;  // shared::cluster
 /// ld: d0..d(n-1), address; st: address, s0..s(n-1). `width` is the registers' width.
 Handler loadHandler(Type type, int width, int vector);
 Handler storeHandler(Type type, int width, int vector);
@@ -84,10 +84,17 @@ Handler bulkCopyHandler(
     bool store);  // load: shared address, global address, bytes, mbarrier; store: global address, shared address, bytes
 /// shared address, tensor map, mbarrier, coordinates.., offsets..; target: dimensions.
 Handler tensorCopyHandler(bool store);
-constexpr uint32_t tensorIm2col = 256;  // aux
+constexpr uint32_t tensorIm2col = 256, bulkMulticast = 512;  // aux; the latter with a mask of ranks as the last operand
+Handler bulkSendHandler();  // address in shared::cluster, shared address, bytes, mbarrier there
+Handler storeLaterHandler();  // st.async: address in shared::cluster, mbarrier there, values; target: bytes of each
 Handler bulkCommitHandler();
 Handler bulkWaitHandler();  // immediate: groups that may stay unfinished; aux: 1 only reading must be done
 Handler electHandler();  // mask, lane, p
+Handler mapHandler(int width);  // mapa: d, address, rank; aux: space
+Handler rankHandler();  // getctarank: d, 64-bit address; aux: space
+Handler clusterArriveHandler();  // aux: clusterRelaxed, clusterAligned
+Handler clusterWaitHandler();
+constexpr uint32_t clusterRelaxed = 1, clusterAligned = 2;
 Handler setRegistersHandler();  // immediate: registers; aux: 1 more, 0 fewer
 /// wgmma.mma_async: mask, d.., a.. or descriptor, descriptor of b, scale-d; immediate: place in Program::matrixOperands.
 Handler warpgroupHandler(Type d, Type a, Type b);

@@ -97,6 +97,20 @@ const std::map<std::string, int> specialNames = {{"%tid.x", TidX},
                                                  {"%lanemask_gt", LaneMaskGt},
                                                  {"%dynamic_smem_size", DynamicSharedSize},
                                                  {"%total_smem_size", TotalSharedSize},
+                                                 {"%clusterid.x", ClusterIdX},
+                                                 {"%clusterid.y", ClusterIdY},
+                                                 {"%clusterid.z", ClusterIdZ},
+                                                 {"%nclusterid.x", NClusterIdX},
+                                                 {"%nclusterid.y", NClusterIdY},
+                                                 {"%nclusterid.z", NClusterIdZ},
+                                                 {"%cluster_ctaid.x", ClusterCtaIdX},
+                                                 {"%cluster_ctaid.y", ClusterCtaIdY},
+                                                 {"%cluster_ctaid.z", ClusterCtaIdZ},
+                                                 {"%cluster_nctaid.x", ClusterNCtaIdX},
+                                                 {"%cluster_nctaid.y", ClusterNCtaIdY},
+                                                 {"%cluster_nctaid.z", ClusterNCtaIdZ},
+                                                 {"%cluster_ctarank", ClusterCtaRank},
+                                                 {"%cluster_nctarank", ClusterNCtaRank},
                                                  {"%clock", Clock},
                                                  {"%clock64", Clock64},
                                                  {"%clock_hi", ClockHi},
@@ -113,7 +127,10 @@ class Lowering {
     out->name = kernel.name;
     out->files = ast.files;
     for (int i = 0; i < 3; i++)
-      out->maxThreads[i] = kernel.maxThreads[i], out->requiredThreads[i] = kernel.requiredThreads[i];
+      out->maxThreads[i] = kernel.maxThreads[i], out->requiredThreads[i] = kernel.requiredThreads[i],
+      out->cluster[i] = kernel.cluster[i];
+    out->maxClusterRank = kernel.maxClusterRank;
+    out->explicitCluster = kernel.explicitCluster;
     out->maxRegisters = kernel.maxRegisters;
     out->minBlocks = kernel.minBlocks;
     code.predicates = 1;
@@ -323,6 +340,14 @@ class Lowering {
       r.negated = (o.value != 0) == o.negated;
       return r;
     }
+    if (o.name == "%is_explicit_cluster") {
+      Ref p = scratchPredicate();
+      emit(compareHandler("ne", Type::U32, false), OpClass::Compare,
+           {p, truth(), use(special(IsExplicitCluster)), constant(4, 0), truth()});
+      p.role = Ref::Use;
+      p.negated = o.negated;
+      return p;
+    }
     int id = findRegister(env, o.name);
     if (!isPredicateId(id)) wrong("expected a predicate but found " + o.name);
     return {predicateBase - id, Ref::Use, true, o.negated, false};
@@ -496,6 +521,14 @@ class Lowering {
                       "param::func", "param"});
   }
 
+  /// The aux of an address in shared::cluster, from the space's name.
+  uint32_t clusterSpace(const std::string& name) {
+    if (name != "shared::cluster") return 0;
+    needs("sm_90");
+    out->usesCluster = true;
+    return auxCluster;
+  }
+
   // --- instructions --------------------------------------------------------------------------------------------
   void instruction(const Instruction& in, const Environment& env) {
     const std::string& op = in.opcode;
@@ -581,10 +614,11 @@ class Lowering {
       return;
     }
     if (op == "isspacep") {
-      uint32_t space = spaceNamed(takeSpace(m));
+      const std::string name = takeSpace(m);
+      uint32_t space = spaceNamed(name);
       m.done(), count(2, 2);
       emit(isSpaceHandler(space), OpClass::Compare, {predicateDef(o[0], env), source(o[1], Type::U64, env)}).aux =
-          space == Const ? Global : space;
+          (space == Const ? Global : space) | clusterSpace(name);
       return;
     }
     if (op == "call") return call(in, m, env);
@@ -622,8 +656,8 @@ class Lowering {
     }
     if (op == "bar" || op == "barrier") return barrier(in, m, env);
     if (op == "membar" || op == "fence") {
-      bool device = m.take("gl") | m.take("sys") | m.take("gpu");
-      m.take("cta"), m.take("cluster"), m.take("sc"), m.take("acq_rel"), m.take("acquire"), m.take("release");
+      bool device = m.take("gl") | m.take("sys") | m.take("gpu"), cluster = device | m.take("cluster");
+      m.take("cta"), m.take("sc"), m.take("acq_rel"), m.take("acquire"), m.take("release");
       bool initialisations = m.take("mbarrier_init"), asynchronous = false;
       if (m.take("proxy")) {
         asynchronous = m.take("async") && (m.left.empty() || m.left[0].rfind("shared", 0) == 0);
@@ -634,7 +668,9 @@ class Lowering {
         out->usesAsyncProxy = true;
         emit(proxyFenceHandler(), OpClass::Fence, {}).immediate = initialisations;
       } else {
-        emit(fenceHandler(), OpClass::Fence, {}).immediate = device;
+        Op& fence = emit(fenceHandler(), OpClass::Fence, {});
+        fence.immediate = device;
+        fence.aux = cluster;
       }
       return;
     }
@@ -717,8 +753,25 @@ class Lowering {
       s.aux = more;
       return;
     }
-    if (op == "mapa" || op == "getctarank" || op == "clusterlaunchcontrol")
-      unsupported("clusters of blocks are not modelled");
+    if (op == "mapa" || op == "getctarank") {
+      needs("sm_90");
+      out->usesCluster = true;
+      const bool named = m.take("shared::cluster"), maps = op == "mapa";
+      Type t = m.takeType();
+      m.done(), count(maps ? 3 : 2, maps ? 3 : 2);
+      if (t != Type::U32 && t != Type::U64) unsupported();
+      if (!named && t != Type::U64) unsupported("generic addresses have 64 bits");
+      Ref a = source(o[1], maps ? t : t == Type::U32 ? Type::U32 : Type::U64, env);
+      if (maps) {
+        Ref rank = source(o[2], Type::U32, env);
+        emit(mapHandler(widthOf(t)), OpClass::Integer, {target(o[0], t, env), a, rank}).aux = named ? Shared : Generic;
+      } else {
+        a = resized(a, widthOf(t), 8);
+        emit(rankHandler(), OpClass::Integer, {target(o[0], Type::U32, env), a}).aux = named ? Shared : Generic;
+      }
+      return;
+    }
+    if (op == "clusterlaunchcontrol") unsupported("it needs compute capability 10.0");
     if (op == "createpolicy") {
       if (!o.empty()) emit(moveHandler(8), OpClass::Move, {target(o[0], Type::B64, env), constant(8, 0)});
       return;
@@ -783,6 +836,7 @@ class Lowering {
     std::string spaceText = takeSpace(m);
     if (in.opcode == "ldu" && spaceText.empty()) spaceText = "global";
     uint32_t space = spaceNamed(spaceText);
+    aux |= clusterSpace(spaceText);
     if (m.take("nc")) aux |= auxReadOnly;
     if (m.take("cg") | m.take("cv")) aux |= auxPastFirstLevel;
     m.takeHints();
@@ -833,8 +887,11 @@ class Lowering {
 
   void storeTo(const Instruction& in, Modifiers& m, const Environment& env) {
     auto& o = in.operands;
+    if (m.take("async")) return storeLater(in, m, env);
     uint32_t aux = takeOrdering(m) ? auxStrong : 0;
-    uint32_t space = spaceNamed(takeSpace(m));
+    const std::string spaceText = takeSpace(m);
+    uint32_t space = spaceNamed(spaceText);
+    aux |= clusterSpace(spaceText);
     m.takeHints();
     int vector = m.take("v2") ? 2 : m.take("v4") ? 4 : 1;
     Type t = m.takeType();
@@ -866,6 +923,28 @@ class Lowering {
     Op& op = need(storeHandler(t, width, vector), accessClass(space, true), refs);
     op.immediate = a.offset;
     op.aux = aux | space | (a.aux & ~auxUniformAddress);
+  }
+
+  /// st.async, to the shared memory of a block of the cluster.
+  void storeLater(const Instruction& in, Modifiers& m, const Environment& env) {
+    auto& o = in.operands;
+    m.take("weak"), m.take("cluster");
+    if (!m.take("mbarrier::complete_tx::bytes")) unsupported();
+    const uint32_t aux = clusterSpace(takeSpace(m));
+    if (!aux) unsupported("generic addresses");
+    const size_t vector = m.take("v2") ? 2 : m.take("v4") ? 4 : 1;
+    Type t = m.takeType();
+    m.done();
+    if (o.size() != 3 || (sizeOf(t) != 4 && sizeOf(t) != 8) || (vector == 4 && sizeOf(t) == 8)) unsupported();
+    const std::vector<Operand> single{o[1]};
+    const auto& from = o[1].kind == Operand::Vector ? o[1].elements : single;
+    if (from.size() != vector) wrong("the vector has another number of elements");
+    out->usesAsyncProxy = true;
+    std::vector<Ref> refs{flat(o[0], env, Shared), flat(o[2], env, Shared)};
+    for (auto& e : from) refs.push_back(source(e, t, env));
+    Op& op = emit(storeLaterHandler(), OpClass::StoreShared, refs);
+    op.target = sizeOf(t);
+    op.aux = Shared | aux;
   }
 
   void compare(const Instruction& in, Modifiers& m, const Environment& env, bool set) {
@@ -1013,7 +1092,19 @@ class Lowering {
     auto& o = in.operands;
     bool aligned = in.opcode == "bar";
     if (m.take("aligned")) aligned = true;
-    if (m.take("cluster")) unsupported("clusters of blocks are not modelled");
+    if (m.take("cluster")) {
+      needs("sm_90");
+      out->usesCluster = true;
+      const bool arrives = m.take("arrive"), relaxed = m.take("relaxed");
+      if (!arrives && (relaxed || !m.take("wait"))) unsupported();
+      m.take(arrives ? "release" : "acquire");
+      m.done();
+      // A barrier.cluster is aligned where it says so, other than bar.
+      Op& b = emit(arrives ? clusterArriveHandler() : clusterWaitHandler(), OpClass::Barrier, {});
+      b.aux = (relaxed ? clusterRelaxed : 0) | (aligned ? clusterAligned : 0);
+      if (!arrives) b.flow = Flow::Wait;
+      return;
+    }
     m.take("cta");
     if (m.take("warp")) {
       if (!m.take("sync")) unsupported();
@@ -1060,7 +1151,8 @@ class Lowering {
     m.take("relaxed");
     bool orders = m.take("acq_rel") | m.take("acquire") | m.take("release");
     m.take("cta"), m.take("cluster"), m.take("gpu"), m.take("sys"), m.take("noftz");
-    uint32_t space = spaceNamed(takeSpace(m));
+    const std::string spaceText = takeSpace(m);
+    uint32_t space = spaceNamed(spaceText);
     m.takeHints();
     std::string what = m.takeAny({"add", "min", "max", "exch", "cas", "and", "or", "xor", "inc", "dec"});
     Type t = m.takeType();
@@ -1077,7 +1169,7 @@ class Lowering {
     if (result) refs.push_back(what == "cas" ? source(o.at(at + 2), t, env) : b);
     Op& op = need(atomicHandler(what, t, result), OpClass::Atomic, refs);
     op.immediate = a.offset;
-    op.aux = space | a.aux | auxStrong;
+    op.aux = space | a.aux | auxStrong | clusterSpace(spaceText);
     op.target = orders;
   }
 
@@ -1205,28 +1297,42 @@ class Lowering {
     if (tensor)
       for (int d = 1; d <= 5; d++)
         if (m.take((std::to_string(d) + "d").c_str())) rank = d;
-    if (m.take("multicast::cluster")) unsupported("clusters of blocks are not modelled");
+    const bool multicast = m.take("multicast::cluster");
     bool im2col = m.take("im2col"), policy = m.takeHints(), store = m.take("bulk_group");
     m.take("tile");
     if (!store && !m.take("mbarrier::complete_tx::bytes")) unsupported();
+    std::vector<Ref> refs;
     // The modifiers name the destination first.
     size_t shared = 0, global = 0;
     for (size_t i = 0; i < in.modifiers.size(); i++) {
       if (in.modifiers[i].rfind("shared", 0) == 0) shared = i;
       if (in.modifiers[i] == "global") global = i;
     }
-    if (!m.take("global")) unsupported("a copy between blocks of a cluster");
-    if (!(m.take("shared::cta") || (!store && m.take("shared::cluster"))) || (shared > global) != store) unsupported();
+    if (!tensor && !store && !multicast && m.take("shared::cta")) {
+      if (m.left != std::vector<std::string>{"shared::cluster"}) unsupported();
+      if (o.size() != 4u + policy) wrong("malformed bulk copy");
+      refs = {flat(o[0], env, Shared), flat(o[1], env, Shared), source(o[2], Type::U32, env), flat(o[3], env, Shared)};
+      refs[1] = resized(refs[1], 8, 4);
+      emit(bulkSendHandler(), OpClass::AsyncCopy, refs).aux = Shared | clusterSpace("shared::cluster");
+      return;
+    }
+    if (!m.take("global")) unsupported();
+    uint32_t aux = auxPastFirstLevel | Shared | (multicast ? bulkMulticast : 0);
+    if (!store && m.take("shared::cluster")) aux |= auxCluster;
+    else if (!m.take("shared::cta")) unsupported();
+    if (multicast) out->usesCluster = true;
+    if ((shared > global) != store || (multicast && !(aux & auxCluster))) unsupported();
     m.done();
-    size_t expected = (tensor ? 2 : 3) + (store ? 0 : 1) + (tensor && im2col ? 1 : 0) + policy;
+    size_t expected = (tensor ? 2 : 3) + (store ? 0 : 1) + (tensor && im2col ? 1 : 0) + multicast + policy;
     if (o.size() != expected || (tensor && (!rank || (im2col && (store || rank < 3))))) wrong("malformed bulk copy");
-    std::vector<Ref> refs;
+    const Operand* mask = multicast ? &o[expected - policy - 1] : nullptr;
     if (!tensor) {
       refs.push_back(flat(o[0], env, store ? Global : Shared));
       refs.push_back(flat(o[1], env, store ? Shared : Global));
       refs.push_back(source(o[2], Type::U32, env));
       if (!store) refs.push_back(flat(o[3], env, Shared));
-      emit(bulkCopyHandler(store), OpClass::AsyncCopy, refs).aux = auxPastFirstLevel;
+      if (mask) refs.push_back(source(*mask, Type::U16, env));
+      emit(bulkCopyHandler(store), OpClass::AsyncCopy, refs).aux = aux;
       return;
     }
     const Operand &map = o[store ? 0 : 1], &memory = o[store ? 1 : 0];
@@ -1242,8 +1348,9 @@ class Lowering {
       if (o[3].kind != Operand::Vector || (int)o[3].elements.size() != rank - 2) wrong("another number of offsets");
       for (auto& c : o[3].elements) refs.push_back(source(c, Type::U16, env));
     }
+    if (mask) refs.push_back(source(*mask, Type::U16, env));
     Op& op = emit(tensorCopyHandler(store), OpClass::AsyncCopy, refs);
-    op.aux = auxPastFirstLevel | (im2col ? tensorIm2col : 0);
+    op.aux = aux | (im2col ? tensorIm2col : 0);
     op.target = rank;
   }
 
@@ -1262,7 +1369,11 @@ class Lowering {
     if (what == "try_wait") aux |= barrierTries;
     if (m.take("relaxed")) aux |= barrierRelaxed;
     m.take("release"), m.take("acquire"), m.take("cta"), m.take("cluster");
-    uint32_t space = spaceNamed(takeSpace(m));
+    const std::string spaceText = takeSpace(m);
+    uint32_t space = spaceNamed(spaceText);
+    aux |= clusterSpace(spaceText);
+    if ((aux & auxCluster) && !arrives && what != "expect_tx" && what != "complete_tx")
+      unsupported("not on an mbarrier of another block");
     if (m.takeType() != Type::B64 || (space != Generic && space != Shared)) unsupported();
     m.done();
     auto operands = [&](size_t least, size_t most) {
@@ -1286,6 +1397,8 @@ class Lowering {
       if ((aux & barrierExpects) && o.size() != at + 2) wrong("wrong number of operands");
       Ref address = flat(o[at], env, space);
       Ref count = o.size() == at + 2 ? source(o[at + 1], Type::U32, env) : constant(4, 1);
+      if ((aux & auxCluster) && ((at && o[0].name != "_") || (aux & barrierNoComplete)))
+        unsupported("an mbarrier of another block returns no state");
       Ref state = at ? target(o[0], Type::B64, env) : def(newRegister(8));
       refs = {state, address, count};
     } else if (waits) {

@@ -332,10 +332,7 @@ template <Element E> void warpgroup(Warp& w, const Op& op, const int32_t* o, uin
 
   // Shared memory, as all four know it.
   Knowledge known = w.known;
-  for (Warp* v : warps) {
-    for (int i = 0; i < Knowledge::count; i++) known.of[i] = std::min(known.of[i], v->known.of[i]);
-    for (int i = 0; i < 32; i++) known.fenced[i] = std::min(known.fenced[i], v->known.fenced[i]);
-  }
+  for (Warp* v : warps) known.meet(v->known);
   alignas(64) static thread_local float left[64][K], right[256 * K], tiles[32][K][8];
   readMatrix<E>(
       w, op,

@@ -6,6 +6,7 @@
 #include <cinttypes>
 
 #include "async_proxy.h"
+#include "cluster.h"
 #include "instructions.h"
 #include "lanes.h"
 #include "memory_access.h"
@@ -15,6 +16,11 @@ namespace emu {
 const char* spaceName(uint32_t space) {
   static const char* const names[] = {"generic", "global", "shared", "local", "const", "param"};
   return names[space];
+}
+
+std::string blockName(const Launch& l, uint64_t linear) {
+  return "(" + std::to_string(linear % l.grid[0]) + "," + std::to_string(linear / l.grid[0] % l.grid[1]) + "," +
+         std::to_string(linear / l.grid[0] / l.grid[1]) + ")";
 }
 
 namespace {
@@ -159,12 +165,9 @@ void countSectors(const Request& r, const Extent& e, bool store) {
   }
 }
 
-std::string blockName(const Launch& l, uint64_t linear) {
-  return "(" + std::to_string(linear % l.grid[0]) + "," + std::to_string(linear / l.grid[0] % l.grid[1]) + "," +
-         std::to_string(linear / l.grid[0] / l.grid[1]) + ")";
+bool orderedBefore(Warp& w, uint32_t serial) {
+  return w.block->acquiredFrom(serial) || w.block->cluster->orders(w, serial);
 }
-
-bool orderedBefore(Warp& w, uint32_t serial) { return w.block->acquiredFrom(serial); }
 
 /// Reports another piece of work that touched bytes of the word, if nothing orders it and this one.
 void checkOrder(const Request& r, int lane, uint64_t at, Cell mask, Cell cell, const char* does, const char* did) {
@@ -389,28 +392,39 @@ uint32_t sharedCell(const Warp& w, int lane, uint32_t mask) {
 }
 
 void checkSharedBounds(const Request& r) {
-  const SharedMemory& s = r.w.block->shared;
+  const SharedMemory& s = r.block().shared;
   checkAlignment(r, "shared");
   uint64_t most = 0;
   EMU_LANES most = r.lanes >> i & 1 ? (r.at[i] > most ? r.at[i] : most) : most;
   if (most + r.bytes <= s.size) return;
   EMU_LANES
   if ((r.lanes >> i & 1) && r.at[i] + r.bytes > s.size)
-    outOfBounds(r, i, "shared", "the block has " + std::to_string(s.size) + " bytes of shared memory");
+    outOfBounds(r, i, "shared",
+                "the block has " + std::to_string(s.size) + " bytes of shared memory" +
+                    (r.at[i] > clusterOffset ? "; that of another block is reached by .shared::cluster" : ""));
 }
 
-std::string cellThread(const Warp& w, uint32_t cell) {
+std::string cellThread(const Warp& w, const Block& b, uint32_t cell) {
   uint32_t lane = cell >> 10 & 63;
-  if (lane < 32) return "thread " + threadName(*w.block, (int)((cell >> 5 & 31) * 32 + lane));
-  return "threads of warp " + std::to_string(cell >> 5 & 31);
+  std::string r = lane < 32 ? "thread " + threadName(b, (int)((cell >> 5 & 31) * 32 + lane))
+                            : "threads of warp " + std::to_string(cell >> 5 & 31);
+  return w.block == &b ? r : r + " of block " + blockName(*b.launch, b.linear);
 }
 
 namespace {
 
-/// A word that a cp.async or a bulk copy writes, or that belongs to an mbarrier.
+/// A word that a cp.async, a bulk copy or another block writes, or that belongs to an mbarrier.
 void checkApart(const Request& r, int lane, uint64_t at, uint32_t cell, const char* does) {
-  if (r.w.block->async) {
-    r.w.block->async->checkThread(r, lane, at, cell, does);
+  if ((cell & SharedMemory::lanes) == SharedMemory::clusterLane) {
+    const DistributedShared& d = *r.block().distributed;
+    if (r.is(auxStrong) && d.strongWriter(at)) return;
+    auto found = d.afterWriter(r.w, lane, r.w.knownTo(lane), r.block(), at, false);
+    if (found.kind)
+      report(r.w, r.op, lane, false, found.kind, "shared", at, (int)r.bytes, std::string(does) + " " + found.what);
+    return;
+  }
+  if (r.block().async) {
+    r.block().async->checkThread(r, lane, at, cell, does);
     return;
   }
   report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
@@ -421,7 +435,7 @@ void checkApart(const Request& r, int lane, uint64_t at, uint32_t cell, const ch
 /// The exact check of one word; `strong` for atomics and volatile accesses.
 void sharedWordRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
   Warp& w = r.w;
-  SharedMemory& s = w.block->shared;
+  SharedMemory& s = r.block().shared;
   uint32_t c = s.writers[at >> 2];
   bool strong = r.is(auxStrong);
   uint32_t have = (c & 15) | s.initialised[at >> 2];
@@ -435,31 +449,38 @@ void sharedWordRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
     checkApart(r, lane, at, c, "reads");
     return;
   }
-  bool other = (c ^ sharedCell(w, lane, 0)) & 0xffe0;
-  if (other && c >> 16 >= w.knownTo(lane)[c >> 5 & 31] && !(strong && (c & SharedMemory::strong)))
+  bool other = r.remote() || ((c ^ sharedCell(w, lane, 0)) & 0xffe0);
+  if (other && c >> 16 >= w.knownOf(lane, r.block())[c >> 5 & 31] && !(strong && (c & SharedMemory::strong)))
     report(w, r.op, lane, false, "shared_race", "shared", at, (int)r.bytes,
-           "reads what " + cellThread(w, c) + " wrote, with no barrier between");
+           "reads what " + cellThread(w, r.block(), c) + " wrote, with no barrier between");
 }
 void sharedWordWritten(const Request& r, int lane, uint64_t at, uint32_t mask, bool sameValue) {
   Warp& w = r.w;
-  SharedMemory& s = w.block->shared;
-  uint32_t c = s.writers[at >> 2], d = s.readers[at >> 2], me = sharedCell(w, lane, 0);
+  const Block& b = r.block();
+  uint32_t c = b.shared.writers[at >> 2], d = b.shared.readers[at >> 2], me = sharedCell(w, lane, 0);
   bool strong = r.is(auxStrong);
-  const Knowledge& known = w.knownTo(lane);
-  if (w.block->async) w.block->async->checkReaders(r, lane, at, known);
+  const BlockKnowledge& known = w.knownOf(lane, b);
+  auto other = [&](uint32_t cell) { return r.remote() || ((cell ^ me) & 0xffe0); };
+  auto race = [&](const std::string& what) {
+    report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
+           "writes " + what);
+  };
+  if (b.async) b.async->checkReaders(r, lane, at, w.knownTo(lane));
   if ((c & mask) && c >= SharedMemory::apart) {
     checkApart(r, lane, at, c, "writes");
-  } else if ((c & mask) && ((c ^ me) & 0xffe0) && c >> 16 >= known[c >> 5 & 31] &&
-             !(strong && (c & SharedMemory::strong))) {
-    report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
-           "writes what " + cellThread(w, c) + " wrote, with no barrier between" +
-               (sameValue ? "; both wrote the same value" : ""));
+  } else if ((c & mask) && other(c) && c >> 16 >= known[c >> 5 & 31] && !(strong && (c & SharedMemory::strong))) {
+    race("what " + cellThread(w, b, c) + " wrote, with no barrier between" +
+         (sameValue ? "; both wrote the same value" : ""));
   }
-  if ((d & mask) && ((d ^ me) & 0xffe0) && d >> 16 >= known[d >> 5 & 31] && !(strong && (d & SharedMemory::strong)))
-    report(w, r.op, lane, sameValue, sameValue ? "shared_race_same_value" : "shared_race", "shared", at, (int)r.bytes,
-           "writes what " + cellThread(w, d) + " read, with no barrier between");
+  if ((d & mask) && other(d) && d >> 16 >= known[d >> 5 & 31] && !(strong && (d & SharedMemory::strong)))
+    race("what " + cellThread(w, b, d) + " read, with no barrier between");
+  if (b.distributed) {
+    auto found = b.distributed->afterReader(w, lane, w.knownTo(lane), at, mask, strong);
+    if (found.kind) race(found.what);
+  }
 }
 void rememberSharedRead(const Request& r, int lane, uint64_t at, uint32_t mask) {
+  if (r.remote()) return distributed(r.block()).read(r, lane, at, mask);
   uint32_t& d = r.w.block->shared.readers[at >> 2];
   uint32_t me = sharedCell(r.w, lane, mask) | (r.is(auxStrong) ? SharedMemory::strong : 0);
   uint32_t x = (d ^ me) & ~15u;
@@ -468,6 +489,7 @@ void rememberSharedRead(const Request& r, int lane, uint64_t at, uint32_t mask) 
   else d = me;
 }
 void rememberSharedWrite(const Request& r, int lane, uint64_t at, uint32_t mask) {
+  if (r.remote()) return distributed(r.block()).wrote(r, lane, at, mask);
   SharedMemory& s = r.w.block->shared;
   uint32_t& c = s.writers[at >> 2];
   uint32_t me = sharedCell(r.w, lane, mask) | (r.is(auxStrong) ? SharedMemory::strong : 0);
@@ -503,7 +525,7 @@ void checkSharedRead(const Request& r) {
   SharedMemory& s = w.block->shared;
   const uint32_t limit = w.knownLeast << 16, me = sharedCell(w, 0, 15);
   uint32_t bad = 0;
-  if (r.bytes >= 4 && !r.is(auxStrong)) {
+  if (r.bytes >= 4 && !r.is(auxStrong) && !r.remote()) {
     if (r.bytes == 4 && sharedContiguous(r)) {
       const uint32_t* writer = &s.writers[r.at[0] >> 2];
       uint32_t *reader = &s.readers[r.at[0] >> 2], any = 0;
@@ -543,9 +565,10 @@ void checkSharedWrite(const Request& r, const uint8_t* values) {
   Warp& w = r.w;
   w.accessed |= r.lanes;
   w.unfenced |= r.lanes;
-  SharedMemory& s = w.block->shared;
+  SharedMemory& s = r.block().shared;
   const uint32_t limit = w.knownLeast << 16, me = sharedCell(w, 0, 15);
-  bool plain = r.bytes >= 4 && !r.is(auxStrong), watched = w.block->async != nullptr;  // by the asynchronous proxy
+  bool plain = r.bytes >= 4 && !r.is(auxStrong) && !r.remote();
+  bool watched = r.block().async || r.block().distributed;  // by the asynchronous proxy, or by other blocks
   if (plain && !watched && sharedContiguous(r)) {
     uint32_t* writer = &s.writers[r.at[0] >> 2];
     const uint32_t* reader = &s.readers[r.at[0] >> 2];
@@ -583,6 +606,12 @@ void checkSharedWrite(const Request& r, const uint8_t* values) {
   }
 }
 
+void checkOverwrite(const Request& r) {
+  checkSharedBounds(r);
+  EMU_LANES if (r.lanes >> i & 1)
+      eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordWritten(r, i, at, mask, false); });
+}
+
 namespace {
 
 /// Wavefronts of a request: 32 banks of 4 bytes; 8-byte accesses go in two, 16-byte accesses in four phases.
@@ -615,7 +644,12 @@ void wavefrontsOf(const uint32_t* relative, uint32_t lanes, uint32_t bytes, uint
     total += (uint32_t)most;
   }
 }
-void countWavefronts(const Request& r, bool store) {
+void countShared(const Request& r, bool store) {
+  if (r.remote()) {
+    Counters& c = r.w.worker->counters;
+    (store ? c.clusterStoreBytes : c.clusterLoadBytes) += (uint64_t)__builtin_popcount(r.lanes) * r.bytes;
+    return;
+  }
   uint64_t low = r.at[firstLane(r.lanes)];
   bool known;
   Pattern& p = patternOf(r, low, 4 | (uint32_t)(low & 3), known);  // 4: not to be taken for a pattern of sectors
@@ -632,14 +666,14 @@ void countWavefronts(const Request& r, bool store) {
 }
 
 template <int N> void gatherShared(const Request& r, uint8_t* to) {
-  const uint8_t* from = r.w.block->shared.bytes.data();
+  const uint8_t* from = r.block().shared.bytes.data();
   if (r.lanes == ~0u) EMU_LANES memcpy(to + i * N, from + r.at[i], N);
   else EMU_LANES if (r.lanes >> i & 1) memcpy(to + i * N, from + r.at[i], N);
 }
 const uint8_t* fetchShared(const Request& r, uint8_t* buffer) {
   checkSharedBounds(r);
   checkSharedRead(r);
-  countWavefronts(r, false);
+  countShared(r, false);
   switch (r.bytes) {
     case 1: gatherShared<1>(r, buffer); break;
     case 2: gatherShared<2>(r, buffer); break;
@@ -652,10 +686,40 @@ const uint8_t* fetchShared(const Request& r, uint8_t* buffer) {
 void commitShared(const Request& r, const uint8_t* values) {
   checkSharedBounds(r);
   checkSharedWrite(r, values);
-  countWavefronts(r, true);
-  uint8_t* to = r.w.block->shared.bytes.data();
+  countShared(r, true);
+  uint8_t* to = r.block().shared.bytes.data();
   for (int i = 0; i < 32; i++)
     if (r.lanes >> i & 1) memcpy(to + r.at[i], values + i * r.bytes, r.bytes);
+}
+
+/// Addresses of shared::cluster: what the lanes do in the memory of each block in turn.
+template <class F> void eachOwner(const Request& r, F f) {
+  uint64_t at[32];
+  EMU_LANES at[i] = r.at[i] & clusterOffset;
+  for (uint32_t left = r.lanes; left;) {
+    const int lane = firstLane(left);
+    Block& b = r.w.block->cluster->reach(r.w, r.op, lane, r.at[lane], r.bytes);
+    uint32_t same = 0;
+    EMU_LANES same |= (uint32_t)(r.at[i] >> 24 == r.at[lane] >> 24) << i;
+    same &= left;
+    left &= ~same;
+    f(Request{r.w, r.op, at, same, r.bytes, &b});
+  }
+}
+const uint8_t* fetchCluster(const Request& r, uint8_t* buffer) {
+  alignas(64) uint8_t part[32 * 16];
+  eachOwner(r, [&](const Request& q) {
+    fetchShared(q, part);
+    EMU_LANES if (q.lanes >> i & 1) memcpy(buffer + i * r.bytes, part + i * r.bytes, r.bytes);
+  });
+  return buffer;
+}
+void commitCluster(const Request& r, const uint8_t* values) {
+  eachOwner(r, [&](const Request& q) { commitShared(q, values); });
+}
+/// Whether shared addresses of a request may be those of other blocks.
+bool inCluster(const Request& r, bool generic) {
+  return generic ? r.w.block->launch->program->usesCluster : r.is(auxCluster);
 }
 
 // --- local and parameter memory ----------------------------------------------------------------------------------
@@ -723,10 +787,10 @@ constexpr uint64_t windowBase(uint32_t space) {
   return space == Shared ? sharedWindow : space == Local ? localWindow : space == Param ? paramWindow : 0;
 }
 
-const uint8_t* fetch(const Request& r, uint32_t space, uint8_t* buffer) {
+const uint8_t* fetch(const Request& r, uint32_t space, uint8_t* buffer, bool generic = false) {
   switch (space) {
     case Global: return fetchGlobal(r, buffer);
-    case Shared: return fetchShared(r, buffer);
+    case Shared: return inCluster(r, generic) ? fetchCluster(r, buffer) : fetchShared(r, buffer);
     case Local: return fetchLocal(r, buffer);
     case Param: return fetchParam(r, buffer);
     case Const: return fetchGlobal(r, buffer, "const");
@@ -741,15 +805,15 @@ const uint8_t* fetch(const Request& r, uint32_t space, uint8_t* buffer) {
     if (in == r.lanes && s == Global) return fetchGlobal(r, buffer);
     EMU_LANES at[i] = r.at[i] - windowBase(s);
     Request q{r.w, r.op, at, in, r.bytes};
-    const uint8_t* got = fetch(q, s, part);
+    const uint8_t* got = fetch(q, s, part, true);
     EMU_LANES if (in >> i & 1) memcpy(buffer + i * r.bytes, got + i * r.bytes, r.bytes);
   }
   return buffer;
 }
-void commit(const Request& r, uint32_t space, const uint8_t* values) {
+void commit(const Request& r, uint32_t space, const uint8_t* values, bool generic = false) {
   switch (space) {
     case Global: return commitGlobal(r, values);
-    case Shared: return commitShared(r, values);
+    case Shared: return inCluster(r, generic) ? commitCluster(r, values) : commitShared(r, values);
     case Local: return commitLocal(r, values);
     case Param:
     case Const:
@@ -765,7 +829,7 @@ void commit(const Request& r, uint32_t space, const uint8_t* values) {
     EMU_LANES in |= (uint32_t)((r.lanes >> i & 1) && windowOf(r.at[i]) == s) << i;
     if (!in) continue;
     EMU_LANES at[i] = r.at[i] - windowBase(s);
-    commit(Request{r.w, r.op, at, in, r.bytes}, s, values);
+    commit(Request{r.w, r.op, at, in, r.bytes}, s, values, true);
   }
 }
 
@@ -894,25 +958,29 @@ template <class U, U (*F)(U, U, U)> void atomic(Warp& w, const Op& op, const int
     }
   }
   w.worker->counters.atomics += (uint64_t)__builtin_popcount(m);
-  if (inShared) {
-    Request r{w, op, at, inShared, sizeof(U)};
+  auto performShared = [&](const Request& r) {
     checkSharedBounds(r);
-    countWavefronts(r, true);
-    SharedMemory& s = w.block->shared;
-    w.accessed |= inShared;
-    w.unfenced |= inShared;
+    countShared(r, true);
+    SharedMemory& s = r.block().shared;
+    w.accessed |= r.lanes;
+    w.unfenced |= r.lanes;
     for (int k = 0; k < 32; k++) {
       int i = (int)((k + turn) & 31);
-      if (!(inShared >> i & 1)) continue;
-      eachWord(at[i], sizeof(U), [&](uint64_t x, uint32_t mask) {
+      if (!(r.lanes >> i & 1)) continue;
+      eachWord(r.at[i], sizeof(U), [&](uint64_t x, uint32_t mask) {
         sharedWordRead(r, i, x, mask);
         sharedWordWritten(r, i, x, mask, false);
         rememberSharedWrite(r, i, x, mask);
       });
-      memcpy(&old[i], &s.bytes[at[i]], sizeof(U));
+      memcpy(&old[i], &s.bytes[r.at[i]], sizeof(U));
       U v = F(old[i], b[i], c[i]);
-      memcpy(&s.bytes[at[i]], &v, sizeof(U));
+      memcpy(&s.bytes[r.at[i]], &v, sizeof(U));
     }
+  };
+  if (inShared) {
+    Request r{w, op, at, inShared, sizeof(U)};
+    if (inCluster(r, space == Generic)) eachOwner(r, performShared);
+    else performShared(r);
   }
   if (uint32_t inGlobal = m & ~inShared) {
     Request r{w, op, at, inGlobal, sizeof(U)};
@@ -1100,7 +1168,9 @@ template <class T> void convertSpace(Warp& w, const Op& op, const int32_t* o, ui
 void isSpace(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   const uint64_t* a = w.reg<uint64_t>(o[1]);
   uint32_t r = 0;
-  EMU_LANES r |= (uint32_t)(windowOf(a[i]) == op.aux) << i;
+  const uint32_t space = op.aux & auxSpace;
+  const uint64_t least = space == Shared && !(op.aux & auxCluster) ? sharedWindow + clusterOffset : ~0ull;
+  EMU_LANES r |= (uint32_t)(windowOf(a[i]) == space && a[i] <= least) << i;
   w.setPredicate(o[0], r, m);
 }
 

@@ -112,6 +112,21 @@ enum Special : int {
   LaneMaskGt,
   DynamicSharedSize,
   TotalSharedSize,
+  ClusterIdX,
+  ClusterIdY,
+  ClusterIdZ,
+  NClusterIdX,
+  NClusterIdY,
+  NClusterIdZ,
+  ClusterCtaIdX,
+  ClusterCtaIdY,
+  ClusterCtaIdZ,
+  ClusterNCtaIdX,
+  ClusterNCtaIdY,
+  ClusterNCtaIdZ,
+  ClusterCtaRank,
+  ClusterNCtaRank,
+  IsExplicitCluster,
   Clock,
   Clock64,
   ClockHi,
@@ -137,13 +152,15 @@ struct Program {
   int predicateCount = 1;  // predicate 0 is always true
   int trackedCount = 0;  // registers that may be read before they are written
   int staticShared = 0, localBytes = 0, parameterBytes = 0;
-  bool usesDynamicShared = false, usesAsyncProxy = false;
+  bool usesDynamicShared = false, usesAsyncProxy = false, usesCluster = false;
   int accumulatorCount = 0;  // registers that wgmma uses, and those their values are moved through
   std::vector<std::vector<int32_t>> matrixOperands;  // by wgmma: which of them it uses, accumulators first
   int estimatedRegisters = 0;  // peak of live 32-bit registers, for attributes and occupancy
   std::vector<Parameter> parameters;
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};
   int maxRegisters = 0, minBlocks = 0;
+  int cluster[3] = {0, 0, 0}, maxClusterRank = 0;  // what the kernel was compiled for; 0: anything
+  bool explicitCluster = false;  // a launch has to say, if the kernel does not
   std::vector<std::shared_ptr<std::string>> texts;  // of instructions; origins point into them
 
  private:

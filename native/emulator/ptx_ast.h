@@ -142,6 +142,8 @@ struct Function {
   Scope body;
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};
   int maxRegisters = 0, minBlocks = 0;
+  int cluster[3] = {0, 0, 0}, maxClusterRank = 0;  // .reqnctapercluster; 0: not given
+  bool explicitCluster = false;
   int line = 0;
 };
 

@@ -361,6 +361,9 @@ class Parser {
       else if (take(".reqntid")) extents(f->requiredThreads);
       else if (take(".minnctapersm")) f->minBlocks = (int)integer();
       else if (take(".maxnreg")) f->maxRegisters = (int)integer();
+      else if (take(".reqnctapercluster")) extents(f->cluster);
+      else if (take(".explicitcluster")) f->explicitCluster = true;
+      else if (take(".maxclusterrank")) f->maxClusterRank = (int)integer();
       else if (take(".maxnctapersm")) integer();
       else if (take(".noreturn")) continue;
       else if (take(".pragma")) {

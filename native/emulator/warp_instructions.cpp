@@ -2,6 +2,7 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "async_proxy.h"
 #include "instructions.h"
 #include "lanes.h"
 
@@ -84,8 +85,14 @@ void activeMask(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   EMU_LANES if (m >> i & 1) d[i] = m;
 }
 void warpSync(Warp& w, const Op&, const int32_t*, uint32_t) { w.block->synchronise(w); }
-void fence(Warp& w, const Op& op, const int32_t*, uint32_t) {
+/// immediate: 1 for the device; aux: 1 for the cluster, too
+void fence(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   if (op.immediate) w.block->fenced = true;
+  if (!op.aux || !w.block->launch->program->usesCluster) return;
+  // What relaxed operations have seen is acquired, and they release from now on what came before.
+  if (w.fenceAcquired.begun) w.learn(m, w.fenceAcquired);
+  w.fenceAcquired = Knowledge{};
+  release(w, m, w.fenceReleased, w.block->rank);
 }
 template <class T, int Shift> void clockRegister(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   T* d = w.reg<T>(o[0]);

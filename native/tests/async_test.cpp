@@ -684,11 +684,6 @@ TEST(async_what_is_not_modelled_is_refused) {
     checks++;
     if (findings().find(what) == std::string::npos) fail(__FILE__, __LINE__, findings());
   };
-  for (const char* body : {"mapa.shared::cluster.u32 r, a, 0;", "barrier.cluster.arrive.release.aligned;",
-                           "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
-                           "cluster [a], [m, {x, y}], [b], h;"})
-    refused(body, "PTX line 7: unsupported instruction");
-  refused("mapa.shared::cluster.u32 r, a, 0;", "clusters of blocks are not modelled");
   refused("setmaxnreg.inc.sync.aligned.u32 100;", "no multiple of 8 from 24 to 256");
   refused("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [a], [m, {x}], [b];",
           "another number of coordinates");

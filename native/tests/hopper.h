@@ -1,5 +1,6 @@
 // What the tests of sm_90a share: a device of compute capability 9.0, tensor maps, and kernels with planted bugs.
 #pragma once
+#include "../emulator/cuda_abi.h"
 #include "harness.h"
 
 struct alignas(64) EncodedMap {
@@ -13,6 +14,7 @@ int cuTensorMapEncodeIm2col(void* map, int type, unsigned rank, void* address, c
                             const uint64_t* strides, const int* lower, const int* upper, unsigned channels,
                             unsigned pixels, const unsigned* steps, int interleave, int swizzle, int promotion,
                             int fill);
+int cuLaunchKernelEx(const CUlaunchConfig*, void*, void**, void**);
 }
 
 /// While it lives the device has compute capability 9.0.
@@ -45,20 +47,38 @@ struct Expectation {
   const char* message = "";  // part of it
 };
 
-inline int launch(const std::string& body, unsigned block, uint64_t out, uint64_t in, const EncodedMap& map,
+/// Threads of a block, and where there is more than one, all of which are a cluster: blocks.
+struct Shape {
+  unsigned threads, blocks;
+  Shape(unsigned threads, unsigned blocks = 1) : threads(threads), blocks(blocks) {}
+};
+
+inline CUlaunchAttribute clusterOf(unsigned x, unsigned y = 1, unsigned z = 1) {
+  CUlaunchAttribute a{};
+  a.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  a.value.cluster[0] = x, a.value.cluster[1] = y, a.value.cluster[2] = z;
+  return a;
+}
+
+inline int launch(const std::string& body, const Shape& s, uint64_t out, uint64_t in, const EncodedMap& map,
                   unsigned shared) {
   Module m(bugHead + body + "\nret;\n}\n");
-  return m.launch("bug", 1, block, shared, out, in, map);
+  if (s.blocks == 1) return m.launch("bug", 1, s.threads, shared, out, in, map);
+  EncodedMap copy = map;
+  void* arguments[] = {&out, &in, &copy};
+  const CUlaunchAttribute cluster = clusterOf(s.blocks);
+  const CUlaunchConfig c{s.blocks, 1, 1, s.threads, 1, 1, shared, nullptr, &cluster, 1};
+  return cuLaunchKernelEx(&c, m.function("bug"), arguments, nullptr);
 }
 
 /// Runs a body on 4096 words of output and as many initialised words of input; it must be found out.
-inline void bug(const std::string& body, const Expectation& e, unsigned block = 64, const EncodedMap& map = {}) {
+inline void bug(const std::string& body, const Expectation& e, Shape shape = 64, const EncodedMap& map = {}) {
   Hopper device;
   for (uint64_t seed : {0ull, 5ull}) {
     jtreluEmulatorClear();
     jtreluEmulatorSetSeed(seed);
     Buffer<uint32_t> out(std::vector<uint32_t>(4096)), in(std::vector<uint32_t>(4096, 7));
-    int code = launch(body, block, out.at, in.at, map, 0);
+    int code = launch(body, shape, out.at, in.at, map, 0);
     std::string found = findings();
     auto has = [&](const std::string& what) {
       checks++;
@@ -78,7 +98,7 @@ inline void bug(const std::string& body, const Expectation& e, unsigned block = 
   jtreluEmulatorSetSeed(0);
 }
 /// Nothing must be found, whatever the order; returns the output.
-inline std::vector<uint32_t> clean(const std::string& body, unsigned block = 64, const EncodedMap& map = {},
+inline std::vector<uint32_t> clean(const std::string& body, Shape shape = 64, const EncodedMap& map = {},
                                    const std::vector<uint32_t>& in = std::vector<uint32_t>(4096, 7)) {
   Hopper device;
   std::vector<uint32_t> first;
@@ -86,7 +106,7 @@ inline std::vector<uint32_t> clean(const std::string& body, unsigned block = 64,
     jtreluEmulatorClear();
     jtreluEmulatorSetSeed(seed);
     Buffer<uint32_t> out(std::vector<uint32_t>(4096)), input(in);
-    int code = launch(body, block, out.at, input.at, map, 0);
+    int code = launch(body, shape, out.at, input.at, map, 0);
     if (code || !findings().empty())
       fail(__FILE__, __LINE__,
            "launch gave " + std::to_string(code) + "\n" + findings() + "\nfor " + body + "\nseed " +

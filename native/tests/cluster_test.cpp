@@ -1,0 +1,447 @@
+// Clusters: launches with attributes, what blocks of a cluster do with each other's shared memory, multicast, and planted faults.
+#include <array>
+
+#include "hopper.h"
+
+using hopper::bug;
+using hopper::clean;
+using hopper::clusterOf;
+
+extern "C" {
+int cuOccupancyMaxActiveClusters(int*, void*, const CUlaunchConfig*);
+int cuOccupancyMaxPotentialClusterSize(int*, void*, const CUlaunchConfig*);
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int*, void*, int, size_t);
+int cuStreamCreate(void**, unsigned);
+int cuStreamDestroy_v2(void*);
+int cuStreamSynchronize(void*);
+int cuStreamBeginCapture_v2(void*, int);
+int cuStreamEndCapture(void*, void**);
+int cuGraphInstantiateWithFlags(void**, void*, unsigned long long);
+int cuGraphLaunch(void*, void*);
+int cuGraphGetNodes(void*, void**, size_t*);
+int cuGraphExecKernelNodeSetParams_v2(void*, void*, const CUDA_KERNEL_NODE_PARAMS_v2*);
+int cuGraphExecDestroy(void*);
+int cuGraphDestroy(void*);
+}
+
+namespace {
+
+void contains(const std::string& text, const std::string& what) {
+  checks++;
+  if (text.find(what) == std::string::npos) fail(__FILE__, __LINE__, "no '" + what + "' in " + text);
+}
+
+// --- launches ----------------------------------------------------------------------------------------------------
+
+/// Writes the 18 numbers that tell a block where it is, in its place of the grid.
+std::string placeKernel(const char* name, const char* directives) {
+  std::string ptx =
+      std::string(".visible .entry ") + name + "(.param .u64 po) " + directives +
+      " {\n.reg .u32 x, y, t; .reg .u64 o; .reg .pred p; ld.param.u64 o, [po]; mov.u32 x, %ctaid.z; mov.u32 y, "
+      "%nctaid.y; mov.u32 t, %ctaid.y; mad.lo.u32 x, x, y, t; mov.u32 y, %nctaid.x; mov.u32 t, %ctaid.x; mad.lo.u32 x, "
+      "x, y, t; mad.wide.u32 o, x, 72, o;\n";
+  int at = 0;
+  auto put = [&](const std::string& s) {
+    ptx += "mov.u32 x, %" + s + "; st.global.u32 [o+" + std::to_string(4 * at++) + "], x;\n";
+  };
+  for (auto s : {"clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid", "ctaid"})
+    for (auto axis : {".x", ".y", ".z"}) put(std::string(s) + axis);
+  put("cluster_ctarank"), put("cluster_nctarank");
+  return ptx + "mov.pred p, %is_explicit_cluster; selp.u32 x, 1, 0, p; st.global.u32 [o+68], x;\nret;\n}\n";
+}
+
+using Extents = std::array<unsigned, 3>;
+CUlaunchConfig configOf(const Extents& grid, unsigned threads, const CUlaunchAttribute* attributes, unsigned count,
+                        void* stream = nullptr) {
+  return {grid[0], grid[1], grid[2], threads, 1, 1, 0, stream, attributes, count};
+}
+void checkPlaces(const std::vector<uint32_t>& got, const Extents& grid, const Extents& cluster, bool isExplicit) {
+  for (unsigned z = 0; z < grid[2]; z++)
+    for (unsigned y = 0; y < grid[1]; y++)
+      for (unsigned x = 0; x < grid[0]; x++) {
+        const unsigned at[] = {x, y, z};
+        const uint32_t* g = &got[((z * grid[1] + y) * grid[0] + x) * 18];
+        unsigned rank = 0;
+        for (int k = 2; k >= 0; k--) {
+          CHECK_EQUAL(g[k], at[k] / cluster[(size_t)k]);
+          CHECK_EQUAL(g[3 + k], grid[(size_t)k] / cluster[(size_t)k]);
+          CHECK_EQUAL(g[6 + k], at[k] % cluster[(size_t)k]);
+          CHECK_EQUAL(g[9 + k], cluster[(size_t)k]);
+          CHECK_EQUAL(g[12 + k], at[k]);
+          rank = rank * cluster[(size_t)k] + at[k] % cluster[(size_t)k];
+        }
+        CHECK_EQUAL(g[15], rank);
+        CHECK_EQUAL(g[16], cluster[0] * cluster[1] * cluster[2]);
+        CHECK_EQUAL(g[17], (uint32_t)isExplicit);
+      }
+}
+
+const std::string placeKernels = hopper::head + placeKernel("free", "") +
+                                 placeKernel("fixed", ".explicitcluster .reqnctapercluster 2, 1, 2") +
+                                 placeKernel("must", ".explicitcluster") + placeKernel("most", ".maxclusterrank 4");
+
+}  // namespace
+
+TEST(cluster_places) {
+  Hopper device;
+  Module m(placeKernels);
+  const Extents grid{4, 6, 2};
+  for (uint64_t seed : {0, 3}) {
+    jtreluEmulatorSetSeed(seed);
+    for (const Extents& cluster : {Extents{1, 1, 1}, Extents{2, 1, 1}, Extents{1, 3, 2}, Extents{4, 2, 1}}) {
+      Buffer<uint32_t> out(std::vector<uint32_t>(48 * 18));
+      const CUlaunchAttribute a = clusterOf(cluster[0], cluster[1], cluster[2]);
+      const CUlaunchConfig c = configOf(grid, 1, &a, 1);
+      void* arguments[] = {&out.at};
+      CHECK_EQUAL(cuLaunchKernelEx(&c, m.function("free"), arguments, nullptr), 0);
+      checkPlaces(out.get(), grid, cluster, true);
+    }
+    // Clusters that the kernel asks for itself need no attribute, nor another call.
+    Buffer<uint32_t> out(std::vector<uint32_t>(48 * 18));
+    void* arguments[] = {&out.at};
+    CHECK_EQUAL(cuLaunchKernel(m.function("fixed"), 4, 6, 2, 1, 1, 1, 0, nullptr, arguments, nullptr), 0);
+    checkPlaces(out.get(), grid, {2, 1, 2}, true);
+    CHECK_EQUAL(cuLaunchKernel(m.function("free"), 4, 6, 2, 1, 1, 1, 0, nullptr, arguments, nullptr), 0);
+    checkPlaces(out.get(), grid, {1, 1, 1}, false);
+  }
+  jtreluEmulatorSetSeed(0);
+  CHECK(findings().empty());
+}
+
+TEST(cluster_launch_limits) {
+  Hopper device;
+  Module m(placeKernels);
+  Buffer<uint32_t> out(std::vector<uint32_t>(96 * 18));
+  void* arguments[] = {&out.at};
+  auto refused = [&](int code, const char* what, const char* kernel, const Extents& grid,
+                     std::vector<CUlaunchAttribute> attributes) {
+    jtreluEmulatorClear();
+    const CUlaunchConfig c = configOf(grid, 1, attributes.data(), (unsigned)attributes.size());
+    CHECK_EQUAL(cuLaunchKernelEx(&c, m.function(kernel), arguments, nullptr), code);
+    contains(findings(), what);
+    jtreluEmulatorClear();
+  };
+  auto attribute = [](int id, int value) {
+    CUlaunchAttribute a{};
+    a.id = id;
+    a.value.number = value;
+    return a;
+  };
+  refused(912, "3 x 1 x 1 blocks is not divided by clusters of 2 x 1 x 1", "free", {3, 1, 1}, {clusterOf(2)});
+  refused(912, "4 x 3 x 1 blocks is not divided", "free", {4, 3, 1}, {clusterOf(2, 2)});
+  refused(912, "a cluster of 16 x 1 x 1 blocks; at most 8", "free", {16, 1, 1}, {clusterOf(16)});
+  refused(912, "a cluster without blocks", "free", {2, 1, 1}, {clusterOf(2, 0)});
+  refused(912, "the kernel requires 2 x 1 x 2", "fixed", {4, 6, 2}, {clusterOf(2, 1, 1)});
+  refused(912, "does not say how many blocks", "must", {4, 6, 2}, {});
+  refused(912, "at most 4 are allowed by .maxclusterrank", "most", {8, 1, 1}, {clusterOf(8)});
+  refused(801, "attribute 1 is not modelled", "free", {4, 1, 1}, {attribute(1, 0)});
+  refused(801, "attribute 8 is not modelled", "free", {4, 1, 1}, {attribute(8, 0)});
+  refused(1, "attribute 99 does not exist", "free", {4, 1, 1}, {attribute(99, 0)});
+  refused(1, "no such scheduling policy", "free", {4, 1, 1}, {attribute(5, 3)});
+  refused(720, "does not fit on the device at once", "free", {100000, 1, 1}, {attribute(2, 1)});
+  const CUlaunchConfig null = configOf({2, 1, 1}, 1, nullptr, 1);
+  CHECK_EQUAL(cuLaunchKernelEx(&null, m.function("free"), arguments, nullptr), 1);
+  CHECK_EQUAL(cuLaunchKernelEx(nullptr, m.function("free"), arguments, nullptr), 1);
+  jtreluEmulatorClear();
+  // What is allowed: policies, nothing, a cooperative launch of clusters.
+  const CUlaunchAttribute fine[] = {attribute(0, 7), attribute(5, 1), attribute(2, 1), clusterOf(2), attribute(6, 0)};
+  const CUlaunchConfig c = configOf({4, 2, 1}, 1, fine, 5);
+  CHECK_EQUAL(cuLaunchKernelEx(&c, m.function("free"), arguments, nullptr), 0);
+  checkPlaces(out.get(), {4, 2, 1}, {2, 1, 1}, true);
+  int clusters, blocks;
+  CHECK_EQUAL(cuOccupancyMaxActiveClusters(&clusters, m.function("free"), &c), 0);
+  CHECK_EQUAL(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, m.function("free"), 1, 0), 0);
+  CHECK_EQUAL(clusters, blocks * 8 / 2);
+  CHECK_EQUAL(cuOccupancyMaxPotentialClusterSize(&blocks, m.function("free"), &c), 0);
+  CHECK_EQUAL(blocks, 8);
+  CHECK_EQUAL(cuOccupancyMaxPotentialClusterSize(&blocks, m.function("most"), &c), 0);
+  CHECK_EQUAL(blocks, 4);
+  CHECK_EQUAL(cuOccupancyMaxPotentialClusterSize(&blocks, m.function("fixed"), &c), 0);
+  CHECK_EQUAL(blocks, 4);
+  int value;
+  const int attributes[][2] = {{10, 1}, {11, 2}, {12, 1}, {13, 2}, {14, 0}};
+  for (auto& a : attributes) {
+    CHECK_EQUAL(cuFuncGetAttribute(&value, a[0], m.function("fixed")), 0);
+    CHECK_EQUAL(value, a[1]);
+  }
+  CHECK_EQUAL(cuFuncSetAttribute(m.function("free"), 14, 1), 801);
+  CHECK_EQUAL(cuFuncSetAttribute(m.function("free"), 14, 0), 0);
+  jtreluEmulatorClear();
+  jtreluEmulatorSetComputeCapability(8, 0);
+  Module old(".visible .entry plain() {\nret;\n}\n");
+  const CUlaunchAttribute two = clusterOf(2);
+  const CUlaunchConfig pair = configOf({2, 1, 1}, 1, &two, 1);
+  CHECK_EQUAL(cuLaunchKernelEx(&pair, old.function("plain"), nullptr, nullptr), 801);
+  contains(findings(), "compute capability 9.0");
+  jtreluEmulatorClear();
+}
+
+TEST(cluster_launches_are_recorded) {
+  Hopper device;
+  Module m(placeKernels);
+  const Extents grid{4, 6, 2};
+  for (uint64_t delay : {0, 1, 2}) {
+    jtreluEmulatorSetDelay(delay);
+    Buffer<uint32_t> out(std::vector<uint32_t>(48 * 18)), other(std::vector<uint32_t>(48 * 18));
+    void *stream, *graph, *executable, *node, *arguments[] = {&out.at}, *changed[] = {&other.at};
+    CHECK_EQUAL(cuStreamCreate(&stream, 1), 0);
+    CHECK_EQUAL(cuStreamBeginCapture_v2(stream, 2), 0);
+    const CUlaunchAttribute a = clusterOf(1, 3, 2);
+    const CUlaunchConfig c = configOf(grid, 1, &a, 1, stream);
+    CHECK_EQUAL(cuLaunchKernelEx(&c, m.function("free"), arguments, nullptr), 0);
+    CHECK_EQUAL(cuStreamEndCapture(stream, &graph), 0);
+    CHECK_EQUAL(cuGraphInstantiateWithFlags(&executable, graph, 0), 0);
+    size_t count = 1;
+    CHECK_EQUAL(cuGraphGetNodes(graph, &node, &count), 0);
+    CHECK_EQUAL(count, 1u);
+    CHECK_EQUAL(cuGraphLaunch(executable, stream), 0);
+    CHECK_EQUAL(cuStreamSynchronize(stream), 0);
+    checkPlaces(out.get(), grid, {1, 3, 2}, true);
+    // Other parameters, the same clusters.
+    const CUDA_KERNEL_NODE_PARAMS_v2 p{m.function("free"), 4, 6, 2, 1, 1, 1, 0, changed, nullptr, nullptr, nullptr};
+    CHECK_EQUAL(cuGraphExecKernelNodeSetParams_v2(executable, node, &p), 0);
+    CHECK_EQUAL(cuGraphLaunch(executable, stream), 0);
+    CHECK_EQUAL(cuStreamSynchronize(stream), 0);
+    checkPlaces(other.get(), grid, {1, 3, 2}, true);
+    const CUDA_KERNEL_NODE_PARAMS_v2 odd{m.function("free"), 4, 5, 2, 1, 1, 1, 0, changed, nullptr, nullptr, nullptr};
+    CHECK_EQUAL(cuGraphExecKernelNodeSetParams_v2(executable, node, &odd), 912);
+    jtreluEmulatorClear();
+    cuGraphExecDestroy(executable), cuGraphDestroy(graph), cuStreamDestroy_v2(stream);
+  }
+  jtreluEmulatorSetDelay(0);
+}
+
+// --- each other's shared memory ----------------------------------------------------------------------------------
+
+namespace {
+
+// Two blocks: `me` of them, the other's `s` at ra and `bar` at rb. Words of this thread at x, of its mirror image at rx in the other block.
+const std::string
+    both =
+        ".shared .align 8 .b64 bar[4]; .shared .align 1024 .b8 s[8192]; .reg .u32 me, n, ra, rb, rx; mov.u32 b, bar; "
+        "mov.u32 a, s; mov.u32 me, %cluster_ctarank; xor.b32 n, me, 1; mapa.shared::cluster.u32 ra, a, n; "
+        "mapa.shared::cluster.u32 rb, b, n; mad.lo.u32 x, t, 4, a; xor.b32 y, t, 63; mad.lo.u32 rx, y, 4, ra; "
+        "mad.lo.u32 u, me, 64, t; mad.wide.u32 w, u, 4, o;",
+    meet = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;",
+    start = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.acquire.aligned;",
+    put = "st.shared.u32 [x], u;", store = "st.global.u32 [w], r;", remote = "ld.shared::cluster.u32 r, [rx];";
+const hopper::Shape pair{64, 2};
+
+}  // namespace
+
+TEST(cluster_distributed_shared_memory) {
+  auto out = clean(both + put + meet + remote + meet + store, pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], (i < 64 ? 64 : 0) + 63 - i % 64);
+  // Written from afar, in two pieces, and added to by everybody.
+  out = clean(both + start +
+                  "st.shared::cluster.u16 [rx], t; st.shared::cluster.u8 [rx+2], me; st.shared::cluster.u8 "
+                  "[rx+3], 0;" +
+                  meet + "ld.shared.u32 r, [x];" + store + meet,
+              pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], 63 - i % 64 + (i < 64 ? 0x10000 : 0));
+  out = clean(
+      both + "mapa.shared::cluster.u32 ra, a, 1; setp.eq.u32 q, me, 1; and.pred q, q, p; @q st.shared.u32 [a], 5;" +
+          meet + "red.shared::cluster.add.u32 [ra], 3; atom.relaxed.cluster.shared::cluster.add.u32 y, [ra], 1;" +
+          meet + "ld.shared::cluster.u32 r, [ra];" + meet + store,
+      pair);
+  CHECK(out[0] == 517 && out[100] == 517);
+  // Generic addresses; whose they are; vectors.
+  out = clean(
+      both + "mad.lo.u32 x, t, 16, a; mad.lo.u32 y, u, 10, 1; st.shared.v4.u32 [x], {u, y, me, t};" + meet +
+          ".reg .u64 gs, gr; .reg .u32 e<4>; cvt.u64.u32 gs, a; cvta.shared.u64 gs, gs; mapa.u64 gr, gs, n; "
+          "mad.wide.u32 gs, t, 16, gr; ld.v4.u32 {e0, e1, e2, e3}, [gs]; getctarank.u64 r, gr; setp.ne.u32 p, r, "
+          "n; @p trap; setp.ne.u32 p, e2, n; @p trap; setp.ne.u32 p, e3, t; @p trap; getctarank.shared::cluster.u32 "
+          "r, a; setp.ne.u32 p, r, me; @p trap; mapa.shared::cluster.u32 r, ra, me; setp.ne.u32 p, r, a; @p trap; "
+          "isspacep.shared::cluster p, gr; @!p trap; isspacep.shared::cta p, gr; @p trap; isspacep.shared p, gr; @p "
+          "trap; cvta.to.shared::cluster.u64 gr, gr; cvt.u32.u64 r, gr; setp.ne.u32 p, r, ra; @p trap; mov.u32 r, "
+          "e1;" +
+          meet + store,
+      pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], ((i + 64) % 128) * 10 + 1);
+  // Eight blocks, each of which adds what all have in the order of their ranks; a barrier that not all lanes reach at once.
+  out = clean(both + put + "@p barrier.cluster.arrive; @!p barrier.cluster.arrive; barrier.cluster.wait;" +
+                  "mov.u32 r, 0; mov.u32 n, 0;\nL: mapa.shared::cluster.u32 rx, x, n; ld.shared::cluster.u32 y, [rx]; "
+                  "mad.lo.u32 r, r, 3, y; add.u32 n, n, 1; setp.lt.u32 q, n, 8; @q bra L;" +
+                  meet + store,
+              {64, 8});
+  for (uint32_t i = 0; i < 512; i++) {
+    uint32_t sum = 0;
+    for (uint32_t k = 0; k < 8; k++) sum = sum * 3 + k * 64 + i % 64;
+    CHECK_EQUAL(out[i], sum);
+  }
+  // A block that ends early is not waited for; one that nobody reaches may.
+  clean(both + "setp.eq.u32 q, me, 1; @q exit;" + meet, pair);
+  // Counters.
+  Hopper device;
+  jtreluEmulatorCountersClear();
+  Buffer<uint32_t> to(std::vector<uint32_t>(4096)), from(std::vector<uint32_t>(4096));
+  CHECK_EQUAL(hopper::launch(both + put + meet + remote + meet + "st.shared::cluster.v2.u32 [ra], {r, r};" + meet, pair,
+                             to.at, from.at, {}, 0),
+              719);  // all write the same value
+  contains(text(jtreluEmulatorCountersJson), "\"clusterLoadBytes\":512,\"clusterStoreBytes\":1024,");
+  jtreluEmulatorClear();
+}
+
+TEST(cluster_faults_in_distributed_shared_memory) {
+  // Before the other block has started.
+  bug(both + "\nst.shared::cluster.u32 [rx], t;" + meet,
+      {"cluster_start", 719, 8, "", "shared", "may not have started"}, pair);
+  // Its end: nothing comes after the last access.
+  bug(both + put + meet + "\n" + remote + store, {"cluster_exit", 719, 8, "", "shared"}, pair);
+  bug(both + start + "\nst.shared::cluster.u32 [rx], t;", {"cluster_exit", 719, 8, "", "shared"}, pair);
+  bug(both + start + "\nred.shared::cluster.add.u32 [ra], 1;", {"cluster_exit", 719, 8, "", "shared"}, pair);
+  bug(both + put + meet + "setp.eq.u32 q, me, 0; @!q exit; bar.sync 0;\n" + remote + store,
+      {"cluster_exit", 719, 8, "", "shared", "block (1,0,0) of its cluster"}, pair);
+  // Only one of the two waits for the other.
+  clean(both + put + meet + "setp.eq.u32 q, me, 0; @q ld.shared::cluster.u32 r, [rx];" + meet, pair);
+  bug(both + put + meet + "setp.eq.u32 q, me, 0; @!q bra E;\n" + remote + "bra F;\nE: " + meet + "F:",
+      {"cluster_exit", 719, 8, "", "shared"}, pair);
+  // Races: reading before, writing after, both from afar.
+  bug(both + put + start + "\n" + remote + meet, {"shared_race", 719, 8, "", "shared", "of block ("}, pair);
+  bug(both + put + meet + remote + "\nst.shared.u32 [x], r;" + meet, {"shared_race", 719, 0, "", "shared"}, pair);
+  clean(both + put + meet + remote + meet + "st.shared.u32 [x], r;", pair);
+  bug(both + start + "st.shared::cluster.u32 [rx], t;\nld.shared.u32 r, [x];" + meet,
+      {"shared_race", 719, 0, "", "shared"}, pair);
+  bug(both + start + "st.shared::cluster.u32 [rx], t; bar.sync 0;\nst.shared.u32 [x], u;" + meet,
+      {"shared_race", 719, 0, "", "shared"}, pair);
+  bug(both + start + "mapa.shared::cluster.u32 ra, a, 2;\nst.shared::cluster.u32 [ra], u;" + meet,
+      {"shared_race", 719, 8, "", "shared", "wrote"}, {32, 4});
+  bug(both + put + meet +
+          "mapa.shared::cluster.u32 ra, a, 2; setp.eq.u32 q, me, 0; @q st.shared::cluster.u32 [ra], u;\n"
+          "setp.eq.u32 q, me, 1; @q ld.shared::cluster.u32 r, [ra];" +
+          meet,
+      {"shared_race", 719, 0, "", "shared"}, {32, 4});
+  bug(both + start + "\nld.shared::cluster.u32 r, [rx];" + meet, {"uninitialised", 719, 8, "", "shared"}, pair);
+  // A relaxed arrival hands nothing over, unless a fence came before.
+  bug(both + put + start + "\n" + remote + meet, {"shared_race", 719, 8, "", "shared"}, pair);
+  clean(both + put + "fence.acq_rel.cluster;" + start + remote + meet, pair);
+  bug(both + put + "fence.acq_rel.cta;" + start + "\n" + remote + meet, {"shared_race", 719, 8, "", "shared"}, pair);
+  // Addresses that are none.
+  bug(both + meet + "\nmapa.shared::cluster.u32 r, a, 2;", {"cluster_rank", 700, 8, "", "shared"}, pair);
+  bug(both + meet + "\nld.shared.u32 r, [ra];", {"out_of_bounds", 700, 8, "", "shared", "by .shared::cluster"}, pair);
+  bug(both + meet + "\nld.shared::cluster.u32 r, [ra+8192];", {"out_of_bounds", 700, 8, "", "shared"}, pair);
+  bug(both + meet + "\nld.shared::cluster.u32 r, [ra+2];", {"misaligned", 716, 8, "", "shared"}, pair);
+  bug(both + meet + "add.u32 ra, a, 0x3000000;\nld.shared::cluster.u32 r, [ra];",
+      {"out_of_bounds", 700, 8, "", "shared", "no block 2 in a cluster of 2"}, pair);
+  bug(both + meet + "\nmapa.u64 w, o, n;", {"out_of_bounds", 700, 8, "", "generic", "outside of shared memory"}, pair);
+  // Global memory that the barrier hands over, and a relaxed one does not.
+  const std::string publish = both + "mad.wide.u32 w, u, 4, o; st.global.u32 [w], u;",
+                    look = "xor.b32 y, u, 64; mad.wide.u32 w, y, 4, o;\nld.global.u32 r, [w];";
+  clean(publish + meet + look, pair);
+  bug(publish + start + look, {"global_race", 719, 8, "", "global"}, pair);
+}
+
+TEST(cluster_barrier_faults) {
+  bug(both + "\nbarrier.cluster.arrive; barrier.cluster.arrive; barrier.cluster.wait;",
+      {"cluster_barrier", 719, 8, "", "", "again"}, pair);
+  bug(both + meet + "\nbarrier.cluster.wait;", {"cluster_barrier", 719, 8, "", "", "without having arrived"}, pair);
+  bug(both + "\n@p barrier.cluster.arrive.aligned; @!p barrier.cluster.arrive; barrier.cluster.wait;",
+      {"divergent_barrier", 719, 8, "(0,0,0)", "", "reached by 1 of 32"}, pair);
+  bug(both +
+          "setp.eq.u32 q, me, 0; barrier.cluster.arrive; @q bra E;\nbarrier.cluster.wait; bra F;\nE: bar.sync 1, 96; "
+          "F:",
+      {"deadlock", 702, 0, "", "", "no thread of the cluster can go on"}, pair);
+  bug(both + "setp.eq.u32 q, me, 0; @q bra E;\n" + meet + "bra F;\nE: bar.sync 1, 96;\nF:",
+      {"deadlock", 702, 0, "", "", ""}, pair);
+}
+
+// --- mbarriers of other blocks -----------------------------------------------------------------------------------
+
+namespace {
+
+const std::string initialise =
+                      "@p mbarrier.init.shared.b64 [b], 64; @p mbarrier.init.shared.b64 [b+8], 1; @p "
+                      "fence.mbarrier_init.release.cluster;",
+                  wait = "W: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 q, [b], 0; @!q bra W;",
+                  waitOne = "V: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 q, [b+8], 0; @!q bra V;",
+                  arrive = "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [rb];";
+
+}  // namespace
+
+TEST(cluster_remote_mbarriers) {
+  // All threads of a block write to the other one, and arrive at its mbarrier; nobody needs to meet in the end.
+  auto out = clean(
+      both + initialise + start + "st.shared::cluster.u32 [rx], u;" + arrive + wait + "ld.shared.u32 r, [x];" + store,
+      pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], (i < 64 ? 64 : 0) + 63 - i % 64);
+  // Counts, without a destination, and bytes that are expected from afar.
+  clean(both + initialise + start + "@p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [rb], 64;" + wait, pair);
+  clean(both + initialise + start +
+            "@p mbarrier.expect_tx.relaxed.cluster.shared::cluster.b64 [rb+8], 16; @p "
+            "mbarrier.arrive.expect_tx.release.cluster.shared::cluster.b64 _, [rb+8], 48; @p "
+            "mbarrier.complete_tx.relaxed.cluster.shared::cluster.b64 [rb+8], 64;" +
+            waitOne + meet,
+        pair);
+  // Stores that the mbarrier of the other block completes.
+  const std::string expects = "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 256;",
+                    later = "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rx], u, [rb+8];";
+  out = clean(both + initialise + start + expects + later + waitOne + "ld.shared.u32 r, [x];" + store, pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], (i < 64 ? 64 : 0) + 63 - i % 64);
+  out = clean(both + initialise + start +
+                  "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 1024; mad.lo.u32 rx, t, 16, ra; "
+                  "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [rx], {t, u, me, n}, [rb+8];" +
+                  waitOne + "mad.lo.u32 x, t, 16, a; ld.shared.u32 r, [x+4];" + store,
+              pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], i ^ 64);
+  // A bulk copy from block to block; the source is free when the other one has told so.
+  out = clean(both + initialise + put + "fence.proxy.async.shared::cta;" + meet + "bar.sync 0;" + expects +
+                  "add.u32 r, ra, 1024;\n@p cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
+                  "[r], [a], 256, "
+                  "[rb+8];" +
+                  waitOne + "ld.shared.u32 r, [x+1024];" + meet + "st.shared.u32 [x], 0;" + store,
+              pair);
+  for (uint32_t i = 0; i < 128; i++) CHECK_EQUAL(out[i], i ^ 64);
+}
+
+TEST(cluster_faults_of_remote_mbarriers) {
+  const std::string begin = both + initialise + start, write = "st.shared::cluster.u32 [rx], u;",
+                    expects = "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 256;",
+                    later = "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rx], u, [rb+8];",
+                    read = "ld.shared.u32 r, [x];";
+  // Not there yet, not known to be.
+  bug(both + initialise + "bar.sync 0;\n" + arrive + meet, {"cluster_start", 719, 8, "", "shared"}, pair);
+  bug(both + "@p mbarrier.init.shared.b64 [b], 64;" + start + "\n" + arrive + wait,
+      {"mbarrier_not_visible", 719, 8, "", "shared", "of block ("}, pair);
+  clean(both + "@p mbarrier.init.shared.b64 [b], 64;" + meet + arrive + wait, pair);
+  bug(both + start + "\n" + arrive, {"mbarrier_invalid", 719, 8, "", "shared"}, pair);
+  // Handed over without arriving after it, without waiting, or without order.
+  bug(begin + arrive + write + wait + "\n" + read + meet, {"shared_race", 719, 0, "", "shared"}, pair);
+  bug(begin + write + arrive + "\n" + read + wait, {"shared_race", 719, 8, "", "shared"}, pair);
+  bug(begin + write + "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [rb];" + wait + "\n" + read + meet,
+      {"shared_race", 719, 8, "", "shared"}, pair);
+  clean(begin + write + "fence.acq_rel.cluster; mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [rb];" + wait +
+            read + meet,
+        pair);
+  const std::string seen = "W: mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 q, [b], 0; @!q bra W;";
+  bug(begin + write + arrive + seen + "\n" + read + meet, {"shared_race", 719, 8, "", "shared"}, pair);
+  clean(begin + write + arrive + seen + "fence.acq_rel.cluster;" + read + meet, pair);
+  // Arrivals that the block does not wait for, and may have ended before.
+  bug(begin + "\n" + arrive, {"cluster_exit", 719, 8, "", "shared"}, pair);
+  clean(begin + arrive + meet, pair);
+  bug(begin + "\n" + arrive + arrive + meet, {"mbarrier_phase", 719, 8, "", "shared"}, pair);
+  bug(begin + "\n@p mbarrier.arrive.shared.b64 _, [rb];", {"out_of_bounds", 700, 8, "", "shared"}, pair);
+  bug(begin + "setp.eq.u32 q, me, 0; @q exit;\n" + wait, {"deadlock", 702, 8, "", "", "lacks 64 of 64 arrivals"}, pair);
+  // st.async: read or written before it is known, ended before, into the wrong block.
+  bug(begin + expects + later + "\n" + read + waitOne, {"async_copy_pending", 719, 8, "", "shared", "st.async"}, pair);
+  bug(begin + expects + later + meet + "\nst.shared.u32 [x], t;" + waitOne,
+      {"async_copy_pending", 719, 8, "", "shared", "st.async"}, pair);
+  bug(begin + expects + "\n" + later, {"async_copy_unfinished", 719, 8, "", "shared"}, pair);
+  bug(begin + expects + "\nst.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rx], u, [b+8];",
+      {"cluster_mbarrier", 719, 8, "", "shared"}, pair);
+  bug(begin + put + "bar.sync 0;" + expects + "\n" + later + waitOne, {"shared_race", 719, 8, "", "shared"}, pair);
+  // A bulk copy from block to block: its source and destination in use, no proxy fence, an end that comes too soon.
+  const std::string
+      fill = both + initialise + put,
+      out = "fence.proxy.async.shared::cta;" + meet + "bar.sync 0;" + expects + "add.u32 r, ra, 1024;",
+      send = "@p cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [r], [a], 256, [rb+8];";
+  clean(fill + out + send + waitOne + meet, pair);
+  bug(fill + out + "\n" + send + waitOne, {"async_copy_unfinished", 719, 8, "(0,0,0)", "shared", "to another block"},
+      pair);
+  bug(fill + out + send + "\nst.shared.u32 [x], 0;" + waitOne + meet,
+      {"async_copy_pending", 719, 8, "", "shared", "to another block"}, pair);
+  bug(fill + meet + "bar.sync 0;" + expects + "add.u32 r, ra, 1024;\n" + send + waitOne + meet,
+      {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared"}, pair);
+  bug(fill + "st.shared.u32 [x+1024], t;" + meet + "fence.proxy.async.shared::cta; bar.sync 0;" + expects +
+          "add.u32 r, ra, 1024;\n" + send + waitOne + meet,
+      {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared", "of block ("}, pair);
+}
