@@ -1,5 +1,5 @@
-// A kernel of sm_90a that nvcc compiles, for hopper_test.cpp: a convolution by im2col TMA, wgmma and TMA stores, with a warp that loads, two
-// warpgroups that multiply, and tiles taken in turn. It shows that all of these work together on the emulated device.
+// Kernels of sm_90a that nvcc compiles, for hopper_test.cpp: a convolution by im2col TMA, wgmma and TMA stores, with a warp that loads, two
+// warpgroups that multiply, and tiles taken in turn; and the same by clusters of two blocks that share the weights by multicast. It shows that all of these work together on the emulated device.
 #include <cuda.h>
 #include <cuda_bf16.h>
 
@@ -49,24 +49,48 @@ __device__ uint32_t pair(float x, float y) {
   __nv_bfloat162 h = __floats2bfloat162_rn(x, y);
   return *(uint32_t*)&h;
 }
+/// The block of the cluster, and what an address of this one is in another.
+__device__ uint32_t rankInCluster() {
+  uint32_t r;
+  asm volatile("mov.u32 %0, %cluster_ctarank;" : "=r"(r));
+  return r;
+}
+__device__ uint32_t mapped(uint32_t address, uint32_t rank) {
+  uint32_t r;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+  return r;
+}
 
-}  // namespace
-
-extern "C" __global__ void __launch_bounds__(384, 1)
-    convolve(const __grid_constant__ CUtensorMap source, const __grid_constant__ CUtensorMap weights,
-             const __grid_constant__ CUtensorMap result, const Problem p) {
+/// Blocks of a cluster take neighbouring tiles of pixels; each loads its part of the weights for all of them.
+template <int blocks>
+__device__ void convolveTiles(const CUtensorMap& source, const CUtensorMap& weights, const CUtensorMap& result,
+                              const Problem& p) {
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t base = shared(memory), results = base + stages * stageBytes, full = results + resultBytes,
                  empty = full + 8 * stages;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = threadIdx.x / 128, all = p.tilesM * p.tilesN;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = threadIdx.x / 128;
+  const int rank = blocks > 1 ? (int)rankInCluster() : 0, all = p.tilesM * p.tilesN / blocks,
+            first = (int)blockIdx.x / blocks, step = (int)gridDim.x / blocks;
   if (threadIdx.x == 0) {
     for (int s = 0; s < stages; s++) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + 8 * s));
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(empty + 8 * s));
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * s), "r"(2 * blocks));
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  __syncthreads();
+  if constexpr (blocks > 1)
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  else __syncthreads();
+  // A consumer has read a stage: all blocks may write their parts of it again.
+  auto release = [&](int s) {
+    if constexpr (blocks == 1) {
+      arrive(empty + 8 * s);
+    } else {
+      for (int r = 0; r < blocks; r++)
+        asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(mapped(empty + 8 * s, r))
+                     : "memory");
+    }
+  };
   int stage = 0;
   uint32_t phase = 0;
   auto next = [&] {
@@ -77,8 +101,8 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     uint32_t elected;
     asm volatile("{\n.reg .pred p;\nelect.sync _|p, -1;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(elected));
     if (warp || !elected) return;
-    for (int tile = blockIdx.x; tile < all; tile += gridDim.x) {
-      const int m = tile / p.tilesN * tileRows, n = tile % p.tilesN * tileColumns;
+    for (int tile = first; tile < all; tile += step) {
+      const int m = (tile / p.tilesN * blocks + rank) * tileRows, n = tile % p.tilesN * tileColumns;
       const int x = m % p.outX * p.stride - p.pad, y = m / p.outX % p.outY * p.stride - p.pad,
                 image = m / p.outX / p.outY;
       for (int tap = 0; tap < p.taps; tap++)
@@ -93,11 +117,19 @@ extern "C" __global__ void __launch_bounds__(384, 1)
               "l"(&source), "r"(bar), "r"(c * depth), "r"(x), "r"(y), "r"(image), "h"((uint16_t)(tap % p.tapsX)),
               "h"((uint16_t)(tap / p.tapsX))
               : "memory");
-          asm volatile(
-              "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
-              "[%2];" ::"r"(to + sourceBytes),
-              "l"(&weights), "r"(bar), "r"((tap * p.steps + c) * depth), "r"(n)
-              : "memory");
+          if constexpr (blocks > 1)
+            asm volatile(
+                "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to + sourceBytes + rank * (weightBytes / blocks)),
+                "l"(&weights), "r"(bar), "r"((tap * p.steps + c) * depth), "r"(n + rank * (tileColumns / blocks)),
+                "h"((uint16_t)((1 << blocks) - 1))
+                : "memory");
+          else
+            asm volatile(
+                "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
+                "%4}], [%2];" ::"r"(to + sourceBytes),
+                "l"(&weights), "r"(bar), "r"((tap * p.steps + c) * depth), "r"(n)
+                : "memory");
         }
     }
     return;
@@ -106,8 +138,8 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   const int consumer = group - 1, local = threadIdx.x % 128;
   const uint32_t mine = results + consumer * (resultBytes / 2);
   float sums[32];
-  for (int tile = blockIdx.x; tile < all; tile += gridDim.x) {
-    const int m = tile / p.tilesN * tileRows, n = tile % p.tilesN * tileColumns, last = p.taps * p.steps;
+  for (int tile = first; tile < all; tile += step) {
+    const int m = (tile / p.tilesN * blocks + rank) * tileRows, n = tile % p.tilesN * tileColumns, last = p.taps * p.steps;
     int previous = 0;
     for (int k = 0; k < last; k++, next()) {
       const uint32_t from = base + stage * stageBytes;
@@ -121,14 +153,14 @@ extern "C" __global__ void __launch_bounds__(384, 1)
       asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
       if (k) {
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (local == 0) arrive(empty + 8 * previous);
+        if (local == 0) release(previous);
       }
       previous = stage;
     }
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
     hold(sums);
     if (local == 0) {
-      arrive(empty + 8 * previous);
+      release(previous);
       asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");  // of the tile before
     }
     asm volatile("bar.sync %0, 128;" ::"r"(1 + consumer) : "memory");
@@ -151,4 +183,20 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     }
   }
   if (local == 0) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  // The others may still arrive at this block's mbarriers.
+  if constexpr (blocks > 1)
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+    convolve(const __grid_constant__ CUtensorMap source, const __grid_constant__ CUtensorMap weights,
+             const __grid_constant__ CUtensorMap result, const Problem p) {
+  convolveTiles<1>(source, weights, result, p);
+}
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
+    convolvePair(const __grid_constant__ CUtensorMap source, const __grid_constant__ CUtensorMap weights,
+                 const __grid_constant__ CUtensorMap result, const Problem p) {
+  convolveTiles<2>(source, weights, result, p);
 }

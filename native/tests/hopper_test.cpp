@@ -24,12 +24,11 @@ struct Problem {
   int tilesM, tilesN, steps, tapsX, taps, outX, outY, stride, pad;
 };
 
-}  // namespace
-
-TEST(hopper_convolution) {
+/// By clusters of so many blocks, as the kernel of that name takes them. Where a fault is named, it must be found.
+void convolution(const char* kernel, int blocks, const std::string& ptx, const char* fault = nullptr) {
   Hopper device;
-  Module module(compiled());
-  void* f = module.function("convolve");
+  Module module(ptx);
+  void* f = module.function(kernel);
   const unsigned memory = 3 * (128 + 64) * 128 + 128 * 128 + 6 * 8;
   CHECK_EQUAL(cuFuncSetAttribute(f, 8, (int)memory), 0);
   std::mt19937 random(1);
@@ -65,24 +64,33 @@ TEST(hopper_convolution) {
                    we[] = {(uint64_t)all, (uint64_t)x.k}, ws[] = {2 * we[0]}, re[] = {(uint64_t)x.k, (uint64_t)pixels},
                    rs[] = {2 * re[0]};
     const int lower[] = {-x.pad, -x.pad}, upper[] = {x.pad - x.taps + 1, x.pad - x.taps + 1};
-    const unsigned box[] = {64, 64};
+    const unsigned box[] = {64, 64}, part[] = {64, 64 / (unsigned)blocks};
     CHECK_EQUAL(cuTensorMapEncodeIm2col(&maps[0], 9, 4, (void*)ds.at, se, ss, lower, upper, 64, 128, steps, 0, 3, 2, 0),
                 0);
-    CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[1], 9, 2, (void*)dw.at, we, ws, box, ones, 0, 3, 2, 0), 0);
+    CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[1], 9, 2, (void*)dw.at, we, ws, part, ones, 0, 3, 2, 0), 0);
     CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[2], 9, 2, (void*)dr.at, re, rs, box, ones, 0, 3, 0, 0), 0);
-    Problem p{(pixels + 127) / 128, (x.k + 63) / 64, x.c / 64, x.taps, x.taps * x.taps, outX, outY, x.stride, x.pad};
+    Problem p{(pixels + 128 * blocks - 1) / (128 * blocks) * blocks, (x.k + 63) / 64, x.c / 64, x.taps, x.taps * x.taps, outX, outY, x.stride, x.pad};
     for (uint64_t seed : {0, 1, 2, 3}) {
       jtreluEmulatorSetSeed(seed);
       jtreluEmulatorCountersClear();
       CHECK_EQUAL(cuMemcpyHtoD_v2(dr.at, std::vector<uint16_t>(expected.size(), 0xffff).data(), expected.size() * 2),
                   0);
-      module.run("convolve", 2, 384, memory, maps[0], maps[1], maps[2], p);
+      if (fault) {
+        CHECK_EQUAL(module.launch(kernel, 2, 384, memory, maps[0], maps[1], maps[2], p), 719);
+        checks++;
+        if (findings().find(std::string("error: ") + fault + " in " + kernel) == std::string::npos)
+          fail(__FILE__, __LINE__, std::string(fault) + " not in " + findings());
+        jtreluEmulatorClear();
+        continue;
+      }
+      module.run(kernel, 2, 384, memory, maps[0], maps[1], maps[2], p);
       CHECK(findings().empty());
       CHECK(dr.get() == expected);
       const uint64_t tiles = (uint64_t)(p.tilesM * p.tilesN), rounds = tiles * (uint64_t)(p.taps * p.steps);
       std::string counters = text(jtreluEmulatorCountersJson);
       for (auto& what : {"\"bulkLoadBytes\":" + std::to_string(rounds * (128 + 64) * 128) + ",",
                          "\"bulkStoreBytes\":" + std::to_string(expected.size() * 2) + ",",
+                         "\"multicastSavedBytes\":" + std::to_string((blocks - 1) * (p.tilesM / blocks) * p.taps * p.steps * x.k * 128) + ",",
                          "\"warpgroupMultiplyAdds\":" + std::to_string(rounds * 128 * 64 * 64) + ","}) {
         checks++;
         if (counters.find(what) == std::string::npos) fail(__FILE__, __LINE__, what + " not in " + counters);
@@ -90,4 +98,24 @@ TEST(hopper_convolution) {
     }
     jtreluEmulatorSetSeed(0);
   }
+}
+
+}  // namespace
+
+TEST(hopper_convolution) { convolution("convolve", 1, compiled()); }
+TEST(hopper_convolution_of_clusters) {
+  const std::string ptx = compiled();
+  convolution("convolvePair", 2, ptx);
+  // The same without the barrier at its start, or at its end.
+  auto without = [&](const std::string& barrier, const std::string& instead) {
+    std::string r = ptx;
+    const size_t at = r.find(barrier);
+    CHECK(at != std::string::npos);
+    return r.replace(at, barrier.size(), instead);
+  };
+  convolution("convolvePair", 2,
+              without("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;", "bar.sync 0;"),
+              "cluster_start");
+  convolution("convolvePair", 2, without("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;", ""),
+              "cluster_exit");
 }
