@@ -238,7 +238,8 @@ void fetchParts(Warp& w, const Op& op, int lane, const std::vector<TensorPart>& 
       uint32_t lanes = 0;
       auto flush = [&] {
         if (!lanes) return;
-        const uint8_t* s = fetchGlobal(Request{w, op, from, (uint32_t)((1ull << lanes) - 1), size}, buffer);
+        const uint8_t* s =
+            fetchGlobal(Request{w, op, from, (uint32_t)((1ull << lanes) - 1), size, nullptr, lane}, buffer);
         for (uint32_t i = 0; i < lanes; i++) memcpy(image + to[i], s + i * size, size);
         lanes = 0;
       };

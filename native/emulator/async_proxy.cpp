@@ -236,6 +236,9 @@ void AsyncProxy::store(BulkStore&& s) {
   stores.push_back(std::move(s));
   BulkStore& x = stores.back();
   for (uint32_t k = x.at >> 4; k < (x.at + x.bytes) >> 4; k++) pieces[k].store = (uint32_t)stores.size();
+  const Launch& l = *block->launch;
+  // Before griddepcontrol.wait it is a write of that time, whenever it is done.
+  if (l.firstUnordered[0] != l.firstUnordered[1] && !x.warp->knownTo(x.lane).awaited) write(x);
 }
 
 void AsyncProxy::read(BulkStore& s) {
@@ -261,7 +264,7 @@ void AsyncProxy::write(BulkStore& s) {
     for (uint32_t size : {16u, 8u, 4u, 2u, 1u}) {
       uint32_t lanes = 0;
       auto flush = [&] {
-        if (lanes) commitGlobal(Request{w, *s.op, to, (uint32_t)((1ull << lanes) - 1), size}, values);
+        if (lanes) commitGlobal(Request{w, *s.op, to, (uint32_t)((1ull << lanes) - 1), size, nullptr, s.lane}, values);
         lanes = 0;
       };
       for (auto& p : s.parts) {

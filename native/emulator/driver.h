@@ -65,6 +65,9 @@ struct StreamObject {
   std::deque<Item> queue;
   uint32_t lane = 0;
   VectorClock clock;  // what comes before the work that is given next
+  const Order* ahead() const { return kernelAhead ? &last : nullptr; }
+  bool kernelAhead = false;  // the last thing given to it is a kernel, at that place
+  Order last;
   int doubts = 0;
 };
 struct EventObject {

@@ -352,9 +352,10 @@ CUresult runKernel(const KernelWork& k, const Order& order) {
   memory().refreshInitialised();
   l.allocations = memory().snapshot();
   l.firstSerial = d.order.begin(order, l.program->name, l.blocks(), l.grid);
-  l.firstUnordered = d.order.ordered();
+  for (bool awaited : {false, true}) l.firstUnordered[awaited] = d.order.ordered(awaited);
   l.order = &d.order;
   int error = l.run();
+  d.order.end(order, l.awaitedFirst, l.awaited);
   LaunchRecord r;
   r.id = l.id;
   r.kernel = l.program->name;

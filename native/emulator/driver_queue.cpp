@@ -65,16 +65,33 @@ CUresult finishBlocking(Driver& d) {
   return CUDA_SUCCESS;
 }
 
-/// What comes before the work that a stream is given now.
-VectorClock& arrive(Driver& d, StreamObject& s) {
-  s.clock.join(d.order.host);
+/// What comes before the work that a stream is given now, beside the stream's own.
+VectorClock beside(Driver& d, StreamObject& s) {
+  VectorClock clock = d.order.host;
   if (&s == &d.defaultStream) {
     for (auto* t : allStreams(d))
-      if (blocking(*t)) s.clock.join(t->clock);
+      if (t != &s && blocking(*t)) clock.join(t->clock);
   } else if (blocking(s)) {
-    s.clock.join(d.defaultStream.clock);
+    clock.join(d.defaultStream.clock);
   }
+  return clock;
+}
+VectorClock& arrive(Driver& d, StreamObject& s) {
+  s.clock.join(beside(d, s));
   return s.clock;
+}
+
+/// The next place after all that the clock knows; of a kernel that may start before the one ahead has ended, in a lane of its own, so that
+/// who knows one need not know the other.
+Order place(Driver& d, const Node& node, uint64_t stream, uint32_t lane, VectorClock& clock, const Order* ahead,
+            const VectorClock& base) {
+  if (!ahead || node.kind != Node::Kernel || !node.kernel.programmatic) return d.order.next(lane, stream, clock);
+  Order order = d.order.next(d.order.lane(base), stream, clock);
+  order.early = true;
+  order.aheadLane = ahead->lane;
+  order.aheadTime = ahead->time;
+  order.base = base;
+  return order;
 }
 
 /// The host has waited for what the clock knows.
@@ -84,7 +101,7 @@ void hostKnows(Driver& d, const VectorClock& clock) {
   std::vector<const VectorClock*> later{&d.order.host};
   for (auto* s : allStreams(d))
     for (auto& item : s->queue)
-      if (item.kind == Item::Work) later.push_back(&item.order.before);
+      if (item.kind == Item::Work) later.push_back(item.order.early ? &item.order.base : &item.order.before);
   d.order.forget(later);
 }
 
@@ -102,6 +119,7 @@ CUresult submit(Driver& d, StreamObject& s, Item&& item) {
     hostGuard().protect(item.node->pinned, item.node->pinnedBytes, item.node->writesPinned, item.order,
                         item.node->what);
   s.doubts = 0;
+  s.kernelAhead &= item.kind == Item::Record;
   if (!d.settings.delay) {
     s.queue.push_back(std::move(item));
     return doNext(d, s);
@@ -198,8 +216,14 @@ CUresult query(Driver& d, const std::shared_ptr<Mark>& mark) {
 }
 
 CUresult submit(Driver& d, StreamObject& s, Node&& node) {
-  Order order = d.order.next(s.lane, s.id, arrive(d, s));
-  return submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(node)), nullptr, std::move(order)});
+  const VectorClock base = beside(d, s);
+  Order order = place(d, node, s.id, s.lane, arrive(d, s), s.ahead(), base);
+  if (order.early) d.order.release(order.lane);
+  const bool kernel = node.kind == Node::Kernel;
+  s.last = order;
+  CUresult r = submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(node)), nullptr, std::move(order)});
+  s.kernelAhead = kernel;
+  return r;
 }
 
 std::shared_ptr<Mark> record(Driver& d, StreamObject& s, CUresult* result) {
@@ -213,6 +237,7 @@ std::shared_ptr<Mark> record(Driver& d, StreamObject& s, CUresult* result) {
 CUresult waitFor(Driver& d, StreamObject& s, const std::shared_ptr<Mark>& mark) {
   if (!mark) return CUDA_SUCCESS;
   s.clock.join(mark->clock);
+  s.kernelAhead = false;
   if (mark->reached) return CUDA_SUCCESS;
   return submit(d, s, Item{Item::Wait, nullptr, mark, {}});
 }
@@ -243,9 +268,12 @@ CUresult submit(Driver& d, StreamObject& s, GraphObject& g) {
       clock.set(o.lane, std::max(clock.at(o.lane), o.time));
       if (!follows && lanes[o.lane] == x) lane = o.lane, follows = true;
     }
+    const Node* only = next->dependencies.size() == 1 ? next->dependencies[0] : nullptr;
+    const Order* ahead = only && only->kind == Node::Kernel ? &orders[next->dependencies[0]] : nullptr;
+    if (ahead && next->kernel.programmatic) follows = true;  // place gives it a lane
     if (!follows) lane = d.order.lane(clock);
-    lanes[lane] = next;
-    orders[next] = d.order.next(lane, s.id, clock);
+    const Order order = orders[next] = place(d, *next, s.id, lane, clock, ahead, start);
+    lanes[order.lane] = next;
     s.clock.join(clock);
     Node copy;
     copy.kind = next->kind;

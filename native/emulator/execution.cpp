@@ -451,7 +451,7 @@ void Block::start(Launch& l, Worker& k, Cluster& c, int rankInCluster, uint64_t 
   index[0] = (unsigned)(at % l.grid[0]), index[1] = (unsigned)(at / l.grid[0] % l.grid[1]),
   index[2] = (unsigned)(at / l.grid[0] / l.grid[1]);
   serial = l.firstSerial + (uint32_t)at;
-  fenced = false;
+  fenced = triggered = false;
   exited = 0;
   threads = (int)(l.block[0] * l.block[1] * l.block[2]);
   acquired.clear();
@@ -599,6 +599,10 @@ bool Block::run(uint64_t slice) {
     done &= w.alive == 0;
   }
   if (done) {
+    // A block that has let none start does so when it ends.
+    if (!triggered && std::any_of(warps.begin(), warps.end(),
+                                  [](const Warp& w) { return w.known.awaited || (w.aheadLanes && w.ahead.awaited); }))
+      launch->awaitedFirst = true;
     if (distributed) distributed->finish(*this);
     if (async) async->finish();
     for (Warp& w : warps) {

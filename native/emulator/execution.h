@@ -80,6 +80,7 @@ struct BlockKnowledge {
 /// The same of all blocks of a cluster, as one of them keeps it: itself, and by rank the others (of kernels that know of clusters).
 struct Knowledge : BlockKnowledge {
   std::vector<BlockKnowledge> others;
+  bool awaited = false;  // a griddepcontrol.wait was there: the kernels ahead are done
 
   /// What block `rank` is known by; `mine`: the rank of who keeps it, -1 for nobody.
   BlockKnowledge& about(int rank, int mine) { return rank == mine ? *this : others[(size_t)rank]; }
@@ -87,17 +88,20 @@ struct Knowledge : BlockKnowledge {
   /// Of the same keeper.
   void join(const Knowledge& other) {
     BlockKnowledge::join(other);
+    awaited |= other.awaited;
     if (others.size() < other.others.size()) others.resize(other.others.size());
     for (size_t r = 0; r < other.others.size(); r++) others[r].join(other.others[r]);
   }
   /// What both know; of the same keeper.
   void meet(const Knowledge& other) {
     BlockKnowledge::meet(other);
+    awaited &= other.awaited;
     for (size_t r = 0; r < others.size(); r++) others[r].meet(other.others[r]);
   }
   /// Of keepers with these ranks.
   void join(const Knowledge& other, int mine, int theirs) {
     if (mine == theirs) return join(other);
+    awaited |= other.awaited;
     const int n = (int)std::max(others.size(), other.others.size());
     others.resize((size_t)n);
     for (int r = 0; r < n; r++)
@@ -221,6 +225,7 @@ struct Block {
   uint64_t linear = 0;
   uint32_t serial = 0;
   bool fenced = false;
+  bool triggered = false;  // griddepcontrol.launch_dependents
   int threads = 0, exited = 0;
   std::vector<Warp> warps;
   std::vector<char> storage;
@@ -307,7 +312,8 @@ struct Launch {
   std::vector<uint8_t> parameters;
   std::vector<Allocation*> allocations;
   uint32_t firstSerial = 0;
-  uint32_t firstUnordered = 0;  // serials below are of works that come before this one
+  uint32_t firstUnordered[2] = {
+      0, 0};  // serials below are of works that come before this one; 1: after griddepcontrol.wait
   WorkOrder* order = nullptr;
   uint64_t seed = 0;
   int threads = 1;
@@ -322,6 +328,8 @@ struct Launch {
   Counters counters;
 
   std::atomic<bool> stop{false};
+  // Whether a thread waited for the kernels ahead, and whether one had when its block let those behind start.
+  std::atomic<bool> awaited{false}, awaitedFirst{false};
   std::mutex mutex;
   int error = 0;  // CUDA code of the fault that stopped the launch
   std::atomic<uint64_t> findings{0};

@@ -60,6 +60,8 @@ Handler matchHandler(const std::string& mode, int width);  // mask, d, p, a
 Handler activeMaskHandler();  // d
 Handler warpSyncHandler();  // mask
 Handler fenceHandler();  // immediate: 0 block, 1 device
+Handler launchDependentsHandler();  // griddepcontrol
+Handler awaitDependenciesHandler();
 Handler clockHandler(int width);
 Handler trapHandler();
 Handler assertHandler();  // message, file, line, function

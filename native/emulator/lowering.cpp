@@ -777,8 +777,16 @@ class Lowering {
       return;
     }
     if (op == "prefetch" || op == "prefetchu" || op == "applypriority" || op == "discard" || op == "nanosleep" ||
-        op == "pmevent" || op == "griddepcontrol")
+        op == "pmevent")
       return;
+    if (op == "griddepcontrol") {
+      needs("sm_90");
+      const bool waits = m.take("wait");
+      if (!waits && !m.take("launch_dependents")) unsupported();
+      m.done(), count(0, 0);
+      emit(waits ? awaitDependenciesHandler() : launchDependentsHandler(), OpClass::Other, {});
+      return;
+    }
     arithmetic(in, m, env);
   }
 

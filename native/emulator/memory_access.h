@@ -12,6 +12,8 @@ struct Request {
   uint32_t lanes;
   uint32_t bytes;  // by lane
   Block* of = nullptr;  // whose shared memory; null: that of the warp's own block
+  int thread = -1;  // the lane that all of them stand for; -1: each for itself
+  int lane(int i) const { return thread < 0 ? i : thread; }
   bool is(uint32_t flag) const { return op.aux & flag; }
   Block& block() const { return of ? *of : *w.block; }
   bool remote() const { return of && of != w.block; }

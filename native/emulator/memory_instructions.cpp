@@ -172,8 +172,15 @@ bool orderedBefore(Warp& w, uint32_t serial) {
 /// Reports another piece of work that touched bytes of the word, if nothing orders it and this one.
 void checkOrder(const Request& r, int lane, uint64_t at, Cell mask, Cell cell, const char* does, const char* did) {
   Launch& l = *r.w.block->launch;
-  if (!(cell & mask) || cell >> 6 < l.firstUnordered || (r.is(auxStrong) && (cell & cellStrong))) return;
-  if (const Work* other = l.order->unordered(cell >> 6))
+  const bool awaited = r.w.knownTo(lane).awaited;
+  if (!(cell & mask) || cell >> 6 < l.firstUnordered[awaited] || (r.is(auxStrong) && (cell & cellStrong))) return;
+  const Work* other = l.order->unordered(cell >> 6, awaited);
+  if (!other) return;
+  if (!awaited && !l.order->unordered(cell >> 6, true))
+    report(r.w, r.op, lane, false, "grid_dependency", "global", at, (int)r.bytes,
+           std::string(does) + " what " + other->text(cell >> 6) + " " + did +
+               ", which may not have ended; griddepcontrol.wait comes first");
+  else
     reportUnordered(r.w, r.op, lane, "global", at, (int)r.bytes,
                     std::string(does) + " what " + other->text(cell >> 6) + " " + did + ", and nothing orders the two");
 }
@@ -192,8 +199,9 @@ void wordRead(const Request& r, int lane, uint64_t at, Cell mask) {
   else if (c >> 6 < first) checkOrder(r, lane, at, mask, c, "reads", "wrote");
   if (strong) return;
   Launch& l = *w.block->launch;
-  Cell shared = d >> 6 >= l.firstUnordered ? d & cellShared : 0;
-  if (d >> 6 >= l.firstUnordered && d >> 6 < first && l.order->unordered(d >> 6)) {
+  const bool awaited = w.knownTo(lane).awaited;
+  Cell shared = d >> 6 >= l.firstUnordered[0] ? d & cellShared : 0;
+  if (d >> 6 >= l.firstUnordered[awaited] && d >> 6 < first && l.order->unordered(d >> 6, awaited)) {
     l.order->share(at, d);
     shared = cellShared;
   }
@@ -217,10 +225,11 @@ void wordWritten(const Request& r, int lane, uint64_t at, Cell mask, bool sameVa
            "writes what block " +
                (d >> 6 != me ? blockName(*w.block->launch, (d >> 6) - first) : std::string("(another)")) +
                " read in the same launch, with nothing to order the two");
-  if (w.block->launch->firstUnordered < first) {
+  const uint32_t unordered = w.block->launch->firstUnordered[w.knownTo(lane).awaited];
+  if (unordered < first) {
     if (c >> 6 < first) checkOrder(r, lane, at, mask, c, "writes", "wrote");
     if (d >> 6 < first) checkOrder(r, lane, at, mask, d & ~cellShared, "writes", "read");
-    if (d >> 6 >= w.block->launch->firstUnordered)
+    if (d >> 6 >= unordered)
       for (Cell e : w.block->launch->order->shared(at)) checkOrder(r, lane, at, mask, e, "writes", "read");
   }
   __atomic_store_n(writer, me << 6 | (strong ? cellStrong : 0) | mask | (c >> 6 == me ? c & 15 : 0), __ATOMIC_RELAXED);
@@ -233,8 +242,8 @@ template <class F> void eachWord(uint64_t at, uint32_t bytes, F f) {
 
 /// Whole words read by this block: true when one of them must be looked at: another block wrote it in this launch, or a work that does
 /// not come before this one touched it; such readers are left in place.
-bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, const Launch& l, Cell me) {
-  const Cell first = l.firstSerial << 6, unordered = l.firstUnordered << 6;
+bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, const Launch& l, bool awaited, Cell me) {
+  const Cell first = l.firstSerial << 6, unordered = l.firstUnordered[awaited] << 6;
   Cell bad = 0;
   if (unordered == first) {
 #pragma GCC ivdep
@@ -273,7 +282,7 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
         if (!(r.lanes >> i & 1)) continue;
         uint64_t missing = memory().firstUnwritten(r.at[i], r.bytes);
         if (missing)
-          report(r.w, r.op, i, false, "uninitialised", "global", r.at[i], (int)r.bytes,
+          report(r.w, r.op, r.lane(i), false, "uninitialised", "global", r.at[i], (int)r.bytes,
                  "reads bytes that nothing has written since they were allocated; " +
                      memory().describe(missing, 1, nullptr));
       }
@@ -282,19 +291,20 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
   if (r.bytes >= 4 && a && !r.is(auxStrong)) {
     const Launch& l = *r.w.block->launch;
     const Cell me = r.w.block->serial << 6 | 15;
+    const bool awaited = r.w.known.awaited;
     bool bad = false;
     if (e.contiguous) {
-      bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, l, me);
+      bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, l, awaited, me);
     } else {
       const uint32_t words = r.bytes / 4;
       EMU_LANES if (r.lanes >> i & 1) bad |=
-          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, l, me);
+          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, l, awaited, me);
     }
     if (!bad) return;
   }
   EMU_LANES
   if ((r.lanes >> i & 1) && memory().holds(r.at[i]))
-    eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordRead(r, i, at, mask); });
+    eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordRead(r, r.lane(i), at, mask); });
 }
 
 void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const uint8_t* values) {
@@ -307,7 +317,7 @@ void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const ui
   }
   if (a && a->kind == Allocation::Registered) return;
   if (r.bytes >= 4 && a && !r.is(auxStrong) && e.contiguous) {
-    const Cell unordered = r.w.block->launch->firstUnordered << 6, me = r.w.block->serial << 6 | 15;
+    const Cell unordered = r.w.block->launch->firstUnordered[r.w.known.awaited] << 6, me = r.w.block->serial << 6 | 15;
     Cell* writer = memory().writer(e.low);
     uint32_t words = (uint32_t)(e.high - e.low) / 4;
     if (!wordsConflict(writer, memory().reader(e.low), words, unordered, me)) {
@@ -318,7 +328,7 @@ void checkGlobalWrite(const Request& r, const Extent& e, Allocation* a, const ui
   EMU_LANES {
     if (!(r.lanes >> i & 1) || !memory().holds(r.at[i])) continue;
     bool same = values && memcmp((const void*)r.at[i], values + i * r.bytes, r.bytes) == 0;
-    eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordWritten(r, i, at, mask, same); });
+    eachWord(r.at[i], r.bytes, [&](uint64_t at, Cell mask) { wordWritten(r, r.lane(i), at, mask, same); });
   }
   // Two lanes of one instruction storing to the same place.
   if (values && !e.contiguous && e.high - e.low < (uint64_t)__builtin_popcount(r.lanes) * r.bytes) {

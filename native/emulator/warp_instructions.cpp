@@ -1,6 +1,7 @@
 // Instructions by which lanes of a warp talk to each other, and the small ones that have no other home.
 #include <cinttypes>
 #include <cstdio>
+#include <utility>
 
 #include "async_proxy.h"
 #include "instructions.h"
@@ -93,6 +94,16 @@ void fence(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   if (w.fenceAcquired.begun) w.learn(m, w.fenceAcquired);
   w.fenceAcquired = Knowledge{};
   release(w, m, w.fenceReleased, w.block->rank);
+}
+void launchDependents(Warp& w, const Op&, const int32_t*, uint32_t m) {
+  if (std::exchange(w.block->triggered, true)) return;
+  if (w.knownTo(firstLane(m)).awaited) w.block->launch->awaitedFirst = true;
+}
+void awaitDependencies(Warp& w, const Op&, const int32_t*, uint32_t m) {
+  Knowledge what;
+  what.awaited = true;
+  w.learn(m, what);
+  w.block->launch->awaited = true;
 }
 template <class T, int Shift> void clockRegister(Warp& w, const Op&, const int32_t* o, uint32_t m) {
   T* d = w.reg<T>(o[0]);
@@ -224,6 +235,8 @@ Handler matchHandler(const std::string& mode, int width) {
 Handler activeMaskHandler() { return activeMask; }
 Handler warpSyncHandler() { return warpSync; }
 Handler fenceHandler() { return fence; }
+Handler launchDependentsHandler() { return launchDependents; }
+Handler awaitDependenciesHandler() { return awaitDependencies; }
 Handler clockHandler(int width) { return width == 8 ? clockRegister<uint64_t, 0> : clockRegister<uint32_t, 0>; }
 Handler trapHandler() { return trap; }
 Handler assertHandler() { return assertion; }

@@ -39,7 +39,11 @@ uint32_t WorkOrder::lane(const VectorClock& clock) {
 }
 
 Order WorkOrder::next(uint32_t lane, uint64_t stream, VectorClock& clock) {
-  Order o{lane, ++lanes[lane].last, stream, clock};
+  Order o;
+  o.lane = lane;
+  o.time = ++lanes[lane].last;
+  o.stream = stream;
+  o.before = clock;
   clock.set(lane, o.time);
   return o;
 }
@@ -50,25 +54,37 @@ uint32_t WorkOrder::begin(const Order& order, const std::string& what, uint64_t 
     done.clear();
     readers.clear();
   }
-  firstUnordered = first;
-  running = order.before;
-  for (auto& w : done)
-    if (!running.knows(w.lane, w.time)) {
-      firstUnordered = w.first;
-      break;
-    }
+  known[0].clock = known[1].clock = order.before;
+  if (auto ahead = endings.find(order.aheadLane);
+      order.early && ahead != endings.end() && ahead->second.time == order.aheadTime) {
+    known[0].clock = known[1].clock = order.base;
+    known[0].clock.join(ahead->second.atStart);
+    known[1].clock.join(ahead->second.later);
+  }
+  for (Known& k : known) {
+    auto unknown =
+        std::find_if(done.begin(), done.end(), [&](const Work& w) { return !k.clock.knows(w.lane, w.time); });
+    k.firstUnordered = unknown == done.end() ? first : unknown->first;
+  }
   Work w{first, order.lane, order.time, order.stream, what};
   if (grid) std::copy(grid, grid + 3, w.grid);
   done.push_back(std::move(w));
   return first;
 }
 
-const Work* WorkOrder::unordered(uint32_t serial) const {
-  if (serial < firstUnordered || serial >= first) return nullptr;
+void WorkOrder::end(const Order& order, bool awaitedFirst, bool awaited) {
+  Ending& e = endings[order.lane];
+  e = {order.time, known[awaitedFirst].clock, known[awaited].clock};
+  e.later.set(order.lane, order.time);
+}
+
+const Work* WorkOrder::unordered(uint32_t serial, bool awaited) const {
+  const Known& k = known[awaited];
+  if (serial < k.firstUnordered || serial >= first) return nullptr;
   auto it = std::upper_bound(done.begin(), done.end(), serial, [](uint32_t s, const Work& w) { return s < w.first; });
   if (it == done.begin()) return nullptr;
   const Work& w = *std::prev(it);
-  return running.knows(w.lane, w.time) ? nullptr : &w;
+  return k.clock.knows(w.lane, w.time) ? nullptr : &w;
 }
 
 void WorkOrder::share(uint64_t word, Cell reader) {
@@ -104,6 +120,7 @@ void WorkOrder::touch(uint64_t at, uint64_t bytes, bool write) {
     reports().add(std::move(f));
   };
   Cell *writers = memory().writer(at), *readers = memory().reader(at);
+  const uint32_t firstUnordered = known[0].firstUnordered;
   const bool alone = firstUnordered >= first;
   for (uint64_t word = at & ~3ull, k = 0; word < at + bytes; word += 4, k++) {
     if (uint64_t whole = (at + bytes - word) / 4; alone && word >= at && whole) {  // nothing to compare with

@@ -35,6 +35,10 @@ struct Order {
   uint32_t lane = 0, time = 0;
   uint64_t stream = 0;  // its number, for reports
   VectorClock before;
+  // A kernel that may start before the one ahead of it, at this place, has ended: what comes before it whatever that one did.
+  bool early = false;
+  uint32_t aheadLane = 0, aheadTime = 0;
+  VectorClock base;
 };
 
 /// A piece of work that was done, or is being done.
@@ -58,10 +62,14 @@ class WorkOrder {
 
   /// A piece of work begins, with so many serials, of which it returns the first. Others follow its end.
   uint32_t begin(const Order& order, const std::string& what, uint64_t serials, const unsigned* grid = nullptr);
-  /// Serials below this one are of works that come before the one that is being done.
-  uint32_t ordered() const { return firstUnordered; }
+  /// A kernel has ended: what those behind it know that start early, by whether one of its threads had waited for the kernels ahead
+  /// when its block let them start, and whether one has at all.
+  void end(const Order& order, bool awaitedFirst, bool awaited);
+  /// Serials below this one are of works that come before the one that is being done, at its start and after it has waited for the kernels
+  /// ahead; but for kernels that start early these are the same.
+  uint32_t ordered(bool awaited) const { return known[awaited].firstUnordered; }
   /// The work of a serial if it has no order with the one that is being done.
-  const Work* unordered(uint32_t serial) const;
+  const Work* unordered(uint32_t serial, bool awaited = false) const;
   /// A copy, fill or release reads or writes memory: checked and remembered.
   void touch(uint64_t at, uint64_t bytes, bool write);
   /// Remembers a reader whose cell another takes that does not come after it.
@@ -81,8 +89,17 @@ class WorkOrder {
   };
   std::vector<Lane> lanes;
   std::deque<Work> done;  // in the order in which they were done, which is that of serials
-  VectorClock running;
-  uint32_t first = 0, firstUnordered = 0;
+  struct Known {
+    VectorClock clock;
+    uint32_t firstUnordered = 0;
+  };
+  Known known[2];  // to the work that is being done, at its start and later
+  uint32_t first = 0;
+  struct Ending {
+    uint32_t time = 0;
+    VectorClock atStart, later;  // what a kernel behind knows that starts early
+  };
+  std::unordered_map<uint32_t, Ending> endings;  // of the last kernel in a lane
   std::unordered_map<uint64_t, std::vector<Cell>> readers;  // by word, beside the last one
   std::mutex mutex;  // of these
 };

@@ -463,8 +463,8 @@ TEST(cluster_multicast) {
   std::vector<uint32_t> in(4096);
   for (uint32_t i = 0; i < 4096; i++) in[i] = i * 2654435761u;
   // One block loads for both.
-  auto out = clean(
-      both + initialise + start + expect256 + first + multicast("a", "i", "256") + waitOne + read + store, pair, {}, in);
+  auto out = clean(both + initialise + start + expect256 + first + multicast("a", "i", "256") + waitOne + read + store,
+                   pair, {}, in);
   for (uint32_t k = 0; k < 128; k++) CHECK_EQUAL(out[k], in[k % 64]);
   // Each loads its half for both, to the same offset.
   out = clean(both + initialise + start + expect256 +
@@ -474,15 +474,14 @@ TEST(cluster_multicast) {
               pair, {}, in);
   for (uint32_t k = 0; k < 128; k++) CHECK_EQUAL(out[k], in[k % 64]);
   // For some of four blocks, the one that asks not among them; without multicast, for another one.
-  out = clean(both + initialise + start +
-                  "shr.u32 y, 12, me; and.b32 y, y, 1; setp.eq.u32 q, y, 1; @!q bra E;" + expect256 +
-                  "E: " + first + "mov.b16 h, 12;" + multicast("a", "i", "256") + "@!q bra F;\nF: setp.lt.u32 q, me, 2; @q bra G;" +
-                  waitOne + read + store + "G: " + meet,
+  out = clean(both + initialise + start + "shr.u32 y, 12, me; and.b32 y, y, 1; setp.eq.u32 q, y, 1; @!q bra E;" +
+                  expect256 + "E: " + first + "mov.b16 h, 12;" + multicast("a", "i", "256") +
+                  "@!q bra F;\nF: setp.lt.u32 q, me, 2; @q bra G;" + waitOne + read + store + "G: " + meet,
               {64, 4}, {}, in);
   for (uint32_t k = 0; k < 256; k++) CHECK_EQUAL(out[k], k < 128 ? 0 : in[k % 64]);
   out = clean(both + initialise + start + expect256 +
-                  "@p cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [ra], [i], 256, [rb+8];" + waitOne +
-                  read + store + meet,
+                  "@p cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [ra], [i], 256, [rb+8];" +
+                  waitOne + read + store + meet,
               pair, {}, in);
   for (uint32_t k = 0; k < 128; k++) CHECK_EQUAL(out[k], in[k % 64]);
 }
@@ -498,18 +497,22 @@ TEST(cluster_multicast_of_tensors) {
   CHECK_EQUAL(cuTensorMapEncodeTiled(&tiled, 9, 2, (void*)global.at, extents, strides, box, ones, 0, 3, 0, 0), 0);
   const uint64_t pixels[] = {64, 4, 4, 2}, pitches[] = {128, 512, 2048};
   const int corner[] = {0, 0};
-  CHECK_EQUAL(cuTensorMapEncodeIm2col(&column, 9, 4, (void*)global.at, pixels, pitches, corner, corner, 64, 16, ones, 0, 3,
-                                      0, 0),
+  CHECK_EQUAL(cuTensorMapEncodeIm2col(&column, 9, 4, (void*)global.at, pixels, pitches, corner, corner, 64, 16, ones, 0,
+                                      3, 0, 0),
               0);
-  const std::string begin = both + initialise + start + "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 2048;" + first,
-                    words = "mov.u32 y, 0;\nL: mad.lo.u32 x, y, 256, a; mad.lo.u32 x, t, 4, x; ld.shared.u32 r, [x]; mad.lo.u32 "
-                            "x, me, 512, t; mad.lo.u32 x, y, 64, x; mad.wide.u32 w, x, 4, o; st.global.u32 [w], r; add.u32 "
-                            "y, y, 1; setp.lt.u32 q, y, 8; @q bra L;",
-                    load = "@q cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::"
-                           "cluster [a], [m, {0, 8}], [b+8], h;",
-                    gather = "mov.u64 w, 0; .reg .b16 z; mov.b16 z, 0; @q "
-                             "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::"
-                             "cluster.L2::cache_hint [a], [m, {0, 0, 2, 0}], [b+8], {z, z}, h, w;";
+  const std::string
+      begin = both + initialise + start + "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 2048;" + first,
+      words =
+          "mov.u32 y, 0;\nL: mad.lo.u32 x, y, 256, a; mad.lo.u32 x, t, 4, x; ld.shared.u32 r, [x]; mad.lo.u32 "
+          "x, me, 512, t; mad.lo.u32 x, y, 64, x; mad.wide.u32 w, x, 4, o; st.global.u32 [w], r; add.u32 "
+          "y, y, 1; setp.lt.u32 q, y, 8; @q bra L;",
+      load =
+          "@q cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::"
+          "cluster [a], [m, {0, 8}], [b+8], h;",
+      gather =
+          "mov.u64 w, 0; .reg .b16 z; mov.b16 z, 0; @q "
+          "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::"
+          "cluster.L2::cache_hint [a], [m, {0, 0, 2, 0}], [b+8], {z, z}, h, w;";
   for (bool im2col : {false, true}) {
     auto out = clean(begin + (im2col ? gather : load) + waitOne + words, pair, im2col ? column : tiled);
     for (uint32_t k = 0; k < 1024; k++) {
@@ -524,8 +527,8 @@ TEST(cluster_multicast_of_tensors) {
   Buffer<uint32_t> to(std::vector<uint32_t>(4096)), from(std::vector<uint32_t>(4096));
   CHECK_EQUAL(hopper::launch(begin + load + waitOne, pair, to.at, from.at, tiled, 0), 0);
   const std::string counters = text(jtreluEmulatorCountersJson);
-  for (auto what : {"\"bulkLoads\":1,", "\"bulkLoadBytes\":4096,", "\"globalLoadSectors\":64,", "\"secondLevelBytes\":2048,",
-                    "\"multicastSavedBytes\":2048,"})
+  for (auto what : {"\"bulkLoads\":1,", "\"bulkLoadBytes\":4096,", "\"globalLoadSectors\":64,",
+                    "\"secondLevelBytes\":2048,", "\"multicastSavedBytes\":2048,"})
     contains(counters, what);
 }
 
@@ -541,7 +544,9 @@ TEST(cluster_multicast_faults) {
       {"out_of_bounds", 700, 8, "(0,0,0)", "shared", "no block 2"}, pair);
   bug(begin + first + "mov.b16 h, 0;\n" + load + meet, {"cluster_mask", 719, 8, "(0,0,0)", "shared"}, pair);
   // Its mbarrier: not at the same offset, not fenced, without the bytes, in another block.
-  bug(both + "setp.eq.u32 q, me, 0; and.pred q, q, p; @q mbarrier.init.shared.b64 [b+8], 1; fence.mbarrier_init.release.cluster;" +
+  bug(both +
+          "setp.eq.u32 q, me, 0; and.pred q, q, p; @q mbarrier.init.shared.b64 [b+8], 1; "
+          "fence.mbarrier_init.release.cluster;" +
           start + first + "\n" + load + meet,
       {"mbarrier_invalid", 719, 8, "(0,0,0)", "shared"}, pair);
   bug(both + "@p mbarrier.init.shared.b64 [b+8], 1;" + meet + expect256 + first + "\n" + load + waitOne + meet,
@@ -549,28 +554,35 @@ TEST(cluster_multicast_faults) {
   bug(begin + "@!p bra E; setp.eq.u32 q, me, 0; @!q bra E;" + expect256 + "E: " + first + "\n" + load +
           "setp.eq.u32 q, me, 1; @q bra F;" + waitOne + "F: " + meet,
       {"mbarrier_transactions", 719, 0, "", "shared", "has got 256 bytes that nothing expected"}, pair);
-  bug(begin + expect256 + "\n@p cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [ra], [i], 256, [b+8];" +
-          waitOne + meet,
+  bug(begin + expect256 +
+          "\n@p cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [ra], [i], 256, [b+8];" + waitOne +
+          meet,
       {"cluster_mbarrier", 719, 8, "(0,0,0)", "shared"}, pair);
   // Its memory: read or written by the neighbour, with nothing that says so; written without a proxy fence.
   const std::string fill = both + initialise + put;
   clean(fill + "fence.proxy.async.shared::cta;" + meet + expect256 + first + load + waitOne + meet, pair);
-  bug(fill + meet + expect256 + first + "\n" + load + waitOne + meet, {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared"},
-      pair);
+  bug(fill + meet + expect256 + first + "\n" + load + waitOne + meet,
+      {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared"}, pair);
   bug(fill + "fence.proxy.async.shared::cta; bar.sync 0;" + start + expect256 + first + "\n" + load + waitOne + meet,
       {"shared_race", 719, 8, "(0,0,0)", "shared", "of block (1,0,0) wrote"}, pair);
   bug(begin + expect256 + first + load + waitOne + read + "bar.sync 0;\n" + load + meet,
       {"async_copy_pending", 719, 8, "(0,0,0)", "shared"}, pair);
-  bug(begin + expect256 + first + load + "\n" + read + waitOne + meet, {"async_copy_pending", 719, 8, "", "shared"}, pair);
+  bug(begin + expect256 + first + load + "\n" + read + waitOne + meet, {"async_copy_pending", 719, 8, "", "shared"},
+      pair);
   // A second round into the same place: the neighbour says when it has read.
-  const std::string again = "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 256;",
-                    wait2 = "U: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 q, [b+8], 1; @!q bra U;",
-                    empty = "mapa.shared::cluster.u32 rb, b, 0; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [rb];";
-  const std::string both2 = both + "@p mbarrier.init.shared.b64 [b], 128; @p mbarrier.init.shared.b64 [b+8], 1; @p "
-                                   "fence.mbarrier_init.release.cluster;" + start + expect256 + first + load + waitOne + read;
+  const std::string
+      again = "@p mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 256;",
+      wait2 = "U: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 q, [b+8], 1; @!q bra U;",
+      empty = "mapa.shared::cluster.u32 rb, b, 0; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [rb];";
+  const std::string both2 = both +
+                            "@p mbarrier.init.shared.b64 [b], 128; @p mbarrier.init.shared.b64 [b+8], 1; @p "
+                            "fence.mbarrier_init.release.cluster;" +
+                            start + expect256 + first + load + waitOne + read;
   clean(both2 + again + empty + "setp.eq.u32 q, me, 1; @q bra S;" + wait + "S: " + first + load + wait2 + meet, pair);
   bug(both2 + again +
-          "mapa.shared::cluster.u32 rb, b, 0; mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [rb]; setp.eq.u32 q, me, 1; @q "
-          "bra S;" + wait + "S: " + first + "\n" + load + wait2 + meet,
+          "mapa.shared::cluster.u32 rb, b, 0; mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [rb]; setp.eq.u32 "
+          "q, me, 1; @q "
+          "bra S;" +
+          wait + "S: " + first + "\n" + load + wait2 + meet,
       {"shared_race", 719, 8, "(0,0,0)", "shared", "read, with no barrier between"}, pair);
 }

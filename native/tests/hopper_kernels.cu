@@ -139,7 +139,8 @@ __device__ void convolveTiles(const CUtensorMap& source, const CUtensorMap& weig
   const uint32_t mine = results + consumer * (resultBytes / 2);
   float sums[32];
   for (int tile = first; tile < all; tile += step) {
-    const int m = (tile / p.tilesN * blocks + rank) * tileRows, n = tile % p.tilesN * tileColumns, last = p.taps * p.steps;
+    const int m = (tile / p.tilesN * blocks + rank) * tileRows, n = tile % p.tilesN * tileColumns,
+              last = p.taps * p.steps;
     int previous = 0;
     for (int k = 0; k < last; k++, next()) {
       const uint32_t from = base + stage * stageBytes;
@@ -184,8 +185,7 @@ __device__ void convolveTiles(const CUtensorMap& source, const CUtensorMap& weig
   }
   if (local == 0) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
   // The others may still arrive at this block's mbarriers.
-  if constexpr (blocks > 1)
-    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  if constexpr (blocks > 1) asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
 }  // namespace

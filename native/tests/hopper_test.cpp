@@ -69,7 +69,15 @@ void convolution(const char* kernel, int blocks, const std::string& ptx, const c
                 0);
     CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[1], 9, 2, (void*)dw.at, we, ws, part, ones, 0, 3, 2, 0), 0);
     CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[2], 9, 2, (void*)dr.at, re, rs, box, ones, 0, 3, 0, 0), 0);
-    Problem p{(pixels + 128 * blocks - 1) / (128 * blocks) * blocks, (x.k + 63) / 64, x.c / 64, x.taps, x.taps * x.taps, outX, outY, x.stride, x.pad};
+    Problem p{(pixels + 128 * blocks - 1) / (128 * blocks) * blocks,
+              (x.k + 63) / 64,
+              x.c / 64,
+              x.taps,
+              x.taps * x.taps,
+              outX,
+              outY,
+              x.stride,
+              x.pad};
     for (uint64_t seed : {0, 1, 2, 3}) {
       jtreluEmulatorSetSeed(seed);
       jtreluEmulatorCountersClear();
@@ -90,7 +98,8 @@ void convolution(const char* kernel, int blocks, const std::string& ptx, const c
       std::string counters = text(jtreluEmulatorCountersJson);
       for (auto& what : {"\"bulkLoadBytes\":" + std::to_string(rounds * (128 + 64) * 128) + ",",
                          "\"bulkStoreBytes\":" + std::to_string(expected.size() * 2) + ",",
-                         "\"multicastSavedBytes\":" + std::to_string((blocks - 1) * (p.tilesM / blocks) * p.taps * p.steps * x.k * 128) + ",",
+                         "\"multicastSavedBytes\":" +
+                             std::to_string((blocks - 1) * (p.tilesM / blocks) * p.taps * p.steps * x.k * 128) + ",",
                          "\"warpgroupMultiplyAdds\":" + std::to_string(rounds * 128 * 64 * 64) + ","}) {
         checks++;
         if (counters.find(what) == std::string::npos) fail(__FILE__, __LINE__, what + " not in " + counters);
