@@ -175,9 +175,12 @@ template <Element E, int K, bool HalfSum> void mma(Warp& w, const Op&, const int
 // --- wgmma -------------------------------------------------------------------------------------------------------
 
 /// Where a matrix lies in shared memory: the canonical layouts of the PTX ISA, by 16 bytes of a row (or column) at once.
+/// A swizzle's pattern is one of addresses, not of the matrix, which may start anywhere in it: in its first row, or further down, as a
+/// window that is shifted over a tile does. The base offset says where the pattern starts, in lines of 128 bytes.
 struct SharedMatrix {
   uint32_t start, leading, stride;  // bytes
   uint32_t pieces;  // of 16 bytes that trade places: 1 without swizzle, 2, 4, 8
+  uint32_t pattern;  // an address at which the swizzle's pattern starts
   bool kMajor;
 
   static SharedMatrix decode(uint64_t d, bool kMajor) {
@@ -185,15 +188,14 @@ struct SharedMatrix {
       return Fault{"bad_descriptor", what, "shared", launchFailed, 0, (d & 0x3fff) << 4, 16};
     };
     if (d & 0x3ff1'c000'c000'c000ull) throw wrong("bits of the matrix descriptor that mean nothing are set");
-    if (d >> 49 & 7)
-      throw wrong("a matrix base offset is not modelled: the pattern of a swizzle begins at a multiple of its size");
     static const uint32_t swizzles[] = {1, 8, 4, 2};
     SharedMatrix m{(uint32_t)(d & 0x3fff) << 4, (uint32_t)(d >> 16 & 0x3fff) << 4, (uint32_t)(d >> 32 & 0x3fff) << 4,
-                   swizzles[d >> 62], kMajor};
-    const uint32_t row = m.pieces * 16, pattern = row * 8;
-    if (m.pieces > 1 && (m.start & (pattern - 1)) >= (kMajor ? row : 1))
+                   swizzles[d >> 62],           (uint32_t)(d >> 49 & 7) << 7,      kMajor};
+    const uint32_t row = m.pieces * 16;
+    if (m.pieces == 1 && m.pattern) throw wrong("a matrix base offset without a swizzle");
+    if (m.pieces > 1 && !kMajor && (m.start & (row - 1)))
       throw Fault{"misaligned",
-                  "the pattern of the swizzle does not begin at a multiple of " + std::to_string(pattern) + " bytes",
+                  "a row of the swizzle's pattern begins at a multiple of " + std::to_string(row) + " bytes",
                   "shared",
                   launchFailed,
                   0,
@@ -213,7 +215,7 @@ struct SharedMatrix {
     } else {
       a += mn / per % pieces * 16 + mn / (per * pieces) * leading + k % 8 * pieces * 16 + k / 8 * stride;
     }
-    return a ^ (a >> 3 & (pieces - 1) << 4);
+    return a ^ ((a - pattern) >> 3 & (pieces - 1) << 4);
   }
 };
 

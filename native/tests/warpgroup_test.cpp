@@ -23,19 +23,21 @@ struct Mode {
     return r;
   }
 };
-/// Swizzle<bits, 4, 3> o (mn, k) in elements of `size` bytes, from an address.
+/// Swizzle<bits, 4, 3> o (mn, k) in elements of `size` bytes, from an address in a pattern that begins at another.
 struct Layout {
   int bits, size;
   Mode mn, k;
-  uint32_t start;
+  uint32_t start, pattern = 0;
   uint32_t operator()(int i, int j) const {
-    uint32_t a = start + (uint32_t)((mn(i) + k(j)) * size);
-    return a ^ ((a >> 7 & ((1u << bits) - 1)) << 4);
+    uint32_t a = start + (uint32_t)((mn(i) + k(j)) * size) - pattern;
+    return pattern + (a ^ ((a >> 7 & ((1u << bits) - 1)) << 4));
   }
 };
-uint64_t descriptor(uint32_t start, uint32_t leading, uint32_t stride, int bits) {
+/// `lines`: of 128 bytes from a multiple of 1024 to where the pattern begins.
+uint64_t descriptor(uint32_t start, uint32_t leading, uint32_t stride, int bits, uint32_t lines = 0) {
   static const uint64_t modes[] = {0, 3, 2, 1};
-  return (uint64_t)(start >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 | modes[bits] << 62;
+  return (uint64_t)(start >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
+         (uint64_t)lines << 49 | modes[bits] << 62;
 }
 
 struct Element {
@@ -286,6 +288,117 @@ TEST(warpgroup_descriptors_of_the_manual) {
   }
 }
 
+/// Matrices that start anywhere in a swizzle's pattern, as a window that is shifted over a tile does, with rows of a group of eight next to
+/// each other and groups any number of rows apart; and patterns that begin at no multiple of their size, which the base offset tells.
+TEST(warpgroup_windows_in_swizzled_tiles) {
+  Hopper device;
+  Random random(5);
+  for (const Element* e : {&bf16, &f16, &tf32})
+    for (int bits = 1; bits < 4; bits++)
+      for (bool kMajor : {true, false})
+        for (int round = 0; round < 6; round++) {
+          if (e->size == 4 && !kMajor) continue;
+          const int T = 16 / e->size, W = 1 << bits, n = 8 * between(random, 1, 12);
+          const uint32_t row = 16u * (uint32_t)W, lines = round % 2 ? (uint32_t)between(random, 0, 7) : 0,
+                         pattern = 1024 * (uint32_t)between(random, 0, 2) + 128 * lines,
+                         shift = row * (uint32_t)between(random, 0, 20);
+          Layout l{bits, e->size, {}, {}, pattern + shift, pattern};
+          uint32_t leading, stride;
+          auto elements = [&](uint32_t bytes) { return (int)bytes / e->size; };
+          if (kMajor) {
+            leading = 16;
+            stride = row * (uint32_t)between(random, 8, 20);  // ten pixels of a tile's row for eight of the result's
+            l.start += 32u * (uint32_t)between(random, 0, W / 2 - 1);
+            l.mn = {{8, n / 8}, {W * T, elements(stride)}};
+            l.k = {{T, 2}, {1, T}};
+          } else {
+            const int groups = (n + T * W - 1) / (T * W);
+            stride = row * (uint32_t)between(random, 8, 12);
+            leading = row * (uint32_t)between(random, 24, 40);
+            l.mn = {{T, W, groups}, {1, T, elements(leading)}};
+            l.k = {{8, 2}, {W * T, elements(stride)}};
+          }
+          Options o;
+          o.fragments = true;
+          o.transposedB = !kMajor;
+          compare(*e, n, l, 0, l, descriptor(l.start, leading, stride, bits, lines), o, random);
+        }
+}
+
+/// A 3x3 convolution of 8 x 8 pixels whose 10 x 10 neighbourhood TMA loads once: each tap is a window into that tile.
+TEST(warpgroup_windows_are_the_taps_of_a_convolution) {
+  Hopper device;
+  Random random(6);
+  const int H = 13, W = 11, C = 64, K = 8;
+  std::vector<int> image((size_t)(H * W * C)), weights((size_t)(K * 9 * C));
+  auto bits = [](int x) {
+    float f = (float)x;
+    uint32_t b;
+    memcpy(&b, &f, 4);
+    return (uint16_t)(b >> 16);
+  };
+  std::vector<uint16_t> imageBits, weightBits;
+  for (int& x : image) imageBits.push_back(bits(x = between(random, -3, 3)));
+  for (int& x : weights) weightBits.push_back(bits(x = between(random, -2, 2)));
+  Buffer<uint16_t> source(imageBits), filter(weightBits);
+  EncodedMap maps[2];
+  const unsigned ones[] = {1, 1, 1}, tile[] = {64, 10, 10}, part[] = {64, 8};
+  const uint64_t extents[] = {(uint64_t)C, (uint64_t)W, (uint64_t)H}, pitches[] = {2 * C, 2 * C * W},
+                 columns[] = {9 * (uint64_t)C, (uint64_t)K}, pitch[] = {18 * C};
+  CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[0], 9, 3, (void*)source.at, extents, pitches, tile, ones, 0, 3, 0, 0), 0);
+  CHECK_EQUAL(cuTensorMapEncodeTiled(&maps[1], 9, 2, (void*)filter.at, columns, pitch, part, ones, 0, 3, 0, 0), 0);
+  const uint32_t tileBytes = 12800, weightsAt = 13312;  // a multiple of 1024
+  std::string ptx =
+      hopper::head +
+      ".visible .entry k(.param .u64 po, .param .u32 px, .param .u32 py, .param .align 64 .b8 ps[128], .param "
+      ".align 64 .b8 pw[128]) {\n.shared .align 8 .b64 bar; .shared .align 1024 .b8 s[22528]; .reg .u32 t, a, b, x, "
+      "y; .reg .u64 o, m, n; .reg .b64 da, db, ea, eb; .reg .pred p, q; .reg .b32 f<4>;\nmov.u32 t, %tid.x; "
+      "setp.eq.u32 p, t, 0; "
+      "mov.u32 a, s; mov.u32 b, bar; ld.param.u64 o, [po]; ld.param.u32 x, [px]; ld.param.u32 y, [py]; mov.u64 m, "
+      "ps; cvta.param.u64 m, m; mov.u64 n, pw; cvta.param.u64 n, n;\n@p mbarrier.init.shared.b64 [b], 1; @p "
+      "fence.mbarrier_init.release.cluster; bar.sync 0; @p mbarrier.arrive.expect_tx.shared.b64 _, [b], " +
+      std::to_string(tileBytes + 9 * 1024) +
+      ";\n@p cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [a], [m, {0, x, y}], [b];\n";
+  for (int tap = 0; tap < 9; tap++)
+    ptx += "@p cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [a+" +
+           std::to_string(weightsAt + 1024u * (uint32_t)tap) + "], [n, {" + std::to_string(tap * C) + ", 0}], [b];\n";
+  ptx +=
+      "W: mbarrier.try_wait.parity.shared.b64 q, [b], 0; @!q bra W;\ncvt.u64.u32 ea, a; shr.u64 ea, ea, 4; mov.u64 "
+      "da, " +
+      std::to_string(descriptor(0, 16, 10 * 128, 3)) + "; or.b64 da, da, ea; mov.u64 db, " +
+      std::to_string(descriptor(weightsAt, 16, 1024, 3)) +
+      "; add.u64 db, db, ea; mov.b32 f0, 0; mov.b32 f1, 0; mov.b32 f2, 0; mov.b32 f3, 0; setp.eq.u32 p, t, t;\n"
+      "wgmma.fence.sync.aligned;\n";
+  for (int tap = 0; tap < 9; tap++)
+    for (int k = 0; k < 4; k++)
+      ptx += "add.u64 ea, da, " + std::to_string((tap / 3 * 10 + tap % 3) * 8 + k * 2) + "; add.u64 eb, db, " +
+             std::to_string(tap * 64 + k * 2) +
+             "; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {f0, f1, f2, f3}, ea, eb, p, 1, 1, 0, 0;\n";
+  ptx +=
+      "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; mad.wide.u32 o, t, 16, o; st.global.v4.b32 "
+      "[o], "
+      "{f0, f1, f2, f3};\nret;\n}\n";
+  Module m(ptx);
+  for (int y0 : {-1, 5})
+    for (int x0 : {-1, 3}) {
+      Buffer<float> out(std::vector<float>(512));
+      m.run("k", 1, 128, 0, out.at, x0, y0, maps[0], maps[1]);
+      CHECK(findings().empty());
+      auto got = out.get();
+      for (int t = 0; t < 128; t++)
+        for (int i = 0; i < 4; i++) {
+          const int row = t / 32 * 16 + t % 32 / 4 + i / 2 * 8, k = t % 4 * 2 + i % 2;
+          int sum = 0;
+          for (int tap = 0; tap < 9; tap++) {
+            const int y = y0 + row / 8 + tap / 3, x = x0 + row % 8 + tap % 3;
+            for (int c = 0; c < C && x >= 0 && x < W && y >= 0 && y < H; c++)
+              sum += image[(size_t)((y * W + x) * C + c)] * weights[(size_t)((k * 9 + tap) * C + c)];
+          }
+          CHECK_EQUAL(got[(size_t)(t * 4 + i)], (float)sum);
+        }
+    }
+}
+
 // --- faults ------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -378,10 +491,14 @@ TEST(warpgroup_faults_in_descriptors) {
   const std::string start = tile + publish + describe + zero + fence, end = commit + wait0;
   bug(start + "or.b64 db, db, 0x4000;\n" + product + end, {"bad_descriptor", 719, 8, "", "shared", "mean nothing"},
       128);
-  bug(start + "or.b64 db, db, 0x4002000000000000;\n" + product + end,
-      {"bad_descriptor", 719, 8, "", "shared", "base offset"}, 128);
-  bug(start + "or.b64 db, da, 0x4000000000000008;\n" + product + end,
-      {"misaligned", 719, 8, "", "shared", "multiple of 1024"}, 128);
+  bug(start + "or.b64 db, db, 0x2000000000000;\n" + product + end,
+      {"bad_descriptor", 719, 8, "", "shared", "base offset without a swizzle"}, 128);
+  bug(start +
+          "or.b64 db, da, 0x4000000000000001;\nwgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {f0, f1, f2, f3}, "
+          "da, "
+          "db, p, 1, 1, 0, 1;" +
+          end,
+      {"misaligned", 719, 8, "", "shared", "multiple of 128"}, 128);
   bug(start + "or.b64 db, da, 0x4000000000000007;\n" + product + end,
       {"bad_descriptor", 719, 8, "", "shared", "two rows"}, 128);
   bug(start + "or.b64 db, db, 0x3fff0000;\n" + product + end, {"out_of_bounds", 700, 8, "", "shared"}, 128);
