@@ -352,9 +352,6 @@ std::vector<uint8_t> copyBox(const MapArguments& m, const Box& box, std::vector<
   return di.get();
 }
 
-using Random = std::mt19937;
-int between(Random& r, int low, int high) { return low + (int)(r() % (unsigned)(high - low + 1)); }
-
 }  // namespace
 
 TEST(async_tensor_maps_are_checked) {
@@ -438,152 +435,155 @@ TEST(async_tensor_maps_are_checked) {
   CHECK(findings().find("compute capability 9.0") != std::string::npos);
 }
 
-TEST(async_tensor_copies_are_boxes) {
+/// A box of a tensor, loaded or stored, against the definition.
+CASE(async_box) {
   Hopper device;
-  Random random(1);
-  for (int round = 0; round < 160; round++) {
-    MapArguments m;
-    const auto element = elements[random() % 5];
-    const size_t size = (size_t)element.size;
-    m.type = element.type;
-    m.rank = (unsigned)between(random, 1, 5);
-    m.swizzle = between(random, 0, 3);
-    m.box[0] = (unsigned)((m.swizzle ? 16 << m.swizzle : 16 * between(random, 1, 5)) / element.size);
-    bool store = round % 3 == 0;
-    uint32_t bytes = m.box[0] * (uint32_t)size;
-    std::array<unsigned, 5> count = {m.box[0], 1, 1, 1, 1};
-    uint64_t stride = 1;
-    Box box;
-    for (unsigned d = 0; d < m.rank; d++) {
-      m.extents[d] = (uint64_t)between(random, 1, d ? 7 : 2 * (int)m.box[0]);
-      if (d) {
-        m.box[d] = (unsigned)between(random, 1, d == 1 ? 20 : 4);
-        m.steps[d] = (unsigned)between(random, 1, 3);
-        count[d] = (m.box[d] + m.steps[d] - 1) / m.steps[d];
-        bytes *= count[d];
-        m.strides[d - 1] = stride;
-      }
-      stride = d ? stride * m.extents[d] + 16 * (uint64_t)between(random, 0, 2)
-                 : (m.extents[0] * size + 15) / 16 * 16 + 16 * (uint64_t)between(random, 0, 2);
-      stride = (stride + 15) / 16 * 16;
-      box.at[d] = between(random, store ? 0 : -3, (int)m.extents[d] + 1);
+  MapArguments m;
+  const auto element = elements[random() % 5];
+  const size_t size = (size_t)element.size;
+  m.type = element.type;
+  m.rank = (unsigned)between(random, 1, 5);
+  m.swizzle = between(random, 0, 3);
+  m.box[0] = (unsigned)((m.swizzle ? 16 << m.swizzle : 16 * between(random, 1, 5)) / element.size);
+  const bool store = random() % 3 == 0;
+  uint32_t bytes = m.box[0] * (uint32_t)size;
+  std::array<unsigned, 5> count = {m.box[0], 1, 1, 1, 1};
+  uint64_t stride = 1;
+  Box box;
+  for (unsigned d = 0; d < m.rank; d++) {
+    m.extents[d] = (uint64_t)between(random, 1, d ? 7 : 2 * (int)m.box[0]);
+    if (d) {
+      m.box[d] = (unsigned)between(random, 1, d == 1 ? 20 : 4);
+      m.steps[d] = (unsigned)between(random, 1, 3);
+      count[d] = (m.box[d] + m.steps[d] - 1) / m.steps[d];
+      bytes *= count[d];
+      m.strides[d - 1] = stride;
     }
-    box.bytes = bytes;
-    if (bytes > 200 * 1024) continue;
-    std::vector<uint8_t> tensor(stride + 64), image(bytes, 0xee), plain(bytes, 0);
-    for (auto& x : tensor) x = (uint8_t)random();
-    // The same by the definition: each element of the box, its place in the tensor, and its place in a dense row-major box.
-    auto expected = tensor;
-    if (store)
-      for (auto& x : image) x = (uint8_t)random();
-    std::vector<uint8_t> dense = swizzled(image, m.swizzle);  // a swizzle is its own inverse
-    size_t index = 0;
-    std::array<unsigned, 5> i{};
-    for (i[4] = 0; i[4] < count[4]; i[4]++)
-      for (i[3] = 0; i[3] < count[3]; i[3]++)
-        for (i[2] = 0; i[2] < count[2]; i[2]++)
-          for (i[1] = 0; i[1] < count[1]; i[1]++)
-            for (i[0] = 0; i[0] < count[0]; i[0]++, index += size) {
-              bool inside = true;
-              int64_t at = 0;
-              for (unsigned d = 0; d < m.rank; d++) {
-                int64_t x = box.at[d] + (int64_t)(i[d] * (d ? m.steps[d] : 1));
-                inside &= x >= 0 && x < (int64_t)m.extents[d];
-                at += x * (int64_t)(d ? m.strides[d - 1] : size);
-              }
-              if (!inside) continue;
-              if (store) memcpy(&expected[(size_t)at], &dense[index], size);
-              else memcpy(&plain[index], &tensor[(size_t)at], size);
-            }
-    Buffer<uint8_t> global(tensor);
-    m.address = global.at;
-    auto got = copyBox(m, box, image, store);
-    if (store) CHECK(global.get() == expected);
-    else CHECK(got == swizzled(plain, m.swizzle));
+    stride = d ? stride * m.extents[d] + 16 * (uint64_t)between(random, 0, 2)
+               : (m.extents[0] * size + 15) / 16 * 16 + 16 * (uint64_t)between(random, 0, 2);
+    stride = (stride + 15) / 16 * 16;
+    box.at[d] = between(random, store ? 0 : -3, (int)m.extents[d] + 1);
   }
+  box.bytes = bytes;
+  if (bytes > 200 * 1024) return;
+  std::vector<uint8_t> tensor(stride + 64), image(bytes, 0xee), plain(bytes, 0);
+  for (auto& x : tensor) x = (uint8_t)random();
+  // The same by the definition: each element of the box, its place in the tensor, and its place in a dense row-major box.
+  auto expected = tensor;
+  if (store)
+    for (auto& x : image) x = (uint8_t)random();
+  std::vector<uint8_t> dense = swizzled(image, m.swizzle);  // a swizzle is its own inverse
+  size_t index = 0;
+  std::array<unsigned, 5> i{};
+  for (i[4] = 0; i[4] < count[4]; i[4]++)
+    for (i[3] = 0; i[3] < count[3]; i[3]++)
+      for (i[2] = 0; i[2] < count[2]; i[2]++)
+        for (i[1] = 0; i[1] < count[1]; i[1]++)
+          for (i[0] = 0; i[0] < count[0]; i[0]++, index += size) {
+            bool inside = true;
+            int64_t at = 0;
+            for (unsigned d = 0; d < m.rank; d++) {
+              int64_t x = box.at[d] + (int64_t)(i[d] * (d ? m.steps[d] : 1));
+              inside &= x >= 0 && x < (int64_t)m.extents[d];
+              at += x * (int64_t)(d ? m.strides[d - 1] : size);
+            }
+            if (!inside) continue;
+            if (store) memcpy(&expected[(size_t)at], &dense[index], size);
+            else memcpy(&plain[index], &tensor[(size_t)at], size);
+          }
+  Buffer<uint8_t> global(tensor);
+  m.address = global.at;
+  auto got = copyBox(m, box, image, store);
+  if (store) CHECK(global.get() == expected);
+  else CHECK(got == swizzled(plain, m.swizzle));
+}
+TEST(async_tensor_copies_are_boxes) {
+  Random random(1);
+  for (int round = 0; round < 160; round++) async_box(random);
 }
 
 /// A column of the matrix that a convolution multiplies: pixels of one filter tap, one after the other, also beyond the last.
-TEST(async_im2col_gathers_what_convolution_reads) {
+CASE(async_im2col) {
   Hopper device;
-  Random random(2);
-  for (int round = 0; round < 160; round++) {
-    const int spatial = round % 8 == 0 ? 1 : round % 8 == 1 ? 3 : 2;
-    MapArguments m;
-    m.im2col = true;
-    m.rank = (unsigned)spatial + 2;
-    m.type = elements[1 + random() % 3].type;
-    const int size = m.type == 7 ? 4 : 2;
-    m.swizzle = between(random, 0, 3);
-    m.channels = (unsigned)((m.swizzle ? 16 << m.swizzle : 16 * between(random, 1, 4)) / size);
-    m.pixels = (unsigned)between(random, 1, 70);
-    const int C = 8 * between(random, 1, 10), N = between(random, 1, 4);
-    int extent[3] = {1, 1, 1}, taps[3] = {1, 1, 1}, dilation[3], stride[3], pad[3], out[3] = {1, 1, 1};
-    bool fits = true;
-    for (int d = 0; d < spatial; d++) {
-      extent[d] = between(random, 1, 9);
-      taps[d] = between(random, 1, 3);
-      dilation[d] = between(random, 1, 2);
-      stride[d] = between(random, 1, 3);
-      pad[d] = between(random, 0, 2);
-      int span = extent[d] + 2 * pad[d] - (taps[d] - 1) * dilation[d];
-      if (span < 1) fits = false;
-      else out[d] = (span - 1) / stride[d] + 1;
-      m.lower[(size_t)d] = -pad[d];
-      m.upper[(size_t)d] = pad[d] - (taps[d] - 1) * dilation[d];
-      m.steps[(size_t)d + 1] = (unsigned)stride[d];
-    }
-    if (!fits) continue;
-    m.extents = {(uint64_t)C, 1, 1, 1, 1};
-    uint64_t pitch = (uint64_t)C * (uint64_t)size;
-    for (int d = 0; d <= spatial; d++) {
-      m.strides[(size_t)d] = pitch;
-      m.extents[(size_t)d + 1] = (uint64_t)(d < spatial ? extent[d] : N);
-      pitch *= m.extents[(size_t)d + 1];
-    }
-    std::vector<uint8_t> tensor(pitch);
-    for (auto& x : tensor) x = (uint8_t)random();
-    Buffer<uint8_t> global(tensor);
-    m.address = global.at;
-
-    const int all = N * out[0] * out[1] * out[2], first = (int)(random() % (unsigned)all);
-    int tap[3] = {}, at[3];
-    for (int d = 0; d < spatial; d++) tap[d] = (int)(random() % (unsigned)taps[d]);
-    const int channel = 8 * (int)(random() % (unsigned)(C / 8));
-    auto position = [&](int p, int& n) {  // of output pixel p
-      at[0] = p % out[0], at[1] = p / out[0] % out[1], at[2] = p / out[0] / out[1] % out[2];
-      n = p / out[0] / out[1] / out[2];
-    };
-    std::vector<uint8_t> plain((size_t)m.pixels * m.channels * (size_t)size);
-    for (int p = 0; p < (int)m.pixels; p++) {
-      int n;
-      position(first + p, n);
-      bool inside = n < N;
-      int x[3] = {};
-      for (int d = 0; d < spatial; d++) {
-        x[d] = at[d] * stride[d] - pad[d] + tap[d] * dilation[d];
-        inside &= x[d] >= 0 && x[d] < extent[d];
-      }
-      for (int c = 0; c < (int)m.channels && inside; c++)
-        if (channel + c < C)
-          memcpy(&plain[((size_t)p * m.channels + (size_t)c) * (size_t)size],
-                 &tensor[(size_t)(((((n * extent[2] + x[2]) * extent[1] + x[1]) * extent[0] + x[0]) * C + channel + c) *
-                                  size)],
-                 (size_t)size);
-    }
-    Box box;
-    int n;
-    position(first, n);
-    box.at[0] = channel;
-    for (int d = 0; d < spatial; d++) {
-      box.at[(size_t)d + 1] = at[d] * stride[d] - pad[d];
-      box.offsets[(size_t)d] = tap[d] * dilation[d];
-    }
-    box.at[(size_t)spatial + 1] = n;
-    box.bytes = (uint32_t)plain.size();
-    auto got = copyBox(m, box, std::vector<uint8_t>(plain.size(), 0xee), false);
-    CHECK(got == swizzled(plain, m.swizzle));
+  const int kind = (int)(random() % 8), spatial = kind == 0 ? 1 : kind == 1 ? 3 : 2;
+  MapArguments m;
+  m.im2col = true;
+  m.rank = (unsigned)spatial + 2;
+  m.type = elements[1 + random() % 3].type;
+  const int size = m.type == 7 ? 4 : 2;
+  m.swizzle = between(random, 0, 3);
+  m.channels = (unsigned)((m.swizzle ? 16 << m.swizzle : 16 * between(random, 1, 4)) / size);
+  m.pixels = (unsigned)between(random, 1, 70);
+  const int C = 8 * between(random, 1, 10), N = between(random, 1, 4);
+  int extent[3] = {1, 1, 1}, taps[3] = {1, 1, 1}, dilation[3], stride[3], pad[3], out[3] = {1, 1, 1};
+  bool fits = true;
+  for (int d = 0; d < spatial; d++) {
+    extent[d] = between(random, 1, 9);
+    taps[d] = between(random, 1, 3);
+    dilation[d] = between(random, 1, 2);
+    stride[d] = between(random, 1, 3);
+    pad[d] = between(random, 0, 2);
+    int span = extent[d] + 2 * pad[d] - (taps[d] - 1) * dilation[d];
+    if (span < 1) fits = false;
+    else out[d] = (span - 1) / stride[d] + 1;
+    m.lower[(size_t)d] = -pad[d];
+    m.upper[(size_t)d] = pad[d] - (taps[d] - 1) * dilation[d];
+    m.steps[(size_t)d + 1] = (unsigned)stride[d];
   }
+  if (!fits) return;
+  m.extents = {(uint64_t)C, 1, 1, 1, 1};
+  uint64_t pitch = (uint64_t)C * (uint64_t)size;
+  for (int d = 0; d <= spatial; d++) {
+    m.strides[(size_t)d] = pitch;
+    m.extents[(size_t)d + 1] = (uint64_t)(d < spatial ? extent[d] : N);
+    pitch *= m.extents[(size_t)d + 1];
+  }
+  std::vector<uint8_t> tensor(pitch);
+  for (auto& x : tensor) x = (uint8_t)random();
+  Buffer<uint8_t> global(tensor);
+  m.address = global.at;
+
+  const int all = N * out[0] * out[1] * out[2], first = (int)(random() % (unsigned)all);
+  int tap[3] = {}, at[3];
+  for (int d = 0; d < spatial; d++) tap[d] = (int)(random() % (unsigned)taps[d]);
+  const int channel = 8 * (int)(random() % (unsigned)(C / 8));
+  auto position = [&](int p, int& n) {  // of output pixel p
+    at[0] = p % out[0], at[1] = p / out[0] % out[1], at[2] = p / out[0] / out[1] % out[2];
+    n = p / out[0] / out[1] / out[2];
+  };
+  std::vector<uint8_t> plain((size_t)m.pixels * m.channels * (size_t)size);
+  for (int p = 0; p < (int)m.pixels; p++) {
+    int n;
+    position(first + p, n);
+    bool inside = n < N;
+    int x[3] = {};
+    for (int d = 0; d < spatial; d++) {
+      x[d] = at[d] * stride[d] - pad[d] + tap[d] * dilation[d];
+      inside &= x[d] >= 0 && x[d] < extent[d];
+    }
+    for (int c = 0; c < (int)m.channels && inside; c++)
+      if (channel + c < C)
+        memcpy(&plain[((size_t)p * m.channels + (size_t)c) * (size_t)size],
+               &tensor[(size_t)(((((n * extent[2] + x[2]) * extent[1] + x[1]) * extent[0] + x[0]) * C + channel + c) *
+                                size)],
+               (size_t)size);
+  }
+  Box box;
+  int n;
+  position(first, n);
+  box.at[0] = channel;
+  for (int d = 0; d < spatial; d++) {
+    box.at[(size_t)d + 1] = at[d] * stride[d] - pad[d];
+    box.offsets[(size_t)d] = tap[d] * dilation[d];
+  }
+  box.at[(size_t)spatial + 1] = n;
+  box.bytes = (uint32_t)plain.size();
+  auto got = copyBox(m, box, std::vector<uint8_t>(plain.size(), 0xee), false);
+  CHECK(got == swizzled(plain, m.swizzle));
+}
+TEST(async_im2col_gathers_what_convolution_reads) {
+  Random random(2);
+  for (int round = 0; round < 160; round++) async_im2col(random);
 }
 
 TEST(async_tensor_copy_faults) {

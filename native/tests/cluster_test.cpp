@@ -532,6 +532,64 @@ TEST(cluster_multicast_of_tensors) {
     contains(counters, what);
 }
 
+/// Every block of a cluster sends a piece to some of them, by multicast; each gets what was meant for it, where it belongs.
+CASE(cluster_exchange) {
+  Hopper device;
+  const unsigned blocks = (unsigned)between(random, 1, 8), bytes = 16u * (unsigned)between(random, 1, 32),
+                 words = bytes / 4;
+  std::vector<uint32_t> plan(64), data(blocks * words);  // masks, then the bytes that each block gets
+  for (unsigned r = 0; r < blocks; r++) {
+    plan[r] = 1 + random() % ((1u << blocks) - 1);
+    for (unsigned k = 0; k < blocks; k++) plan[32 + k] += plan[r] >> k & 1 ? bytes : 0;
+  }
+  for (auto& x : data) x = random();
+  Module m(
+      hopper::head +
+      ".visible .entry k(.param .u64 po, .param .u64 pi, .param .u64 pp, .param .u32 pb) {\n.shared .align 8 .b64 bar; "
+      ".shared .align 16 .b8 s[4096]; .reg .u32 t, me, n, a, b, x, y, z, bytes; .reg .u64 o, i, l, w; .reg .b16 h; "
+      ".reg "
+      ".pred p, q; mov.u32 t, %tid.x; mov.u32 me, %cluster_ctarank; mov.u32 n, %cluster_nctarank; mov.u32 a, s; "
+      "mov.u32 "
+      "b, bar; ld.param.u64 o, [po]; ld.param.u64 i, [pi]; ld.param.u64 l, [pp]; ld.param.u32 bytes, [pb]; setp.eq.u32 "
+      "p, "
+      "t, 0;\nmad.wide.u32 w, me, 4, l; ld.global.u32 x, [w]; cvt.u16.u32 h, x; ld.global.u32 y, [w+128]; "
+      "setp.ne.and.u32 "
+      "q, y, 0, p; @p mbarrier.init.shared.b64 [b], 1; @p fence.mbarrier_init.release.cluster;\n" +
+      start +
+      "\n@p mbarrier.arrive.expect_tx.shared.b64 _, [b], y; mad.lo.u32 x, me, bytes, a; mul.lo.u32 z, me, bytes; "
+      "cvt.u64.u32 w, z; add.u64 w, w, i;\n@p "
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [x], [w], bytes, [b], h;\n"
+      "W: mbarrier.try_wait.parity.shared.b64 q, [b], 0; @!q bra W;\nmov.u32 x, 0; mul.lo.u32 y, n, bytes; mul.lo.u32 "
+      "z, "
+      "me, y; cvt.u64.u32 w, z; add.u64 o, o, w;\nL: setp.ge.u32 q, x, n; @q bra E; mad.wide.u32 w, x, 4, l; "
+      "ld.global.u32 "
+      "y, [w]; shr.u32 y, y, me; and.b32 y, y, 1; setp.eq.u32 q, y, 0; @q bra N; mad.lo.u32 z, t, 4, 0;\nK: "
+      "setp.ge.u32 q, "
+      "z, bytes; @q bra N; mad.lo.u32 y, x, bytes, z; cvt.u64.u32 w, y; add.u64 w, w, o; add.u32 y, y, a; "
+      "ld.shared.u32 y, "
+      "[y]; st.global.u32 [w], y; add.u32 z, z, 256; bra K;\nN: add.u32 x, x, 1; bra L;\nE:" +
+      meet + "\nret;\n}\n");
+  Buffer<uint32_t> out(std::vector<uint32_t>(blocks * blocks * words)), in(data), how(plan);
+  unsigned each = bytes;
+  void* arguments[] = {&out.at, &in.at, &how.at, &each};
+  const CUlaunchAttribute cluster = clusterOf(blocks);
+  const CUlaunchConfig c{blocks, 1, 1, 64, 1, 1, 0, nullptr, &cluster, 1};
+  const int code = cuLaunchKernelEx(&c, m.function("k"), arguments, nullptr);
+  if (code || !findings().empty()) fail(__FILE__, __LINE__, findings());
+  auto got = out.get();
+  for (unsigned r = 0; r < blocks; r++)
+    for (unsigned k = 0; k < blocks; k++)
+      for (unsigned j = 0; j < words; j++)
+        CHECK_EQUAL(got[(r * blocks + k) * words + j], plan[k] >> r & 1 ? data[k * words + j] : 0u);
+}
+TEST(cluster_multicast_to_any_blocks) {
+  Random random(7);
+  for (int round = 0; round < 60; round++) {
+    jtreluEmulatorSetSeed((uint64_t)(round % 4));
+    cluster_exchange(random);
+  }
+}
+
 TEST(cluster_multicast_faults) {
   const std::string begin = both + initialise + start, load = multicast("a", "i", "256");
   clean(begin + expect256 + first + load + waitOne + meet, pair);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,24 @@ struct Test {
   static void name();                                                                                                  \
   static Test test_##name(#name, name);                                                                                \
   static void name()
+
+using Random = std::mt19937;
+inline int between(Random& r, int low, int high) { return low + (int)(r() % (unsigned)(high - low + 1)); }
+
+/// One random case against a model: a test runs some, `emulator_tests soak` as many as there is time for.
+struct Case {
+  const char* name;
+  void (*run)(Random&);
+  static std::vector<Case>& all() {
+    static std::vector<Case> cases;
+    return cases;
+  }
+  Case(const char* name, void (*run)(Random&)) : name(name), run(run) { all().push_back(*this); }
+};
+#define CASE(name)                                                                                                     \
+  static void name(Random&);                                                                                           \
+  static Case case_##name(#name, name);                                                                                \
+  static void name(Random& random)
 
 struct Failure {
   std::string text;

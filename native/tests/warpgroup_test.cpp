@@ -8,9 +8,6 @@ using hopper::clean;
 
 namespace {
 
-using Random = std::mt19937;
-int between(Random& r, int low, int high) { return low + (int)(r() % (unsigned)(high - low + 1)); }
-
 /// A layout as CuTe writes it, for one of its two modes: a coordinate is taken apart by the extents, first ones first.
 struct Mode {
   std::vector<int> extents, strides;
@@ -239,28 +236,33 @@ Layout canonical(const Element& e, int bits, bool kMajor, int rows, uint32_t sta
 
 }  // namespace
 
-TEST(warpgroup_products_are_those_of_mma_in_all_canonical_layouts) {
+/// A product of two matrices in canonical layouts; kind: 1 with A from registers, 3 with many columns.
+static void productCase(Random& random, const Element& e, int bitsB, bool kMajorB, int kind) {
   Hopper device;
+  const int n = kind == 3 ? (bitsB == 3 ? 256 : 128) : 8 * between(random, 1, 12), bitsA = between(random, 0, 3);
+  Options o;
+  o.fragments = kind == 1;
+  o.transposedA = e.size == 2 && kind % 2 == 0 && random() % 2;
+  o.transposedB = !kMajorB;
+  o.negatedA = random() % 4 == 0, o.negatedB = random() % 4 == 0, o.adds = random() % 4 != 0;
+  uint64_t da, db;
+  uint32_t end;
+  Layout la = canonical(e, bitsA, !o.transposedA, 64, 16u * (unsigned)between(random, 0, 3), random, &da, &end),
+         lb = canonical(e, bitsB, kMajorB, n, end, random, &db, &end);
+  compare(e, n, la, da, lb, db, o, random);
+}
+static const Element* const elements[] = {&bf16, &f16, &tf32};
+CASE(warpgroup_product) {
+  const Element& e = *elements[random() % 3];
+  productCase(random, e, between(random, 0, 3), e.size == 4 || random() % 2, between(random, 0, 3));
+}
+TEST(warpgroup_products_are_those_of_mma_in_all_canonical_layouts) {
   Random random(3);
-  for (const Element* e : {&bf16, &f16, &tf32})
+  for (const Element* e : elements)
     for (int bitsB = 0; bitsB < 4; bitsB++)
       for (bool kMajorB : {true, false})
-        for (int round = 0; round < 4; round++) {
-          if (e->size == 4 && !kMajorB) continue;
-          const int n = round == 3 ? (bitsB == 3 ? 256 : 128) : 8 * between(random, 1, 12),
-                    bitsA = between(random, 0, 3);
-          Options o;
-          o.fragments = round == 1;
-          o.transposedA = e->size == 2 && round % 2 == 0 && random() % 2;
-          o.transposedB = !kMajorB;
-          o.negatedA = random() % 4 == 0, o.negatedB = random() % 4 == 0, o.adds = random() % 4 != 0;
-          uint64_t da, db;
-          uint32_t end;
-          Layout la =
-                     canonical(*e, bitsA, !o.transposedA, 64, 16u * (unsigned)between(random, 0, 3), random, &da, &end),
-                 lb = canonical(*e, bitsB, kMajorB, n, end, random, &db, &end);
-          compare(*e, n, la, da, lb, db, o, random);
-        }
+        for (int kind = 0; kind < 4; kind++)
+          if (e->size == 2 || kMajorB) productCase(random, *e, bitsB, kMajorB, kind);
 }
 
 /// The examples of the PTX ISA (canonical layouts of wgmma): exact layouts, and the offsets that it says to encode for them.
@@ -290,39 +292,44 @@ TEST(warpgroup_descriptors_of_the_manual) {
 
 /// Matrices that start anywhere in a swizzle's pattern, as a window that is shifted over a tile does, with rows of a group of eight next to
 /// each other and groups any number of rows apart; and patterns that begin at no multiple of their size, which the base offset tells.
-TEST(warpgroup_windows_in_swizzled_tiles) {
+static void windowCase(Random& random, const Element& e, int bits, bool kMajor, bool based) {
   Hopper device;
+  const int T = 16 / e.size, W = 1 << bits, n = 8 * between(random, 1, 12);
+  const uint32_t row = 16u * (uint32_t)W, lines = based ? (uint32_t)between(random, 0, 7) : 0,
+                 pattern = 1024 * (uint32_t)between(random, 0, 2) + 128 * lines,
+                 shift = row * (uint32_t)between(random, 0, 20);
+  Layout l{bits, e.size, {}, {}, pattern + shift, pattern};
+  uint32_t leading, stride;
+  auto elements = [&](uint32_t bytes) { return (int)bytes / e.size; };
+  if (kMajor) {
+    leading = 16;
+    stride = row * (uint32_t)between(random, 8, 20);  // ten pixels of a tile's row for eight of the result's
+    l.start += 32u * (uint32_t)between(random, 0, W / 2 - 1);
+    l.mn = {{8, n / 8}, {W * T, elements(stride)}};
+    l.k = {{T, 2}, {1, T}};
+  } else {
+    const int groups = (n + T * W - 1) / (T * W);
+    stride = row * (uint32_t)between(random, 8, 12);
+    leading = row * (uint32_t)between(random, 24, 40);
+    l.mn = {{T, W, groups}, {1, T, elements(leading)}};
+    l.k = {{8, 2}, {W * T, elements(stride)}};
+  }
+  Options o;
+  o.fragments = true;
+  o.transposedB = !kMajor;
+  compare(e, n, l, 0, l, descriptor(l.start, leading, stride, bits, lines), o, random);
+}
+CASE(warpgroup_window) {
+  const Element& e = *elements[random() % 3];
+  windowCase(random, e, between(random, 1, 3), e.size == 4 || random() % 2, random() % 2);
+}
+TEST(warpgroup_windows_in_swizzled_tiles) {
   Random random(5);
-  for (const Element* e : {&bf16, &f16, &tf32})
+  for (const Element* e : elements)
     for (int bits = 1; bits < 4; bits++)
       for (bool kMajor : {true, false})
-        for (int round = 0; round < 6; round++) {
-          if (e->size == 4 && !kMajor) continue;
-          const int T = 16 / e->size, W = 1 << bits, n = 8 * between(random, 1, 12);
-          const uint32_t row = 16u * (uint32_t)W, lines = round % 2 ? (uint32_t)between(random, 0, 7) : 0,
-                         pattern = 1024 * (uint32_t)between(random, 0, 2) + 128 * lines,
-                         shift = row * (uint32_t)between(random, 0, 20);
-          Layout l{bits, e->size, {}, {}, pattern + shift, pattern};
-          uint32_t leading, stride;
-          auto elements = [&](uint32_t bytes) { return (int)bytes / e->size; };
-          if (kMajor) {
-            leading = 16;
-            stride = row * (uint32_t)between(random, 8, 20);  // ten pixels of a tile's row for eight of the result's
-            l.start += 32u * (uint32_t)between(random, 0, W / 2 - 1);
-            l.mn = {{8, n / 8}, {W * T, elements(stride)}};
-            l.k = {{T, 2}, {1, T}};
-          } else {
-            const int groups = (n + T * W - 1) / (T * W);
-            stride = row * (uint32_t)between(random, 8, 12);
-            leading = row * (uint32_t)between(random, 24, 40);
-            l.mn = {{T, W, groups}, {1, T, elements(leading)}};
-            l.k = {{8, 2}, {W * T, elements(stride)}};
-          }
-          Options o;
-          o.fragments = true;
-          o.transposedB = !kMajor;
-          compare(*e, n, l, 0, l, descriptor(l.start, leading, stride, bits, lines), o, random);
-        }
+        for (int round = 0; round < 6; round++)
+          if (e->size == 2 || kMajor) windowCase(random, *e, bits, kMajor, round % 2);
 }
 
 /// A 3x3 convolution of 8 x 8 pixels whose 10 x 10 neighbourhood TMA loads once: each tap is a window into that tile.
