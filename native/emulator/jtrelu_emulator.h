@@ -28,7 +28,7 @@ void jtreluEmulatorReportsClear(void);
  * uninitialised_copy, shared_race, global_race (and _same_value), stream_race, host_race, async_copy_pending, async_copy_unfinished, divergent_barrier, deadlock,
  * mbarrier_invalid, mbarrier_not_visible, mbarrier_accessed, mbarrier_arrivals, mbarrier_phase, mbarrier_transactions,
  * missing_proxy_fence, bad_tensor_map, tensor_map, tensor_coordinates, wgmma_pending, wgmma_fence, wgmma_divergent, bad_descriptor,
- * setmaxnreg, bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
+ * cluster_start, cluster_exit, cluster_barrier, cluster_rank, cluster_mask, cluster_mbarrier, grid_dependency, setmaxnreg, bad_barrier, timeout, member_mask_of_absent_lanes, not_in_member_mask, shuffle_from_absent_lane, write_to_constant, trap, assert,
  * launch_limit, parameters, unsupported_ptx, module, double_free, bad_free, bad_handle, null_pointer. */
 size_t jtreluEmulatorReportsText(char* buffer, size_t capacity);
 size_t jtreluEmulatorReportsJson(char* buffer, size_t capacity);
