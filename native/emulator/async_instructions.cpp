@@ -33,6 +33,18 @@ Place placeOf(Warp& w, const Op& op, int lane, uint64_t at, uint32_t bytes) {
   if (!(op.aux & auxCluster)) return {*w.block, (uint32_t)std::min<uint64_t>(at, ~15u)};
   return {w.block->cluster->reach(w, op, lane, at, bytes), (uint32_t)(at & clusterOffset)};
 }
+/// Where asynchronous bytes go whose mbarrier must lie in the same block.
+Place destination(Warp& w, const Op& op, int lane, uint64_t to, uint32_t bytes, uint64_t barrier) {
+  const Place p = placeOf(w, op, lane, to, bytes);
+  if (&placeOf(w, op, lane, barrier, 8).block == &p.block) return p;
+  throw Fault{"cluster_mbarrier",
+              "the mbarrier lies in another block than what is written",
+              "shared",
+              launchFailed,
+              lane,
+              barrier & clusterOffset,
+              8};
+}
 /// The mbarrier at an address, of whichever block.
 struct Found {
   Block& block;
@@ -177,12 +189,15 @@ void checkRegion(int lane, const Block& b, uint64_t at, uint64_t bytes, uint32_t
                 (int)bytes};
 }
 
-std::vector<TensorPart> plainParts(const Op&, int lane, uint64_t global, uint32_t shared, uint32_t bytes) {
+void checkWhole(int lane, const char* space, uint64_t at, uint32_t bytes) {
   if (bytes % 16 || !bytes)
-    throw Fault{"misaligned", std::to_string(bytes) + " bytes, which is no multiple of 16",
-                "global",     misalignedAddress,
-                lane,         global,
-                (int)bytes};
+    throw Fault{
+        "misaligned", std::to_string(bytes) + " bytes, which is no multiple of 16", space, misalignedAddress, lane, at,
+        (int)bytes};
+}
+
+std::vector<TensorPart> plainParts(int lane, uint64_t global, uint32_t shared, uint32_t bytes) {
+  checkWhole(lane, "global", global, bytes);
   if (global % 16)
     throw Fault{"misaligned", "address is not a multiple of 16", "global", misalignedAddress, lane, global, (int)bytes};
   std::vector<TensorPart> parts;
@@ -257,7 +272,7 @@ void fetchParts(Warp& w, const Op& op, int lane, const std::vector<TensorPart>& 
   }
 }
 
-/// What an mbarrier at `barrier` completes: bytes that `from` gives for the memory of a block at `to`.
+/// Bytes on their way to a place, which the mbarrier at an offset in the same block completes.
 BulkLoad arriving(Warp& w, const Op& op, int lane, Place to, uint32_t bytes, uint32_t barrier) {
   AsyncProxy& p = to.proxy();
   Mbarrier& b = p.use(w, op, lane, barrier);
@@ -290,15 +305,7 @@ void issueLoad(Warp& w, const Op& op, int lane, uint64_t to, uint32_t bytes, uin
   Cluster& cluster = *w.block->cluster;
   std::vector<Place> places;
   if (!mask) {
-    places.push_back(placeOf(w, op, lane, to, bytes));
-    if (&placeOf(w, op, lane, barrier, 8).block != &places[0].block)
-      throw Fault{"cluster_mbarrier",
-                  "the mbarrier of a bulk copy lies in another block than what it writes",
-                  "shared",
-                  launchFailed,
-                  lane,
-                  barrier,
-                  8};
+    places.push_back(destination(w, op, lane, to, bytes, barrier));
   } else {
     for (int r = 0; r < 16; r++)
       if (*mask >> r & 1)
@@ -352,7 +359,7 @@ void bulkLoad(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
     uint32_t bytes = w.reg<uint32_t>(o[2])[i];
     const uint32_t offset = (uint32_t)(to & clusterOffset);
     issueLoad(w, op, i, to, bytes, w.reg<uint64_t>(o[3])[i], maskOf(w, op, o + 4, i), 16,
-              plainParts(op, i, from, offset, bytes));
+              plainParts(i, from, offset, bytes));
   }
 }
 /// operands: global address, shared address, bytes
@@ -362,7 +369,7 @@ void bulkStore(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
     uint64_t to = w.reg<uint64_t>(o[0])[i], from = w.reg<uint64_t>(o[1])[i];
     uint32_t bytes = w.reg<uint32_t>(o[2])[i];
     checkRegion(i, *w.block, from, bytes, 16);
-    issueStore(w, op, i, (uint32_t)from, bytes, plainParts(op, i, to, (uint32_t)from, bytes));
+    issueStore(w, op, i, (uint32_t)from, bytes, plainParts(i, to, (uint32_t)from, bytes));
   }
 }
 
@@ -371,24 +378,9 @@ void bulkSend(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   for (int i = 0; i < 32; i++) {
     if (!(m >> i & 1)) continue;
     const uint32_t from = w.reg<uint32_t>(o[1])[i], bytes = w.reg<uint32_t>(o[2])[i];
-    const Place to = placeOf(w, op, i, w.reg<uint64_t>(o[0])[i], bytes);
     const uint64_t barrier = w.reg<uint64_t>(o[3])[i];
-    if (bytes % 16 || !bytes)
-      throw Fault{"misaligned",
-                  std::to_string(bytes) + " bytes, which is no multiple of 16",
-                  "shared",
-                  misalignedAddress,
-                  i,
-                  from,
-                  (int)bytes};
-    if (&placeOf(w, op, i, barrier, 8).block != &to.block)
-      throw Fault{"cluster_mbarrier",
-                  "the mbarrier of a bulk copy lies in another block than what it writes",
-                  "shared",
-                  launchFailed,
-                  i,
-                  barrier,
-                  8};
+    const Place to = destination(w, op, i, w.reg<uint64_t>(o[0])[i], bytes, barrier);
+    checkWhole(i, "shared", from, bytes);
     checkRegion(i, *w.block, from, bytes, 16);
     checkRegion(i, to.block, to.at, bytes, 16);
     const Knowledge& known = w.knownTo(i);
@@ -412,16 +404,8 @@ void storeLater(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
   const uint32_t size = (uint32_t)op.target, bytes = size * (uint32_t)(op.operandCount - 2);
   for (int i = 0; i < 32; i++) {
     if (!(m >> i & 1)) continue;
-    const Place to = placeOf(w, op, i, w.reg<uint64_t>(o[0])[i], bytes);
     const uint64_t barrier = w.reg<uint64_t>(o[1])[i];
-    if (&placeOf(w, op, i, barrier, 8).block != &to.block)
-      throw Fault{"cluster_mbarrier",
-                  "the mbarrier of an st.async lies in another block than what it writes",
-                  "shared",
-                  launchFailed,
-                  i,
-                  barrier,
-                  8};
+    const Place to = destination(w, op, i, w.reg<uint64_t>(o[0])[i], bytes, barrier);
     BulkLoad l = arriving(w, op, i, to, bytes, (uint32_t)(barrier & clusterOffset));
     for (int k = 2; k < op.operandCount; k++) {
       const auto* value = w.reg<uint8_t>(o[k]) + (uint32_t)i * size;

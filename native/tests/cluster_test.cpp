@@ -269,6 +269,15 @@ TEST(cluster_distributed_shared_memory) {
     for (uint32_t k = 0; k < 8; k++) sum = sum * 3 + k * 64 + i % 64;
     CHECK_EQUAL(out[i], sum);
   }
+  // Longer than the checkers' clocks: one writes, the other reads, 40,000 times each.
+  out = clean(both + start +
+                  "mov.u32 n, 0; .reg .u32 turn; mad.lo.u32 rx, t, 4, ra;\nL: and.b32 turn, n, 1; setp.eq.u32 q, turn, "
+                  "me; @q st.shared::cluster.u32 "
+                  "[rx], n;" +
+                  meet + "@!q ld.shared.u32 y, [x]; @!q add.u32 r, r, y;" + meet +
+                  "add.u32 n, n, 1; setp.lt.u32 q, n, 40000; @q bra L;" + store,
+              {32, 2});
+  for (uint32_t i = 0; i < 32; i++) CHECK(out[i] == 400000000 && out[64 + i] == 399980000);
   // A block that ends early is not waited for; one that nobody reaches may.
   clean(both + "setp.eq.u32 q, me, 1; @q exit;" + meet, pair);
   // Counters.

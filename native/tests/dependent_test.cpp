@@ -53,9 +53,13 @@ const std::string kernels =
     kernel("first_awaits", "@p griddepcontrol.wait; bar.sync 0;" + get + pass) +
     kernel("first_awaits_alone", "@p griddepcontrol.wait; bar.warp.sync -1;" + get + pass) +
     kernel("await_load", ready + await + bulk + arrived + pass) +
-    kernel("load_await", ready + bulk + await + arrived + pass) + kernel("trigger_await", trigger + await) +
-    kernel("await_trigger", await + trigger) + kernel("only_await", await) + kernel("never", trigger) +
-    kernel("some_await", "setp.eq.u32 q, u, 64; @q griddepcontrol.wait;" + trigger);
+    kernel("load_await", ready + bulk + await + arrived + pass) +
+    kernel("store_await",
+           "@p st.shared.v4.u32 [a], {t, t, t, t}; @p fence.proxy.async.shared::cta; @p "
+           "cp.async.bulk.global.shared::cta.bulk_group [w], [a], 16; @p cp.async.bulk.commit_group; "
+           "griddepcontrol.wait; @p cp.async.bulk.wait_group 0;") +
+    kernel("trigger_await", trigger + await) + kernel("await_trigger", await + trigger) + kernel("only_await", await) +
+    kernel("never", trigger) + kernel("some_await", "setp.eq.u32 q, u, 64; @q griddepcontrol.wait;" + trigger);
 
 struct Step {
   const char* kernel;
@@ -131,6 +135,7 @@ TEST(dependent_waits_before_it_reads) {
     bug({{ahead}, {"get_await", true}}, std::string("reads what ") + ahead + ", block (");
     clean({{ahead}, {"await_load", true}}, true);
     bug({{ahead}, {"load_await", true}}, "(cp.async.bulk.shared::cluster.global");
+    bug({{ahead}, {"store_await", true}}, "(cp.async.bulk.global.shared::cta");
     // One thread waits, and tells the others, or does not.
     clean({{ahead}, {"first_awaits", true}}, true);
     bug({{ahead}, {"first_awaits_alone", true}}, "thread (32,0,0)");
