@@ -161,9 +161,11 @@ void fenceProxy(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   int lane = firstLane(m);
   proxy(w).fenceInitialisations(w, lane, op.immediate);
   if (op.immediate) return;
-  // What the lanes know of becomes known to the asynchronous proxy; of their own warp, when all that wrote have fenced.
+  // What the lanes know of becomes known to the asynchronous proxy, in all of shared memory; of their own warp, when all that wrote have
+  // fenced.
   Knowledge& known = w.knownTo(lane);
-  for (int u = 0; u < 32; u++) known.fenced[u] = std::max(known.fenced[u], known.of[u]);
+  known.fence();
+  for (BlockKnowledge& other : known.others) other.fence();
   w.unfenced &= ~m;
   if (!w.unfenced) {
     w.block->tick(w);

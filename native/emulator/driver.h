@@ -65,9 +65,8 @@ struct StreamObject {
   std::deque<Item> queue;
   uint32_t lane = 0;
   VectorClock clock;  // what comes before the work that is given next
-  const Order* ahead() const { return kernelAhead ? &last : nullptr; }
-  bool kernelAhead = false;  // the last thing given to it is a kernel, at that place
-  Order last;
+  bool kernelAhead = false;  // the last thing given to it is a kernel, at this place
+  Order ahead;
   int doubts = 0;
 };
 struct EventObject {

@@ -81,15 +81,14 @@ VectorClock& arrive(Driver& d, StreamObject& s) {
   return s.clock;
 }
 
-/// The next place after all that the clock knows; of a kernel that may start before the one ahead has ended, in a lane of its own, so that
-/// who knows one need not know the other.
-Order place(Driver& d, const Node& node, uint64_t stream, uint32_t lane, VectorClock& clock, const Order* ahead,
-            const VectorClock& base) {
-  if (!ahead || node.kind != Node::Kernel || !node.kernel.programmatic) return d.order.next(lane, stream, clock);
+/// A kernel that may start before the one ahead has ended.
+bool early(const Node& node) { return node.kind == Node::Kernel && node.kernel.programmatic; }
+/// Its place after all that the clock knows, in a lane of its own, so that who knows one of the two need not know the other.
+Order placeEarly(Driver& d, uint64_t stream, VectorClock& clock, const Order& ahead, const VectorClock& base) {
   Order order = d.order.next(d.order.lane(base), stream, clock);
   order.early = true;
-  order.aheadLane = ahead->lane;
-  order.aheadTime = ahead->time;
+  order.aheadLane = ahead.lane;
+  order.aheadTime = ahead.time;
   order.base = base;
   return order;
 }
@@ -119,7 +118,6 @@ CUresult submit(Driver& d, StreamObject& s, Item&& item) {
     hostGuard().protect(item.node->pinned, item.node->pinnedBytes, item.node->writesPinned, item.order,
                         item.node->what);
   s.doubts = 0;
-  s.kernelAhead &= item.kind == Item::Record;
   if (!d.settings.delay) {
     s.queue.push_back(std::move(item));
     return doNext(d, s);
@@ -217,10 +215,12 @@ CUresult query(Driver& d, const std::shared_ptr<Mark>& mark) {
 
 CUresult submit(Driver& d, StreamObject& s, Node&& node) {
   const VectorClock base = beside(d, s);
-  Order order = place(d, node, s.id, s.lane, arrive(d, s), s.ahead(), base);
+  VectorClock& clock = arrive(d, s);
+  Order order =
+      s.kernelAhead && early(node) ? placeEarly(d, s.id, clock, s.ahead, base) : d.order.next(s.lane, s.id, clock);
   if (order.early) d.order.release(order.lane);
   const bool kernel = node.kind == Node::Kernel;
-  s.last = order;
+  s.ahead = order;
   CUresult r = submit(d, s, Item{Item::Work, std::make_unique<Node>(std::move(node)), nullptr, std::move(order)});
   s.kernelAhead = kernel;
   return r;
@@ -243,6 +243,7 @@ CUresult waitFor(Driver& d, StreamObject& s, const std::shared_ptr<Mark>& mark) 
 }
 
 CUresult submit(Driver& d, StreamObject& s, GraphObject& g) {
+  s.kernelAhead = false;
   // A graph does not run beside itself.
   if (CUresult r = waitFor(d, s, g.lastLaunch)) return r;
   const VectorClock start = arrive(d, s);
@@ -268,12 +269,13 @@ CUresult submit(Driver& d, StreamObject& s, GraphObject& g) {
       clock.set(o.lane, std::max(clock.at(o.lane), o.time));
       if (!follows && lanes[o.lane] == x) lane = o.lane, follows = true;
     }
-    const Node* only = next->dependencies.size() == 1 ? next->dependencies[0] : nullptr;
-    const Order* ahead = only && only->kind == Node::Kernel ? &orders[next->dependencies[0]] : nullptr;
-    if (ahead && next->kernel.programmatic) follows = true;  // place gives it a lane
-    if (!follows) lane = d.order.lane(clock);
-    const Order order = orders[next] = place(d, *next, s.id, lane, clock, ahead, start);
-    lanes[order.lane] = next;
+    if (early(*next) && next->dependencies.size() == 1 && next->dependencies[0]->kind == Node::Kernel) {
+      orders[next] = placeEarly(d, s.id, clock, orders[next->dependencies[0]], start);
+    } else {
+      if (!follows) lane = d.order.lane(clock);
+      orders[next] = d.order.next(lane, s.id, clock);
+    }
+    lanes[orders[next].lane] = next;
     s.clock.join(clock);
     Node copy;
     copy.kind = next->kind;

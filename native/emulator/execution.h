@@ -71,6 +71,10 @@ struct BlockKnowledge {
     for (int i = 0; i < 32; i++) fenced[i] = std::min(fenced[i], other.fenced[i]);
     begun = std::min(begun, other.begun);
   }
+  /// What is known becomes known to the asynchronous proxy as well.
+  void fence() {
+    for (int i = 0; i < 32; i++) fenced[i] = std::max(fenced[i], of[i]);
+  }
   /// Of warps nothing but what lies before their clocks' last start.
   void forgetWarps() {
     for (int i = 0; i < 32; i++) of[i] = fenced[i] = 1;
@@ -179,10 +183,10 @@ struct Warp {
   uint32_t matrixLast = 0;  // the group of the last wgmma, plus 1
   bool matrixFenced = false;  // a wgmma.fence was there
   int registers = 0;  // of a thread, by setmaxnreg
-  uint32_t clusterArrived[2] = {
-      0, 0};  // lanes that have arrived at barrier.cluster and not waited, by parity of the phase
-  Knowledge fenceReleased,
-      fenceAcquired;  // what relaxed operations release since a fence, and will have acquired at the next
+  // Lanes that have arrived at barrier.cluster and not waited, by parity of the phase.
+  uint32_t clusterArrived[2] = {0, 0};
+  Knowledge fenceReleased;  // what relaxed operations release since a fence
+  Knowledge fenceAcquired;  // what they will have acquired at the next
   std::vector<std::unique_ptr<PendingCopy>> pending, spare;
   std::vector<uint32_t> copyGroups;  // lanes of each committed group that may be unfinished, oldest first
   int firstGroup = 0;
@@ -252,6 +256,7 @@ struct Block {
   bool idle() const { return still; }
   /// Does what the asynchronous proxy can do for a block that is idle; false when nothing.
   bool unblock();
+  /// Faults: nothing that it waits for will come.
   [[noreturn]] void stuck();
   bool acquiredFrom(uint32_t serial);
   /// bar.warp.sync: what the warp did so far happens before what it does from now on.
@@ -312,8 +317,8 @@ struct Launch {
   std::vector<uint8_t> parameters;
   std::vector<Allocation*> allocations;
   uint32_t firstSerial = 0;
-  uint32_t firstUnordered[2] = {
-      0, 0};  // serials below are of works that come before this one; 1: after griddepcontrol.wait
+  // Serials below are of works that come before this one; 1: after griddepcontrol.wait.
+  uint32_t firstUnordered[2] = {0, 0};
   WorkOrder* order = nullptr;
   uint64_t seed = 0;
   int threads = 1;

@@ -278,6 +278,13 @@ TEST(cluster_distributed_shared_memory) {
                   "add.u32 n, n, 1; setp.lt.u32 q, n, 40000; @q bra L;" + store,
               {32, 2});
   for (uint32_t i = 0; i < 32; i++) CHECK(out[i] == 400000000 && out[64 + i] == 399980000);
+  // A thread that has arrived and ended counts for nothing any more.
+  out = clean(both +
+                  "sub.u32 n, 3, me; mul.lo.u32 r, n, me; setp.eq.u32 q, r, 0; @q barrier.cluster.arrive; @q exit; "
+                  "mapa.shared::cluster.u32 rx, x, n;" +
+                  put + meet + remote + meet + store,
+              {64, 4});
+  for (uint32_t i = 64; i < 192; i++) CHECK_EQUAL(out[i], i < 128 ? i + 64 : i - 64);
   // A block that ends early is not waited for; one that nobody reaches may.
   clean(both + "setp.eq.u32 q, me, 1; @q exit;" + meet, pair);
   // Counters.
@@ -321,6 +328,38 @@ TEST(cluster_faults_in_distributed_shared_memory) {
           meet,
       {"shared_race", 719, 0, "", "shared"}, {32, 4});
   bug(both + start + "\nld.shared::cluster.u32 r, [rx];" + meet, {"uninitialised", 719, 8, "", "shared"}, pair);
+  // Read from afar, and written again by its own block, with no order between: by a thread, and by a copy.
+  const std::string
+      readFirst = both + "@p mbarrier.init.shared.b64 [b+8], 1; @p fence.mbarrier_init.release.cluster;" + put +
+                  "fence.proxy.async.shared::cta;" + meet + "setp.eq.u32 q, me, 1; @q ld.shared::cluster.u32 r, [rx];",
+      overwrite = "setp.eq.u32 q, me, 0; add.u32 u, u, 9; @q st.shared.u32 [x], u;",
+      refill =
+          "setp.eq.u32 q, me, 0; and.pred q, q, p; @q mbarrier.arrive.expect_tx.shared.b64 _, [b+8], 256; @q "
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [a], [i], 256, [b+8]; @!q bra E; "
+          "V: mbarrier.try_wait.parity.shared.b64 q, [b+8], 0; @!q bra V; E: bar.warp.sync -1; ";
+  for (auto& write : {overwrite, refill}) {
+    clean(readFirst + meet + write + meet, pair);
+    bug(readFirst + start + "\n" + write + meet, {"shared_race", 719, 8, "(0,0,0)", "shared", "of block (1,0,0) read"},
+        pair);
+  }
+  // Written from afar, and read by the asynchronous proxy: a proxy fence of who wrote it, or of who goes on.
+  const std::string
+      far = both + start + "setp.eq.u32 q, me, 1; @q st.shared::cluster.u32 [rx], u;",
+      fence = "fence.proxy.async;",
+      out =
+          "setp.eq.u32 q, me, 0; and.pred q, q, p; @q cp.async.bulk.global.shared::cta.bulk_group [o], [a], 256; @q "
+          "cp.async.bulk.commit_group; @q cp.async.bulk.wait_group 0;";
+  clean(far + fence + meet + out + meet, pair);
+  clean(far + meet + fence + out + meet, pair);
+  bug(far + meet + "\n" + out + meet, {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared", "of block (1,0,0) wrote"},
+      pair);
+  bug(far + fence + start + "\n" + out + meet, {"shared_race", 719, 8, "(0,0,0)", "shared", "of block (1,0,0) wrote"},
+      pair);
+  // Found also after the checkers' clocks have begun again.
+  bug(both + meet + "mov.u32 n, 0; L: " + meet + meet + "add.u32 n, n, 1; setp.lt.u32 q, n, 34000; @q bra L;" +
+          "setp.eq.u32 q, me, 1; @q st.shared::cluster.u32 [ra], u;" + start +
+          "\nsetp.eq.u32 q, me, 0; @q ld.shared.u32 r, [a];" + meet,
+      {"shared_race", 719, 8, "", "shared", "of block (1,0,0) wrote"}, {1, 2});
   // A relaxed arrival hands nothing over, unless a fence came before.
   bug(both + put + start + "\n" + remote + meet, {"shared_race", 719, 8, "", "shared"}, pair);
   clean(both + put + "fence.acq_rel.cluster;" + start + remote + meet, pair);
@@ -450,7 +489,7 @@ TEST(cluster_faults_of_remote_mbarriers) {
       {"async_copy_pending", 719, 8, "", "shared", "to another block"}, pair);
   bug(fill + meet + "bar.sync 0;" + expects + "add.u32 r, ra, 1024;\n" + send + waitOne + meet,
       {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared"}, pair);
-  bug(fill + "st.shared.u32 [x+1024], t;" + meet + "fence.proxy.async.shared::cta; bar.sync 0;" + expects +
+  bug(fill + "fence.proxy.async.shared::cta; st.shared.u32 [x+1024], t;" + meet + "bar.sync 0;" + expects +
           "add.u32 r, ra, 1024;\n" + send + waitOne + meet,
       {"missing_proxy_fence", 719, 8, "(0,0,0)", "shared", "of block ("}, pair);
 }

@@ -178,7 +178,7 @@ TEST(dependent_only_of_a_kernel_right_ahead) {
     between([](World&) {}, true);
     between([](World& w) { CHECK_EQUAL(cuMemsetD8Async(w.y.at, 0, 4, w.stream), 0); }, false);
     between([](World& w) { CHECK_EQUAL(cuStreamSynchronize(w.stream), 0); }, false);
-    void *event, *other;
+    void *event, *other, *graph, *executable;
     CHECK_EQUAL(cuEventCreate(&event, 2), 0);
     CHECK_EQUAL(cuStreamCreate(&other, 1), 0);
     between([&](World& w) { CHECK_EQUAL(cuEventRecord(event, w.stream), 0); }, true);
@@ -188,6 +188,11 @@ TEST(dependent_only_of_a_kernel_right_ahead) {
           CHECK_EQUAL(cuStreamWaitEvent(w.stream, event, 0), 0);
         },
         false);
+    CHECK_EQUAL(cuStreamBeginCapture_v2(other, 2), 0);
+    CHECK_EQUAL(cuStreamEndCapture(other, &graph), 0);
+    CHECK_EQUAL(cuGraphInstantiateWithFlags(&executable, graph, 0), 0);
+    between([&](World& w) { CHECK_EQUAL(cuGraphLaunch(executable, w.stream), 0); }, false);
+    cuGraphExecDestroy(executable), cuGraphDestroy(graph);
     // Another stream has an order of its own.
     jtreluEmulatorClear();
     {
