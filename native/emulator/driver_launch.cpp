@@ -285,6 +285,10 @@ CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* 
         "registers: " + std::to_string(p.maxRegisters) + " times " + std::to_string(threads) + " threads exceed 65536",
         CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
   if (CUresult r = placeClusters(*f, grid, out)) return r;
+  const unsigned together = out.cluster[0] * out.cluster[1] * out.cluster[2];
+  if (together > 1 && together > (unsigned)(occupancy(*f, (int)threads, shared) * d.settings.multiprocessors))
+    return limit("a cluster of " + std::to_string(together) + " blocks does not fit on the device at once",
+                 CUDA_ERROR_INVALID_CLUSTER_SIZE);
   out.function = f;
   std::copy(grid, grid + 3, out.grid);
   std::copy(block, block + 3, out.block);

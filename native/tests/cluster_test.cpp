@@ -134,6 +134,14 @@ TEST(cluster_launch_limits) {
   refused(912, "the kernel requires 2 x 1 x 2", "fixed", {4, 6, 2}, {clusterOf(2, 1, 1)});
   refused(912, "does not say how many blocks", "must", {4, 6, 2}, {});
   refused(912, "at most 4 are allowed by .maxclusterrank", "most", {8, 1, 1}, {clusterOf(8)});
+  jtreluEmulatorSetMultiprocessors(1);
+  CHECK_EQUAL(cuFuncSetAttribute(m.function("free"), 8, 100 * 1024), 0);
+  CUlaunchConfig large = configOf({4, 1, 1}, 1, nullptr, 0);
+  const CUlaunchAttribute four = clusterOf(4);
+  large.sharedMemBytes = 100 * 1024, large.attrs = &four, large.numAttrs = 1;
+  CHECK_EQUAL(cuLaunchKernelEx(&large, m.function("free"), arguments, nullptr), 912);
+  contains(findings(), "a cluster of 4 blocks does not fit on the device at once");
+  jtreluEmulatorSetMultiprocessors(8);
   refused(801, "attribute 1 is not modelled", "free", {4, 1, 1}, {attribute(1, 0)});
   refused(801, "attribute 8 is not modelled", "free", {4, 1, 1}, {attribute(8, 0)});
   refused(1, "attribute 99 does not exist", "free", {4, 1, 1}, {attribute(99, 0)});
