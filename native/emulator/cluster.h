@@ -92,7 +92,8 @@ class DistributedShared {
   std::vector<Cell> writers, readers;
   Last accesses[mostClusterBlocks][32], arrivals[mostClusterBlocks][32];
 
-  void remember(Last& last, Warp& w, const Op& op, int lane, uint64_t at, uint32_t bytes, int slot, uint32_t phase);
+  static void remember(Last& last, Warp& w, const Op& op, int lane, uint64_t at, uint32_t bytes, int slot,
+                       uint32_t phase);
 };
 /// The same of a block, made when it is first needed.
 DistributedShared& distributed(Block& b);

@@ -86,7 +86,7 @@ struct Knowledge : BlockKnowledge {
   std::vector<BlockKnowledge> others;
   bool awaited = false;  // a griddepcontrol.wait was there: the kernels ahead are done
 
-  /// What block `rank` is known by; `mine`: the rank of who keeps it, -1 for nobody.
+  /// Of the block of a rank; `mine`: the rank of who keeps this, -1 for nobody.
   BlockKnowledge& about(int rank, int mine) { return rank == mine ? *this : others[(size_t)rank]; }
   const BlockKnowledge& about(int rank, int mine) const { return rank == mine ? *this : others[(size_t)rank]; }
   /// Of the same keeper.

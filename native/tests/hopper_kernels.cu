@@ -1,5 +1,6 @@
 // Kernels of sm_90a that nvcc compiles, for hopper_test.cpp: a convolution by im2col TMA, wgmma and TMA stores, with a warp that loads, two
 // warpgroups that multiply, and tiles taken in turn; and the same by clusters of two blocks that share the weights by multicast. It shows that all of these work together on the emulated device.
+#include <cooperative_groups.h>
 #include <cuda.h>
 #include <cuda_bf16.h>
 
@@ -199,4 +200,23 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
     convolvePair(const __grid_constant__ CUtensorMap source, const __grid_constant__ CUtensorMap weights,
                  const __grid_constant__ CUtensorMap result, const Problem p) {
   convolveTiles<2>(source, weights, result, p);
+}
+
+/// The cluster as cooperative groups see it: the next block's words, added up in the first one, after the kernel ahead.
+extern "C" __global__ void __cluster_dims__(4, 1, 1) pass(const int* from, int* to, int* sum) {
+  __shared__ int words[64], total;
+  cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+  cudaGridDependencySynchronize();
+  words[threadIdx.x] = from[blockIdx.x * 64 + threadIdx.x];
+  if (threadIdx.x == 0) total = 0;
+  cluster.sync();
+  const int* next = cluster.map_shared_rank(words, (cluster.block_rank() + 1) % cluster.num_blocks());
+  to[blockIdx.x * 64 + threadIdx.x] = next[63 - threadIdx.x];
+  int* first = cluster.map_shared_rank(&total, 0);
+  atomicAdd(first, next[threadIdx.x]);
+  cluster.barrier_arrive();
+  cluster.barrier_wait();
+  cudaTriggerProgrammaticLaunchCompletion();
+  if (threadIdx.x == 0 && cluster.block_rank() == 0 && __clusterDimIsSpecified())
+    sum[blockIdx.x / cluster.dim_blocks().x] = total + cluster.query_shared_rank(first);
 }

@@ -128,3 +128,33 @@ TEST(hopper_convolution_of_clusters) {
   convolution("convolvePair", 2, without("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;", ""),
               "cluster_exit");
 }
+TEST(hopper_cooperative_groups) {
+  Hopper device;
+  Module module(compiled());
+  std::vector<int> words(8 * 64);
+  for (size_t i = 0; i < words.size(); i++) words[i] = (int)(i * 7919 % 1000);
+  for (uint64_t seed : {0, 1, 2, 3}) {
+    jtreluEmulatorSetSeed(seed);
+    Buffer<int> from(words), to(std::vector<int>(words.size())), sum(std::vector<int>(2)), last(std::vector<int>(2));
+    Buffer<int> again(std::vector<int>(words.size()));
+    module.run("pass", 8, 64, 0, from.at, to.at, sum.at);
+    // Once more behind it, on what it has written, before it need have ended.
+    CUlaunchAttribute early{};
+    early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    early.value.number = 1;
+    const CUlaunchConfig c{8, 1, 1, 64, 1, 1, 0, nullptr, &early, 1};
+    void* arguments[] = {&to.at, &again.at, &last.at};
+    CHECK_EQUAL(cuLaunchKernelEx(&c, module.function("pass"), arguments, nullptr), 0);
+    CHECK(findings().empty());
+    auto got = to.get(), twice = again.get();
+    int sums[2] = {};
+    for (size_t i = 0; i < words.size(); i++) {
+      sums[i / 256] += words[i];
+      const size_t cluster = i / 256 * 256, block = i % 256 / 64;
+      CHECK_EQUAL(got[i], words[cluster + (block + 1) % 4 * 64 + 63 - i % 64]);
+      CHECK_EQUAL(twice[i], words[cluster + (block + 2) % 4 * 64 + i % 64]);
+    }
+    CHECK(sum.get() == std::vector<int>({sums[0], sums[1]}) && last.get() == sum.get());
+  }
+  jtreluEmulatorSetSeed(0);
+}
