@@ -16,6 +16,10 @@ FILENAME ~ /local-memory.txt$/ {
   kernel = quoted[2]
   arch = quoted[4]
 }
+/wgmma.*serializ|setmaxnreg.*ignored/ {
+  printf "cuda: %s\n", $0 > "/dev/stderr"
+  failed = 1
+}
 /bytes stack frame/ {
   for (i = 2; i <= NF; ++i) {
     if ($i == "bytes" && $(i + 1) == "stack") stack = $(i - 1)

@@ -75,6 +75,15 @@ final class Arguments {
     return this;
   }
 
+  /** The struct TensorMap of ptx_sm90.cuh, aligned to 64 bytes. */
+  Arguments tensorMap(MemorySegment map) {
+    size = align(size, 64);
+    MemorySegment.copy(map, 0, block, size, TensorMaps.BYTES);
+    size += TensorMaps.BYTES;
+    alignment = Math.max(alignment, 64);
+    return this;
+  }
+
   /** The struct Rectifier of storage.cuh. */
   Arguments rectifier(Rectifier rectifier) {
     return f32(rectifier.slope()).f32(rectifier.scale());

@@ -157,8 +157,18 @@ final class CudaBackend implements Backend {
 
   /** Whether a variant was asked for, over the cost model. */
   boolean prefers(TileVariant variant) {
+    return prefers(variant.name());
+  }
+
+  /** Whether a kernel was asked for. */
+  boolean prefers(String kernel) {
     return Arrays.stream(System.getProperty(TILE_PROPERTY, "").split(",", -1))
-        .anyMatch(part -> !part.isEmpty() && variant.name().contains(part));
+        .anyMatch(part -> !part.isEmpty() && kernel.contains(part));
+  }
+
+  /** Whether any was. */
+  boolean prefersSome() {
+    return !System.getProperty(TILE_PROPERTY, "").isEmpty();
   }
 
   /** The type that tiled convolutions multiply in. */

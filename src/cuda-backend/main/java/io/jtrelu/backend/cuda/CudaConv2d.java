@@ -13,6 +13,7 @@ import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 
 /**
  * A convolution by the kernels that fit it: tiled ones where they can, else the direct ones; or
@@ -45,7 +46,7 @@ final class CudaConv2d extends Conv2d {
     wgrad = choose(Pass.WGRAD);
   }
 
-  /** Where only our tiled kernels can be chosen, as they are the ones that know signs. */
+  /** Where only our own kernels can be chosen, as they are the ones that know signs. */
   static boolean keepsSigns(CudaBackend backend, Conv2dDescriptor d, DataType type) {
     ConvolutionChooser chooser = backend.chooser();
     return type.bytes() == 2 // in 32 bits less is gained, and none was built
@@ -74,6 +75,9 @@ final class CudaConv2d extends Conv2d {
       return candidates; // the libraries read what the tiled kernels pack
     }
     ConvolutionChooser chooser = backend.chooser();
+    List<HopperTile> hopper = HopperConvolution.able(backend, problem);
+    Optional<HopperTile> taken = HopperConvolution.taken(backend, hopper, problem, own);
+    taken.ifPresent(tile -> candidates.addFirst(hopper(tile, problem, own)));
     if (chooser.searches()) {
       FixedTile.Listing listing = new FixedTile.Listing(backend.tiles(), problem.pass());
       tiled(listing);
@@ -81,6 +85,9 @@ final class CudaConv2d extends Conv2d {
         candidates.add(
             new Candidate(ConvolutionProvider.OWN, "own/" + tile.title(), () -> tiled(tile)));
       }
+      hopper.stream()
+          .filter(tile -> !taken.equals(Optional.of(tile)))
+          .forEach(tile -> candidates.add(hopper(tile, problem, own)));
     }
     if (chooser.considers(ConvolutionProvider.CUBLAS) && MatrixConvolution.fits(d)) {
       candidates.add(
@@ -100,6 +107,13 @@ final class CudaConv2d extends Conv2d {
       }
     }
     return candidates;
+  }
+
+  private Candidate hopper(HopperTile tile, ConvolutionProblem problem, TiledConvolution own) {
+    return new Candidate(
+        ConvolutionProvider.OWN,
+        "own/" + tile.kernel(problem.pass(), type()),
+        () -> new HopperConvolution(backend, problem, tile, srcActivation(), own));
   }
 
   private TiledConvolution tiled(TileChooser tiles) {
@@ -142,7 +156,7 @@ final class CudaConv2d extends Conv2d {
   @Override
   protected void runForwardWithSigns(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst, Tensor signs) {
-    ((TiledConvolution) fprop)
+    ((SignedPasses) fprop)
         .fprop(backend.own(stream), src, weights, bias, epilogue, 0, dst, signs.address());
   }
 
@@ -154,7 +168,7 @@ final class CudaConv2d extends Conv2d {
       Tensor signs,
       Tensor diffSrc,
       Write write) {
-    ((TiledConvolution) dgrad)
+    ((SignedPasses) dgrad)
         .dgrad(backend.own(stream), diffDst, weights, 0, signs.address(), diffSrc, write);
   }
 

@@ -114,6 +114,11 @@ record TileVariant(
     return form == Form.PANEL;
   }
 
+  /** Bytes of an operand's row in a stage. */
+  int rowBytes() {
+    return ROW_BYTES;
+  }
+
   /** The longest contraction that it takes. */
   long mostDepth() {
     return panel()

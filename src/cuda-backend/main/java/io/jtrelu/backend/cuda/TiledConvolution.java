@@ -15,7 +15,7 @@ import java.util.function.ToIntFunction;
  * FFMA for exact F32), with bias, rectifier, and the rectifier's derivative in the epilogue. The
  * structs that are packed here are explained in cuda/include/conv2d.cuh.
  */
-final class TiledConvolution implements ConvolutionKernels {
+final class TiledConvolution implements ConvolutionKernels, SignedPasses {
   private static final int COLUMN_UNIT = 64; // channels whose taps a wgrad's tile takes together
 
   /** What packed weights depend on. */
@@ -29,7 +29,8 @@ final class TiledConvolution implements ConvolutionKernels {
   }
 
   /** A variant with its loaded kernel, and how its problem is spread over blocks. */
-  record Tile(TileVariant variant, Kernel kernel, int columnTiles, int splits) {
+  record Tile(
+      TileVariant variant, Kernel kernel, TileProblem problem, int columnTiles, int splits) {
     int tilesM(long rows) {
       return Math.toIntExact(Math.ceilDiv(rows, (long) variant.blockM()));
     }
@@ -170,6 +171,7 @@ final class TiledConvolution implements ConvolutionKernels {
     return new Tile(
         variant,
         kernel,
+        problem,
         problem.columnTiles(variant, device.multiprocessors()),
         tiles.splits(variant, resident.applyAsInt(variant), problem));
   }
@@ -187,6 +189,15 @@ final class TiledConvolution implements ConvolutionKernels {
   /** What the three passes take for aligned operands. */
   List<Tile> chosen() {
     return List.of(fprop.aligned(), dgrad.aligned(), wgrad.aligned());
+  }
+
+  /** What a pass takes for aligned operands. */
+  Tile chosen(TileVariant.Pass pass) {
+    return switch (pass) {
+      case FPROP -> fprop.aligned();
+      case DGRAD -> dgrad.aligned();
+      case WGRAD -> wgrad.aligned();
+    };
   }
 
   @Override
@@ -231,22 +242,6 @@ final class TiledConvolution implements ConvolutionKernels {
 
   @Override
   public void fprop(
-      CudaStream stream,
-      Tensor src,
-      PackedWeights packed,
-      Tensor bias,
-      Epilogue epilogue,
-      long shortcut,
-      Tensor dst) {
-    fprop(stream, src, packed, bias, epilogue, shortcut, dst, 0);
-  }
-
-  /**
-   * As above.
-   *
-   * @param signs address that receives the signs of dst, or 0
-   */
-  void fprop(
       CudaStream stream,
       Tensor src,
       PackedWeights packed,
@@ -303,13 +298,8 @@ final class TiledConvolution implements ConvolutionKernels {
     dgrad(stream, diffDst, packed, gate, 0, diffSrc, write);
   }
 
-  /**
-   * As above.
-   *
-   * @param gate address of src, or 0
-   * @param signs address of its signs, or 0
-   */
-  void dgrad(
+  @Override
+  public void dgrad(
       CudaStream stream,
       Tensor diffDst,
       PackedWeights packed,

@@ -1,0 +1,206 @@
+// The other way to the product of conv2d_sm90.cuh, for filters larger than 1x1 of stride 1 whose result has the extent of `in`: a tile's pixels
+// lie side by side, hence so does all that its taps see, and it is loaded once for 64 channels instead of once for each tap. Taps then shift the
+// rows of A, to where no descriptor of a swizzled tile can point: a warp fetches them by ldmatrix, a row of zeros where a tap leaves the image,
+// and wgmma takes A from registers.
+//
+// Pixels of 64 channels lie in one of two buffers, weights of a tap in a ring of stages. Two warpgroups multiply, kBlocks times 64 pixels each.
+// What is fetched while the product before is under way: a block's 64 channels, or half of them where a warpgroup has one block.
+#pragma once
+
+#include "conv2d_sm90.cuh"
+
+constexpr int kWindowBox = 32;  // pixels that a copy brings
+
+template <int kBlocks_, int kColumns_, int kStages_, int kPixels_>
+struct Sm90Window {
+  static constexpr int kBlocks = kBlocks_;
+  static constexpr int kColumns = kColumns_;
+  static constexpr int kStages = kStages_;
+  static constexpr int kPixels = kPixels_;  // of in, that a buffer holds
+  static constexpr int kSlices = 1;
+  static constexpr int kThreads = 384;
+  static constexpr int kRows = 128 * kBlocks;
+  static constexpr int kBufferBytes = kPixels * kRowBytes;
+  static constexpr int kStageBytes = kColumns * kRowBytes;
+  static constexpr int kSliceBytes = kRows * kRowBytes;
+  static constexpr int kFirstSlice = 2 * kBufferBytes + kStages * kStageBytes;
+  static constexpr int kZeros = kFirstSlice + kSliceBytes;  // where a row of them is
+  static constexpr int kBarriers = kZeros + kRowBytes;
+  static constexpr int kBytes = kBarriers + 16 * (kStages + 2);
+  static constexpr int kLoaderRegisters = 40;
+  static constexpr int kRegisters = 232;
+};
+
+// Places in the ring of weights and among the buffers of pixels.
+template <class Tile>
+struct Sm90WindowRing {
+  uint32_t base;
+  int stage = 0;
+  uint32_t phase = 0;
+  uint32_t buffer = 0;  // how many before: odd ones are the second, and the second bit is the phase
+
+  __device__ __forceinline__ uint32_t pixels() const {
+    return base + buffer % 2 * Tile::kBufferBytes;
+  }
+  __device__ __forceinline__ uint32_t bufferPhase() const { return buffer >> 1 & 1; }
+  __device__ __forceinline__ uint32_t weights() const {
+    return base + 2 * Tile::kBufferBytes + stage * Tile::kStageBytes;
+  }
+  __device__ __forceinline__ uint32_t full(int of) const { return base + Tile::kBarriers + 8 * of; }
+  __device__ __forceinline__ uint32_t empty(int of) const { return full(of + Tile::kStages); }
+  __device__ __forceinline__ uint32_t emptyBefore() const {
+    return empty(stage == 0 ? Tile::kStages - 1 : stage - 1);
+  }
+  __device__ __forceinline__ uint32_t bufferFull(int of) const {
+    return full(of + 2 * Tile::kStages);
+  }
+  __device__ __forceinline__ uint32_t bufferEmpty(int of) const { return bufferFull(of + 2); }
+  __device__ __forceinline__ void next() {
+    if (++stage == Tile::kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+// Pixels before a tile's first that its taps see.
+__device__ __forceinline__ int pixelsBefore(const Conv2dSm90Params& p) {
+  return p.padTop * p.gridW + p.padLeft;
+}
+
+template <class Tile>
+__device__ __forceinline__ void loadWindows(const Conv2dSm90Params& p, Sm90WindowRing<Tile> ring) {
+  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+    int const m = tile / p.tilesN * Tile::kRows - pixelsBefore(p);
+    int const n = tile % p.tilesN * Tile::kColumns;
+    for (int chunk = 0; chunk < p.chunks; ++chunk, ++ring.buffer) {
+      uint32_t const full = ring.bufferFull(ring.buffer % 2);
+      mbarrierWait(ring.bufferEmpty(ring.buffer % 2), ring.bufferPhase() ^ 1);
+      mbarrierArriveExpecting(full, p.boxes * kWindowBox * kRowBytes);
+      for (int box = 0; box < p.boxes; ++box) {
+        loadBox(ring.pixels() + box * kWindowBox * kRowBytes, p.in, full, chunk * 64, 0,
+                m + box * kWindowBox);
+      }
+      for (int tap = 0; tap < p.taps; ++tap, ring.next()) {
+        uint32_t const loaded = ring.full(ring.stage);
+        mbarrierWait(ring.empty(ring.stage), ring.phase ^ 1);
+        mbarrierArriveExpecting(loaded, Tile::kStageBytes);
+        loadBox(ring.weights(), p.filter, loaded, chunk * 64, p.reversed ? p.taps - 1 - tap : tap,
+                n);
+      }
+    }
+  }
+}
+
+template <class T, class Tile, class Epilogue>
+__device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
+                                                Sm90WindowRing<Tile> ring) {
+  constexpr int kParts = 2 / Tile::kBlocks;  // of 64 channels that are fetched at once
+  constexpr int kDepth = 4 / kParts;  // 16 channels each
+  int const group = threadIdx.x / 128 - 1;
+  int const lane = threadIdx.x % 32;
+  bool const first = threadIdx.x % 128 == 0;
+  // The lane's row of A in each block, and which half of 16 channels it points to.
+  int const laneRow = group * Tile::kBlocks * 64 + threadIdx.x % 128 / 32 * 16 + lane % 16;
+  int const half = lane / 16;
+  Sm90Sums<Tile> sums;
+  uint32_t a[2][kDepth][4];
+  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+    int y[Tile::kBlocks];
+    int x[Tile::kBlocks];
+#pragma unroll
+    for (int block = 0; block < Tile::kBlocks; ++block) {
+      int const pixel = tile / p.tilesN * Tile::kRows + laneRow + block * 64;
+      x[block] = pixel % p.gridW - p.padLeft;
+      y[block] = pixel / p.gridW % p.gridH - p.padTop;
+    }
+    for (int chunk = 0; chunk < p.chunks; ++chunk, ++ring.buffer) {
+      mbarrierWait(ring.bufferFull(ring.buffer % 2), ring.bufferPhase());
+      int tapY = 0;
+      int tapX = 0;
+      for (int tap = 0; tap < p.taps; ++tap, ring.next()) {
+        mbarrierWait(ring.full(ring.stage), ring.phase);
+        uint64_t const b = matrixOf(ring.weights());
+#pragma unroll
+        for (int unit = 0; unit < 2; ++unit) {
+          int const block = unit / kParts;
+          int const firstK = unit % kParts * kDepth;
+          int const row = laneRow + block * 64 + tapY * p.gridW + tapX;
+          bool const inside =
+              static_cast<uint32_t>(y[block] + tapY) < static_cast<uint32_t>(p.gridH) &&
+              static_cast<uint32_t>(x[block] + tapX) < static_cast<uint32_t>(p.gridW);
+          uint32_t const from = inside ? ring.pixels() + row * kRowBytes : ring.base + Tile::kZeros;
+#pragma unroll
+          for (int k = 0; k < kDepth; ++k) {
+            loadMatrices(a[unit][k], from + (((2 * (firstK + k) + half) ^ row % 8) << 4));
+          }
+          hold(sums);
+          wgmmaFence();
+#pragma unroll
+          for (int k = 0; k < kDepth; ++k) {
+#pragma unroll
+            for (int panel = 0; panel < Tile::kColumns / kPanel<Tile>; ++panel) {
+              Wgmma<T>::multiply(sums[block][panel], a[unit][k],
+                                 b + panel * (kPanel<Tile> * kRowBytes >> 4) + 2 * (firstK + k),
+                                 chunk + tap + firstK + k > 0);
+            }
+          }
+          wgmmaCommit();
+          wgmmaWait<1>();  // the one before, whose registers are fetched into next
+          if (unit == 0 && chunk + tap > 0 && first) {
+            mbarrierArrive(ring.emptyBefore());
+          }
+        }
+        tapX += p.dilationW;
+        if (tapX == p.kernelW * p.dilationW) {
+          tapX = 0;
+          tapY += p.dilationH;
+        }
+      }
+      __syncwarp();
+      if (lane == 0) {
+        mbarrierArrive(ring.bufferEmpty(ring.buffer % 2));
+      }
+    }
+    wgmmaWait<0>();
+    hold(sums);
+    if (first) {
+      mbarrierArrive(ring.emptyBefore());
+    }
+    storeTile<T, Tile, Epilogue>(p, ring.base + Tile::kFirstSlice, tile, group, sums);
+  }
+  if (first) {
+    bulkWaitRead<0>();
+  }
+}
+
+// A kernel of that tile.
+template <class T, class Tile, class Epilogue>
+__device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  Sm90WindowRing<Tile> ring{sharedAddress(shared)};
+  if (threadIdx.x < kRowBytes / 4) {
+    reinterpret_cast<uint32_t*>(shared + Tile::kZeros)[threadIdx.x] = 0;
+  }
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Tile::kStages; ++i) {
+      mbarrierInit(ring.full(i), 1);
+      mbarrierInit(ring.empty(i), 2);
+    }
+    for (int i = 0; i < 2; ++i) {
+      mbarrierInit(ring.bufferFull(i), 1);
+      mbarrierInit(ring.bufferEmpty(i), 8);  // warps that multiply
+    }
+    mbarrierInitFence();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    giveRegisters<Tile::kLoaderRegisters>();
+    if (threadIdx.x < 32 && elected()) {
+      loadWindows<Tile>(p, ring);
+    }
+  } else {
+    takeRegisters<Tile::kRegisters>();
+    multiplyWindows<T, Tile, Epilogue>(p, ring);
+  }
+}

@@ -1,0 +1,70 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.backend.cuda.TiledConvolution.Tile;
+
+/**
+ * What the two families of kernels for 16-bit types could do at best on a device of compute
+ * capability 9.0, in clocks: the longest of a pass's products, its bytes of memory, of the
+ * second-level cache and of shared memory. Where it is no longer for {@link HopperConvolution},
+ * that is taken. docs/cuda-traffic.md tells the same bounds in seconds. No figure here is measured.
+ *
+ * @param multiprocessors of the device
+ */
+record ConvolutionBounds(int multiprocessors) {
+  private static final double PEAK = 2048; // multiply-adds per clock of a multiprocessor
+  private static final double MMA_RATE = 0.63 * PEAK; // what mma.sync reaches
+  private static final double WGMMA_RATE = 0.75 * PEAK; // what public kernels with wgmma reach
+  private static final double MEMORY_RATE = 18; // bytes per clock, a multiprocessor's share
+  private static final double SECOND_LEVEL_RATE = 24;
+  private static final double SHARED_RATE = 128;
+  private static final double RESULT_BYTES = 2 + 1.0 / 8; // an element and its sign
+
+  /** Of a tile of the kernels for all devices. */
+  double of(Tile tile) {
+    TileVariant v = tile.variant();
+    TileProblem p = tile.problem();
+    int walked = tile.columnTiles();
+    double stages = Math.ceilDiv(p.depth(), (long) v.blockK());
+    double pixels = (double) v.blockM() * v.rowBytes();
+    double weights = (double) walked * v.blockN() * v.rowBytes();
+    double missed = p.missed(v);
+    double reads =
+        walked * v.threads() / 32.0 * (v.warpM() + v.warpN()) * v.rowBytes(); // of operands
+    double area = (double) walked * v.blockM() * v.blockN();
+    return longest(
+        p,
+        p.blocks(v, walked),
+        stages * area * v.blockK() / MMA_RATE,
+        stages * (pixels * missed + weights) + area * RESULT_BYTES,
+        stages * (pixels * (2 - missed) + weights + reads));
+  }
+
+  /**
+   * Of a tile of the kernels for compute capability 9.0.
+   *
+   * @param work of one tile
+   */
+  double of(HopperTile tile, HopperTile.Work work, TileProblem p) {
+    return longest(
+        p,
+        tile.tiles(p.rows(), p.columns()),
+        work.products() / WGMMA_RATE,
+        work.loads() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
+        work.loads() + work.operands());
+  }
+
+  private double longest(
+      TileProblem p, long blocks, double products, double secondLevel, double shared) {
+    TileProblem.Window window = p.window();
+    double memory =
+        p.elementBytes()
+            * p.rows()
+            * (window.area() * p.depth() / window.taps() + p.columns())
+            / (MEMORY_RATE * multiprocessors);
+    long busiest = Math.ceilDiv(blocks, (long) multiprocessors);
+    double own =
+        busiest
+            * Math.max(products, Math.max(secondLevel / SECOND_LEVEL_RATE, shared / SHARED_RATE));
+    return Math.max(memory, own);
+  }
+}

@@ -1,0 +1,120 @@
+package io.jtrelu.backend.cuda;
+
+import io.jtrelu.tensor.DataType;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * A tile of the kernels for compute capability 9.0: a line of
+ * cuda/kernels/conv2d_sm90_variants.def, where the fields are explained.
+ *
+ * @param rows pixels
+ * @param columns output channels
+ * @param groups warpgroups that multiply
+ * @param blocks of 64 pixels that each of them takes
+ * @param pixels that a window tile holds of what it gathers; 0 for tiles that copy each tap
+ * @param threads of a block
+ * @param sharedMemory of a block in bytes
+ */
+record HopperTile(
+    int rows, int columns, int groups, int blocks, int pixels, int threads, int sharedMemory) {
+  /** Channels that are copied and multiplied at once. */
+  static final int CHUNK = 64;
+
+  /** Pixels of a copy into a window tile. */
+  static final int BOX = 32;
+
+  private static final int ROW_BYTES = 128; // of 64 channels
+  private static final int OPERAND_WIDTH = 128; // columns that a wgmma takes at most
+
+  /**
+   * What a tile takes.
+   *
+   * @param loads bytes that are copied into shared memory
+   * @param operands bytes that are read there
+   * @param products multiply-adds
+   */
+  record Work(double loads, double operands, double products) {}
+
+  /** All tiles of this build. */
+  static List<HopperTile> all() {
+    return Kernels.lines("conv2d_sm90_variants.def").stream()
+        .filter(line -> line.startsWith("TILE(") || line.startsWith("WINDOW("))
+        .map(HopperTile::parse)
+        .toList();
+  }
+
+  private static HopperTile parse(String line) {
+    int open = line.indexOf('(');
+    int[] number =
+        Arrays.stream(line.substring(open + 1, line.indexOf(')')).split(",", -1))
+            .mapToInt(field -> Integer.parseInt(field.strip()))
+            .toArray();
+    return line.startsWith("TILE(")
+        ? new HopperTile(number[0], number[1], number[2], number[3], 0, number[6], number[7])
+        : new HopperTile(number[0], number[1], 2, number[2], number[4], 384, number[5]);
+  }
+
+  /** Whether it copies what all taps of a filter see at once. */
+  boolean window() {
+    return pixels > 0;
+  }
+
+  /** Its kernel's name. */
+  String kernel(TileVariant.Pass pass, DataType type) {
+    return "conv2d_"
+        + pass.name().toLowerCase(Locale.ROOT)
+        + "_sm90"
+        + Kernels.suffix(type)
+        + title();
+  }
+
+  /** The end of its kernel's name. */
+  String title() {
+    return (window() ? "_window_" : "_") + rows + "x" + columns;
+  }
+
+  int tilesN(long outChannels) {
+    return Math.toIntExact(Math.ceilDiv(outChannels, (long) columns));
+  }
+
+  /** Tiles that cover a result. */
+  int tiles(long outPixels, long outChannels) {
+    return Math.toIntExact(Math.ceilDiv(outPixels, (long) rows) * tilesN(outChannels));
+  }
+
+  /** Copies of a window tile for each 64 channels, where its taps see so many pixels besides. */
+  int boxes(long halo) {
+    return window() ? Math.toIntExact(Math.ceilDiv(rows + halo, (long) BOX)) : 0;
+  }
+
+  /** Whether a window tile holds what its taps see. */
+  boolean holds(long halo) {
+    return rows + halo <= pixels && boxes(halo) * BOX <= pixels;
+  }
+
+  /**
+   * Of one tile.
+   *
+   * @param taps of the filter
+   * @param chunks of 64 channels
+   * @param halo pixels besides the tile's own that the taps of a window tile see
+   */
+  Work work(int taps, int chunks, long halo) {
+    double steps = (double) taps * chunks;
+    double products = steps * rows * columns * CHUNK;
+    double weights = steps * columns * ROW_BYTES;
+    double all = rows / 64.0;
+    if (window()) { // A is read once, and comes from registers
+      double gathered = (double) chunks * boxes(halo) * BOX * ROW_BYTES;
+      return new Work(gathered + weights, steps * all * (CHUNK + columns) * ROW_BYTES, products);
+    }
+    int width = Math.min(columns, OPERAND_WIDTH);
+    int parts = columns / width;
+    return new Work(
+        steps * rows * ROW_BYTES + weights,
+        steps * all * parts * (CHUNK + width) * ROW_BYTES,
+        products);
+  }
+}

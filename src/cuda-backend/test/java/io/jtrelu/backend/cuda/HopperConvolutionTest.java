@@ -1,0 +1,175 @@
+package io.jtrelu.backend.cuda;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Tuning;
+import io.jtrelu.backend.cuda.TileVariant.Pass;
+import io.jtrelu.tensor.DataType;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestFactory;
+import org.junit.jupiter.api.io.TempDir;
+
+/**
+ * The kernels of compute capability 9.0 through the launcher: integers, hence bit for bit what the
+ * reference backend computes, with the device's checkers silent. Signs, empty batches and random
+ * shapes are the contract's ({@link HopperSubject}).
+ */
+class HopperConvolutionTest {
+  /** What tensor maps, tiles and stages can get wrong. */
+  private static final List<Conv2dDescriptor> PROBLEMS =
+      List.of(
+          Conv2dDescriptor.of(1, 1, 1, 64, 8, 1, 1, 0), // one pixel, few channels
+          Conv2dDescriptor.of(2, 9, 15, 8, 64, 1, 1, 0), // tiles across images, few channels of src
+          Conv2dDescriptor.of(3, 14, 14, 200, 72, 1, 1, 0), // chunks and slices that overhang
+          Conv2dDescriptor.of(2, 13, 9, 128, 264, 1, 2, 0), // columns of tiles, stride
+          Conv2dDescriptor.of(2, 8, 9, 64, 128, 3, 1, 1),
+          Conv2dDescriptor.of(3, 7, 6, 128, 64, 3, 2, 1),
+          Conv2dDescriptor.of(1, 11, 12, 64, 40, 5, 3, 4), // beyond both edges
+          Conv2dDescriptor.of(1, 5, 5, 64, 64, 3, 1, 4), // dgrad: a negative padding
+          new Conv2dDescriptor(2, 12, 10, 64, 64, 3, 2, 1, 2, 2, 0, 1, 3, 2, 3, 1),
+          new Conv2dDescriptor(2, 12, 10, 72, 64, 3, 2, 1, 1, 2, 0, 1, 3, 2, 3, 1),
+          Conv2dDescriptor.of(1, 40, 60, 64, 64, 1, 1, 0)); // more tiles than multiprocessors
+
+  /** Those whose result has the extent of src. */
+  private static final List<Conv2dDescriptor> WINDOWS =
+      List.of(
+          Conv2dDescriptor.of(2, 8, 9, 64, 128, 3, 1, 1),
+          Conv2dDescriptor.of(1, 1, 1, 72, 8, 3, 1, 1), // taps beyond all edges
+          Conv2dDescriptor.of(3, 13, 27, 72, 264, 3, 1, 1), // chunks, columns of tiles
+          Conv2dDescriptor.of(1, 6, 9, 64, 40, 5, 1, 2),
+          new Conv2dDescriptor(2, 9, 9, 64, 64, 3, 2, 1, 1, 4, 0, 2, 3, 3, 3, 1),
+          Conv2dDescriptor.of(4, 24, 28, 64, 64, 3, 1, 1)); // more tiles than multiprocessors
+
+  @AfterEach
+  void reset() {
+    System.clearProperty(HopperConvolution.PROPERTY);
+    System.clearProperty(CudaBackend.TILE_PROPERTY);
+  }
+
+  @TestFactory
+  List<DynamicTest> everyTile() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (DataType type : List.of(DataType.BF16, DataType.F16)) {
+      for (HopperTile tile : HopperTile.all()) {
+        for (Conv2dDescriptor d : tile.window() ? WINDOWS : PROBLEMS) {
+          if (type == DataType.BF16 || d.kh() > 1) { // types differ in little else
+            String name = tile.kernel(Pass.FPROP, type) + " " + d;
+            tests.add(DynamicTest.dynamicTest(name, () -> check(tile, d, type)));
+          }
+        }
+      }
+    }
+    return tests;
+  }
+
+  private static void check(HopperTile tile, Conv2dDescriptor d, DataType type) {
+    try (Backend reference = Backends.open("reference");
+        Backend hopper = HopperSubject.open(tile.title())) {
+      List<float[]> expected = CudaTilesTest.passes(reference, d, type);
+      EmulatorControl.clearCounters();
+      List<float[]> actual = CudaTilesTest.passes(hopper, d, type);
+      for (int i = 0; i < actual.size(); i++) {
+        assertArrayEquals(expected.get(i), actual.get(i), d + ", result " + i);
+      }
+      long out = (long) d.n() * d.oh() * d.ow();
+      List<JsonNode> fprop = launches(tile.kernel(Pass.FPROP, type));
+      assertEquals(2, fprop.size(), "alone and with a sum behind it");
+      counters(tile, fprop.getFirst(), d, out, d.ic(), d.oc());
+      List<JsonNode> dgrad = launches(tile.kernel(Pass.DGRAD, type));
+      boolean dense = d.strideH() == 1 && d.strideW() == 1;
+      assertEquals(dense ? 1 : 0, dgrad.size(), "strides are left to the tiled kernels");
+      if (dense) {
+        counters(tile, dgrad.getFirst(), d, (long) d.n() * d.h() * d.w(), d.oc(), d.ic());
+      }
+    }
+  }
+
+  private static void counters(
+      HopperTile tile, JsonNode c, Conv2dDescriptor d, long pixels, int inC, int outC) {
+    long chunks = Math.ceilDiv(inC, 64);
+    long steps = (long) d.kh() * d.kw() * chunks;
+    long seen = tile.rows() + (d.kh() - 1L) * d.dilationH() * d.w() + (d.kw() - 1L) * d.dilationW();
+    long gathered = tile.window() ? chunks * Math.ceilDiv(seen, 32L) * 32 : steps * tile.rows();
+    long tiles = Math.ceilDiv(pixels, (long) tile.rows()) * Math.ceilDiv(outC, tile.columns());
+    assertEquals(
+        tiles * (gathered + steps * tile.columns()) * 128, c.get("bulkLoadBytes").asLong());
+    assertEquals(pixels * outC * 2, c.get("bulkStoreBytes").asLong());
+    assertEquals(
+        tiles * steps * tile.rows() * tile.columns() * 64, c.get("warpgroupMultiplyAdds").asLong());
+    assertEquals(0, c.get("sharedLoadBankConflicts").asLong());
+    assertEquals(0, c.get("sharedStoreBankConflicts").asLong());
+  }
+
+  private static List<JsonNode> launches(String kernel) {
+    return EmulatorControl.counters().stream()
+        .filter(launch -> launch.get("kernel").asText().startsWith(kernel))
+        .toList();
+  }
+
+  private static boolean used(Conv2dDescriptor d, DataType type) {
+    try (Backend backend = new EmulatedSubject().open()) {
+      EmulatorControl.clearCounters();
+      CudaTilesTest.passes(backend, d, type);
+      return !launches("conv2d_fprop_sm90").isEmpty();
+    }
+  }
+
+  @Test
+  void otherDevicesAndProblemsKeepTheTiles() {
+    EmulatedSubject.openPlain().close();
+    Conv2dDescriptor d = Conv2dDescriptor.of(1, 9, 9, 64, 64, 1, 1, 0);
+    System.setProperty(CudaBackend.TILE_PROPERTY, "sm90");
+    EmulatorControl.computeCapability(9, 0);
+    try {
+      assertTrue(used(d, DataType.BF16));
+      assertFalse(used(d, DataType.F32));
+      assertFalse(used(Conv2dDescriptor.of(1, 3, 3, 36, 8, 1, 1, 0), DataType.BF16));
+      assertFalse(used(Conv2dDescriptor.of(1, 3, 3, 64, 12, 1, 1, 0), DataType.BF16));
+      assertFalse(used(Conv2dDescriptor.of(1, 30, 30, 8, 8, 1, 9, 0), DataType.BF16));
+      System.setProperty(HopperConvolution.PROPERTY, "false");
+      assertFalse(used(d, DataType.BF16));
+      System.clearProperty(HopperConvolution.PROPERTY);
+      System.setProperty(CudaBackend.TILE_PROPERTY, "fprop_bf16");
+      assertFalse(used(d, DataType.BF16));
+      System.setProperty(CudaBackend.TILE_PROPERTY, "sm90");
+      for (int[] capability : new int[][] {{8, 0}, {10, 0}}) {
+        EmulatorControl.computeCapability(capability[0], capability[1]);
+        assertFalse(used(d, DataType.BF16));
+      }
+    } finally {
+      EmulatorControl.computeCapability(8, 0);
+    }
+  }
+
+  /** An autotuner tries each tile that can do a pass. */
+  @Test
+  void tilesAreCandidates(@TempDir Path folder) {
+    Conv2dDescriptor d = Conv2dDescriptor.of(1, 6, 6, 64, 64, 3, 1, 1);
+    System.setProperty(TuningFile.PROPERTY, folder.resolve("tuning").toString());
+    try (Backend backend = HopperSubject.open("")) {
+      backend.tune(Tuning.ALWAYS, Map.of());
+      EmulatorControl.clearCounters();
+      backend.conv2d(d, DataType.BF16, Rectifier.IDENTITY, Rectifier.IDENTITY).close();
+      for (HopperTile tile : HopperTile.all()) {
+        assertFalse(launches(tile.kernel(Pass.FPROP, DataType.BF16)).isEmpty(), tile.title());
+        assertFalse(launches(tile.kernel(Pass.DGRAD, DataType.BF16)).isEmpty(), tile.title());
+      }
+    } finally {
+      System.clearProperty(TuningFile.PROPERTY);
+    }
+  }
+}
