@@ -9,12 +9,12 @@
       NAME(PASS, name, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {           \
     convolve<type, Sm90Tile<groups, blocks, columns, stages, slices>, EPILOGUE<type>>(params);     \
   }
-#define WINDOW_KERNEL(name, type, rows, columns, blocks, stages, pixels, bytes)                    \
-  static_assert(Sm90Window<blocks, columns, stages, pixels>::kRows == rows);                       \
-  static_assert(Sm90Window<blocks, columns, stages, pixels>::kBytes == bytes);                     \
+#define WINDOW_KERNEL(name, type, rows, columns, stages, pixels, bytes)                            \
+  static_assert(Sm90Window<columns, stages, pixels>::kRows == rows);                               \
+  static_assert(Sm90Window<columns, stages, pixels>::kBytes == bytes);                             \
   extern "C" __global__ void __launch_bounds__(384, 1)                                             \
       NAME(PASS, name##_window, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {  \
-    convolveWindows<type, Sm90Window<blocks, columns, stages, pixels>, EPILOGUE<type>>(params);    \
+    convolveWindows<type, Sm90Window<columns, stages, pixels>, EPILOGUE<type>>(params);            \
   }
 #define WINDOW(...) WINDOW_KERNEL(bf16, Bf16, __VA_ARGS__) WINDOW_KERNEL(f16, F16, __VA_ARGS__)
 #define TILE(...) KERNEL(bf16, Bf16, __VA_ARGS__) KERNEL(f16, F16, __VA_ARGS__)

@@ -3,17 +3,17 @@
 // rows of A, to where no descriptor of a swizzled tile can point: a warp fetches them by ldmatrix, a row of zeros where a tap leaves the image,
 // and wgmma takes A from registers.
 //
-// Pixels of 64 channels lie in one of two buffers, weights of a tap in a ring of stages. Two warpgroups multiply, kBlocks times 64 pixels each.
-// What is fetched while the product before is under way: a block's 64 channels, or half of them where a warpgroup has one block.
+// Pixels of 64 channels lie in one of two buffers, weights of a tap in a ring of stages. Two warpgroups multiply, two blocks of 64 pixels each:
+// while the one is multiplied, the other's rows are fetched.
 #pragma once
 
 #include "conv2d_sm90.cuh"
 
 constexpr int kWindowBox = 32;  // pixels that a copy brings
 
-template <int kBlocks_, int kColumns_, int kStages_, int kPixels_>
+template <int kColumns_, int kStages_, int kPixels_>
 struct Sm90Window {
-  static constexpr int kBlocks = kBlocks_;
+  static constexpr int kBlocks = 2;
   static constexpr int kColumns = kColumns_;
   static constexpr int kStages = kStages_;
   static constexpr int kPixels = kPixels_;  // of in, that a buffer holds
@@ -95,8 +95,6 @@ __device__ __forceinline__ void loadWindows(const Conv2dSm90Params& p, Sm90Windo
 template <class T, class Tile, class Epilogue>
 __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
                                                 Sm90WindowRing<Tile> ring) {
-  constexpr int kParts = 2 / Tile::kBlocks;  // of 64 channels that are fetched at once
-  constexpr int kDepth = 4 / kParts;  // 16 channels each
   int const group = threadIdx.x / 128 - 1;
   int const lane = threadIdx.x % 32;
   bool const first = threadIdx.x % 128 == 0;
@@ -104,7 +102,7 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
   int const laneRow = group * Tile::kBlocks * 64 + threadIdx.x % 128 / 32 * 16 + lane % 16;
   int const half = lane / 16;
   Sm90Sums<Tile> sums;
-  uint32_t a[2][kDepth][4];
+  uint32_t a[Tile::kBlocks][4][4];  // of 16 channels each
   for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
     int y[Tile::kBlocks];
     int x[Tile::kBlocks];
@@ -122,32 +120,25 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
         mbarrierWait(ring.full(ring.stage), ring.phase);
         uint64_t const b = matrixOf(ring.weights());
 #pragma unroll
-        for (int unit = 0; unit < 2; ++unit) {
-          int const block = unit / kParts;
-          int const firstK = unit % kParts * kDepth;
+        for (int block = 0; block < Tile::kBlocks; ++block) {
           int const row = laneRow + block * 64 + tapY * p.gridW + tapX;
           bool const inside =
               static_cast<uint32_t>(y[block] + tapY) < static_cast<uint32_t>(p.gridH) &&
               static_cast<uint32_t>(x[block] + tapX) < static_cast<uint32_t>(p.gridW);
           uint32_t const from = inside ? ring.pixels() + row * kRowBytes : ring.base + Tile::kZeros;
 #pragma unroll
-          for (int k = 0; k < kDepth; ++k) {
-            loadMatrices(a[unit][k], from + (((2 * (firstK + k) + half) ^ row % 8) << 4));
+          for (int k = 0; k < 4; ++k) {
+            loadMatrices(a[block][k], from + (((2 * k + half) ^ row % 8) << 4));
           }
           hold(sums);
           wgmmaFence();
 #pragma unroll
-          for (int k = 0; k < kDepth; ++k) {
-#pragma unroll
-            for (int panel = 0; panel < Tile::kColumns / kPanel<Tile>; ++panel) {
-              Wgmma<T>::multiply(sums[block][panel], a[unit][k],
-                                 b + panel * (kPanel<Tile> * kRowBytes >> 4) + 2 * (firstK + k),
-                                 chunk + tap + firstK + k > 0);
-            }
+          for (int k = 0; k < 4; ++k) {
+            Wgmma<T>::multiply(sums[block][0], a[block][k], b + 2 * k, chunk + tap + k > 0);
           }
           wgmmaCommit();
-          wgmmaWait<1>();  // the one before, whose registers are fetched into next
-          if (unit == 0 && chunk + tap > 0 && first) {
+          wgmmaWait<1>();  // the block before, whose rows are fetched next
+          if (block == 0 && chunk + tap > 0 && first) {
             mbarrierArrive(ring.emptyBefore());
           }
         }

@@ -53,7 +53,7 @@ record HopperTile(
             .toArray();
     return line.startsWith("TILE(")
         ? new HopperTile(number[0], number[1], number[2], number[3], 0, number[6], number[7])
-        : new HopperTile(number[0], number[1], 2, number[2], number[4], 384, number[5]);
+        : new HopperTile(number[0], number[1], 2, 2, number[3], 384, number[4]);
   }
 
   /** Whether it copies what all taps of a filter see at once. */

@@ -231,12 +231,12 @@ class CudaRooflineTest {
             ## bf16 by wgmma and TMA
 
             The kernels of compute capability 9.0, `conv2d_fprop_sm90` and `conv2d_dgrad_sm90`, beside those of
-            all devices, of the table above. L2: what the copies ask for, all taps of a filter, pixels outside of
-            the tensor among them, and results and signs: tensor copies go past L1, which answers most taps of
-            the tiles above. L1: shared memory, into which they copy and from which wgmma reads. Products
-            at %.0f %% of the tensor cores' peak, which public kernels with wgmma reach. The counters of the
-            emulated device are held to these figures at the small size. Taken: where the bound at 5.5 TB/s, on
-            the busiest multiprocessor, is no worse (`ConvolutionBounds`).
+            all devices, of the table above. L2: what the copies ask for, and results and signs. Tensor copies go
+            past L1, so each tap of a filter is asked for, pixels outside of the tensor too; but of a window what
+            all taps see only once. L1: shared memory, into which they copy and from which wgmma and ldmatrix
+            read. Products at %.0f %% of the tensor cores' peak, which public kernels with wgmma reach. The
+            counters of the emulated device are held to the copies, products and results of the small size.
+            Taken: where the bound at 5.5 TB/s, on the busiest multiprocessor, is no worse.
 
             | layer | tiles above: kernel | L2 MB | bound µs at 7 / 5.5 TB/s | wgmma: kernel | registers | spills | useful | L2 MB | L1 MB | bound µs at 7 / 5.5 TB/s | by | taken |
             |---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|---|---|
@@ -322,11 +322,13 @@ class CudaRooflineTest {
           String.format(
               Locale.ROOT,
               "%nAll convolutions of a training step with these where they are taken, %d images: at"
-                  + " least %.1f ms at 7 TB/s of L2, %.1f ms at 5.5; with the tiles alone %.1f and"
-                  + " %.1f ms.%n",
+                  + " least %.1f ms at 7 TB/s of L2, %.1f ms at 5.5, so at most %.0f or %.0f"
+                  + " images/s; with the tiles alone %.1f and %.1f ms.%n",
               BATCH,
               after[0] * 1e3,
               after[1] * 1e3,
+              BATCH / after[0],
+              BATCH / after[1],
               before[0] * 1e3,
               before[1] * 1e3));
     }

@@ -66,7 +66,7 @@ class HopperConvolutionTest {
     for (DataType type : List.of(DataType.BF16, DataType.F16)) {
       for (HopperTile tile : HopperTile.all()) {
         for (Conv2dDescriptor d : tile.window() ? WINDOWS : PROBLEMS) {
-          if (type == DataType.BF16 || d.kh() > 1) { // types differ in little else
+          if (type == DataType.BF16 || d.dilationW() > 1) { // types differ in little
             String name = tile.kernel(Pass.FPROP, type) + " " + d;
             tests.add(DynamicTest.dynamicTest(name, () -> check(tile, d, type)));
           }
@@ -170,6 +170,49 @@ class HopperConvolutionTest {
       }
     } finally {
       System.clearProperty(TuningFile.PROPERTY);
+    }
+  }
+
+  /** Which tile is taken at a batch of 256 on an H200: those of docs/cuda-traffic.md. */
+  @Test
+  void taken() {
+    EmulatedSubject.openPlain().close();
+    EmulatorControl.multiprocessors(132);
+    EmulatorControl.computeCapability(9, 0);
+    try {
+      // Windows where taps overlap; large tiles where products are long; few channels: memory.
+      assertEquals("_window_256x64", taken(256, 56, 64, 64, 3, 1, Pass.FPROP));
+      assertEquals("_window_256x128", taken(256, 28, 128, 128, 3, 1, Pass.DGRAD));
+      assertEquals("_window_256x128", taken(256, 14, 256, 256, 3, 1, Pass.FPROP));
+      assertEquals("_192x256", taken(256, 14, 1024, 256, 1, 1, Pass.FPROP));
+      assertEquals("_192x256", taken(256, 7, 2048, 512, 1, 1, Pass.DGRAD));
+      assertEquals("_256x64", taken(256, 56, 256, 64, 1, 1, Pass.FPROP));
+      // Short products with many results: panels read their pixels once.
+      assertEquals("tiles", taken(256, 28, 128, 512, 1, 1, Pass.FPROP));
+      // Each tap of L2 costs more than L1's answers, unless weights are most of it.
+      assertEquals("tiles", taken(256, 56, 128, 128, 3, 2, Pass.FPROP));
+      assertEquals("_192x256", taken(256, 14, 512, 512, 3, 2, Pass.FPROP));
+      assertEquals("none can", taken(256, 14, 512, 512, 3, 2, Pass.DGRAD));
+    } finally {
+      EmulatorControl.multiprocessors(8);
+      EmulatorControl.computeCapability(8, 0);
+    }
+  }
+
+  private static String taken(
+      int batch, int extent, int ic, int oc, int kernel, int stride, Pass pass) {
+    Conv2dDescriptor d = Conv2dDescriptor.same(batch, extent, extent, ic, oc, kernel, stride);
+    ConvolutionProblem problem = new ConvolutionProblem(d, pass, DataType.BF16, false, true);
+    try (CudaBackend backend = (CudaBackend) EmulatedSubject.openPlain()) {
+      List<HopperTile> able = HopperConvolution.able(backend, problem);
+      if (able.isEmpty()) {
+        return "none can";
+      }
+      TiledConvolution own =
+          new TiledConvolution(backend, d, DataType.BF16, Rectifier.IDENTITY, backend.tiles());
+      return HopperConvolution.taken(backend, able, problem, own)
+          .map(HopperTile::title)
+          .orElse("tiles");
     }
   }
 }

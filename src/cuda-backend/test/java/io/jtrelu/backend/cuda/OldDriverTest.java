@@ -52,7 +52,8 @@ class OldDriverTest {
     byte[] text = Arrays.copyOf(ptx, ptx.length + 1); // ends with zero
     check("create", JNvPTXCompiler.nvPTXCompilerCreate(compiler, text.length, text), "");
     try {
-      // Warpgroups have all registers that there are: those kernels need a compiler that looks for them.
+      // Warpgroups have all registers that there are: those kernels need a compiler that looks for
+      // them.
       boolean hopper = name.endsWith("_sm90.ptx");
       String[] options = {
         hopper ? "--gpu-name=sm_90a" : "--gpu-name=sm_80", "--opt-level=" + (hopper ? 3 : 0)
