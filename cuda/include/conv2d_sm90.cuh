@@ -19,8 +19,7 @@ struct Conv2dSm90Params {
   TensorMap filter;  // 128 [outC][tap][inC], boxes of 64 channels, one tap, a tile's columns
   TensorMap out;  // 256 [pixel][1][outC], boxes of 64 channels and a warpgroup's pixels
   const float* bias;  // 384 fprop: [outC]
-  const void*
-      gate;  // 392 fprop: shortcut of a normalised sum, as out, or null; dgrad: src, or null
+  const void* gate;  // 392 as out, or null; fprop: shortcut of a normalised sum; dgrad: src
   const void* old;  // 400 dgrad: out, where the gradient is added to it, or null
   uint32_t* signs;  // 408 as of conv2d.cuh, a word of 32 channels at once, or null
   float scale;  // 416

@@ -107,7 +107,12 @@ final class HopperConvolution implements SignedPasses {
 
   /** Maps of the operands, and for which addresses they were made. */
   private record Maps(
-      long in, long weights, long out, MemorySegment of, MemorySegment and, MemorySegment to) {
+      long in,
+      long weights,
+      long out,
+      MemorySegment ofIn,
+      MemorySegment ofWeights,
+      MemorySegment ofOut) {
     boolean fit(long otherIn, long otherWeights, long otherOut) {
       return in == otherIn && weights == otherWeights && out == otherOut;
     }
@@ -313,9 +318,9 @@ final class HopperConvolution implements SignedPasses {
     int tiles = tile.tiles(g.pixels(), g.outC());
     stream
         .arguments()
-        .tensorMap(taken.of())
-        .tensorMap(taken.and())
-        .tensorMap(taken.to())
+        .tensorMap(taken.ofIn())
+        .tensorMap(taken.ofWeights())
+        .tensorMap(taken.ofOut())
         .pointer(bias)
         .pointer(gate)
         .pointer(old)

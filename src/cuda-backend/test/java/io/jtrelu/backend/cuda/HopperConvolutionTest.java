@@ -8,15 +8,23 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.fasterxml.jackson.databind.JsonNode;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
+import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Tuning;
+import io.jtrelu.backend.Write;
 import io.jtrelu.backend.cuda.TileVariant.Pass;
 import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.SplittableRandom;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
@@ -25,8 +33,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /**
  * The kernels of compute capability 9.0 through the launcher: integers, hence bit for bit what the
- * reference backend computes, with the device's checkers silent. Signs, empty batches and random
- * shapes are the contract's ({@link HopperSubject}).
+ * reference backend computes, with the device's checkers silent. Random shapes are the contract's
+ * ({@link HopperSubject}).
  */
 class HopperConvolutionTest {
   /** What tensor maps, tiles and stages can get wrong. */
@@ -78,7 +86,7 @@ class HopperConvolutionTest {
 
   private static void check(HopperTile tile, Conv2dDescriptor d, DataType type) {
     try (Backend reference = Backends.open("reference");
-        Backend hopper = HopperSubject.open(tile.title())) {
+        Backend hopper = HopperSubject.taking(tile.title())) {
       List<float[]> expected = CudaTilesTest.passes(reference, d, type);
       EmulatorControl.clearCounters();
       List<float[]> actual = CudaTilesTest.passes(hopper, d, type);
@@ -112,6 +120,89 @@ class HopperConvolutionTest {
         tiles * steps * tile.rows() * tile.columns() * 64, c.get("warpgroupMultiplyAdds").asLong());
     assertEquals(0, c.get("sharedLoadBankConflicts").asLong());
     assertEquals(0, c.get("sharedStoreBankConflicts").asLong());
+  }
+
+  /** Signs are those of dst, and the gradient by signs has the bits of the gradient by src. */
+  @TestFactory
+  List<DynamicTest> signs() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (DataType type : List.of(DataType.BF16, DataType.F16)) {
+      for (HopperTile tile : HopperTile.all()) {
+        Conv2dDescriptor d = Conv2dDescriptor.of(2, 9, 7, 160, 96, 3, 1, 1); // half slices
+        tests.add(
+            DynamicTest.dynamicTest(
+                tile.kernel(Pass.FPROP, type), () -> checkSigns(tile, d, type)));
+      }
+    }
+    return tests;
+  }
+
+  private static void checkSigns(HopperTile tile, Conv2dDescriptor d, DataType type) {
+    Rectifier phi = Rectifier.tailored(0.4);
+    EmulatedSubject.openPlain().close();
+    try (Backend backend = HopperSubject.taking(tile.title());
+        Stream stream = backend.newStream();
+        Conv2d conv = backend.conv2d(d, type, phi, phi);
+        PackedWeights packed = conv.newPackedWeights();
+        Tensor weights = random(backend, stream, 1, d.weights(), DataType.F32, Layout.KRSC);
+        Tensor bias = random(backend, stream, 2, d.bias(), DataType.F32, Layout.ROW_MAJOR);
+        Tensor src = random(backend, stream, 3, d.src(), type, Layout.NHWC);
+        Tensor diffDst = random(backend, stream, 4, d.dst(), type, Layout.NHWC);
+        Tensor dst = backend.allocate(d.dst(), type, Layout.NHWC);
+        Tensor signs = backend.allocate(Conv2d.signs(d.dst()), DataType.U8, Layout.ROW_MAJOR);
+        Tensor signsOfSrc = backend.allocate(Conv2d.signs(d.src()), DataType.U8, Layout.ROW_MAJOR);
+        Tensor bits = Tensor.allocate(Conv2d.signs(d.src()), DataType.U8, Layout.ROW_MAJOR);
+        Tensor bySrc = backend.allocate(d.src(), type, Layout.NHWC);
+        Tensor bySigns = backend.allocate(d.src(), type, Layout.NHWC)) {
+      conv.pack(stream, weights, packed);
+      EmulatorControl.clearCounters();
+      conv.forwardWithSigns(stream, src, packed, bias, dst, signs);
+      assertArrayEquals(
+          signs(download(backend, stream, dst), d.oc()), download(backend, stream, signs));
+      bits.set(signs(download(backend, stream, src), d.ic()));
+      backend.copy(stream, bits, signsOfSrc);
+      conv.backwardData(stream, diffDst, packed, src, bySrc, Write.OVERWRITE);
+      conv.backwardDataBySigns(stream, diffDst, packed, signsOfSrc, bySigns, Write.OVERWRITE);
+      assertArrayEquals(download(backend, stream, bySrc), download(backend, stream, bySigns));
+      assertEquals(1, launches(tile.kernel(Pass.FPROP, type)).size());
+      assertEquals(2, launches(tile.kernel(Pass.DGRAD, type)).size());
+    }
+  }
+
+  /** Bytes as {@link Conv2d} lays them out. */
+  private static float[] signs(float[] values, int channels) {
+    int pixels = values.length / channels;
+    float[] bytes = new float[values.length / 8];
+    for (int i = 0; i < values.length; i++) {
+      int c = i % channels;
+      if (values[i] > 0) {
+        bytes[(c / 32 * pixels + i / channels) * 4 + c % 32 / 8] += 1 << c % 8;
+      }
+    }
+    return bytes;
+  }
+
+  private static Tensor random(
+      Backend backend, Stream stream, long seed, Shape shape, DataType type, Layout layout) {
+    SplittableRandom random = new SplittableRandom(seed);
+    float[] values = new float[Math.toIntExact(shape.elements())];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = random.nextInt(8) == 0 ? 0 : (float) random.nextDouble(-1, 1);
+    }
+    Tensor tensor = backend.allocate(shape, type, layout);
+    try (Tensor host = Tensor.allocate(shape, type, layout).set(values)) {
+      backend.copy(stream, host, tensor);
+      stream.synchronize();
+    }
+    return tensor;
+  }
+
+  private static float[] download(Backend backend, Stream stream, Tensor tensor) {
+    try (Tensor host = Tensor.allocate(tensor.shape(), tensor.type(), tensor.layout())) {
+      backend.copy(stream, tensor, host);
+      stream.synchronize();
+      return host.toFloatArray();
+    }
   }
 
   private static List<JsonNode> launches(String kernel) {
@@ -160,7 +251,7 @@ class HopperConvolutionTest {
   void tilesAreCandidates(@TempDir Path folder) {
     Conv2dDescriptor d = Conv2dDescriptor.of(1, 6, 6, 64, 64, 3, 1, 1);
     System.setProperty(TuningFile.PROPERTY, folder.resolve("tuning").toString());
-    try (Backend backend = HopperSubject.open("")) {
+    try (Backend backend = HopperSubject.taking()) {
       backend.tune(Tuning.ALWAYS, Map.of());
       EmulatorControl.clearCounters();
       backend.conv2d(d, DataType.BF16, Rectifier.IDENTITY, Rectifier.IDENTITY).close();

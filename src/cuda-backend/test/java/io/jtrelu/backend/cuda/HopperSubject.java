@@ -5,7 +5,9 @@ import io.jtrelu.backend.Subject;
 import io.jtrelu.tensor.DataType;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
+import java.util.Arrays;
 import java.util.List;
+import java.util.stream.Collectors;
 
 /**
  * The CUDA backend on the emulated device of compute capability 9.0, whose convolutions are done by
@@ -51,20 +53,23 @@ public final class HopperSubject implements Subject {
   public synchronized Backend open() {
     List<HopperTile> tiles = HopperTile.all();
     HopperTile tile = tiles.get(opened++ % tiles.size());
-    return open(tile.title());
+    return taking(tile.title(), "_128x64"); // a window does not do all
   }
 
   /**
    * Opens the backend; until it is closed the device has compute capability 9.0.
    *
-   * @param tile of the kernels to take, as {@link CudaBackend#TILE_PROPERTY} has it, empty for the
-   *     launcher's choice
+   * @param titles of the tiles to take where they can, the first that can; none for the launcher's
+   *     choice
    */
-  static Backend open(String tile) {
+  static Backend taking(String... titles) {
     EmulatedSubject.openPlain().close(); // loads the driver, or skips the test
     EmulatorControl.computeCapability(9, 0);
     System.setProperty(
-        CudaBackend.TILE_PROPERTY, tile.isEmpty() ? "" : "sm90_bf16" + tile + ",sm90_f16" + tile);
+        CudaBackend.TILE_PROPERTY,
+        Arrays.stream(titles)
+            .map(title -> "sm90_bf16" + title + ",sm90_f16" + title)
+            .collect(Collectors.joining(",")));
     Backend backend = new EmulatedSubject().open();
     return (Backend)
         Proxy.newProxyInstance(
