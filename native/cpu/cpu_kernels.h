@@ -3,7 +3,8 @@
 //
 // Convolutions, forward and backward, with bias, rectifier and its derivative fused: 3x3 of stride 1 by Winograd's minimal
 // filtering, winograd_kernels.h, and others by the definition, direct_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
-// parameters and activations: element_kernels.h; those of batch normalisation: batch_norm_kernels.h.
+// parameters and activations: element_kernels.h; those of batch normalisation: batch_norm_kernels.h. Max-pooling:
+// max_pool_kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -124,6 +125,21 @@ struct JtreluBatchNorm {
                    const float* summand, const float* slope, int32_t accumulate, void* diffSrc);
 };
 
+/// Sizes of a max-pooling of src [n, h, w, c] to dst [n, oh, ow, c], both NHWC.
+struct JtreluMaxPoolSizes {
+  int32_t n, h, w, c, oh, ow, kernel, stride, padBegin;
+};
+
+/// Max-pooling of one type of activations. argmax [n, oh, ow, c] is the place of the first maximum in its window, kernel * row +
+/// column, and where `marked` 128 more for a maximum above 0; a NaN wins. Results are rounded to nearest even.
+struct JtreluMaxPool {
+  void (*forward)(const JtreluMaxPoolSizes*, const void* src, int32_t marked, void* dst, uint8_t* argmax);
+  /// diff_src = ((accumulate ? diff_src : 0) + the sum of diff_dst over the windows that an element won) * phi'(src), where src is
+  /// read if neither argmax tells it nor phi is the identity. It may be diff_src.
+  void (*backward)(const JtreluMaxPoolSizes*, const void* diffDst, const uint8_t* argmax, const void* src, float slope,
+                   float scale, int32_t marked, int32_t accumulate, void* diffSrc);
+};
+
 /// The kernels for one instruction set.
 struct JtreluCpuKernels {
   const char* instructionSet;
@@ -137,10 +153,12 @@ struct JtreluCpuKernels {
   JtreluBatchNorm f32BatchNorm;
   JtreluBatchNorm bf16BatchNorm;
   JtreluDirect direct;
+  JtreluMaxPool f32MaxPool;
+  JtreluMaxPool bf16MaxPool;
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 7;
+constexpr int32_t kJtreluCpuVersion = 8;
 
 extern "C" {
 int32_t jtreluCpuVersion();

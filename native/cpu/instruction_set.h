@@ -4,6 +4,7 @@
 #include "cpu_kernels.h"
 #include "direct_kernels.h"
 #include "element_kernels.h"
+#include "max_pool_kernels.h"
 #include "orthogonal_kernels.h"
 #include "winograd_kernels.h"
 
@@ -24,4 +25,6 @@ const JtreluCpuKernels KERNELS = {
     channels::passes<float>(),
     channels::passes<uint16_t>(),
     direct::kConvolutions,
+    pool::passes<float>(),
+    pool::passes<uint16_t>(),
 };

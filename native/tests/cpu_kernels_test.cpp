@@ -191,6 +191,54 @@ template <class T> void normalisation(const JtreluBatchNorm& p) {
   }
 }
 
+template <class T> void maxPool(const JtreluMaxPool& p) {
+  const JtreluMaxPoolSizes shapes[] = {{2, 7, 9, 40, 4, 5, 3, 2, 1},
+                                       {1, 6, 6, 5, 3, 3, 2, 2, 0},
+                                       {1, 5, 4, 16, 5, 4, 3, 1, 1},
+                                       {1, 14, 14, 1, 2, 2, 13, 5, 3}};
+  const float slope = 0.3f, scale = 1.25f;
+  for (const JtreluMaxPoolSizes& s : shapes) {
+    auto x = activations<T>(size_t(s.n) * s.h * s.w * s.c);
+    const size_t results = size_t(s.n) * s.oh * s.ow * s.c;
+    const auto d = activations<T>(results);
+    const bool marked = s.kernel * s.kernel <= 128;
+    auto y = d;
+    std::vector<uint8_t> argmax(results);
+    p.forward(&s, x.data(), marked, y.data(), argmax.data());
+    std::vector<double> sums(x.size()), magnitudes(x.size());
+    for (size_t at = 0; at < results; at++) {
+      const int c = int(at % s.c), q = int(at / s.c % s.ow), row = int(at / s.c / s.ow % s.oh),
+                n = int(at / s.c / s.ow / s.oh);
+      double best = -INFINITY;
+      int winner = -1;
+      size_t from = 0;
+      for (int tap = 0; tap < s.kernel * s.kernel; tap++) {
+        const int i = row * s.stride - s.padBegin + tap / s.kernel, j = q * s.stride - s.padBegin + tap % s.kernel;
+        if (i < 0 || i >= s.h || j < 0 || j >= s.w) continue;
+        const size_t source = ((size_t(n) * s.h + i) * s.w + j) * s.c + c;
+        if (T::value(x[source]) <= best) continue;
+        best = T::value(x[source]);
+        winner = tap;
+        from = source;
+      }
+      near("maximum", at, T::value(y[at]), best, 0);
+      near("place of the maximum", at, argmax[at], winner + (marked && best > 0 ? 128 : 0), 0);
+      sums[from] += T::value(d[at]);
+      magnitudes[from] += std::abs(T::value(d[at]));
+    }
+    for (int accumulate : {0, 1}) {
+      auto g = x;
+      p.backward(&s, d.data(), argmax.data(), x.data(), slope, scale, marked, accumulate, g.data());
+      for (size_t i = 0; i < g.size(); i++) {
+        const double old = accumulate ? T::value(x[i]) : 0, derivative = phiGradient(T::value(x[i]), slope, scale);
+        const double expected = (old + sums[i]) * derivative;
+        near("gradient of a maximum", i, T::value(g[i]), expected,
+             16 * kEpsilon * (std::abs(old) + magnitudes[i]) + T::kRounding * std::abs(expected));
+      }
+    }
+  }
+}
+
 /// The convolution r of x [n, h, w, in] and weights [out, 3, 3, in], and the sum of its terms' magnitudes.
 struct Direct {
   std::vector<double> r, magnitude;
@@ -400,6 +448,8 @@ int main() {
     elements<Bf16>(k->bf16Activations);
     normalisation<F32>(k->f32BatchNorm);
     normalisation<Bf16>(k->bf16BatchNorm);
+    maxPool<F32>(k->f32MaxPool);
+    maxPool<Bf16>(k->bf16MaxPool);
     convolutions<F32>(k->f32);
     convolutions<Bf16>(k->bf16);
     directConvolutions(k->direct);

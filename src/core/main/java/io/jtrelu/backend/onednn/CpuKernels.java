@@ -29,7 +29,7 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
-  private static final int VERSION = 7;
+  private static final int VERSION = 8;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
@@ -37,7 +37,7 @@ final class CpuKernels implements AutoCloseable {
    * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16, six
    * for convolutions by the definition.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(46, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(50, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -159,6 +159,8 @@ final class CpuKernels implements AutoCloseable {
   private final BatchNormPasses f32BatchNorm;
   private final BatchNormPasses bf16BatchNorm;
   private final DirectConvolutions direct;
+  private final MaxPoolPasses f32MaxPool;
+  private final MaxPoolPasses bf16MaxPool;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -175,6 +177,8 @@ final class CpuKernels implements AutoCloseable {
     this.f32BatchNorm = new BatchNormPasses(table, 32, library);
     this.bf16BatchNorm = new BatchNormPasses(table, 36, library);
     this.direct = new DirectConvolutions(instructionSet, table, 40, library);
+    this.f32MaxPool = new MaxPoolPasses(table, 46, library);
+    this.bf16MaxPool = new MaxPoolPasses(table, 48, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -637,6 +641,15 @@ final class CpuKernels implements AutoCloseable {
     return switch (type) {
       case F32 -> f32BatchNorm;
       case BF16 -> bf16BatchNorm;
+      default -> null;
+    };
+  }
+
+  /** Max-pooling of a type, or null where there is none. */
+  @Nullable MaxPoolPasses maxPool(DataType type) {
+    return switch (type) {
+      case F32 -> f32MaxPool;
+      case BF16 -> bf16MaxPool;
       default -> null;
     };
   }

@@ -341,7 +341,10 @@ public final class OneDnnBackend implements Backend {
   public MaxPool2d maxPool2d(
       MaxPool2dDescriptor descriptor, DataType type, Rectifier srcActivation) {
     requirePreparable(type);
-    return new OneDnnMaxPool2d(descriptor, type, srcActivation);
+    MaxPoolPasses own = kernels == null ? null : kernels.maxPool(type);
+    return own == null
+        ? new OneDnnMaxPool2d(descriptor, type, srcActivation)
+        : new NativeMaxPool2d(own, descriptor, type, srcActivation);
   }
 
   @Override

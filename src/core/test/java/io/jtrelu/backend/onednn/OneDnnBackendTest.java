@@ -10,6 +10,8 @@ import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.MaxPool2d;
+import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Orthogonal;
 import io.jtrelu.backend.OutOfMemoryException;
@@ -563,6 +565,13 @@ class OneDnnBackendTest {
               }
             }
           }
+          for (MaxPool2dDescriptor d : POOLS) {
+            for (DataType type : List.of(DataType.F32, DataType.BF16)) {
+              if (loops.supports(type)) {
+                requireEqual(d.c(), poolPasses(loops, type, d), poolPasses(kernels, type, d));
+              }
+            }
+          }
           instructionSets++;
         } catch (UnsupportedException noMore) {
           break;
@@ -655,6 +664,50 @@ class OneDnnBackendTest {
       }
     }
     values.forEach(Tensor::close);
+    return results;
+  }
+
+  /** Windows that overlap, touch, leave gaps and lie in the padding; places that leave no bit. */
+  private static final List<MaxPool2dDescriptor> POOLS =
+      List.of(
+          MaxPool2dDescriptor.same(2, 8, 8, 40, 3, 2),
+          new MaxPool2dDescriptor(1, 6, 7, 5, 2, 2, 0, 0),
+          new MaxPool2dDescriptor(1, 7, 5, 16, 3, 1, 1, 2),
+          new MaxPool2dDescriptor(1, 9, 9, 33, 2, 4, 1, 0),
+          new MaxPool2dDescriptor(1, 14, 14, 3, 13, 1, 6, 6));
+
+  /** Max-pooling, both directions. */
+  private static List<float[]> poolPasses(
+      OneDnnBackend backend, DataType type, MaxPool2dDescriptor d) {
+    SplittableRandom random = new SplittableRandom(d.c());
+    double[] special = {0, -0.0, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY};
+    DoubleSupplier value =
+        () -> random.nextInt(10) == 0 ? special[random.nextInt(5)] : random.nextGaussian();
+    List<float[]> results = new ArrayList<>();
+    try (Stream stream = backend.newStream();
+        Tensor src = backend.allocate(d.src(), type, Layout.NHWC);
+        Tensor diffSrc = backend.allocate(d.src(), type, Layout.NHWC);
+        Tensor dst = backend.allocate(d.dst(), type, Layout.NHWC);
+        Tensor diffDst = backend.allocate(d.dst(), type, Layout.NHWC);
+        Tensor argmax = backend.allocate(d.dst(), DataType.U8, Layout.NHWC)) {
+      for (Tensor tensor : List.of(src, diffSrc, diffDst)) {
+        for (long i = 0; i < tensor.shape().elements(); i++) {
+          tensor.put(i, (float) value.getAsDouble());
+        }
+      }
+      for (Rectifier psi :
+          List.of(Rectifier.IDENTITY, new Rectifier(0.5f, 2), new Rectifier(0, 1))) {
+        for (Write write : Write.values()) {
+          try (MaxPool2d pool = backend.maxPool2d(d, type, psi)) {
+            pool.forward(stream, src, dst, argmax);
+            pool.backward(stream, diffDst, argmax, src, diffSrc, write);
+          }
+          for (Tensor tensor : List.of(dst, argmax, diffSrc)) {
+            results.add(tensor.toFloatArray());
+          }
+        }
+      }
+    }
     return results;
   }
 
