@@ -23,6 +23,7 @@ namespace direct {
 constexpr int kPixels = 6, kVectors = LANES == 16 ? 4 : 2;
 constexpr int kPanel = kVectors * LANES;
 constexpr int kDepth = LANES == 16 ? 128 : 256;  // channels of a panel at most: 32 or 16 KiB and less
+constexpr int kStep = 16;  // of these, after which some of the next panel are fetched
 constexpr int64_t kUnitBytes = 384 * 1024;  // of x and y, of a second-level cache of 1 MiB
 // And of gradients: channels of e by vectors of channels of x, over so many pixels.
 constexpr int kErrors = 4, kErrorPixels = 128;
@@ -48,6 +49,9 @@ struct Class {
   };
   int begin, step, count, factor, taps;
   Tap tap[kJtreluMostTaps];
+
+  /// Whether results read one element each, one after the other.
+  bool readsInOrder() const { return taps == 1 && step == 1 && factor == 1 && tap[0].offset == 0; }
 };
 
 Class forwardClass(int extent, int kernel, int stride, int padding) {
@@ -97,55 +101,6 @@ struct Source {
   }
 };
 
-// sums [MR][NV vectors] (+)= a b, of MR pixels' channels from k on and b [depth][NV vectors]. Fetches as much from `next` as it
-// reads of b, into the second-level cache, unless that is null.
-template <int MR, int NV>
-void product(const float* const* a, int64_t k, const float* b, int depth, float* sums, bool add, const float* next) {
-  Vector sum[MR][NV];
-  const float* pixel[MR];
-#pragma GCC unroll 8
-  for (int m = 0; m < MR; m++) {
-    pixel[m] = a[m] + k;
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
-  }
-  for (int i = 0; i < depth; i++) {
-    Vector weights[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) weights[v] = load(b + v * LANES);
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; m++) {
-      const Vector value = repeat(pixel[m][i]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) sum[m][v] += value * weights[v];
-    }
-    b += NV * LANES;
-    if (next != nullptr) {
-#pragma GCC unroll 4
-      for (int f = 0; f < NV * LANES; f += kFloats) __builtin_prefetch(next + f, 0, 2);
-      next += NV * LANES;
-    }
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) {
-      float* to = sums + (m * NV + v) * LANES;
-      store(to, add ? load(to) + sum[m][v] : sum[m][v]);
-    }
-}
-
-// product() for 1 to kVectors vectors and 1 to kPixels pixels.
-using Product = void (*)(const float* const*, int64_t, const float*, int, float*, bool, const float*);
-template <int NV, int... M> constexpr std::array<Product, kPixels> products(std::integer_sequence<int, M...>) {
-  return {product<M + 1, NV>...};
-}
-template <int... V>
-constexpr std::array<std::array<Product, kPixels>, kVectors> products(std::integer_sequence<int, V...>) {
-  return {products<V + 1>(std::make_integer_sequence<int, kPixels>())...};
-}
-constexpr auto kProducts = products(std::make_integer_sequence<int, kVectors>());
-
 // What follows a convolution: see JtreluDirect.
 struct Epilogue {
   float* y;
@@ -162,18 +117,19 @@ struct Epilogue {
     }
   }
 
-  enum class Kind { kBias, kGate, kPlain };
+  enum Kind { kBias, kGate, kPlain };
+  Kind kind() const { return bias != nullptr ? kBias : gate != nullptr ? kGate : kPlain; }
 
-  /// A result at y + at, of which `count` lanes are kept.
+  /// The result r at y + at, of which `count` lanes are kept; `added` is its bias.
   template <Kind kind, bool whole> INLINE void finish(Vector r, Vector added, int64_t at, int64_t count) const {
     auto old = [&](const float* p) __attribute__((always_inline)) { return whole ? load(p) : loadSome(p, count); };
     const Vector positive = repeat(scale), negative = repeat(scale * slope);
-    if constexpr (kind == Kind::kBias) {
+    if constexpr (kind == kBias) {
       r += added;
       r *= r > 0 ? positive : negative;
     } else {
       if (accumulate) r += old(y + at);
-      if constexpr (kind == Kind::kGate) r *= old(gate + at) > 0 ? positive : negative;
+      if constexpr (kind == kGate) r *= old(gate + at) > 0 ? positive : negative;
     }
     if constexpr (whole) {
       store(y + at, r);
@@ -182,12 +138,12 @@ struct Epilogue {
     }
   }
 
-  /// Finishes vectors of channels from n on, of which there are `channels`, of pixels that begin at `to`.
+  /// Finishes sums of some vectors of channels from n on, of which there are `channels`, of pixels that begin at `to`.
   template <Kind kind>
   void finish(const float* sums, const int64_t* to, int pixels, int vectors, int n, int channels) const {
     for (int v = 0; v < vectors; v++) {
       const int channel = n + v * LANES, count = channels - channel;
-      const Vector added = kind == Kind::kBias ? loadSome(bias + channel, count) : Vector{};
+      const Vector added = kind == kBias ? loadSome(bias + channel, count) : Vector{};
       const float* from = sums + v * LANES;
       for (int m = 0; m < pixels; m++, from += vectors * LANES) {
         if (count >= LANES) {
@@ -200,15 +156,96 @@ struct Epilogue {
   }
 
   void finish(const float* sums, const int64_t* to, int pixels, int vectors, int n, int channels) const {
-    if (bias != nullptr) {
-      finish<Kind::kBias>(sums, to, pixels, vectors, n, channels);
-    } else if (gate != nullptr) {
-      finish<Kind::kGate>(sums, to, pixels, vectors, n, channels);
-    } else {
-      finish<Kind::kPlain>(sums, to, pixels, vectors, n, channels);
+    switch (kind()) {
+      case kBias: return finish<kBias>(sums, to, pixels, vectors, n, channels);
+      case kGate: return finish<kGate>(sums, to, pixels, vectors, n, channels);
+      case kPlain: return finish<kPlain>(sums, to, pixels, vectors, n, channels);
     }
   }
 };
+
+// Operands of product().
+struct Factors {
+  const float* const* pixels;
+  int64_t k;  // first of their channels that is read
+  const float* weights;  // [depth][NV vectors]
+  int depth;
+  float* sums;  // [MR][NV vectors]
+  bool add;  // to the sums
+  const int64_t* to;  // where pixels' results begin, and those of the next pixels
+  int n;  // first channel of results
+  int next;  // pixels of the product after this one
+};
+
+// sums (+)= pixels * weights, for MR pixels; or the results that follow from them: kind is that of the epilogue, or kSums.
+constexpr int kSums = 3, kKinds = 4;
+template <int kind, int MR, int NV>
+void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& pixels) {
+  Vector sum[MR][NV];
+  const float* pixel[MR];
+  const float* b = f.weights;
+  [[maybe_unused]] int fetched = 0;
+#pragma GCC unroll 8
+  for (int m = 0; m < MR; m++) {
+    pixel[m] = f.pixels[m] + f.k;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
+  }
+  for (int begin = 0; begin < f.depth; begin += kStep) {
+    const int end = std::min(begin + kStep, f.depth);
+    for (int i = begin; i < end; i++) {
+      Vector row[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) row[v] = load(b + v * LANES);
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; m++) {
+        const Vector value = repeat(pixel[m][i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sum[m][v] += value * row[v];
+      }
+      b += NV * LANES;
+    }
+    weights.fetch();
+    pixels.fetch();
+    if constexpr (kind != kSums) {
+      for (; fetched * f.depth < f.next * end; fetched++) e.fetch(f.to[MR + fetched] + f.n, NV * LANES);
+    }
+  }
+  if (f.add) {
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) sum[m][v] = load(f.sums + (m * NV + v) * LANES) + sum[m][v];
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) {
+    Vector bias{};
+    if constexpr (kind == Epilogue::kBias) bias = load(e.bias + f.n + v * LANES);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++) {
+      if constexpr (kind == kSums) {
+        store(f.sums + (m * NV + v) * LANES, sum[m][v]);
+      } else {
+        e.finish<Epilogue::Kind(kind), true>(sum[m][v], bias, f.to[m] + f.n + v * LANES, LANES);
+      }
+    }
+  }
+}
+
+// product() for each kind, 1 to kVectors vectors and 1 to kPixels pixels.
+using Product = void (*)(const Factors&, const Epilogue&, Upcoming&, Upcoming&);
+template <int kind, int NV, int... M>
+constexpr std::array<Product, kPixels> products(std::integer_sequence<int, M...>) {
+  return {product<kind, M + 1, NV>...};
+}
+template <int kind, int... V>
+constexpr std::array<std::array<Product, kPixels>, kVectors> products(std::integer_sequence<int, V...>) {
+  return {products<kind, V + 1>(std::make_integer_sequence<int, kPixels>())...};
+}
+template <int... K> constexpr auto allProducts(std::integer_sequence<int, K...>) {
+  return std::array{products<K>(std::make_integer_sequence<int, kVectors>())...};
+}
+constexpr auto kProducts = allProducts(std::make_integer_sequence<int, kKinds>());
 
 // Pixels of a unit at most.
 int64_t unitPixels(int64_t in, int64_t out) {
@@ -245,10 +282,15 @@ void convolve(int images, const Source& x, const Class& high, const Class& wide,
   const int64_t pixels = int64_t(images) * high.count * wide.count;
   const int64_t units = (pixels + unitPixels(in, out) - 1) / unitPixels(in, out);
   const int blocks = blocksOf(int(in)), steps = high.taps * wide.taps * blocks;
+  const bool inOrder = high.readsInOrder() && wide.readsInOrder();
   std::fill_n(s.zeros, std::max(in, padded), 0.0f);
   for (int64_t unit = 0; unit < units; unit++) {
     const int64_t first = beginOf(unit, units, pixels), rows = beginOf(unit + 1, units, pixels) - first;
     const int64_t tiles = (rows + kPixels - 1) / kPixels;  // of even sizes
+    const int64_t following = unit + 1 < units ? beginOf(unit + 2, units, pixels) - first - rows : 0;
+    const int64_t depths = (in + kStep - 1) / kStep + blocks;
+    Upcoming nextPixels(x.x + (first + rows) * in, inOrder ? following * in * sizeof(float) : 0,
+                        tiles * depths * ((out + kPanel - 1) / kPanel));
     const Walk begin(first, high.count, wide.count);
     Walk at = begin;
     for (int64_t i = 0; i < rows; i++, at.next()) {
@@ -270,16 +312,18 @@ void convolve(int images, const Source& x, const Class& high, const Class& wide,
       for (int n = 0; n < out; n += kPanel) {
         const int vectors = std::min<int>(kVectors, int(padded - n) / LANES);
         const float* next = b + int64_t(depth) * vectors * LANES;
+        Upcoming nextWeights(next, int64_t(depth) * vectors * LANES * sizeof(float),
+                             tiles * ((depth + kStep - 1) / kStep));
+        const bool last = step == steps - 1, whole = out - n >= vectors * LANES;
+        const auto& of = kProducts[last && whole ? e.kind() : kSums][vectors - 1];
         int64_t m = 0;
         for (int64_t tile = 0; tile < tiles; tile++) {
           const int count = int(rows / tiles + (tile < rows % tiles));
-          const bool last = step == steps - 1;
           alignas(64) float own[kPixels * kPanel];
           float* sums = steps == 1 ? own : s.sums + n * rows + m * vectors * LANES;
-          for (int i = 0; last && i < count; i++) e.fetch(s.to[m + i] + n, vectors * LANES);
-          kProducts[vectors - 1][count - 1](s.from + m, k, b, depth, sums, step > 0,
-                                            tile == tiles - 1 ? next : nullptr);
-          if (last) e.finish(sums, s.to + m, count, vectors, n, out);
+          const int nextCount = int(std::min<int64_t>(count, rows - m - count));
+          of[count - 1]({s.from + m, k, b, depth, sums, step > 0, s.to + m, n, nextCount}, e, nextWeights, nextPixels);
+          if (last && !whole) e.finish(sums, s.to + m, count, vectors, n, out);
           m += count;
         }
         b = next;
@@ -311,13 +355,21 @@ void backwardData(const JtreluDirectSizes* sizes, const float* e, const float* p
   }
 }
 
-// sums [MR][NV vectors] = sum over pixels of e [pixel][LANES], MR channels, times x [pixel][NV vectors].
-template <int MR, int NV> void outerProducts(const float* e, const float* x, int pixels, float* sums) {
+// How gradients are written. What is not added to goes past the caches where it can: the gradients of a network push each other out
+// before they are read.
+enum Put { kAdd, kStore, kStream, kPuts };
+
+// to [MR][NV vectors], rows `below` apart, = sum over pixels of e [pixel][LANES], MR channels, times x [pixel][NV vectors].
+template <int put, int MR, int NV>
+void outerProducts(const float* e, const float* x, int pixels, float* to, int64_t below) {
   Vector sum[MR][NV];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
+    for (int v = 0; v < NV; v++) {
+      sum[m][v] = Vector{};
+      if constexpr (put == kAdd) __builtin_prefetch(to + m * below + v * LANES, 1, 3);
+    }
   for (int p = 0; p < pixels; p++) {
     Vector source[NV];
 #pragma GCC unroll 4
@@ -334,15 +386,24 @@ template <int MR, int NV> void outerProducts(const float* e, const float* x, int
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store(sums + (m * NV + v) * LANES, sum[m][v]);
+    for (int v = 0; v < NV; v++) {
+      float* at = to + m * below + v * LANES;
+      if constexpr (put == kStream) {
+        stream(at, sum[m][v]);
+      } else {
+        store(at, put == kAdd ? load(at) + sum[m][v] : sum[m][v]);
+      }
+    }
 }
 
-// outerProducts() for 1 to kVectors vectors.
-using OuterProducts = void (*)(const float*, const float*, int, float*);
-template <int... V> constexpr std::array<OuterProducts, kVectors> outers(std::integer_sequence<int, V...>) {
-  return {outerProducts<kErrors, V + 1>...};
+// outerProducts() for each way to write and 1 to kVectors vectors.
+using OuterProducts = void (*)(const float*, const float*, int, float*, int64_t);
+template <int put, int... V> constexpr std::array<OuterProducts, kVectors> outers(std::integer_sequence<int, V...>) {
+  return {outerProducts<put, kErrors, V + 1>...};
 }
-constexpr auto kOuterProducts = outers(std::make_integer_sequence<int, kVectors>());
+constexpr auto kOuterProducts = std::array{outers<kAdd>(std::make_integer_sequence<int, kVectors>()),
+                                           outers<kStore>(std::make_integer_sequence<int, kVectors>()),
+                                           outers<kStream>(std::make_integer_sequence<int, kVectors>())};
 
 // Blocks of e [channels / LANES][pixel][LANES] and x [pixel][panel], and sums of e.
 struct GradientWorkspace {
@@ -359,20 +420,6 @@ struct GradientWorkspace {
     bytes = reinterpret_cast<char*>(sums + e) - static_cast<char*>(memory);
   }
 };
-
-// Sets gradients, or adds to them. What is not added to goes past the caches where it can: the gradients of a network push each
-// other out before they are read.
-INLINE void put(float* to, Vector v, int64_t count, bool add, bool past) {
-  if (count < LANES) {
-    for (int64_t i = 0; i < count; i++) to[i] = add ? to[i] + v[i] : v[i];
-  } else if (add) {
-    store(to, load(to) + v);
-  } else if (past) {
-    stream(to, v);
-  } else {
-    store(to, v);
-  }
-}
 
 void gradients(const JtreluDirectSizes* sizes, const float* x, const float* e, float* diffWeights, float* diffBias,
                int32_t accumulate, void* memory) {
@@ -391,16 +438,27 @@ void gradients(const JtreluDirectSizes* sizes, const float* x, const float* e, f
     const int64_t first = beginOf(block, blocks, pixels);
     const int count = int(beginOf(block + 1, blocks, pixels) - first);
     const bool add = accumulate || block > 0;
-    for (int m = 0; m < s.oc; m += LANES) {
-      float* to = w.errors + int64_t(m) * kErrorPixels;
-      Vector sum{};
+    for (int m = 0; m < s.oc; m += kPanel) {  // some vectors side by side, so that whole lines are read in a row
+      Vector sums[kVectors] = {};
       for (int p = 0; p < count; p++) {
-        const Vector v = loadSome(e + (first + p) * s.oc + m, s.oc - m);
-        store(to + p * LANES, v);
-        sum += v;
+        const float* from = e + (first + p) * s.oc;
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) {
+          const int channel = m + v * LANES;
+          if (channel >= s.oc) break;
+          const Vector value = loadSome(from + channel, s.oc - channel);
+          store(w.errors + int64_t(channel) * kErrorPixels + p * LANES, value);
+          sums[v] += value;
+        }
       }
-      for (int lane = 0; lane < LANES; lane++) w.sums[m + lane] += sum[lane];
+      for (int v = 0; v < kVectors && m + v * LANES < s.oc; v++) {
+        for (int lane = 0; lane < LANES; lane++) w.sums[m + v * LANES + lane] += sums[v][lane];
+      }
     }
+    const int64_t after = block + 1 < blocks ? beginOf(block + 2, blocks, pixels) - first - count : 0;
+    const int64_t products = taps * ((in + kPanel - 1) / kPanel) * ((s.oc + kErrors - 1) / kErrors);
+    const bool inOrder = taps == 1 && s.strideH == 1 && s.strideW == 1;  // pixels of x
+    Upcoming sources(x + (first + count) * in, inOrder ? after * in * sizeof(float) : 0, products);
     for (int tap = 0; tap < taps; tap++) {
       const int r = tap / s.kw - s.top, c = tap % s.kw - s.left;
       for (int64_t n = 0; n < in; n += kPanel) {
@@ -414,14 +472,20 @@ void gradients(const JtreluDirectSizes* sizes, const float* x, const float* e, f
         for (int m = 0; m < s.oc; m += kErrors) {
           const int rows = std::min(kErrors, s.oc - m);
           float* to = diffWeights + m * below + tap * in + n;
-          for (int i = 0; add && i < rows; i++)
-            for (int f = 0; f < vectors * LANES; f += kFloats) __builtin_prefetch(to + i * below + f, 1, 3);
+          sources.fetch();
+          const float* errors = w.errors + int64_t(m / LANES) * LANES * kErrorPixels + m % LANES;
+          if (rows == kErrors && in - n >= vectors * LANES) {
+            kOuterProducts[add ? kAdd : past ? kStream : kStore][vectors - 1](errors, w.sources, count, to, below);
+            continue;
+          }
           alignas(64) float sums[kErrors * kPanel];
-          kOuterProducts[vectors - 1](w.errors + int64_t(m / LANES) * LANES * kErrorPixels + m % LANES, w.sources,
-                                      count, sums);
-          for (int i = 0; i < rows; i++)
-            for (int v = 0; v < vectors; v++)
-              put(to + i * below + v * LANES, load(sums + (i * vectors + v) * LANES), in - n - v * LANES, add, past);
+          const int64_t width = vectors * LANES;
+          kOuterProducts[kStore][vectors - 1](errors, w.sources, count, sums, width);
+          for (int i = 0; i < rows; i++) {
+            for (int64_t k = 0; k < std::min(width, in - n); k++) {
+              to[i * below + k] = (add ? to[i * below + k] : 0) + sums[i * width + k];
+            }
+          }
         }
       }
     }
@@ -449,7 +513,10 @@ void packMatrices(const float* weights, int taps, int64_t tapStep, int in, int64
           if (nStep != 1) {
             for (; k + LANES <= end && count == LANES; k += LANES) {
               alignas(64) float square[LANES][LANES];
-              for (int i = 0; i < LANES; i++) store(square[i], load(from + i * nStep + k));
+              for (int i = 0; i < LANES; i++) {
+                __builtin_prefetch(from + i * nStep + k + 2 * LANES);
+                store(square[i], load(from + i * nStep + k));
+              }
               transpose(square);
               for (int i = 0; i < LANES; i++) stream(column + (k - begin + i) * width, load(square[i]));
             }

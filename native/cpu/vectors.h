@@ -52,6 +52,26 @@ INLINE void endStream() {
 #endif
 }
 
+// Memory that is read soon, fetched into the second-level cache in equal steps of what is done meanwhile: a burst would have to be
+// waited for where it comes from beyond the third level.
+class Upcoming {
+ public:
+  Upcoming(const void* begin, int64_t bytes, int64_t steps)
+      : from(static_cast<const char*>(begin)),
+        end(from + bytes),
+        share((bytes + steps * kLine - 1) / (steps * kLine)) {}
+
+  /// One of the steps.
+  INLINE void fetch() {
+    for (int64_t line = 0; line < share && from < end; line++, from += kLine) __builtin_prefetch(from, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char *from, *end;
+  int64_t share;
+};
+
 INLINE void transpose(float (*rows)[LANES]) {
   for (int i = 1; i < LANES; i++) {
     for (int j = 0; j < i; j++) std::swap(rows[i][j], rows[j][i]);

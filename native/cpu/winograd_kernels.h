@@ -35,7 +35,7 @@ namespace {
 
 // Transformed values of a unit, counted as floats, of a second-level cache of 1 MiB: what they read and write needs room
 // too.
-constexpr int64_t kConvolutionBytes = 384 * 1024, kGradientBytes = 768 * 1024;
+constexpr int64_t kConvolutionBytes = 384 * 1024, kGradientBytes = 768 * 1024, kPlaneBytes = 512 * 1024;
 
 // Values of a tile along one axis, as in the table above.
 enum Point { kZero, kOne, kMinusOne, kInfinity, kRe, kIm, kPoints };
@@ -127,6 +127,15 @@ constexpr int kAccumulators = 24;
 constexpr int widest(int) { return 4; }  // channels are multiples of 16
 #endif
 
+// Vectors of a panel of weights: as many as divide the channels of y, but two where four would not stay in the first-level cache while
+// all tiles pass by.
+constexpr int kPanelBytes = 32 * 1024;
+template <class T> int panelVectors(int in, int out) {
+  const int most = widest(out / LANES);
+  const int64_t bytes = int64_t(in) * most * LANES * sizeof(typename T::Element);
+  return LANES == 16 && most == 4 && bytes > kPanelBytes ? 2 : most;
+}
+
 // Elements from one place to the next for so many each: 3 or 6 cache lines beyond a multiple of 2048 or 4096 bytes, so
 // that the places fall into different sets.
 constexpr int64_t placeStride(int64_t elements) { return (elements + 1023) / 1024 * 1024 + 96; }
@@ -183,6 +192,14 @@ Tiling convolutionTiling(const JtreluWinograd& sizes) {
   return {sizes, std::max(kConvolutionBytes, weightBytes(sizes))};
 }
 Tiling gradientTiling(const JtreluWinograd& sizes) { return {sizes, std::max(kGradientBytes, 2 * weightBytes(sizes))}; }
+
+// Channels of e whose planes are held at once: as many as stay in the second-level cache until they are transformed back. Units add
+// up in planes of all.
+int planeChannels(const Tiling& t) {
+  if (t.rows < t.total) return t.s.out;
+  const int64_t channels = kPlaneBytes / (int64_t(t.places) * t.s.in * sizeof(float));
+  return int(std::clamp<int64_t>(channels / LANES * LANES, LANES, t.s.out));
+}
 
 // A unit: rows [first, last) of tiles. In groups of tiles, all rows are filled up with zeros to whole groups.
 struct Unit {
@@ -386,11 +403,10 @@ void transformSource(const Unit& u, const typename T::Activation* x, typename T:
 
 constexpr int kLine = 64;  // bytes of a cache line
 
-// c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group]. Fetches as
-// much from `next` as it reads of b, into the second-level cache, unless that is null.
+// c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group].
 template <class T, int MR, int NV>
 void product(const typename T::Element* a, int64_t aBlock, const typename T::Element* b, float* c, int64_t cBlock,
-             int blocks, const typename T::Element* next) {
+             int blocks, Upcoming& upcoming) {
   constexpr int G = T::kGroup;
   constexpr int kRow = NV * G * LANES;
   Vector sum[MR][NV];
@@ -410,12 +426,8 @@ void product(const typename T::Element* a, int64_t aBlock, const typename T::Ele
         for (int v = 0; v < NV; v++) sum[m][v] = T::multiplyAdd(sum[m][v], s, row[v]);
       }
       b += kRow;
-      if (next != nullptr) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kRow; i += kLine / int(sizeof *next)) __builtin_prefetch(next + i, 0, 2);
-        next += kRow;
-      }
     }
+    upcoming.fetch();
     a += aBlock;
   }
 #pragma GCC unroll 32
@@ -461,7 +473,7 @@ constexpr int64_t productCalls(int64_t tiles, int vectors) {
 }
 
 // c = a b of one place for all tiles and channels of y. b comes from beyond the second-level cache, where it waits for
-// its turn in the third level or in memory: each panel is fetched during the last product of the one before. `next` is b of
+// its turn in the third level or in memory: each panel is fetched during the products of the one before. `next` is b of
 // the next place, or null.
 template <class T, int NV>
 void multiplyBy(Ahead& ahead, const typename T::Element* a, const typename T::Element* b,
@@ -471,12 +483,13 @@ void multiplyBy(Ahead& ahead, const typename T::Element* a, const typename T::El
   const int64_t panel = int64_t(in) * NV * LANES;
   for (int n = 0; n < out; n += NV * LANES, b += panel) {
     const typename T::Element* following = n + NV * LANES < out ? b + panel : next;
+    Upcoming upcoming(following, following == nullptr ? 0 : panel * int64_t(sizeof *b), parts * (in / LANES));
     int64_t done = 0;
     for (int64_t part = 0; part < parts; part++) {
       ahead.next();
       const int64_t upTo = tiles * (part + 1) / parts;  // even shares
       table[upTo - done - 1](a + done * LANES, tiles * LANES, b, c + (n / LANES * tiles + done) * LANES, tiles * LANES,
-                             in / LANES, part == parts - 1 ? following : nullptr);
+                             in / LANES, upcoming);
       done = upTo;
     }
   }
@@ -486,7 +499,7 @@ template <class T>
 void multiply(Ahead& ahead, const typename T::Element* a, const typename T::Element* b, const typename T::Element* next,
               float* c, int64_t tiles, int in, int out) {
   if (tiles == 0) return;
-  switch (widest(out / LANES)) {
+  switch (panelVectors<T>(in, out)) {
 #if LANES != 8
     case 4: return multiplyBy<T, 4>(ahead, a, b, next, c, tiles, in, out);
 #endif
@@ -624,14 +637,14 @@ template <Kind kind, class E> void transformResult(const Unit& u, float* m, E* y
 }
 
 // What a unit's results will touch.
-template <class E> Ahead aheadOf(const Unit& u, const Epilogue<E>& e, E* y) {
+template <class T, class E> Ahead aheadOf(const Unit& u, const Epilogue<E>& e, E* y) {
   const Tiling& t = u.t;
   const int64_t line = int64_t(t.s.outW) * t.s.out;
   auto begin = [&](int row) {
     const int image = row / t.high.tiles();
     return (int64_t(image) * t.s.outH + t.high.begin(row % t.high.tiles())) * line;
   };
-  const int vectors = widest(t.s.out / LANES);
+  const int vectors = panelVectors<T>(t.s.in, t.s.out);
   int64_t calls = 0;
   for (int p = 0; p < t.places; p++) calls += productCalls(u.tiles(p), vectors) * (t.s.out / LANES / vectors);
   const int64_t from = begin(u.first), bytes = (begin(u.last) - from) * int64_t(sizeof(E));
@@ -653,7 +666,7 @@ void convolve(const JtreluWinograd* sizes, const void* x, const void* packed, vo
   for (int first = 0; first < t.total; first += t.rows) {
     const Unit u(t, first, 1);
     transformSource<T, false>(u, static_cast<const E*>(x), in);
-    Ahead ahead = aheadOf(u, e, static_cast<E*>(y));
+    Ahead ahead = aheadOf<T>(u, e, static_cast<E*>(y));
     for (int p = 0; p < t.places; p++) {
       const Element* next = p + 1 < t.places ? weights + (p + 1) * stride : nullptr;
       multiply<T>(ahead, in + p * t.inStride, weights + p * stride, next, out + p * t.outStride, u.tiles(p), t.s.in,
@@ -871,14 +884,22 @@ void transformPlanes(const float* planes, int64_t stride, int in, int out, float
   endStream();
 }
 
+void transformPlanes(const Tiling& t, const float* planes, int64_t stride, int out, float* diffWeights, bool add) {
+  if (t.s.tile == 4) {
+    transformPlanes<true>(planes, stride, t.s.in, out, diffWeights, add);
+  } else {
+    transformPlanes<false>(planes, stride, t.s.in, out, diffWeights, add);
+  }
+}
+
 template <class T>
 void gradients(const JtreluWinograd* sizes, const void* x, const void* e, float* diffWeights, float* diffBias,
                int32_t add, void* workspace) {
   using E = typename T::Element;
   const Tiling t = gradientTiling(*sizes);
-  const int in = t.s.in, out = t.s.out;
-  const int64_t stride = placeStride(int64_t(in) * out);
-  float* planes = static_cast<float*>(workspace);  // [place, out, in]
+  const int in = t.s.in, out = t.s.out, some = planeChannels(t);
+  const int64_t stride = placeStride(int64_t(in) * some);
+  float* planes = static_cast<float*>(workspace);  // [place, some of out, in]
   E* errors = reinterpret_cast<E*>(planes + t.places * stride);
   E* sources = errors + t.places * t.outStride;
   double* sums = reinterpret_cast<double*>(sources + t.places * t.inStride);
@@ -887,18 +908,18 @@ void gradients(const JtreluWinograd* sizes, const void* x, const void* e, float*
     const Unit u(t, first, T::kGroup);
     transformSource<T, true>(u, static_cast<const typename T::Activation*>(x), sources);
     transformGradient<T>(u, static_cast<const typename T::Activation*>(e), errors, sums);
-    for (int p = 0; p < t.places; p++) {
-      accumulate<T>(errors + p * t.outStride, sources + p * t.inStride, planes + p * stride, u.tiles(p), in, out,
-                    first > 0);
+    for (int m = 0; m < out; m += some) {
+      const int count = std::min(some, out - m);
+      for (int p = 0; p < t.places; p++) {
+        const int64_t tiles = u.tiles(p);
+        accumulate<T>(errors + p * t.outStride + m * tiles, sources + p * t.inStride, planes + p * stride, tiles, in,
+                      count, first > 0);
+      }
+      if (u.last == t.total) transformPlanes(t, planes, stride, count, diffWeights + int64_t(m) * 9 * in, add);
     }
   }
-  if (t.total == 0) std::fill_n(planes, t.places * stride, 0.0f);
+  if (t.total == 0 && !add) std::fill_n(diffWeights, int64_t(out) * 9 * in, 0.0f);
   for (int m = 0; m < out; m++) diffBias[m] = float((add ? diffBias[m] : 0) + sums[m]);
-  if (t.s.tile == 4) {
-    transformPlanes<true>(planes, stride, in, out, diffWeights, add);
-  } else {
-    transformPlanes<false>(planes, stride, in, out, diffWeights, add);
-  }
 }
 
 // G g along one axis, `step` vectors apart.
@@ -942,8 +963,8 @@ template <bool fours> INLINE void transformKernel(const Vector* g, Vector* to) {
 }
 
 // Index in a place's panels [out / panel][in / group][panel][group] of product(); fromChannel begins a group.
-INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int group) {
-  const int panel = widest(out / LANES) * LANES;
+template <class T> INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int group) {
+  const int panel = panelVectors<T>(in, out) * LANES;
   return (int64_t(toChannel) / panel * in + fromChannel) * panel + toChannel % panel * group;
 }
 
@@ -961,7 +982,7 @@ void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int
       for (int i = 0; i < 9; i++) kernel[i] = load(g[turned ? 8 - i : i][k + term]);
       transformKernel<fours>(kernel, u[term]);
     }
-    typename T::Element* at = packed + packedIndex(in, out, from + k, to, G);
+    typename T::Element* at = packed + packedIndex<T>(in, out, from + k, to, G);
     for (int p = 0; p < kCount; p++) {
       Vector terms[G];
       for (int term = 0; term < G; term++) terms[term] = u[term][p];
@@ -1005,7 +1026,7 @@ template <class T> int64_t workspaceBytes(const JtreluWinograd* sizes) {
   const int64_t element = sizeof(typename T::Element);
   const Tiling c = convolutionTiling(*sizes), g = gradientTiling(*sizes);
   const int64_t convolution = c.places * (c.inStride * element + c.outStride * int64_t(sizeof(float)));
-  const int64_t planes = g.places * placeStride(int64_t(g.s.in) * g.s.out) * sizeof(float);
+  const int64_t planes = g.places * placeStride(int64_t(g.s.in) * planeChannels(g)) * sizeof(float);
   const int64_t gradient = planes + g.places * (g.inStride + g.outStride) * element + g.s.out * sizeof(double);
   return std::max(convolution, gradient);
 }
