@@ -77,7 +77,7 @@ CUresult copyNow(const char* call, CUdeviceptr to, CUdeviceptr from, size_t byte
 CUresult checkCapture(CUresult refused) {
   Driver& d = driver();
   for (auto* s : d.streams)
-    if (s->capture && (s->mode == 0 || (s->mode == 1 && s->captureThread == std::this_thread::get_id()))) {
+    if (s->capture && s->origin && (s->mode == 0 || (s->mode == 1 && s->captureThread == std::this_thread::get_id()))) {
       s->invalidated = true;
       return refused;
     }

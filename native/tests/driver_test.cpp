@@ -267,7 +267,9 @@ TEST(driver_capture_and_graphs) {
   CHECK_EQUAL(cuStreamBeginCapture_v2(s, 0), 0);
   CHECK_EQUAL(cuMemAlloc_v2(&more, 4), 900);
   CHECK_EQUAL(cuStreamEndCapture(s, &graph), 901);
-  CHECK_EQUAL(cuStreamBeginCapture_v2(s, 2), 0);  // relaxed: allowed
+  CHECK_EQUAL(cuStreamBeginCapture_v2(s, 2), 0);  // relaxed: allowed, whoever joins
+  CHECK_EQUAL(cuEventRecord(fork, s), 0);
+  CHECK_EQUAL(cuStreamWaitEvent(side, fork, 0), 0);
   CHECK_EQUAL(cuMemAlloc_v2(&more, 4), 0);
   CHECK_EQUAL(cuMemFree_v2(more), 0);
   CHECK_EQUAL(cuStreamEndCapture(s, &graph), 0);

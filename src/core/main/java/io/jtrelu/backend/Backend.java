@@ -109,7 +109,9 @@ public interface Backend extends AutoCloseable {
    *
    * @param work gives operations to this stream and nothing else: a backend may call it once, now,
    *     or once per replay; so it neither waits for the stream nor reads results nor changes
-   *     anything on the host. Host memory in its copies is read or written at each replay.
+   *     anything on the host. Host memory in its copies is read or written at each replay. Another
+   *     stream takes part from where it {@linkplain Event#await waits} for an event of this one on;
+   *     in the end this stream must have waited for the other's work.
    * @return owned by the caller
    */
   default Recording record(Stream stream, Runnable work) {

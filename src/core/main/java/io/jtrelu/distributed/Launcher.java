@@ -48,19 +48,22 @@ public record Launcher(String name, Family family, int rank, int size) {
               "OMPI_COMM_WORLD_SIZE"));
     }
     if (environment.containsKey("PMI_SIZE")) {
-      return Optional.of(of(environment, "MPICH's mpiexec", Family.MPICH, "PMI_RANK", "PMI_SIZE"));
+      String name =
+          "pmi2".equals(environment.get("SLURM_MPI_TYPE")) ? "srun --mpi=pmi2" : "MPICH's mpiexec";
+      return Optional.of(of(environment, name, Family.MPICH, "PMI_RANK", "PMI_SIZE"));
     }
     if (environment.getOrDefault("SLURM_STEP_NUM_TASKS", "1").equals("1")) {
       return Optional.empty();
     }
     Launcher slurm =
-        of(environment, "srun", Family.OPENMPI, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS");
+        of(environment, "srun --mpi=pmix", Family.OPENMPI, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS");
     if (!environment.containsKey("PMIX_RANK")) {
       throw new DistributedException(
           "srun started "
               + slurm.size
-              + " processes that cannot find each other: start them by srun --mpi=pmix (srun"
-              + " --mpi=list shows what this cluster has), or by mpirun or mpiexec");
+              + " processes that cannot find each other: start them by srun --mpi=pmix for Open MPI"
+              + " or --mpi=pmi2 for MPICH (srun --mpi=list shows what this cluster has), or by"
+              + " mpirun or mpiexec");
     }
     return Optional.of(slurm);
   }

@@ -22,6 +22,8 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
+import java.util.function.IntConsumer;
+import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -113,7 +115,7 @@ public final class Program implements AutoCloseable {
   private final Placement placement;
   private final Lowering.Result lowered;
   private final Stages<ForwardStep> forward = new Stages<>();
-  private final Stages<Lowering.Step> backward = new Stages<>();
+  private final Stages<BackwardStep> backward = new Stages<>();
   private final List<Lowering.Step> backwardForFisher = new ArrayList<>();
 
   /** Null for a network that is no classifier. */
@@ -131,6 +133,12 @@ public final class Program implements AutoCloseable {
    */
   private record ForwardStep(Lowering.Step step, int completes) {}
 
+  /**
+   * @param completes the first of the layers whose parameters have their gradients after the step,
+   *     those behind it all being among them; the number of layers where none has
+   */
+  private record BackwardStep(Lowering.Step step, int completes) {}
+
   /** Steps in a row, cut where all parts of a batch must meet. */
   private static final class Stages<S> {
     final List<List<S>> stages = new ArrayList<>(List.of(new ArrayList<>()));
@@ -140,6 +148,13 @@ public final class Program implements AutoCloseable {
         stages.add(new ArrayList<>());
       }
       stages.getLast().add(step);
+    }
+
+    /** Puts another step in the place of the last one, if there is any. */
+    void replaceLast(UnaryOperator<S> by) {
+      if (!stages.getLast().isEmpty()) {
+        stages.getLast().set(stages.getLast().size() - 1, by.apply(stages.getLast().getLast()));
+      }
     }
   }
 
@@ -196,12 +211,14 @@ public final class Program implements AutoCloseable {
     for (int i = count - 1; i >= 0; i--) {
       for (Lowering.BackwardStep step : lowered.backward.get(i)) {
         if (step.purpose() != Lowering.Purpose.FISHER) {
-          backward.add(step.placed().step(), step.placed().together());
+          backward.add(new BackwardStep(step.placed().step(), i + 1), step.placed().together());
         }
         if (step.purpose() != Lowering.Purpose.PARAMETERS) {
           backwardForFisher.add(step.placed().step());
         }
       }
+      int layer = i;
+      backward.replaceLast(last -> new BackwardStep(last.step(), layer));
     }
   }
 
@@ -501,8 +518,12 @@ public final class Program implements AutoCloseable {
     }
 
     /** Runs a stage of the backward pass, likewise; the parameters are those of all stages. */
-    @SuppressWarnings("try") // what is held needs no name
     void backward(int stage, Parameters destination, Write mode) {
+      backward(stage, destination, mode, layer -> {});
+    }
+
+    @SuppressWarnings("try") // what is held needs no name
+    private void backward(int stage, Parameters destination, Write mode, IntConsumer completed) {
       turn.take();
       try {
         program.requireTraining();
@@ -510,8 +531,9 @@ public final class Program implements AutoCloseable {
         pass.parameterGradients = destination;
         pass.write = mode;
         try (BackendStream.Use shared = holdShared(destination)) {
-          for (Lowering.Step step : program.backward.stages.get(stage)) {
-            step.run(pass);
+          for (BackwardStep step : program.backward.stages.get(stage)) {
+            step.step.run(pass);
+            completed.accept(step.completes);
           }
         }
         pass.parameterGradients = null;
@@ -751,10 +773,21 @@ public final class Program implements AutoCloseable {
      * @throws io.jtrelu.backend.OperandException if these are the gradients of another network
      */
     public void backward(Parameters destination, Write mode) {
+      backward(destination, mode, layer -> {});
+    }
+
+    /**
+     * As above, and tells what can be used before the pass has ended.
+     *
+     * @param completed called after each piece of work with the index of a layer: when the stream's
+     *     work so far is done, the gradients of its parameters are complete, and those of all
+     *     layers behind it. It may give work to the stream, and mark events
+     */
+    public void backward(Parameters destination, Write mode, IntConsumer completed) {
       turn.take();
       try {
         for (int stage = 0; stage < program.backwardStages(); stage++) {
-          backward(stage, destination, mode);
+          backward(stage, destination, mode, completed);
         }
       } finally {
         turn.give();

@@ -386,7 +386,7 @@ public final class Optimizer implements AutoCloseable {
     if (ranks == null) {
       norm.run(on, gradients.learnt(), clipNorm, result);
     } else {
-      ranks.norm(null, gradients, clipNorm, result);
+      ranks.norm(clipNorm, result);
     }
     if (ranks != null && pieces != null) {
       for (Piece piece : pieces) {
@@ -439,7 +439,7 @@ public final class Optimizer implements AutoCloseable {
       Parameters gradients,
       double learningRate,
       long number) {
-    ranks.norm(executor, gradients, clipNorm, normResult);
+    ranks.norm(clipNorm, normResult);
     return afterNorm(executor, ranks, parameters, gradients, learningRate, number);
   }
 

@@ -23,6 +23,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.Comparator;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.List;
@@ -41,14 +42,12 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>On a CPU an executor's lanes share the work, and a method has done it when it returns. On
  * other devices work and messages are given to the {@linkplain #stream stream}, to run or to be
- * recorded; what is recorded is replayed by all ranks in the same order.
+ * recorded, those of {@link Sums} to a second one beside it; what is recorded is replayed by all
+ * ranks in the same order.
  *
  * <p>All methods are collective. Owns its buffers; used by one thread at a time.
  */
 final class RankExchange implements AutoCloseable {
-  /** Bytes of a bucket: large enough for latency not to count. */
-  static final long BUCKET_BYTES = 25L << 20;
-
   /** Of a result: two of the loss, one of the hits. */
   private static final int WORDS = 3;
 
@@ -58,6 +57,9 @@ final class RankExchange implements AutoCloseable {
   private final Partition partition;
   private final GradientExchange how;
   private final Stream stream;
+  private final Stream side; // where exchanges go on beside a backward pass
+  private final boolean overlaps;
+  private final Event marked;
   private final Event done;
   private final Tensor norms;
   private final Tensor sliceNorms; // and their factors, which mean nothing
@@ -78,14 +80,22 @@ final class RankExchange implements AutoCloseable {
     BatchExecutor.Shards.requireFit(network);
     long elements = Parameters.learntElements(network);
     return backend.device().equals(Device.CPU)
-        ? new Partition(elements, ranks, BUCKET_BYTES)
-        : Partition.ofShards(elements, ranks, config.shards(), BUCKET_BYTES);
+        ? Partition.ofSlices(elements, ranks, Partition.BUCKET_BYTES)
+        : Partition.ofShards(
+            Parameters.weightElements(network), elements, ranks, config.shards(), 1);
   }
 
   /**
+   * @param overlaps whether {@link Sums} begin while gradients are computed, or when all are
+   *     complete: the same bits
    * @throws UnsupportedException for another exchange than the tree but on a CPU
    */
-  RankExchange(Backend backend, Communicator ranks, Partition partition, GradientExchange how) {
+  RankExchange(
+      Backend backend,
+      Communicator ranks,
+      Partition partition,
+      GradientExchange how,
+      boolean overlaps) {
     if (how != GradientExchange.TREE && !backend.device().equals(Device.CPU)) {
       throw new UnsupportedException(
           "gradients are added up in the tree and sent as they are on "
@@ -93,6 +103,7 @@ final class RankExchange implements AutoCloseable {
               + ": leave --reduction and --gradients out, or take --device cpu");
     }
     this.how = how;
+    this.overlaps = overlaps;
     this.backend = backend;
     this.ranks = ranks;
     this.partition = partition;
@@ -102,15 +113,21 @@ final class RankExchange implements AutoCloseable {
         own(devices);
       }
       stream = own(backend.newStream());
+      side = own(backend.newStream());
+      marked = own(backend.newEvent());
       done = own(backend.newEvent());
       int slices = partition.slices();
       norms = own(floats(slices));
       sliceNorms = own(floats(2 * slices));
       norm = own(backend.gradientNorm(slices));
-      for (int i = Math.max(0, slices - 2); i < slices; i++) { // all but the last are of one size
+      for (int i = 0; i < slices; i++) {
         int size = Math.toIntExact(partition.slice(i).elements());
         sums.computeIfAbsent(size, n -> own(backend.gradientSum(n)));
         normsOf.computeIfAbsent(size, n -> own(backend.gradientNorm(n)));
+      }
+      for (int i = 0; i < partition.buckets(); i++) {
+        int size = Math.toIntExact(partition.bucket(i).elements());
+        sums.computeIfAbsent(size, n -> own(backend.gradientSum(n)));
       }
       int most = Math.toIntExact(partition.mostOfBucket());
       for (int i = 0; i < ranks.size(); i++) {
@@ -177,13 +194,14 @@ final class RankExchange implements AutoCloseable {
   }
 
   /** Does pieces of work by an executor's lanes; where there is none, one after the other. */
-  private void share(@Nullable BatchExecutor lanes, int count, BatchExecutor.Task task) {
+  private static void share(
+      @Nullable BatchExecutor lanes, Stream on, int count, BatchExecutor.Task task) {
     if (lanes != null) {
       lanes.share(count, task);
       return;
     }
     for (int i = 0; i < count; i++) {
-      task.run(stream, i);
+      task.run(on, i);
     }
   }
 
@@ -193,50 +211,135 @@ final class RankExchange implements AutoCloseable {
   }
 
   /**
-   * Adds up the ranks' gradients: what this rank owns receives the sum, the rest is spoilt. Last
-   * buckets go first.
-   *
-   * @param lanes null but on a CPU
+   * Adds up the ranks' gradients on a CPU, and takes their norms: what this rank owns receives the
+   * sum, the rest is spoilt. Last buckets go first.
    */
-  void add(@Nullable BatchExecutor lanes, Parameters gradients) {
-    if (ranks.size() == 1) {
-      return;
-    }
+  void add(BatchExecutor lanes, Parameters gradients) {
     for (int index = partition.buckets() - 1; index >= 0; index--) {
-      if (how == GradientExchange.LIBRARY) {
-        long from = partition.range(index, 0).from();
-        long to = partition.range(index, ranks.size() - 1).to();
-        ranks.allReduce(stream, part(gradients.arena(), from, to - from));
-      } else {
-        addBucket(lanes, gradients.arena(), index);
-      }
+      addBucket(lanes, stream, gradients.arena(), index);
     }
   }
 
-  private void addBucket(@Nullable BatchExecutor lanes, Tensor gradients, int index) {
+  /**
+   * The same over shards and ranks on a device, bucket by bucket as gradients become complete:
+   * beside the backward pass that computes them, on a stream of its own, which waits for each
+   * bucket's. Made for one pass.
+   */
+  final class Sums {
+    private final List<Tensor> shards = new ArrayList<>();
+    private final List<Integer> layers; // by bucket: with whose gradients its own are complete
+    private final List<Integer> order = new ArrayList<>(); // of buckets, complete first
+    private int sent; // of these
+
+    /**
+     * @param shards gradients of this rank's shards; the first ones receive the sum, where this
+     *     rank owns them
+     */
+    Sums(List<Parameters> shards) {
+      shards.forEach(shard -> this.shards.add(shard.arena()));
+      layers = completing(shards.getFirst().network(), partition);
+      for (int index = partition.buckets() - 1; index >= 0; index--) {
+        order.add(index);
+      }
+      order.sort(Comparator.comparing(layers::get, Comparator.reverseOrder()));
+    }
+
+    /**
+     * Gradients of a layer's parameters, and of all layers behind it, are complete when the
+     * stream's work so far is done.
+     */
+    void complete(int layer) {
+      int last = sent;
+      while (last < order.size() && layers.get(order.get(last)) >= layer) {
+        last++;
+      }
+      if (last == sent || !(overlaps || layer == 0)) {
+        return;
+      }
+      marked.record(stream);
+      marked.await(side);
+      while (sent < last) {
+        add(order.get(sent++));
+      }
+    }
+
+    private void add(int index) {
+      Partition.Range bucket = partition.bucket(index);
+      List<Tensor> terms = new ArrayList<>();
+      shards.forEach(shard -> terms.add(part(shard, bucket)));
+      BatchExecutor.addTree(of(sums, bucket), side, terms);
+      addBucket(null, side, shards.getFirst(), index);
+    }
+
+    /** The stream goes on when all is added up. */
+    void finish() {
+      complete(0);
+      marked.record(side);
+      marked.await(stream);
+    }
+  }
+
+  /**
+   * The layer with whose gradients those of each bucket are complete: the first that has parameters
+   * in it, as backward passes go from the last layer to the first.
+   */
+  static List<Integer> completing(Network network, Partition partition) {
+    List<Integer> layers = new ArrayList<>();
+    for (int index = 0; index < partition.buckets(); index++) {
+      Partition.Range bucket = partition.bucket(index);
+      layers.add(
+          network.parameters().stream()
+              .filter(spec -> spec.offset() < bucket.to())
+              .filter(spec -> spec.offset() + spec.shape().elements() > bucket.from())
+              .mapToInt(Network.ParameterSpec::layer)
+              .min()
+              .orElse(0)); // of padding
+    }
+    return layers;
+  }
+
+  private void addBucket(@Nullable BatchExecutor lanes, Stream on, Tensor gradients, int index) {
     Partition.Range mine = partition.range(index, ranks.rank());
-    List<Tensor> terms = new ArrayList<>();
-    for (int rank = 0; rank < ranks.size(); rank++) {
-      terms.add(
-          rank == ranks.rank()
-              ? part(gradients, mine)
-              : part(received.get(rank), 0, mine.elements()));
+    List<Tensor> terms = new ArrayList<>(); // empty where nothing is left to be added up
+    List<Tensor> rounded = List.of();
+    if (ranks.size() > 1 && how == GradientExchange.LIBRARY) {
+      ranks.allReduce(on, part(gradients, partition.bucket(index)));
+    } else if (ranks.size() > 1) {
+      for (int rank = 0; rank < ranks.size(); rank++) {
+        terms.add(
+            rank == ranks.rank()
+                ? part(gradients, mine)
+                : part(received.get(rank), 0, mine.elements()));
+      }
+      List<Tensor> send = ranges(gradients, index);
+      if (how == GradientExchange.BF16) {
+        send = rounded(lanes, send);
+        rounded = firsts(roundedIn, terms);
+      }
+      devices.allToAll(on, send, rounded.isEmpty() ? terms : rounded);
     }
-    List<Tensor> send = ranges(gradients, index);
-    List<Tensor> receive = terms;
-    boolean rounds = how == GradientExchange.BF16;
-    if (rounds) {
-      send = rounded(lanes, send);
-      receive = firsts(roundedIn, terms);
-    }
-    devices.allToAll(stream, send, receive);
     int first = partition.firstSlice(index, ranks.rank());
     int count = partition.firstSlice(index, ranks.rank() + 1) - first;
-    List<Tensor> rounded = rounds ? receive : List.of();
+    List<Tensor> of = rounded;
     share(
         lanes,
+        on,
         count,
-        (on, i) -> addSlice(on, partition.slice(first + i), mine.from(), terms, rounded));
+        (to, i) -> {
+          Partition.Range slice = partition.slice(first + i);
+          if (!terms.isEmpty()) {
+            addSlice(to, slice, mine.from(), terms, of);
+          }
+          Tensor result = part(sliceNorms, 2L * (first + i), 2);
+          of(normsOf, slice).run(to, part(gradients, slice), Float.POSITIVE_INFINITY, result);
+          backend.copy(to, part(result, 0, 1), part(norms, first + i, 1));
+        });
+    List<Tensor> parts = new ArrayList<>();
+    for (int rank = 0; rank < ranks.size(); rank++) {
+      int from = partition.firstSlice(index, rank);
+      parts.add(part(norms, from, partition.firstSlice(index, rank + 1) - from));
+    }
+    devices.allGather(on, parts);
   }
 
   /** What goes to each rank, in BF16. */
@@ -249,6 +352,7 @@ final class RankExchange implements AutoCloseable {
         long elements = from.shape().elements();
         share(
             lanes,
+            stream,
             Math.toIntExact(Math.ceilDiv(elements, (long) Partition.SLICE)),
             (on, i) -> {
               long at = (long) i * Partition.SLICE;
@@ -300,34 +404,12 @@ final class RankExchange implements AutoCloseable {
   }
 
   /**
-   * Norm of the gradients, of which each rank has what it owns, and the factor that clips it: see
-   * {@link GradientNorm}.
+   * Norm of the gradients that were added up last, and the factor that clips it: see {@link
+   * GradientNorm}.
    *
-   * @param lanes null but on a CPU
    * @param result F32 [2]
    */
-  void norm(@Nullable BatchExecutor lanes, Parameters gradients, float clipNorm, Tensor result) {
-    Tensor arena = gradients.arena();
-    for (int index = 0; index < partition.buckets(); index++) {
-      int first = partition.firstSlice(index, ranks.rank());
-      int count = partition.firstSlice(index, ranks.rank() + 1) - first;
-      share(
-          lanes,
-          count,
-          (on, i) -> {
-            int at = first + i;
-            Partition.Range slice = partition.slice(at);
-            Tensor to = part(sliceNorms, 2L * at, 2);
-            of(normsOf, slice).run(on, part(arena, slice), Float.POSITIVE_INFINITY, to);
-            backend.copy(on, part(to, 0, 1), part(norms, at, 1));
-          });
-      List<Tensor> parts = new ArrayList<>();
-      for (int rank = 0; rank < ranks.size(); rank++) {
-        int from = partition.firstSlice(index, rank);
-        parts.add(part(norms, from, partition.firstSlice(index, rank + 1) - from));
-      }
-      devices.allGather(stream, parts);
-    }
+  void norm(float clipNorm, Tensor result) {
     norm.run(stream, norms, clipNorm, result);
   }
 

@@ -5,7 +5,6 @@ import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Event;
-import io.jtrelu.backend.GradientSum;
 import io.jtrelu.backend.LocationNorm;
 import io.jtrelu.backend.OperandException;
 import io.jtrelu.backend.Recording;
@@ -30,6 +29,8 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.IntConsumer;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -53,8 +54,9 @@ import org.jspecify.annotations.Nullable;
  * could not be measured or inverted comes back with the figures.
  *
  * <p>Of a batch in shards a pass takes this rank's, one after the other, each with gradients of its
- * own; they are added up in a tree, and what ranks exchange is part of the recording as well: all
- * of them record and replay the same, in the same order.
+ * own; they are added up in a tree, and what ranks exchange is part of the recording as well, the
+ * gradients beside the last backward pass: all of them record and replay the same, in the same
+ * order.
  *
  * <p>Batches of another size are compiled and recorded anew, but not in shards. Nothing is
  * allocated in a step else.
@@ -74,8 +76,6 @@ final class RecordedSteps implements Steps {
 
   /** Of each shard here but the first. */
   private final List<Parameters> otherGradients = new ArrayList<>();
-
-  private final @Nullable GradientSum sum;
 
   /** How the device normalises bytes; null where values come. */
   private final LocationNorm.@Nullable Settings normalization;
@@ -155,8 +155,6 @@ final class RecordedSteps implements Steps {
       for (int i = 1; i < shards.count(); i++) {
         otherGradients.add(Parameters.allocate(network, backend));
       }
-      this.sum =
-          shards.count() == 1 ? null : backend.gradientSum(Parameters.learntElements(network));
       this.compiled = new Compiled(batch);
     } catch (RuntimeException | Error failure) {
       closeAll();
@@ -166,9 +164,6 @@ final class RecordedSteps implements Steps {
 
   /** Closes all but what is compiled. */
   private void closeAll() {
-    if (sum != null) {
-      sum.close();
-    }
     otherGradients.forEach(Parameters::close);
     uploads.close();
     if (exchange == null) {
@@ -187,6 +182,10 @@ final class RecordedSteps implements Steps {
 
   private Parameters gradientsOf(int shard) {
     return shard == 0 ? gradients : otherGradients.get(shard - 1);
+  }
+
+  private List<Parameters> allGradients() {
+    return IntStream.range(0, shards.count()).mapToObj(this::gradientsOf).toList();
   }
 
   /** What depends on the size of a batch. */
@@ -288,27 +287,30 @@ final class RecordedSteps implements Steps {
     }
 
     /** Gives the rest of a shard's pass, up to the gradients, to the stream. */
-    void backward(Slot slot, int shard, Write write) {
+    private void backward(Slot slot, int shard, Write write, IntConsumer completed) {
       int at = shards.first() + shard;
       workspace.loss(
           slot.labels(slot.device, shard),
           1f / (all() * accumulate),
           losses(results, at),
           correct(results, at));
-      workspace.backward(gradientsOf(shard), write);
+      workspace.backward(gradientsOf(shard), write, completed);
     }
 
-    /** Gives the sums over shards and ranks to the stream: of what this rank owns. */
-    void addUp() {
-      if (sum != null) {
-        List<Tensor> terms = new ArrayList<>();
-        for (int i = 0; i < shards.count(); i++) {
-          terms.add(gradientsOf(i).learnt());
+    /** Gives passes over all shards to the stream, and the sum over shards and ranks. */
+    void gradients(Slot slot, Write write, boolean last, BatchExecutor.@Nullable Fisher fisher) {
+      RankExchange.Sums sums = exchange != null && last ? exchange.new Sums(allGradients()) : null;
+      for (int i = 0; i < shards.count(); i++) {
+        forward(slot, i);
+        if (fisher != null) {
+          measure(slot, i, fisher);
         }
-        BatchExecutor.addTree(sum, stream, terms);
+        IntConsumer completed =
+            sums != null && i == shards.count() - 1 ? sums::complete : layer -> {};
+        backward(slot, i, write, completed);
       }
-      if (exchange != null) {
-        exchange.add(null, gradients);
+      if (sums != null) {
+        sums.finish();
       }
     }
 
@@ -318,13 +320,8 @@ final class RecordedSteps implements Steps {
               stream,
               () -> {
                 BatchExecutor.Fisher fisher = kind.first ? optimizer.measurement(kind.phase) : null;
-                for (int i = 0; i < shards.count(); i++) {
-                  forward(slot, i);
-                  if (fisher != null) {
-                    measure(slot, i, fisher);
-                  }
-                  backward(slot, i, kind.first ? Write.OVERWRITE : Write.ACCUMULATE);
-                }
+                Write write = kind.first ? Write.OVERWRITE : Write.ACCUMULATE;
+                gradients(slot, write, kind.last, fisher);
                 if (exchange != null) {
                   exchange.gather(measured(results));
                   if (fisher != null) {
@@ -332,7 +329,6 @@ final class RecordedSteps implements Steps {
                   }
                 }
                 if (kind.last) {
-                  addUp();
                   update(slot, kind.phase);
                 }
               }));
@@ -660,11 +656,7 @@ final class RecordedSteps implements Steps {
     if (layer != null) {
       return layer;
     }
-    for (int i = 0; i < shards.count(); i++) {
-      compiled.forward(slot, i);
-      compiled.backward(slot, i, Write.OVERWRITE);
-    }
-    compiled.addUp();
+    compiled.gradients(slot, Write.OVERWRITE, true, null);
     if (exchange != null) {
       exchange.gather(gradients);
     }

@@ -416,7 +416,8 @@ public final class Trainer implements AutoCloseable {
         backend,
         ranks,
         RankExchange.partition(network, backend, run.training(), ranks.size()),
-        run.training().exchange());
+        run.training().exchange(),
+        Boolean.parseBoolean(System.getProperty("jtrelu.overlap", "true")));
   }
 
   /** Step, epoch and position of a checkpoint say the same thing in three ways. */

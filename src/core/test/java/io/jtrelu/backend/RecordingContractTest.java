@@ -1,6 +1,7 @@
 package io.jtrelu.backend;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
@@ -67,7 +68,7 @@ class RecordingContractTest extends Contract {
       backend.copy(stream, norm, normOnHost); // ordinary work goes on
       stream.synchronize();
       double expected = 27 * Math.sqrt(LENGTH);
-      org.junit.jupiter.api.Assertions.assertEquals(expected, normOnHost.get(0), 1e-6 * expected);
+      assertEquals(expected, normOnHost.get(0), 1e-6 * expected);
       recording.close();
       recording.close();
       assertThrows(IllegalStateException.class, () -> recording.replay(stream));
@@ -111,6 +112,66 @@ class RecordingContractTest extends Contract {
       assertThrows(IllegalStateException.class, () -> closed.await(stream));
       assertThrows(IllegalStateException.class, closed::synchronize);
     }
+  }
+
+  /** A second stream does part of what is recorded, in scratch of its own, and work after it. */
+  @Test
+  void anotherStreamTakesPart() {
+    try (Stream stream = backend.newStream();
+        Stream side = backend.newStream();
+        Event begun = backend.newEvent();
+        Event done = backend.newEvent();
+        Tensor x = device();
+        Tensor y = device();
+        Tensor normOfX = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+        Tensor normOfY = backend.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+        Tensor result = host(0);
+        Tensor norms = Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
+        WeightedSum sum = backend.weightedSum(LENGTH, DataType.F32, 1, 1, Rectifier.IDENTITY);
+        GradientNorm norm = backend.gradientNorm(LENGTH)) {
+      backend.fill(stream, x, 1);
+      backend.fill(side, y, 0);
+      Recording recording =
+          backend.record(
+              stream,
+              () -> {
+                sum.forward(stream, x, x, x);
+                begun.record(stream);
+                begun.await(side);
+                sum.forward(side, x, y, y);
+                norm.run(side, y, Float.POSITIVE_INFINITY, normOfY);
+                norm.run(stream, x, Float.POSITIVE_INFINITY, normOfX);
+                done.record(side);
+                done.await(stream);
+                sum.forward(stream, x, y, x);
+              });
+      float expectedX = 1;
+      float expectedY = 0;
+      try (recording) {
+        side.synchronize();
+        for (int i = 0; i < 3; i++) {
+          recording.replay(stream);
+          float doubled = 2 * expectedX;
+          expectedY += doubled;
+          expectedX = doubled + expectedY;
+          backend.copy(stream, element(normOfX, 0), element(norms, 0));
+          backend.copy(stream, element(normOfY, 0), element(norms, 1));
+          backend.copy(stream, x, result);
+          stream.synchronize();
+          assertArrayEquals(all(expectedX), result.toFloatArray());
+          double root = Math.sqrt(LENGTH);
+          assertEquals(root * doubled, norms.get(0), 1e-6 * root * doubled);
+          assertEquals(root * expectedY, norms.get(1), 1e-6 * root * expectedY);
+        }
+      }
+      backend.copy(side, y, result); // an ordinary stream again
+      side.synchronize();
+      assertArrayEquals(all(expectedY), result.toFloatArray());
+    }
+  }
+
+  private static Tensor element(Tensor of, int index) {
+    return of.slice(index, Shape.of(1), Layout.ROW_MAJOR);
   }
 
   /** What other threads allocate and free does not end up in the recording, nor spoil it. */

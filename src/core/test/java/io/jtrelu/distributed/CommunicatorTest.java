@@ -100,18 +100,23 @@ class CommunicatorTest {
     refused("rank 2 of 2", Map.of("PMI_SIZE", "2", "PMI_RANK", "2"));
   }
 
-  /** As Slurm's documentation has them; there is no Slurm here. */
+  /** As Slurm 22.05 has them. */
   @Test
-  void srunNeedsPmix() {
+  void srunNeedsPmixOrPmi2() {
     // A batch script's own process is no task of a step.
     assertEquals(Optional.empty(), Launcher.of(Map.of("SLURM_NTASKS", "4")));
     Map<String, String> one = Map.of("SLURM_PROCID", "0", "SLURM_STEP_NUM_TASKS", "1");
     assertEquals(Optional.empty(), Launcher.of(one));
     Map<String, String> step = Map.of("SLURM_PROCID", "3", "SLURM_STEP_NUM_TASKS", "4");
-    refused("srun started 4 processes .* srun --mpi=pmix", step);
+    refused("srun started 4 processes .* srun --mpi=pmix .* --mpi=pmi2", step);
     Map<String, String> pmix = new HashMap<>(step);
     pmix.put("PMIX_RANK", "3");
-    assertEquals(Optional.of(new Launcher("srun", Family.OPENMPI, 3, 4)), Launcher.of(pmix));
+    assertEquals(
+        Optional.of(new Launcher("srun --mpi=pmix", Family.OPENMPI, 3, 4)), Launcher.of(pmix));
+    Map<String, String> pmi2 = new HashMap<>(step);
+    pmi2.putAll(Map.of("PMI_RANK", "3", "PMI_SIZE", "4", "SLURM_MPI_TYPE", "pmi2"));
+    assertEquals(
+        Optional.of(new Launcher("srun --mpi=pmi2", Family.MPICH, 3, 4)), Launcher.of(pmi2));
   }
 
   private static void refused(String why, Map<String, String> environment) {

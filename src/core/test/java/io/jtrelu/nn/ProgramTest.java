@@ -239,6 +239,48 @@ class ProgramTest {
     }
   }
 
+  /**
+   * What is said to be complete during the pass stays as it is; each layer's are told before those
+   * before it begin.
+   */
+  @ParameterizedTest
+  @MethodSource("cases")
+  void gradientsAreCompleteWhenThatIsTold(Network network) {
+    try (Backend backend = new ReferenceProvider().open(0); // whose work is done when it is given
+        Program program = new Program(network, backend, BATCH, training());
+        var stream = backend.newStream();
+        var workspace = program.newWorkspace(stream);
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters gradients = Parameters.allocate(network, backend);
+        Tensor images = images(network, BATCH, 2);
+        Tensor labels = labels(BATCH)) {
+      Initializer.delta(3).fill(backend, parameters);
+      program.load(stream, parameters);
+      loss(workspace, images, labels);
+      gradients.arena().set(normals(gradients.arena().shape().elements(), 8)); // poison
+      float[][] told = new float[network.parameters().size()][];
+      List<Integer> layers = new ArrayList<>();
+      workspace.backward(
+          gradients,
+          Write.OVERWRITE,
+          layer -> {
+            layers.add(layer);
+            for (int p = 0; p < told.length; p++) {
+              if (network.parameters().get(p).layer() >= layer && told[p] == null) {
+                told[p] = gradients.view(p).toFloatArray();
+              }
+            }
+          });
+      for (int p = 0; p < told.length; p++) {
+        String name = network.parameters().get(p).name();
+        assertArrayEquals(gradients.view(p).toFloatArray(), told[p], name);
+      }
+      int last = network.parameters().stream().mapToInt(p -> p.layer()).max().orElseThrow();
+      assertTrue(layers.contains(last), "the last layer's are not told by themselves");
+      assertEquals(0, layers.getLast());
+    }
+  }
+
   private static double shifted(
       Program program,
       io.jtrelu.backend.Stream stream,

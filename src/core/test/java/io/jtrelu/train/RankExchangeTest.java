@@ -136,7 +136,7 @@ class RankExchangeTest {
           Network network = network();
           try (Backend backend = Backends.open("cpu:2");
               Parameters gradients = Parameters.allocate(network, backend);
-              RankExchange exchange = new RankExchange(backend, ranks, partition, how);
+              RankExchange exchange = new RankExchange(backend, ranks, partition, how, true);
               BatchExecutor executor = new BatchExecutor(network, backend, SHARD, SHARD, OPTIONS)) {
             gradients.arena().set(own.get(ranks.rank()));
             exchange.add(executor, gradients);
@@ -150,7 +150,8 @@ class RankExchangeTest {
   @ParameterizedTest
   @CsvSource({"2, 1", "2, 140000", "4, 99999999"})
   void whatOtherRanksSendIsRounded(int count, long bucketBytes) {
-    Partition partition = new Partition(Parameters.learntElements(network()), count, bucketBytes);
+    Partition partition =
+        Partition.ofSlices(Parameters.learntElements(network()), count, bucketBytes);
     List<float[]> own = ofRanks(count);
     List<float[]> rounded =
         own.stream()
@@ -188,7 +189,8 @@ class RankExchangeTest {
   @ParameterizedTest
   @CsvSource({"2, 140000", "4, 1", "4, 140000"})
   void theLibraryAddsUpInItsOwnWay(int count, long bucketBytes) {
-    Partition partition = new Partition(Parameters.learntElements(network()), count, bucketBytes);
+    Partition partition =
+        Partition.ofSlices(Parameters.learntElements(network()), count, bucketBytes);
     List<float[]> own = ofRanks(count);
     float[] expected = own.getFirst().clone();
     for (float[] term : own.subList(1, count)) {
@@ -229,7 +231,7 @@ class RankExchangeTest {
               int here = SHARDS / count;
               Shards shards = new Shards(SHARDS, here * ranks.rank(), here);
               Partition partition =
-                  new Partition(Parameters.learntElements(network), count, bucketBytes);
+                  Partition.ofSlices(Parameters.learntElements(network), count, bucketBytes);
               try (Backend backend = Backends.open("cpu:2");
                   Parameters parameters = Parameters.allocate(network, backend);
                   Parameters gradients = Parameters.allocate(network, backend);
@@ -237,7 +239,7 @@ class RankExchangeTest {
                   Tensor labels = labels();
                   Tensor result = Tensor.allocate(Shape.of(2), DataType.F32, Layout.ROW_MAJOR);
                   RankExchange exchange =
-                      new RankExchange(backend, ranks, partition, GradientExchange.TREE);
+                      new RankExchange(backend, ranks, partition, GradientExchange.TREE, true);
                   BatchExecutor executor =
                       BatchExecutor.ofShards(network, backend, BATCH, SHARD, OPTIONS, shards)) {
                 Initializer.delta(9).fill(backend, parameters);
@@ -258,7 +260,7 @@ class RankExchangeTest {
                     assertEquals(expected[(int) i], gradients.arena().get(i));
                   }
                 }
-                exchange.norm(executor, gradients, 0.5f, result);
+                exchange.norm(0.5f, result);
                 exchange.gather(gradients);
                 for (int i = 0; i < expected.length; i++) {
                   assertEquals(expected[i], gradients.arena().get(i));
@@ -283,14 +285,14 @@ class RankExchangeTest {
             ranks -> {
               Network network = network();
               Partition partition =
-                  new Partition(Parameters.learntElements(network), 2, RankExchange.BUCKET_BYTES);
+                  Partition.ofSlices(Parameters.learntElements(network), 2, Partition.BUCKET_BYTES);
               try (Backend backend = Backends.open("cpu:1");
                   Parameters parameters = Parameters.allocate(network, backend);
                   Parameters gradients = Parameters.allocate(network, backend);
                   Tensor images = images();
                   Tensor labels = labels();
                   RankExchange exchange =
-                      new RankExchange(backend, ranks, partition, GradientExchange.TREE);
+                      new RankExchange(backend, ranks, partition, GradientExchange.TREE, true);
                   Optimizer optimizer = new Optimizer(network, backend, config, exchange.owned());
                   ShardSteps steps =
                       new ShardSteps(
@@ -334,7 +336,7 @@ class RankExchangeTest {
     for (long elements : new long[] {0, 1, 5 * Partition.SLICE, 7 * Partition.SLICE + 3}) {
       for (int ranks : new int[] {1, 2, 4, 8}) {
         for (long bucket : new long[] {1, 3L * 4 * Partition.SLICE, 1 << 30}) {
-          Partition partition = new Partition(elements, ranks, bucket);
+          Partition partition = Partition.ofSlices(elements, ranks, bucket);
           long at = 0;
           for (int index = 0; index < partition.buckets(); index++) {
             for (int rank = 0; rank < ranks; rank++) {
@@ -348,6 +350,6 @@ class RankExchangeTest {
         }
       }
     }
-    assertNotEquals(List.of(), new Partition(1, 2, 1).owned(1));
+    assertNotEquals(List.of(), Partition.ofSlices(1, 2, 1).owned(1));
   }
 }

@@ -3,7 +3,6 @@ package io.jtrelu.train;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
-import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.jtrelu.activation.TransformedActivation;
 import io.jtrelu.backend.Backend;
@@ -108,22 +107,41 @@ class RecordedShardsTest {
     }
   }
 
+  /** In buckets of one block, while the backward pass goes on. */
+  static Result train(
+      Communicator ranks, Backend backend, Optimizer.Kind kind, boolean recorded, int bad) {
+    return train(ranks, backend, kind, recorded, bad, 1, true);
+  }
+
+  static Partition partition(Network network, int ranks, int bucket) {
+    long weights = Parameters.weightElements(network);
+    long elements = Parameters.learntElements(network);
+    return Partition.ofShards(weights, elements, ranks, SHARDS, bucket);
+  }
+
   /**
    * Takes some steps.
    *
    * @param bad number of a pass whose last image is not finite, after which it ends
+   * @param bucket blocks of one
    */
   static Result train(
-      Communicator ranks, Backend backend, Optimizer.Kind kind, boolean recorded, int bad) {
+      Communicator ranks,
+      Backend backend,
+      Optimizer.Kind kind,
+      boolean recorded,
+      int bad,
+      int bucket,
+      boolean overlaps) {
     TrainingConfig config = config(kind);
     Network network = network();
-    long elements = Parameters.learntElements(network);
-    Partition partition = Partition.ofShards(elements, ranks.size(), SHARDS, 3000);
-    assertTrue(partition.buckets() > 1);
+    Partition partition = partition(network, ranks.size(), bucket);
+    assertEquals(bucket == 1 ? 7 : 2, partition.buckets());
     int here = BATCH / ranks.size();
     try (Parameters parameters = Parameters.allocate(network, backend);
         Parameters gradients = Parameters.allocate(network, backend);
-        RankExchange exchange = new RankExchange(backend, ranks, partition, GradientExchange.TREE);
+        RankExchange exchange =
+            new RankExchange(backend, ranks, partition, GradientExchange.TREE, overlaps);
         Optimizer optimizer = new Optimizer(network, backend, config, exchange.owned());
         Steps steps =
             recorded
@@ -211,6 +229,41 @@ class RecordedShardsTest {
         assertEquals(alone.figures, rank.figures);
       }
     }
+  }
+
+  /** Norms included. */
+  @Test
+  void bucketsAndOverlapDoNotMatter() {
+    for (int count : new int[] {1, 2, 4}) {
+      List<List<Result>> all = new ArrayList<>();
+      for (int bucket : new int[] {1, 100}) {
+        for (boolean overlaps : new boolean[] {true, false}) {
+          all.add(
+              ThreadRanks.run(
+                  count,
+                  ranks -> {
+                    try (Backend backend = Backends.open("cpu:1")) {
+                      return train(ranks, backend, Optimizer.Kind.SGD, true, -1, bucket, overlaps);
+                    }
+                  }));
+        }
+      }
+      for (List<Result> ranks : all) {
+        for (Result rank : ranks) {
+          assertArrayEquals(all.getFirst().getFirst().parameters, rank.parameters);
+          assertEquals(all.getFirst().getFirst().figures, rank.figures);
+        }
+      }
+    }
+  }
+
+  /** By hand: 144, 576, 576 and 24 weights in buckets of 256, and then biases. */
+  @Test
+  void bucketsAreCompleteWithTheirFirstLayer() {
+    Network network = network();
+    List<Integer> layers = RankExchange.completing(network, partition(network, 2, 1));
+    List<String> names = layers.stream().map(i -> network.layers().get(i).name()).toList();
+    assertEquals(List.of("c0", "c1", "c1", "c2", "c2", "c2", "c0"), names);
   }
 
   /** An infinite pixel that the last rank sees, in the pass that ends the second step. */

@@ -10,6 +10,7 @@ import java.util.function.Consumer;
 import jcuda.driver.CUevent;
 import jcuda.driver.CUevent_flags;
 import jcuda.driver.JCudaDriver;
+import org.jspecify.annotations.Nullable;
 
 /** An event of the driver, without a time. */
 final class CudaEvent implements Event {
@@ -17,6 +18,9 @@ final class CudaEvent implements Event {
   private final CudaContext context;
   private final CUevent handle = new CUevent();
   private final Turn turn = new Turn("event");
+
+  /** Of which the marked point is part, if any; it may be over. */
+  private @Nullable CudaRecording recording;
 
   CudaEvent(CudaBackend backend, CudaContext context) {
     this.backend = backend;
@@ -33,12 +37,12 @@ final class CudaEvent implements Event {
 
   @Override
   public void record(Stream stream) {
-    inTurn(() -> with(stream, on -> on.record(handle)));
+    inTurn(() -> with(stream, on -> recording = on.record(handle)));
   }
 
   @Override
   public void await(Stream stream) {
-    inTurn(() -> with(stream, on -> on.await(handle)));
+    inTurn(() -> with(stream, on -> on.await(handle, recording)));
   }
 
   @Override

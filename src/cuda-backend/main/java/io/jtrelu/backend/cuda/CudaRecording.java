@@ -6,7 +6,9 @@ import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Recording;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.Lifetime;
+import java.util.HashMap;
 import java.util.HashSet;
+import java.util.Map;
 import java.util.Set;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
@@ -20,19 +22,26 @@ final class CudaRecording implements Recording {
   private final CudaContext context;
   private final CUgraphExec executable = new CUgraphExec();
   private final Set<Lifetime> held = new HashSet<>(); // by identity, as lifetimes have no other
+  private final Set<CudaStream> streams = new HashSet<>();
   private final Lifetime lifetime = new Lifetime("recording");
-  private final Scratch scratch;
+  private final MemoryPool pool;
+  private final Map<CudaStream, Scratch> scratch = new HashMap<>();
   private boolean instantiated;
 
   CudaRecording(CudaBackend backend, CudaContext context, MemoryPool pool) {
     this.backend = backend;
     this.context = context;
-    this.scratch = new Scratch(pool, backend::expectedScratch);
+    this.pool = pool;
   }
 
-  /** What the recorded operations use while they run. */
-  Scratch scratch() {
-    return scratch;
+  /** What the operations that were given to a stream use while they run. */
+  Scratch scratch(CudaStream of) {
+    return scratch.computeIfAbsent(of, stream -> new Scratch(pool, backend::expectedScratch));
+  }
+
+  /** Streams whose work is recorded now: that on which it began, and those that wait for it. */
+  Set<CudaStream> streams() {
+    return streams;
   }
 
   /** Holds something until this is closed. */
@@ -82,7 +91,7 @@ final class CudaRecording implements Recording {
         }
       }
     } finally {
-      scratch.close();
+      scratch.values().forEach(Scratch::close);
       held.forEach(Lifetime::release);
     }
   }

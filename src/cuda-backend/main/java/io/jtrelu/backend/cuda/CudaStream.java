@@ -135,7 +135,7 @@ final class CudaStream extends BackendStream {
    */
   long workspace(long bytes) {
     CudaRecording now = recording;
-    return (now == null ? scratch : now.scratch()).atLeast(bytes);
+    return (now == null ? scratch : now.scratch(this)).atLeast(bytes);
   }
 
   /** Device to device. */
@@ -217,22 +217,33 @@ final class CudaStream extends BackendStream {
   @SuppressWarnings("try") // the turn needs no name
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
-      await(); // so that no work is under way that other threads might wait for meanwhile
-      libraries.prepare();
       CudaRecording result = new CudaRecording(backend, context, pool);
       try {
-        observe(result::hold);
-        setRecording(result);
+        libraries.prepare();
+        join(result);
         result.instantiate(capture(work));
         return result;
       } catch (RuntimeException | Error failure) {
         result.close();
         throw failure;
       } finally {
-        setRecording(null);
-        observe(null);
+        result.streams().forEach(CudaStream::leave);
+        result.streams().clear();
       }
     }
+  }
+
+  /** From now on work is recorded. */
+  private void join(CudaRecording now) {
+    await(); // so that no work is under way that other threads might wait for meanwhile
+    now.streams().add(this);
+    observe(now::hold);
+    setRecording(now);
+  }
+
+  private void leave() {
+    setRecording(null);
+    observe(null);
   }
 
   private CUgraph capture(Runnable work) {
@@ -275,18 +286,30 @@ final class CudaStream extends BackendStream {
     }
   }
 
-  /** Marks the work so far. */
-  void record(CUevent event) {
+  /**
+   * Marks the work so far.
+   *
+   * @return the recording that it is part of, if any
+   */
+  @Nullable CudaRecording record(CUevent event) {
     enter();
     try {
       check(JCudaDriver.cuEventRecord(event, handle), "cuEventRecord");
+      return recording;
     } finally {
       context.leave();
     }
   }
 
-  /** Makes the work from now on wait. */
-  void await(CUevent event) {
+  /**
+   * Makes the work from now on wait; where what it waits for is being recorded, it is so too.
+   *
+   * @param of what the event was recorded in, if anything
+   */
+  void await(CUevent event, @Nullable CudaRecording of) {
+    if (of != null && !of.streams().isEmpty() && recording == null) {
+      join(of);
+    }
     enter();
     try {
       check(JCudaDriver.cuStreamWaitEvent(handle, event, 0), "cuStreamWaitEvent");
