@@ -42,8 +42,9 @@ double now() {
   return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
-// Gives the processor away between two looks, as ranks may share cores: to whoever is ready while the message may be on its way,
-// as it only moves when somebody looks; then, as the other rank must be late, for longer.
+// Looks again at once for as long as a small message takes. Then gives the processor away between two looks, as ranks may share
+// cores: to whoever is ready while the message may be on its way, as it only moves when somebody looks; then, as the other rank must
+// be late, for longer.
 class Waiting {
  public:
   Waiting(double seconds, double bytes) : seconds(seconds), busy(kLatency + bytes / kBandwidth), begin(now()) {}
@@ -52,6 +53,7 @@ class Waiting {
 
   void pause() const {
     double waited = now() - begin;
+    if (waited < kSmall) { return; }
     if (waited < busy) {
       sched_yield();
       return;
@@ -61,6 +63,7 @@ class Waiting {
   }
 
  private:
+  static constexpr double kSmall = 50e-6;  // s
   static constexpr double kLatency = 1e-3;  // s
   static constexpr double kBandwidth = 0.5e9;  // bytes/s, of a slow one
 

@@ -1,5 +1,8 @@
 package io.jtrelu.benchmarks;
 
+import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
 import io.jtrelu.backend.GradientSum;
@@ -18,6 +21,13 @@ import io.jtrelu.train.ShapingConfig;
 import io.jtrelu.train.Trainer;
 import io.jtrelu.train.TrainingConfig;
 import java.io.IOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemoryLayout;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
+import java.lang.invoke.MethodHandle;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -28,15 +38,19 @@ import java.util.Locale;
  *
  * <ul>
  *   <li>{@code step DEVICE SHARDS}: the median time of a training step of plain50, batch 64
- *   <li>{@code exchange KIB...}: all-to-all, sum in a tree and all-gather against the library's
- *       all-reduce of the same bytes, in turn, as ratios
+ *   <li>{@code exchange KIB...}: all-to-all, sum in a tree and all-gather against MPI's own
+ *       all-reduce of the same bytes, MPI_Allreduce and that of {@code --reduction library}, which
+ *       has a deadline, in turn, as ratios
  *   <li>{@code share DEVICE SHARDS}: steps of plain50 and exchanges of its gradients, in turn: the
  *       exchange's share of a step, which is the most that doing both at once could save
  * </ul>
  */
 public final class Processes {
-  private static final int WARM_UP = 8;
+  private static final int WARM_UP = 120; // until each process has compiled what it runs, within an epoch
   private static final int STEPS = 25;
+
+  /** Elements of a bucket, as runs have them on CPUs. */
+  private static final int BUCKET = (25 << 20) / Float.BYTES;
 
   private Processes() {}
 
@@ -88,7 +102,7 @@ public final class Processes {
     try (Backend backend = Backends.open(device);
         Trainer trainer = Trainer.start(run(data, shards), data, backend, null, null, ranks)) {
       elements = trainer.network().parameterCount();
-      try (Exchange exchange = new Exchange(ranks, (int) elements / ranks.size())) {
+      try (Exchange exchange = new Exchange(ranks, (int) elements)) {
         for (int i = -WARM_UP; i < STEPS; i++) {
           long begin = System.nanoTime();
           trainer.step();
@@ -119,39 +133,47 @@ public final class Processes {
   /** Sums of gradients by both ways. */
   private static final class Exchange implements AutoCloseable {
     private final Communicator ranks;
+    private final Blocking blocking;
     private final Backend backend = Backends.open("cpu:1");
     private final Stream stream = backend.newStream();
     private final GradientSum sum;
     private final Tensor values;
-    private final Tensor others;
-    private final List<Tensor> parts;
+    private final Tensor others; // of MPI's own all-reduce
+    private final Tensor arriving;
+    private final List<List<Tensor>> buckets = new ArrayList<>();
     private final List<Tensor> received;
 
     /**
-     * @param part elements of a rank's part
+     * @param elements in all
      */
-    Exchange(Communicator ranks, int part) {
+    Exchange(Communicator ranks, int elements) {
       this.ranks = ranks;
-      int size = ranks.size();
+      blocking = Blocking.of(ranks);
+      int part = Math.min(elements, BUCKET) / ranks.size();
+      int bucket = part * ranks.size();
       sum = backend.gradientSum(part);
-      values = backend.allocate(Shape.of(part * size), DataType.F32, Layout.ROW_MAJOR);
-      others = backend.allocate(Shape.of(part * size), DataType.F32, Layout.ROW_MAJOR);
-      parts = parts(values, size, part);
-      received = parts(others, size, part);
+      values = backend.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR);
+      others = backend.allocate(Shape.of(elements), DataType.F32, Layout.ROW_MAJOR);
+      for (int at = 0; at + bucket <= elements; at += bucket) {
+        buckets.add(parts(values, at, ranks.size(), part));
+      }
+      arriving = backend.allocate(Shape.of(bucket), DataType.F32, Layout.ROW_MAJOR);
+      received = parts(arriving, 0, ranks.size(), part);
     }
 
     /** Nanoseconds of an exchange as a step does it. */
     long ours() {
       ranks.barrier(stream);
       long begin = System.nanoTime();
-      ranks.allToAll(stream, parts, received);
-      List<Tensor> terms = new ArrayList<>(received);
-      terms.set(ranks.rank(), parts.get(ranks.rank()));
-      BatchExecutor.addTree(sum, stream, terms);
-      if (ranks.rank() != 0) {
-        backend.copy(stream, terms.getFirst(), parts.get(ranks.rank()));
+      for (List<Tensor> parts : buckets) {
+        ranks.allToAll(stream, parts, received);
+        List<Tensor> terms = new ArrayList<>(received);
+        terms.set(ranks.rank(), parts.get(ranks.rank()));
+        BatchExecutor.addTree(sum, stream, terms, ranks.rank());
       }
-      ranks.allGather(stream, parts);
+      for (List<Tensor> parts : buckets) {
+        ranks.allGather(stream, parts);
+      }
       return System.nanoTime() - begin;
     }
 
@@ -163,47 +185,107 @@ public final class Processes {
       return System.nanoTime() - begin;
     }
 
+    /** Of MPI_Allreduce, which has no deadline. */
+    long blocking() {
+      ranks.barrier(stream);
+      long begin = System.nanoTime();
+      blocking.sum(others.segment(), Math.toIntExact(others.shape().elements()));
+      return System.nanoTime() - begin;
+    }
+
     @Override
     public void close() {
       values.close();
       others.close();
+      arriving.close();
       sum.close();
       stream.close();
       backend.close();
     }
   }
 
+  /** MPI_Allreduce of the MPI that this process has loaded, with its own handles. */
+  private record Blocking(MethodHandle function, Object inPlace, Object type, Object op, Object all) {
+    static Blocking of(Communicator ranks) {
+      boolean openMpi = ranks.name().startsWith("Open MPI");
+      SymbolLookup mpi =
+          SymbolLookup.libraryLookup(openMpi ? "libmpi.so.40" : "libmpich.so.12", Arena.global());
+      MemoryLayout handle = openMpi ? ADDRESS : JAVA_INT;
+      MethodHandle function =
+          Linker.nativeLinker()
+              .downcallHandle(
+                  mpi.findOrThrow("MPI_Allreduce"),
+                  FunctionDescriptor.of(
+                      JAVA_INT, ADDRESS, ADDRESS, JAVA_INT, handle, handle, handle));
+      return openMpi
+          ? new Blocking(
+              function,
+              MemorySegment.ofAddress(1),
+              mpi.findOrThrow("ompi_mpi_float"),
+              mpi.findOrThrow("ompi_mpi_op_sum"),
+              mpi.findOrThrow("ompi_mpi_comm_world"))
+          : new Blocking(
+              function, MemorySegment.ofAddress(-1), 0x4c00040a, 0x58000003, 0x44000000);
+    }
+
+    void sum(MemorySegment values, int count) {
+      try {
+        Object result = function.invokeWithArguments(inPlace, values, count, type, op, all);
+        if (!result.equals(0)) {
+          throw new IllegalStateException("MPI_Allreduce gave " + result);
+        }
+      } catch (RuntimeException | Error failure) {
+        throw failure;
+      } catch (Throwable failure) {
+        throw new IllegalStateException(failure);
+      }
+    }
+  }
+
   private static void exchange(Communicator ranks, int kib) {
-    int rounds = kib < 4096 ? 8 * STEPS : STEPS;
-    double[] ratios = new double[rounds];
-    try (Exchange exchange = new Exchange(ranks, (kib << 10) / Float.BYTES / ranks.size())) {
+    int rounds = Math.clamp(128_000 / kib, 2 * STEPS, 80 * STEPS); // small ones until compiled
+    double[] toBlocking = new double[rounds];
+    double[] toLibrary = new double[rounds];
+    try (Exchange exchange = new Exchange(ranks, (kib << 10) / Float.BYTES)) {
       for (int i = -rounds / 2; i < rounds; i++) {
-        double ratio = (double) exchange.ours() / exchange.library();
+        double ours = exchange.ours();
+        double blocking = exchange.blocking();
+        double library = exchange.library();
         if (i >= 0) {
-          ratios[i] = ratio;
+          toBlocking[i] = ours / blocking;
+          toLibrary[i] = ours / library;
         }
       }
     }
     if (ranks.rank() == 0) {
-      Arrays.sort(ratios);
       System.out.printf(
           Locale.ROOT,
-          "%s, %d ranks, %d KiB: the exchange takes %.2f times as long as the library's all-reduce"
-              + " (middle half %.2f to %.2f, %d rounds)%n",
+          "%s, %d ranks, %d KiB: the exchange takes %s times as long as MPI_Allreduce, %s times as"
+              + " long as that of --reduction library (median, and middle half of %d rounds)%n",
           ranks.name(),
           ranks.size(),
           kib,
-          ratios[rounds / 2],
-          ratios[rounds / 4],
-          ratios[rounds * 3 / 4],
+          told(toBlocking),
+          told(toLibrary),
           rounds);
     }
   }
 
-  private static List<Tensor> parts(Tensor of, int count, int elements) {
+  private static String told(double[] ratios) {
+    Arrays.sort(ratios);
+    int count = ratios.length;
+    return String.format(
+        Locale.ROOT,
+        "%.2f (%.2f to %.2f)",
+        ratios[count / 2],
+        ratios[count / 4],
+        ratios[count * 3 / 4]);
+  }
+
+  private static List<Tensor> parts(Tensor of, int at, int count, int elements) {
     List<Tensor> parts = new ArrayList<>();
     for (int i = 0; i < count; i++) {
-      parts.add(of.slice((long) i * elements, Shape.of(elements), Layout.ROW_MAJOR));
+      parts.add(of.slice(at + (long) i * elements, Shape.of(elements), Layout.ROW_MAJOR));
     }
     return parts;
   }

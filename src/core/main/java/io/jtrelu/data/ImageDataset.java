@@ -3,6 +3,7 @@ package io.jtrelu.data;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 import io.jtrelu.tensor.PrintableText;
+import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
@@ -18,9 +19,9 @@ import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Labelled images of one size, 8 bits per channel: in Java memory, or streamed, which means read
- * from their files and decoded each time that they are used ({@link Reading}). Whatever takes the
- * one takes the other. Immutable but for {@link #skipped}, and safe to share between threads.
+ * Labelled images of one size, 8 bits per channel: in memory, or streamed, which means read from
+ * their files and decoded each time that they are used ({@link Reading}). Whatever takes the one
+ * takes the other. Immutable but for {@link #skipped}, and safe to share between threads.
  */
 public final class ImageDataset {
   private static final int SPLIT_STREAM = 3;
@@ -103,6 +104,42 @@ public final class ImageDataset {
       copies[i] = images[i].clone();
     }
     return adopt(name, split, height, width, channels, classes, copies, labels.clone());
+  }
+
+  /**
+   * Images in memory of the caller, one after the other, copied only as they are used: a mapped
+   * file of any size takes no memory of its own. The caller keeps it alive, and as it is, for as
+   * long as the data set is used.
+   *
+   * @param name what to call the data set
+   * @param split train or test
+   * @param height rows of each image
+   * @param width columns of each image
+   * @param channels values per location (1 grayscale, 3 colour)
+   * @param classes names of the classes, in label order
+   * @param pixels [images, height, width, channels], values 0..255; read by any thread
+   * @param labels class of each image, from 0
+   * @throws IllegalArgumentException if counts or sizes disagree or a label has no class
+   */
+  public static ImageDataset over(
+      String name,
+      Split split,
+      int height,
+      int width,
+      int channels,
+      List<String> classes,
+      MemorySegment pixels,
+      int[] labels) {
+    return new ImageDataset(
+        name,
+        split,
+        height,
+        width,
+        channels,
+        classes,
+        StoredImages.over(height, width, channels, pixels),
+        labels.clone(),
+        List.of());
   }
 
   /** As {@link #of}, without copies: for readers in this package, which keep no reference. */

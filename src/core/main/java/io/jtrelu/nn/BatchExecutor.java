@@ -720,9 +720,20 @@ public final class BatchExecutor implements AutoCloseable {
    * @param terms a power of two of them; the first receives the sum, the others are spoilt
    */
   public static void addTree(GradientSum sum, Stream on, List<Tensor> terms) {
+    addTree(sum, on, terms, 0);
+  }
+
+  /**
+   * As above, with the same bits, as it does not matter which of two terms comes first.
+   *
+   * @param to index of the term that receives the sum
+   */
+  public static void addTree(GradientSum sum, Stream on, List<Tensor> terms, int to) {
     for (int step = 1; step < terms.size(); step *= 2) {
       for (int i = 0; i < terms.size(); i += 2 * step) {
-        sum.run(on, terms.get(i), List.of(terms.get(i + step)));
+        int kept = to / (2 * step) * (2 * step) == i ? to : i;
+        int other = kept < i + step ? i + step : i;
+        sum.run(on, terms.get(kept), List.of(terms.get(other)));
       }
     }
   }

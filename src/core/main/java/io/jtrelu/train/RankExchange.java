@@ -389,10 +389,7 @@ final class RankExchange implements AutoCloseable {
         backend.copy(on, from, terms.get(rank));
       }
     }
-    BatchExecutor.addTree(of(sums, slice), on, terms);
-    if (ranks.rank() != 0) {
-      backend.copy(on, terms.getFirst(), terms.get(ranks.rank()));
-    }
+    BatchExecutor.addTree(of(sums, slice), on, terms, ranks.rank());
   }
 
   private static <T> T of(Map<Integer, T> operations, Partition.Range slice) {

@@ -7,6 +7,9 @@ import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.util.ArrayList;
@@ -177,5 +180,38 @@ class ImageDatasetTest {
     assertEquals(2_000, test.size());
     assertArrayEquals(test.image(1999), whole.image(11_999));
     assertEquals(Split.TEST, whole.split());
+  }
+
+  /** In memory of the caller they are the same set, whatever is done with it. */
+  @Test
+  void imagesOfACallerAreNotCopiedBeforeTheyAreUsed() {
+    int[] labels = {0, 1, 1, 0, 1};
+    byte[] pixels = new byte[5 * 2 * 3];
+    byte[][] images = new byte[5][];
+    for (int i = 0; i < 5; i++) {
+      images[i] = new byte[] {(byte) i, 100, (byte) (200 + i), 5, (byte) (7 * i), 9};
+      System.arraycopy(images[i], 0, pixels, 6 * i, 6);
+    }
+    List<String> classes = List.of("a", "b");
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = arena.allocateFrom(ValueLayout.JAVA_BYTE, pixels);
+      ImageDataset over = ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory, labels);
+      ImageDataset own = ImageDataset.of("y", Split.TRAIN, 2, 3, 1, classes, images, labels);
+      assertEquals(own.digest(), over.digest());
+      assertEquals(
+          own.subset(4, 0, 3).subset(2, 0).digest(), over.subset(4, 0, 3).subset(2, 0).digest());
+      assertEquals(own.split(0.4, 3).test().digest(), over.split(0.4, 3).test().digest());
+      assertEquals(own.resized(4, 4, 3).digest(), over.resized(4, 4, 3).digest());
+      memory.set(ValueLayout.JAVA_BYTE, 6, (byte) 77);
+      assertEquals(77, over.image(1)[0]);
+      assertThrows(
+          IllegalArgumentException.class,
+          () ->
+              ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(1), labels));
+      assertThrows(
+          IllegalArgumentException.class,
+          () ->
+              ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(6), labels));
+    }
   }
 }

@@ -40,7 +40,7 @@ import org.jspecify.annotations.Nullable;
  * <p>Setters are not thread-safe, all else is.
  */
 public final class JTReLUClassificationModel extends Model<JTReLUClassificationModel>
-    implements MLWritable {
+    implements MLWritable, ScoringParams {
   private static final long serialVersionUID = 1;
 
   /** Name of the checkpoint beside the metadata. */
@@ -58,19 +58,15 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
   /** Without a network yet: Spark loads parameters first. */
   public JTReLUClassificationModel(String uid) {
     this.uid = uid;
-    featuresCol =
-        new Param<>(this, "featuresCol", "column of images: binary, array, vector or image struct");
+    featuresCol = ScoringParams.newFeaturesCol(this);
     setDefault(featuresCol, "features");
-    device =
-        new Param<>(
-            this, "device", "what a task computes on; cpu has a lane for each core of the task");
+    device = ScoringParams.newDevice(this);
     setDefault(device, "cpu");
-    predictionCol =
-        new Param<>(this, "predictionCol", "column of predicted labels; empty for none");
+    predictionCol = ScoringParams.newPredictionCol(this);
     setDefault(predictionCol, "prediction");
-    probabilityCol = new Param<>(this, "probabilityCol", "column of probabilities; empty for none");
+    probabilityCol = ScoringParams.newProbabilityCol(this);
     setDefault(probabilityCol, "probability");
-    rawPredictionCol = new Param<>(this, "rawPredictionCol", "column of logits; empty for none");
+    rawPredictionCol = ScoringParams.newRawPredictionCol(this);
     setDefault(rawPredictionCol, "rawPrediction");
   }
 
@@ -231,7 +227,7 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
     }
   }
 
-  /** Parameter: column of images: binary, array, vector or image struct. */
+  @Override
   public Param<String> featuresCol() {
     return featuresCol;
   }
@@ -242,7 +238,7 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
     return this;
   }
 
-  /** Parameter: what a task computes on; cpu has a lane for each core of the task. */
+  @Override
   public Param<String> device() {
     return device;
   }
@@ -253,7 +249,7 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
     return this;
   }
 
-  /** Parameter: column of predicted labels; empty for none. */
+  @Override
   public Param<String> predictionCol() {
     return predictionCol;
   }
@@ -264,7 +260,7 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
     return this;
   }
 
-  /** Parameter: column of probabilities; empty for none. */
+  @Override
   public Param<String> probabilityCol() {
     return probabilityCol;
   }
@@ -275,7 +271,7 @@ public final class JTReLUClassificationModel extends Model<JTReLUClassificationM
     return this;
   }
 
-  /** Parameter: column of logits; empty for none. */
+  @Override
   public Param<String> rawPredictionCol() {
     return rawPredictionCol;
   }

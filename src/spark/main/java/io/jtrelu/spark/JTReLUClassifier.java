@@ -59,7 +59,9 @@ import scala.reflect.ClassTag;
  *
  * <p><b>Tasks.</b> They are a barrier stage: Spark starts all of them at once, or none, and needs
  * as many free slots. They exchange gradients by TCP among themselves ({@link
- * io.jtrelu.distributed.SocketCommunicator}). Each holds all images in memory, as bytes.
+ * io.jtrelu.distributed.SocketCommunicator}). An epoch takes images in an order over all rows, so
+ * that each task needs any of them: it has them as bytes in a file of its own in the executor's
+ * temporary folder, and a few megabytes of them in memory.
  *
  * <p><b>Failure.</b> A task that fails ends all of them within seconds, and {@link #fit} throws
  * {@link DistributedException}, which says which one and why. Where an executor was lost, Spark
@@ -71,7 +73,7 @@ import scala.reflect.ClassTag;
  * it, classes have those names. Not thread-safe.
  */
 public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
-    implements DefaultParamsWritable {
+    implements DefaultParamsWritable, ScoringParams {
   private static final long serialVersionUID = 1;
   private static final Logger LOG = LoggerFactory.getLogger(JTReLUClassifier.class);
   private static final List<String> OPTIMIZERS = List.of("sgd", "adam", "kfac", "muon");
@@ -113,8 +115,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
   /** One with a name. */
   public JTReLUClassifier(String uid) {
     this.uid = uid;
-    featuresCol =
-        new Param<>(this, "featuresCol", "column of images: binary, array, vector or image struct");
+    featuresCol = ScoringParams.newFeaturesCol(this);
     setDefault(featuresCol, "features");
     labelCol = new Param<>(this, "labelCol", "column of classes: whole numbers from 0");
     setDefault(labelCol, "label");
@@ -228,16 +229,13 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
             "seconds that a task waits for others before it gives up",
             ParamValidators.gt(0));
     setDefault(deadline, 300.0);
-    device =
-        new Param<>(
-            this, "device", "what a task computes on; cpu has a lane for each core of the task");
+    device = ScoringParams.newDevice(this);
     setDefault(device, "cpu");
-    predictionCol =
-        new Param<>(this, "predictionCol", "column of predicted labels; empty for none");
+    predictionCol = ScoringParams.newPredictionCol(this);
     setDefault(predictionCol, "prediction");
-    probabilityCol = new Param<>(this, "probabilityCol", "column of probabilities; empty for none");
+    probabilityCol = ScoringParams.newProbabilityCol(this);
     setDefault(probabilityCol, "probability");
-    rawPredictionCol = new Param<>(this, "rawPredictionCol", "column of logits; empty for none");
+    rawPredictionCol = ScoringParams.newRawPredictionCol(this);
     setDefault(rawPredictionCol, "rawPrediction");
   }
 
@@ -319,7 +317,8 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
 
   /** The network's checkpoint. */
   private static byte[] train(JavaPairRDD<Long, Sample> rows, Settings settings, int tasks) {
-    RDD<Tuple2<Long, Sample>> shared = rows.partitionBy(new InTurn(tasks)).rdd();
+    RDD<Tuple2<Long, Sample>> shared =
+        rows.repartitionAndSortWithinPartitions(new InTurn(tasks)).rdd();
     ClassTag<Outcome> kind = ClassTag.apply(Outcome.class);
     List<Outcome> outcomes;
     try {
@@ -436,7 +435,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
     return new Sample(images.pixels(row, 0), (int) label, validation);
   }
 
-  /** Parameter: column of images: binary, array, vector or image struct. */
+  @Override
   public Param<String> featuresCol() {
     return featuresCol;
   }
@@ -698,7 +697,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
     return this;
   }
 
-  /** Parameter: what a task computes on; cpu has a lane for each core of the task. */
+  @Override
   public Param<String> device() {
     return device;
   }
@@ -709,7 +708,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
     return this;
   }
 
-  /** Parameter: column of predicted labels; empty for none. */
+  @Override
   public Param<String> predictionCol() {
     return predictionCol;
   }
@@ -720,7 +719,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
     return this;
   }
 
-  /** Parameter: column of probabilities; empty for none. */
+  @Override
   public Param<String> probabilityCol() {
     return probabilityCol;
   }
@@ -731,7 +730,7 @@ public final class JTReLUClassifier extends Estimator<JTReLUClassificationModel>
     return this;
   }
 
-  /** Parameter: column of logits; empty for none. */
+  @Override
   public Param<String> rawPredictionCol() {
     return rawPredictionCol;
   }

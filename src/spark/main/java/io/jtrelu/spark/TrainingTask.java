@@ -20,6 +20,7 @@ import io.jtrelu.train.TrainingListener;
 import io.jtrelu.train.TrainingState;
 import java.io.IOException;
 import java.io.Serializable;
+import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -117,8 +118,10 @@ final class TrainingTask
     String device = settings.device();
     Path folder = Files.createTempDirectory("jtrelu-spark");
     try (Backend backend = Backends.open(device.equals("cpu") ? "cpu:" + context.cpus() : device);
-        Stream stream = backend.newStream()) {
-      Datasets data = SharedRows.gather(ranks, stream, rows, settings);
+        Stream stream = backend.newStream();
+        Arena images = Arena.ofShared()) {
+      Path files = Files.createDirectory(folder.resolve("images"));
+      Datasets data = SharedRows.gather(ranks, stream, rows, settings, files, images);
       try (Trainer trainer = open(ranks, folder, data, backend)) {
         train(trainer, data, ranks, context, folder);
         return ranks.rank() == 0 ? parameters(trainer, backend, stream, folder) : null;

@@ -10,10 +10,14 @@ import io.jtrelu.data.Datasets;
 import io.jtrelu.distributed.ThreadRanks;
 import io.jtrelu.spark.SharedRows.InTurn;
 import io.jtrelu.spark.SharedRows.Sample;
+import java.lang.foreign.Arena;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
+import org.junit.jupiter.params.provider.CsvSource;
 import scala.Tuple2;
 
 class SharedRowsTest {
@@ -43,27 +47,36 @@ class SharedRowsTest {
         "");
   }
 
-  /** Every rank has all of them in their order, whatever order they came in. */
+  @TempDir Path folder;
+
+  /** Every rank has all of them in their order, in one round of exchanges or in several. */
   @ParameterizedTest
-  @ValueSource(ints = {1, 2, 4})
-  void rowsComeTogetherInTheirOrder(int count) {
+  @CsvSource({"1, 100", "2, 100", "2, 1", "2, 2", "4, 100", "4, 1", "7, 1"})
+  void rowsComeTogetherInTheirOrder(int count, int round) {
     InTurn owner = new InTurn(count);
-    List<Datasets> all =
-        ThreadRanks.run(
-            count,
-            ranks -> {
-              List<Tuple2<Long, Sample>> mine = new ArrayList<>();
-              for (long i = ROWS - 1; i >= 0; i--) {
-                if (owner.getPartition(i) == ranks.rank()) {
-                  byte[] pixels = {(byte) i, (byte) (200 + i)};
-                  mine.add(new Tuple2<>(i, new Sample(pixels, (int) i % 3, i % 4 == 1)));
+    try (Arena arena = Arena.ofShared()) {
+      requireAll(
+          ThreadRanks.run(
+              count,
+              ranks -> {
+                List<Tuple2<Long, Sample>> mine = new ArrayList<>();
+                for (long i = 0; i < ROWS; i++) {
+                  if (owner.getPartition(i) == ranks.rank()) {
+                    byte[] pixels = {(byte) i, (byte) (200 + i)};
+                    mine.add(new Tuple2<>(i, new Sample(pixels, (int) i % 3, i % 4 == 1)));
+                  }
                 }
-              }
-              try (Backend backend = Backends.open("reference");
-                  Stream stream = backend.newStream()) {
-                return SharedRows.gather(ranks, stream, mine.iterator(), settings(List.of()));
-              }
-            });
+                try (Backend backend = Backends.open("reference");
+                    Stream stream = backend.newStream()) {
+                  Path own = Files.createDirectory(folder.resolve("rank" + ranks.rank()));
+                  return SharedRows.gather(
+                      ranks, stream, mine.iterator(), settings(List.of()), own, arena, round);
+                }
+              }));
+    }
+  }
+
+  private static void requireAll(List<Datasets> all) {
     for (Datasets data : all) {
       assertEquals(List.of("0", "1", "2"), data.train().classes());
       int[] train = {0, 2, 3, 4, 6};
