@@ -46,7 +46,8 @@ import java.util.Locale;
  * </ul>
  */
 public final class Processes {
-  private static final int WARM_UP = 120; // until each process has compiled what it runs, within an epoch
+  private static final int WARM_UP =
+      120; // until each process has compiled what it runs, within an epoch
   private static final int STEPS = 25;
 
   /** Elements of a bucket, as runs have them on CPUs. */
@@ -205,7 +206,8 @@ public final class Processes {
   }
 
   /** MPI_Allreduce of the MPI that this process has loaded, with its own handles. */
-  private record Blocking(MethodHandle function, Object inPlace, Object type, Object op, Object all) {
+  private record Blocking(
+      MethodHandle function, Object inPlace, Object type, Object op, Object all) {
     static Blocking of(Communicator ranks) {
       boolean openMpi = ranks.name().startsWith("Open MPI");
       SymbolLookup mpi =
@@ -224,8 +226,7 @@ public final class Processes {
               mpi.findOrThrow("ompi_mpi_float"),
               mpi.findOrThrow("ompi_mpi_op_sum"),
               mpi.findOrThrow("ompi_mpi_comm_world"))
-          : new Blocking(
-              function, MemorySegment.ofAddress(-1), 0x4c00040a, 0x58000003, 0x44000000);
+          : new Blocking(function, MemorySegment.ofAddress(-1), 0x4c00040a, 0x58000003, 0x44000000);
     }
 
     void sum(MemorySegment values, int count) {

@@ -176,7 +176,9 @@ final class TrainCommand implements Callable<Integer> {
       if (ranks.rank() > 0) {
         Thread.sleep(SPEAK_FIRST_MILLIS); // what fails on all ranks is told by the first, once
       }
-      main.tell("rank " + ranks.rank() + " of " + ranks.size() + ": ", failure);
+      String rank = "rank " + ranks.rank() + " of " + ranks.size();
+      boolean named = String.valueOf(failure.getMessage()).startsWith(rank);
+      main.tell(named ? "" : rank + ": ", failure);
       ranks.abort(Main.exitCode(failure));
       throw failure;
     }

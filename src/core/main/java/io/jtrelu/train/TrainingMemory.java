@@ -102,6 +102,9 @@ public record TrainingMemory(
         evaluation);
   }
 
+  /** What a norm needs while it runs, on devices. */
+  private static final long NORM_SCRATCH = 8192;
+
   /** A run's needs by the size of its batch. */
   private record Plan(Run run, Backend backend, int ranks) {
     TrainingMemory of(int batch) {
@@ -125,7 +128,11 @@ public record TrainingMemory(
       long scratch = backend.allocationBytes(Math.max(recorded, converted(tests)));
       long recordings = RecordedSteps.recordings(training.accumulate(), network, kfac);
       return new TrainingMemory(
-          (1 + shards / ranks) * arena + state(states, arena) + directions + small(8) + exchange(),
+          (1 + shards / ranks) * arena
+              + state(states, arena)
+              + directions
+              + small(8)
+              + exchange(recordings),
           kfac == null ? 0 : Kfac.memory(network, backend, kfac, batch),
           pass.weights(),
           pass.activations(),
@@ -156,8 +163,8 @@ public record TrainingMemory(
       return states * backend.allocationBytes(most * Float.BYTES);
     }
 
-    /** Gradients that come from other ranks, and norms. */
-    private long exchange() {
+    /** Gradients that come from other ranks, norms, and what each recording takes for those. */
+    private long exchange(long recordings) {
       if (run.training().shards() == 0) {
         return 0;
       }
@@ -165,6 +172,7 @@ public record TrainingMemory(
       return (ranks - 1) * backend.allocationBytes(partition.mostOfBucket() * Float.BYTES)
           + backend.allocationBytes(Float.BYTES * (long) partition.slices())
           + backend.allocationBytes(2L * Float.BYTES * partition.slices())
+          + recordings * backend.allocationBytes(NORM_SCRATCH)
           + small(1);
     }
 

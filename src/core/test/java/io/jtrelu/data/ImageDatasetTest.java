@@ -206,12 +206,10 @@ class ImageDatasetTest {
       assertEquals(77, over.image(1)[0]);
       assertThrows(
           IllegalArgumentException.class,
-          () ->
-              ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(1), labels));
+          () -> ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(1), labels));
       assertThrows(
           IllegalArgumentException.class,
-          () ->
-              ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(6), labels));
+          () -> ImageDataset.over("x", Split.TRAIN, 2, 3, 1, classes, memory.asSlice(6), labels));
     }
   }
 }

@@ -10,6 +10,7 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.LongSupplier;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
 import jcuda.driver.JCudaDriver;
@@ -25,18 +26,24 @@ final class CudaRecording implements Recording {
   private final Set<CudaStream> streams = new HashSet<>();
   private final Lifetime lifetime = new Lifetime("recording");
   private final MemoryPool pool;
+  private final CudaStream origin;
   private final Map<CudaStream, Scratch> scratch = new HashMap<>();
   private boolean instantiated;
 
-  CudaRecording(CudaBackend backend, CudaContext context, MemoryPool pool) {
+  CudaRecording(CudaBackend backend, CudaContext context, MemoryPool pool, CudaStream origin) {
     this.backend = backend;
     this.context = context;
     this.pool = pool;
+    this.origin = origin;
   }
 
-  /** What the operations that were given to a stream use while they run. */
+  /**
+   * What the operations that were given to a stream use while they run; most are given to that on
+   * which it began.
+   */
   Scratch scratch(CudaStream of) {
-    return scratch.computeIfAbsent(of, stream -> new Scratch(pool, backend::expectedScratch));
+    LongSupplier expected = of.equals(origin) ? backend::expectedScratch : () -> 0;
+    return scratch.computeIfAbsent(of, stream -> new Scratch(pool, expected));
   }
 
   /** Streams whose work is recorded now: that on which it began, and those that wait for it. */

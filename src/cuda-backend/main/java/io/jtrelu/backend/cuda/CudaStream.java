@@ -217,7 +217,7 @@ final class CudaStream extends BackendStream {
   @SuppressWarnings("try") // the turn needs no name
   CudaRecording record(Runnable work) {
     try (Use use = use("record")) {
-      CudaRecording result = new CudaRecording(backend, context, pool);
+      CudaRecording result = new CudaRecording(backend, context, pool, this);
       try {
         libraries.prepare();
         join(result);
