@@ -32,6 +32,7 @@ final class NativeMaxPool2d extends MaxPool2d {
 
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
+    OneDnnStream.of(stream); // refuses another kind's
     passes.forward(
         sizes.address(), src.address(), marksPositive(), dst.address(), argmax.address());
   }
@@ -39,6 +40,7 @@ final class NativeMaxPool2d extends MaxPool2d {
   @Override
   protected void runBackward(
       Stream stream, Tensor diffDst, Tensor argmax, Tensor src, Tensor diffSrc, Write write) {
+    OneDnnStream.of(stream);
     passes.backward(
         sizes.address(),
         diffDst.address(),
