@@ -69,8 +69,9 @@ public final class JtreluContender implements Contender {
     optimizer = own(new Optimizer(workload.network(), backend, config(workload, type)));
     inference = own(new Program(workload.network(), backend, micro, options(type, false)));
     lanes = new Program.Workspace[Math.min(backend.lanes(), batch / micro)];
+    int threads = lanes.length == 1 ? backend.lanes() : 1; // as NetworkFunction has it
     for (int lane = 0; lane < lanes.length; lane++) {
-      lanes[lane] = own(inference.newWorkspace(own(backend.newStream())));
+      lanes[lane] = own(inference.newWorkspace(own(backend.newSharedStream(threads))));
     }
     inference.load(lanes[0].stream(), parameters);
   }

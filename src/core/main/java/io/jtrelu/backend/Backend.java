@@ -47,6 +47,23 @@ public interface Backend extends AutoCloseable {
   Stream newStream();
 
   /**
+   * A new stream whose operations may be shared out among several threads, for passes over so few
+   * images that {@linkplain #lanes lanes} of their own would have nothing to do: on the CPU forward
+   * passes of convolutions are, with the same bits. Streams of other backends are as the others.
+   *
+   * @param threads that take part, the calling one included; they spin between operations that
+   *     follow each other closely, and sleep else
+   * @return owned by the caller
+   * @throws IllegalArgumentException if there are none
+   */
+  default Stream newSharedStream(int threads) {
+    if (threads < 1) {
+      throw new IllegalArgumentException("a stream needs a thread or more, got " + threads);
+    }
+    return newStream();
+  }
+
+  /**
    * Allocates a zeroed tensor, owned by the caller.
    *
    * @throws OutOfMemoryException if the device has no room, after cached memory was released

@@ -35,7 +35,8 @@ import org.jspecify.annotations.Nullable;
  * is enough). It may have any size up to the one compiled for: it counts as filled up with zero
  * images whose output gradients are zero, and micro-batches of nothing else are left out. Results
  * do not depend on the number of lanes: a batch is cut into a fixed number of parts, whose
- * gradients are added in order.
+ * gradients are added in order. On the CPU, without training, a single micro-batch passes on the
+ * calling thread, which {@linkplain Backend#newSharedStream others help}.
  *
  * <p>Tensors of the caller lie in host memory or on the backend's device, in any floating type;
  * they are free again when a call returns, and nothing is allocated in a call.
@@ -84,12 +85,19 @@ public final class NetworkFunction implements AutoCloseable {
     }
   }
 
+  /** Threads that share a micro-batch at most: rows of small images are not many more. */
+  private static final int MOST_TOGETHER = 16;
+
   private final Network network;
   private final Backend backend;
   private final Options options;
   private final Program program;
   private final int parts;
   private final Lanes<Lane> lanes;
+
+  /** The calling thread and its helpers, for a single micro-batch; null with training or a GPU. */
+  private final @Nullable Lane together;
+
   private final List<Parameters> partGradients = new ArrayList<>();
 
   /** By number of elements; none where there is one part. */
@@ -178,6 +186,12 @@ public final class NetworkFunction implements AutoCloseable {
       }
       Deque<Slot> free = new ArrayDeque<>(laneSlots);
       this.lanes = own(new Lanes<>(backend, laneCount, stream -> new Lane(stream, free.poll())));
+      if (options.training() || backend.takesWholeBatches()) {
+        together = null;
+      } else {
+        Stream shared = own(backend.newSharedStream(Math.min(backend.lanes(), MOST_TOGETHER)));
+        together = new Lane(shared, newSlot(shared));
+      }
     } catch (RuntimeException | Error failure) {
       close();
       throw failure;
@@ -267,21 +281,30 @@ public final class NetworkFunction implements AutoCloseable {
       pending = 0;
       int used = Math.ceilDiv(rows, program.batch());
       long firstNumber = sequence * Math.ceilDiv(options.batch(), program.batch());
-      lanes.share(
-          Math.min(parts, used),
-          (lane, part) -> {
-            for (int micro = part; micro < used; micro += parts) {
-              Slot slot = slot(lane, micro);
-              slot.workspace.forward(input(lane, slot, input, micro), firstNumber + micro);
-              for (int k = 0; k < outputs.size(); k++) {
-                Tensor destination = rows(outputs.get(k), micro);
-                backend.copy(lane.stream, head(slot.workspace.output(k), destination), destination);
+      if (together != null && used == 1) {
+        forward(together, input, outputs, 0, firstNumber);
+        together.stream.synchronize();
+      } else {
+        lanes.share(
+            Math.min(parts, used),
+            (lane, part) -> {
+              for (int micro = part; micro < used; micro += parts) {
+                forward(lane, input, outputs, micro, firstNumber + micro);
               }
-            }
-          });
+            });
+      }
       pending = options.training() ? rows : 0;
     } finally {
       turn.give();
+    }
+  }
+
+  private void forward(Lane lane, Tensor input, List<Tensor> outputs, int micro, long number) {
+    Slot slot = slot(lane, micro);
+    slot.workspace.forward(input(lane, slot, input, micro), number);
+    for (int k = 0; k < outputs.size(); k++) {
+      Tensor destination = rows(outputs.get(k), micro);
+      backend.copy(lane.stream, head(slot.workspace.output(k), destination), destination);
     }
   }
 

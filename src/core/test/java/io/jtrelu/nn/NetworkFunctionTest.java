@@ -26,8 +26,10 @@ import java.util.Deque;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 class NetworkFunctionTest {
@@ -543,5 +545,36 @@ class NetworkFunctionTest {
         }
       }
     }
+  }
+
+  /** One passes on the calling thread, which others help with rows of the results. */
+  @ParameterizedTest
+  @EnumSource(
+      value = DataType.class,
+      names = {"F32", "BF16"})
+  void aSingleImageHasTheBitsThatItHasAmongOthers(DataType type) {
+    Network network =
+        Networks.build(
+                new Networks.Options("resnet50", Networks.Block.V2, 0.8, 0),
+                new Layer.Extent(96, 96, 3),
+                10)
+            .with(ProgramTest.activations().getFirst());
+    List<float[]> four = new ArrayList<>();
+    List<float[]> one = new ArrayList<>();
+    for (String device : List.of("onednn:1", "onednn:3")) {
+      try (Backend backend = Backends.open(device)) {
+        Assumptions.assumeTrue(backend.supports(type), "no activations of this type here");
+        var options = new NetworkFunction.Options(4, 1, type, false, false, 0);
+        try (Run run = new Run(network, backend, options)) {
+          four.add(run.batch(4).forward().outputs.getFirst().toFloatArray());
+          one.add(run.batch(1).forward().outputs.getFirst().toFloatArray());
+        }
+      }
+    }
+    float[] expected = Arrays.copyOf(four.getFirst(), 10);
+    assertTrue(expected[0] != expected[1] && Float.isFinite(expected[0]));
+    assertArrayEquals(four.get(0), four.get(1));
+    assertArrayEquals(expected, one.get(0));
+    assertArrayEquals(expected, one.get(1));
   }
 }

@@ -211,9 +211,9 @@ final class CpuKernels implements AutoCloseable {
       return (long) call(PACKED_BYTES, packedBytes, in, out, tile);
     }
 
-    /** Bytes of working memory for passes of these sizes. */
-    long workspaceBytes(MemorySegment sizes) {
-      return (long) call(WORKSPACE_BYTES, workspaceBytes, sizes.address());
+    /** Bytes of working memory for passes of sizes at an address. */
+    long workspaceBytes(long sizes) {
+      return (long) call(WORKSPACE_BYTES, workspaceBytes, sizes);
     }
 
     /** Transforms KRSC weights for both directions. */

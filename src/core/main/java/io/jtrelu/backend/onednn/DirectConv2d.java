@@ -1,7 +1,5 @@
 package io.jtrelu.backend.onednn;
 
-import static java.lang.foreign.ValueLayout.JAVA_INT;
-
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.PackedWeights;
@@ -10,7 +8,6 @@ import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Device;
-import io.jtrelu.tensor.HostMemory;
 import io.jtrelu.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -24,7 +21,7 @@ final class DirectConv2d extends Conv2d {
   private static final int LEAST_CHANNELS = 16; // for vectors to be full
 
   private final DirectConvolutions kernels;
-  private final HostMemory memory;
+  private final Bands bands;
   private final long sizes;
   private final OneDnnPackedWeights.Format format;
   private final long packedForwardBytes;
@@ -46,33 +43,41 @@ final class DirectConv2d extends Conv2d {
         && Math.max(d.kh(), d.kw()) <= DirectConvolutions.MOST_TAPS;
   }
 
+  /**
+   * @param threads that may share a forward pass
+   */
   DirectConv2d(
       DirectConvolutions kernels,
       Conv2dDescriptor d,
       Rectifier activation,
-      Rectifier srcActivation) {
+      Rectifier srcActivation,
+      int threads) {
     super(Device.CPU, d, DataType.F32, activation, srcActivation);
     this.kernels = kernels;
-    int[] values = {
-      d.n(),
-      d.h(),
-      d.w(),
-      d.ic(),
-      d.oh(),
-      d.ow(),
-      d.oc(),
-      d.kh(),
-      d.kw(),
-      d.strideH(),
-      d.strideW(),
-      d.padTop(),
-      d.padLeft()
-    };
-    this.memory = HostMemory.allocate((long) values.length * Integer.BYTES);
-    for (int i = 0; i < values.length; i++) {
-      memory.segment().setAtIndex(JAVA_INT, i, values[i]);
-    }
-    this.sizes = memory.address();
+    this.bands =
+        new Bands(
+            d,
+            DataType.F32,
+            1,
+            threads,
+            (n, h, oh, top) ->
+                new int[] {
+                  n,
+                  h,
+                  d.w(),
+                  d.ic(),
+                  oh,
+                  d.ow(),
+                  d.oc(),
+                  d.kh(),
+                  d.kw(),
+                  d.strideH(),
+                  d.strideW(),
+                  top,
+                  d.padLeft()
+                },
+            kernels::workspaceBytes);
+    this.sizes = bands.sizes();
     this.packedForwardBytes = kernels.packedBytes(sizes, false);
     this.packedBackwardBytes = kernels.packedBytes(sizes, true);
     this.workspaceBytes = kernels.workspaceBytes(sizes);
@@ -107,14 +112,14 @@ final class DirectConv2d extends Conv2d {
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
     OneDnnStream lane = OneDnnStream.of(stream);
-    kernels.forward(
-        sizes,
-        src.address(),
-        require(lane, weights).forward(),
-        bias.address(),
-        activation(),
-        dst.address(),
-        lane.workspace(workspaceBytes));
+    long packed = require(lane, weights).forward();
+    long x = src.address();
+    long y = dst.address();
+    long b = bias.address();
+    bands.run(
+        lane,
+        (band, from, to, workspace) ->
+            kernels.forward(band, x + from, packed, b, activation(), y + to, workspace));
   }
 
   @Override
@@ -153,6 +158,6 @@ final class DirectConv2d extends Conv2d {
 
   @Override
   protected void release() {
-    memory.close();
+    bands.close();
   }
 }

@@ -120,6 +120,14 @@ public final class OneDnnBackend implements Backend {
 
   @Override
   public Stream newStream() {
+    return newSharedStream(1);
+  }
+
+  @Override
+  public Stream newSharedStream(int threads) {
+    if (threads < 1) {
+      throw new IllegalArgumentException("a stream needs a thread or more, got " + threads);
+    }
     return lifetime.newStream(
         () -> {
           int lane;
@@ -128,7 +136,7 @@ public final class OneDnnBackend implements Backend {
             lanes.set(lane);
           }
           try {
-            return new OneDnnStream(this, lane);
+            return new OneDnnStream(this, lane, threads);
           } catch (RuntimeException failure) {
             releaseLane(lane);
             throw failure;
@@ -258,11 +266,12 @@ public final class OneDnnBackend implements Backend {
           CpuKernels.Convolutions own = winogradConvolutions(type);
           if (own != null && WinogradConv2d.pays(descriptor)) {
             int tile = WinogradConv2d.bestTile(descriptor);
-            return new WinogradConv2d(own, descriptor, type, activation, srcActivation, tile);
+            return new WinogradConv2d(
+                own, descriptor, type, activation, srcActivation, tile, laneCount);
           }
           if (kernels != null && type == DataType.F32 && DirectConv2d.pays(descriptor)) {
             return new DirectConv2d(
-                kernels.directConvolutions(), descriptor, activation, srcActivation);
+                kernels.directConvolutions(), descriptor, activation, srcActivation, laneCount);
           }
           return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
         });

@@ -4,9 +4,14 @@ import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.tensor.HostMemory;
 import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
 import org.bytedeco.dnnl.global.dnnl;
+import org.jspecify.annotations.Nullable;
 
-/** One lane: runs each operation on the calling thread before the call returns. */
+/**
+ * One lane: runs each operation before the call returns, on the calling thread, or forward passes
+ * of our own convolutions on this and others.
+ */
 final class OneDnnStream extends BackendStream {
   private final OneDnnBackend backend;
   private final int lane;
@@ -18,14 +23,26 @@ final class OneDnnStream extends BackendStream {
   private final MemorySegment bitsSegment = MemorySegment.ofArray(bits);
   private final MemorySegment chunk2Segment = MemorySegment.ofArray(chunks[2]);
   private final int[] words = new int[4];
-  private HostMemory workspace = HostMemory.allocate(0);
+  private final HostMemory[] workspaces; // of each thread
+  private final @Nullable Team team;
 
-  OneDnnStream(OneDnnBackend backend, int lane) {
+  /**
+   * @param threads that take part in operations, the calling one included
+   */
+  OneDnnStream(OneDnnBackend backend, int lane, int threads) {
     this.backend = backend;
     this.lane = lane;
+    this.workspaces = new HostMemory[threads];
+    Arrays.setAll(workspaces, i -> HostMemory.allocate(0));
     Dnnl library = backend.library();
     this.handle =
         library.create("dnnl_stream_create", library.engine(), dnnl.dnnl_stream_default_flags);
+    this.team = threads > 1 ? new Team(threads) : null;
+  }
+
+  /** The threads that take part; null where the calling one is alone. */
+  @Nullable Team team() {
+    return team;
   }
 
   /** A small number that no other open stream of the backend has. */
@@ -87,16 +104,21 @@ final class OneDnnStream extends BackendStream {
 
   /** Working memory of this lane; holds nothing between operations, grows when it is too small. */
   long workspace(long bytes) {
-    if (workspace.bytes() < bytes) {
-      workspace.close();
-      workspace = HostMemory.allocate(bytes);
+    return workspace(0, bytes);
+  }
+
+  /** The same of one of the threads that take part, for it alone. */
+  long workspace(int member, long bytes) {
+    if (workspaces[member].bytes() < bytes) {
+      workspaces[member].close();
+      workspaces[member] = HostMemory.allocate(bytes);
     }
-    return workspace.address();
+    return workspaces[member].address();
   }
 
   /** Size of the working memory. */
   long workspaceBytes() {
-    return workspace.bytes();
+    return Arrays.stream(workspaces).mapToLong(HostMemory::bytes).sum();
   }
 
   @Override
@@ -104,7 +126,12 @@ final class OneDnnStream extends BackendStream {
 
   @Override
   protected void release() {
-    workspace.close();
+    if (team != null) {
+      team.close();
+    }
+    for (HostMemory workspace : workspaces) {
+      workspace.close();
+    }
     backend.library().destroy("stream", handle);
     backend.forget(this);
   }

@@ -39,7 +39,7 @@ final class WinogradConv2d extends Conv2d {
 
   private final CpuKernels.Convolutions kernels;
   private final int tile;
-  private final HostMemory toDst;
+  private final Bands toDst;
   private final HostMemory toSrc;
   private final OneDnnPackedWeights.Format format;
   private final long workspaceBytes;
@@ -71,6 +71,7 @@ final class WinogradConv2d extends Conv2d {
 
   /**
    * @param tile results of a tile along an axis: 4 or 2
+   * @param threads that may share a forward pass
    */
   WinogradConv2d(
       CpuKernels.Convolutions kernels,
@@ -78,17 +79,25 @@ final class WinogradConv2d extends Conv2d {
       DataType type,
       Rectifier activation,
       Rectifier srcActivation,
-      int tile) {
+      int tile,
+      int threads) {
     super(Device.CPU, d, type, activation, srcActivation);
     this.kernels = kernels;
     this.tile = tile;
     this.toDst =
-        ints(d.n(), d.h(), d.w(), d.ic(), d.oh(), d.ow(), d.oc(), d.padTop(), d.padLeft(), tile);
+        new Bands(
+            d,
+            type,
+            tile,
+            threads,
+            (n, h, oh, top) ->
+                new int[] {n, h, d.w(), d.ic(), oh, d.ow(), d.oc(), top, d.padLeft(), tile},
+            kernels::workspaceBytes);
     int padTop = 2 - d.padTop();
     int padLeft = 2 - d.padLeft();
     this.toSrc = ints(d.n(), d.oh(), d.ow(), d.oc(), d.h(), d.w(), d.ic(), padTop, padLeft, tile);
     this.workspaceBytes =
-        Math.max(kernels.workspaceBytes(toDst.segment()), kernels.workspaceBytes(toSrc.segment()));
+        Math.max(kernels.workspaceBytes(toDst.sizes()), kernels.workspaceBytes(toSrc.address()));
     this.format =
         new OneDnnPackedWeights.Format(
             named("winograd " + tile + ": " + d.ic() + " to " + d.oc()), named(kernels.toString()));
@@ -132,16 +141,15 @@ final class WinogradConv2d extends Conv2d {
   protected void runForward(
       Stream stream, Tensor src, PackedWeights weights, Tensor bias, Tensor dst) {
     OneDnnStream lane = OneDnnStream.of(stream);
-    kernels.convolve(
-        toDst.address(),
-        src.address(),
-        require(lane, weights).forward(),
-        dst.address(),
-        bias.address(),
-        0,
-        activation(),
-        Write.OVERWRITE,
-        lane.workspace(workspaceBytes));
+    long packed = require(lane, weights).forward();
+    long x = src.address();
+    long y = dst.address();
+    long b = bias.address();
+    toDst.run(
+        lane,
+        (sizes, from, to, workspace) ->
+            kernels.convolve(
+                sizes, x + from, packed, y + to, b, 0, activation(), Write.OVERWRITE, workspace));
   }
 
   @Override
@@ -170,7 +178,7 @@ final class WinogradConv2d extends Conv2d {
       Stream stream, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor diffBias, Write write) {
     OneDnnStream lane = OneDnnStream.of(stream);
     kernels.gradients(
-        toDst.address(),
+        toDst.sizes(),
         src.address(),
         diffDst.address(),
         diffWeights.address(),

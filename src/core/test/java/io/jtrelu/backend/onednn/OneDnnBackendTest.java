@@ -284,7 +284,7 @@ class OneDnnBackendTest {
                 Layer winograd =
                     new Layer(
                         backend,
-                        new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile),
+                        new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile, 1),
                         i % 2)) {
               direct.run(stream, write);
               winograd.run(stream, write);
@@ -356,7 +356,7 @@ class OneDnnBackendTest {
                     i % 2);
             Layer direct =
                 new Layer(
-                    backend, new DirectConv2d(convolutions, d, exact, srcActivation), i % 2)) {
+                    backend, new DirectConv2d(convolutions, d, exact, srcActivation, 1), i % 2)) {
           expected.run(stream, write);
           direct.run(stream, write);
           for (int k = 0; k < 4; k++) {
@@ -392,7 +392,7 @@ class OneDnnBackendTest {
           Layer winograd =
               new Layer(
                   backend,
-                  new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI, tile))) {
+                  new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI, tile, 1))) {
         for (Layer layer : List.of(direct, winograd)) {
           SplittableRandom random = new SplittableRandom(11);
           for (Tensor tensor : List.of(layer.src, layer.diffDst, layer.weights)) {
