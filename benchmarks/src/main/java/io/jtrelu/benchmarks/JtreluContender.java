@@ -2,9 +2,9 @@ package io.jtrelu.benchmarks;
 
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Backends;
-import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.BatchExecutor;
+import io.jtrelu.nn.NetworkFunction;
 import io.jtrelu.nn.Parameters;
 import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
@@ -16,6 +16,7 @@ import io.jtrelu.train.TrainingConfig;
 import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.Deque;
+import java.util.List;
 
 /**
  * This library as its trainer uses it: micro-batches over the lanes, clipping by the global norm,
@@ -28,8 +29,8 @@ public final class JtreluContender implements Contender {
   private final Parameters parameters;
   private final Parameters gradients;
   private final BatchExecutor training;
-  private final Program inference;
-  private final Program.Workspace[] lanes;
+  private final NetworkFunction inference;
+  private final Tensor logits;
   private final Optimizer optimizer;
   private final Tensor images;
   private final Tensor labels;
@@ -63,17 +64,20 @@ public final class JtreluContender implements Contender {
         microBatch > 0
             ? microBatch
             : BatchExecutor.microBatch(workload.network(), backend, type, batch);
-    training =
-        own(new BatchExecutor(workload.network(), backend, batch, micro, options(type, true)));
+    training = own(new BatchExecutor(workload.network(), backend, batch, micro, options(type)));
     training.load(parameters);
     optimizer = own(new Optimizer(workload.network(), backend, config(workload, type)));
-    inference = own(new Program(workload.network(), backend, micro, options(type, false)));
-    lanes = new Program.Workspace[Math.min(backend.lanes(), batch / micro)];
-    int threads = lanes.length == 1 ? backend.lanes() : 1; // as NetworkFunction has it
-    for (int lane = 0; lane < lanes.length; lane++) {
-      lanes[lane] = own(inference.newWorkspace(own(backend.newSharedStream(threads))));
-    }
-    inference.load(lanes[0].stream(), parameters);
+    inference =
+        own(
+            new NetworkFunction(
+                workload.network(),
+                backend,
+                new NetworkFunction.Options(batch, micro, type, false, false, 0)));
+    inference.load(parameters);
+    logits =
+        own(
+            Tensor.allocate(
+                Shape.of(batch, 1, 1, workload.network().classes()), DataType.F32, Layout.NHWC));
   }
 
   private <T extends AutoCloseable> T own(T resource) {
@@ -81,8 +85,8 @@ public final class JtreluContender implements Contender {
     return resource;
   }
 
-  private Program.Options options(DataType type, boolean forTraining) {
-    return new Program.Options(type, Workload.LABEL_SMOOTHING, forTraining, 1);
+  private static Program.Options options(DataType type) {
+    return new Program.Options(type, Workload.LABEL_SMOOTHING, true, 1);
   }
 
   /** How a workload is trained. */
@@ -111,46 +115,10 @@ public final class JtreluContender implements Contender {
     return (float) (result.loss() / workload.batch());
   }
 
-  /** A batch through the network on all lanes, as evaluation does, logits copied out. */
   @Override
   public float[] forward() {
-    int batch = workload.batch();
-    int classes = workload.network().classes();
-    float[] logits = new float[batch * classes];
-    Thread[] threads = new Thread[lanes.length];
-    for (int lane = 1; lane < lanes.length; lane++) {
-      int index = lane;
-      threads[lane] = Thread.ofPlatform().start(() -> forward(index, logits));
-    }
-    forward(0, logits);
-    try {
-      for (int lane = 1; lane < lanes.length; lane++) {
-        threads[lane].join();
-      }
-    } catch (InterruptedException interrupted) {
-      throw new IllegalStateException(interrupted);
-    }
-    return logits;
-  }
-
-  private void forward(int lane, float[] logits) {
-    int micro = inference.batch();
-    int classes = workload.network().classes();
-    int[] dims = images.shape().dims();
-    dims[0] = micro;
-    Shape shape = Shape.of(dims);
-    boolean direct = inference.options().type() == DataType.F32;
-    Stream stream = lanes[lane].stream();
-    try (Tensor staged = Tensor.allocate(shape, inference.options().type(), Layout.NHWC)) {
-      for (int m = lane; m < workload.batch() / micro; m += lanes.length) {
-        Tensor part = images.slice(m * shape.elements(), shape, Layout.NHWC);
-        if (!direct) {
-          backend.copy(stream, part, staged);
-        }
-        float[] values = lanes[lane].forward(direct ? part : staged, 0).toFloatArray();
-        System.arraycopy(values, 0, logits, m * micro * classes, values.length);
-      }
-    }
+    inference.forward(images, List.of(logits));
+    return logits.toFloatArray();
   }
 
   @Override

@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
 
@@ -16,8 +17,8 @@ import java.util.Locale;
  */
 public final class Latency {
   private static final int ROUNDS = 5;
-  private static final int WARM_UP = 1000;
-  private static final int PASSES = 2000;
+  private static final long WARM_UP = 4_000_000_000L; // ns, until all is compiled
+  private static final long MEASURED = 3_000_000_000L;
 
   private Latency() {}
 
@@ -86,18 +87,20 @@ public final class Latency {
 
   private static void child(Workload workload, String name) {
     Contenders.check(name, workload);
-    double[] times = new double[PASSES];
+    List<Double> times = new ArrayList<>();
     try (Contender contender = Contenders.open(name, workload)) {
-      for (int i = -WARM_UP; i < PASSES; i++) {
-        long begin = System.nanoTime();
+      long start = System.nanoTime();
+      for (long begin = start; begin - start < WARM_UP + MEASURED; ) {
         contender.forward();
-        if (i >= 0) {
-          times[i] = System.nanoTime() - begin;
+        long end = System.nanoTime();
+        if (begin - start >= WARM_UP) {
+          times.add((double) (end - begin));
         }
+        begin = end;
       }
     }
-    Arrays.sort(times);
-    System.out.println(times[PASSES / 2] + " " + times[PASSES * 99 / 100]);
+    Collections.sort(times);
+    System.out.println(times.get(times.size() / 2) + " " + times.get(times.size() * 99 / 100));
     System.exit(0);
   }
 }
