@@ -474,10 +474,7 @@ void setRegisters(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   const Program& p = *b.launch->program;
   const int wanted = (int)op.immediate, lane = firstLane(m);
   if (!w.registers) {
-    int threads = p.maxThreads[0] ? p.maxThreads[0] * p.maxThreads[1] * p.maxThreads[2]
-                                  : p.requiredThreads[0] * p.requiredThreads[1] * p.requiredThreads[2];
-    int bounded = threads ? std::min(255, 65536 / ((threads + 127) / 128 * 128 * std::max(1, p.minBlocks))) / 8 * 8 : 0;
-    w.registers = p.maxRegisters ? p.maxRegisters : bounded;
+    w.registers = p.registerBound();
     if (!w.registers) {
       report(w, op, lane, false, "setmaxnreg", "", 0, 0,
              "has no effect: the kernel has neither .maxnreg nor .maxntid, so its registers are not known");

@@ -239,9 +239,7 @@ int occupancy(const FunctionObject& f, int threads, size_t dynamicShared) {
   size_t shared = ((size_t)f.program->staticShared + dynamicShared + 1024 + 127) / 128 * 128;
   if (shared > d.sharedPerMultiprocessor()) return 0;
   blocks = std::min<int>(blocks, (int)(d.sharedPerMultiprocessor() / shared));
-  int registers = f.program->maxRegisters ? std::min(f.program->maxRegisters, f.program->estimatedRegisters)
-                                          : f.program->estimatedRegisters;
-  return std::min(blocks, 65536 / (registers * warps * 32));
+  return std::min(blocks, 65536 / (f.program->registers() * warps * 32));
 }
 
 CUresult prepareLaunch(FunctionObject* f, const unsigned* grid, const unsigned* block, unsigned shared, void** params,
@@ -503,7 +501,7 @@ CUDA_EXPORT CUresult cuFuncGetAttribute(int* value, int attribute, void* functio
     case 1: *value = p.staticShared; break;
     case 2: *value = 0; break;
     case 3: *value = p.localBytes; break;
-    case 4: *value = p.maxRegisters ? std::min(p.maxRegisters, p.estimatedRegisters) : p.estimatedRegisters; break;
+    case 4: *value = p.registers(); break;
     case 5:
     case 6: *value = cc; break;
     case 7: *value = 0; break;

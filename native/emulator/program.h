@@ -1,5 +1,6 @@
 // A kernel after lowering: compact operations over register slots, ready to execute.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -159,6 +160,18 @@ struct Program {
   std::vector<Parameter> parameters;
   int maxThreads[3] = {0, 0, 0}, requiredThreads[3] = {0, 0, 0};
   int maxRegisters = 0, minBlocks = 0;
+  /// Registers that .maxnreg, or .maxntid and .minnctapersm, leave a thread; 0 where none of them says.
+  int registerBound() const {
+    int threads = maxThreads[0] ? maxThreads[0] * maxThreads[1] * maxThreads[2]
+                                : requiredThreads[0] * requiredThreads[1] * requiredThreads[2];
+    if (maxRegisters || !threads) return maxRegisters;
+    return std::min(255, 65536 / ((threads + 127) / 128 * 128 * std::max(1, minBlocks))) / 8 * 8;
+  }
+  /// What a compiler would take: spilling, where the bound is less than what is alive at once.
+  int registers() const {
+    int bound = registerBound();
+    return bound ? std::min(bound, estimatedRegisters) : estimatedRegisters;
+  }
   int cluster[3] = {0, 0, 0}, maxClusterRank = 0;  // what the kernel was compiled for; 0: anything
   bool explicitCluster = false;  // a launch has to say, if the kernel does not
   std::vector<std::shared_ptr<std::string>> texts;  // of instructions; origins point into them

@@ -184,6 +184,29 @@ TEST(cluster_launch_limits) {
   jtreluEmulatorClear();
 }
 
+// A compiler keeps to .maxntid, however much is alive at once: what it compiled can be launched.
+TEST(cluster_registers_are_bounded) {
+  Hopper device;
+  std::string body;
+  for (int i = 0; i < 200; i++)
+    body += "ld.global.u32 r" + std::to_string(i) + ", [o+" + std::to_string(4 * i) + "];\n";
+  for (int i = 1; i < 200; i++) body += "add.u32 r0, r0, r" + std::to_string(i) + ";\n";
+  Module m(hopper::head +
+           ".visible .entry many(.param .u64 po) .maxntid 1024 .explicitcluster .reqnctapercluster 2, 1, 1 {\n"
+           ".reg .u32 r<200>, x, y; .reg .u64 o; ld.param.u64 o, [po];\n" +
+           body +
+           "mov.u32 x, %ctaid.x; mov.u32 y, %tid.x; mad.lo.u32 x, x, 1024, y; mad.wide.u32 o, x, 4, o;\n"
+           "st.global.u32 [o+800], r0;\nret;\n}\n");
+  int registers;
+  CHECK_EQUAL(cuFuncGetAttribute(&registers, 4, m.function("many")), 0);
+  CHECK_EQUAL(registers, 64);
+  Buffer<uint32_t> values(std::vector<uint32_t>(200 + 2048, 3));
+  void* arguments[] = {&values.at};
+  CHECK_EQUAL(cuLaunchKernel(m.function("many"), 2, 1, 1, 1024, 1, 1, 0, nullptr, arguments, nullptr), 0);
+  CHECK_EQUAL(values.get()[200 + 2047], 600u);
+  CHECK(findings().empty());
+}
+
 TEST(cluster_launches_are_recorded) {
   Hopper device;
   Module m(placeKernels);
