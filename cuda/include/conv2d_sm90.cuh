@@ -6,6 +6,9 @@
 // multiprocessors, each taking tiles in turn: pixels by channels of out. For each 64 channels of `in` and each tap, pixels (an im2col tensor
 // map) and weights (a tiled one) come into a ring of stages, rows of 128 bytes swizzled by as many. A stage is handed back when the product after
 // it was given. A tile's result leaves in slices of 64 channels, through shared memory by TMA, while the loads of the next tile are under way.
+//
+// A pair is a cluster of two blocks that take the tiles of neighbouring pixels and the same channels of out: each loads half of the weights, for
+// both. So a stage is handed back to both, and where the tiles of pixels are odd in number, the last one lies outside and stores nothing.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +19,8 @@
 struct Conv2dSm90Params {
   TensorMap in;  //   0 im2col [batch, inH, inW, inC], boxes of 64 channels and a tile's pixels; for
       //     window tiles [pixel][1][inC], boxes of 64 channels and 32 pixels
-  TensorMap filter;  // 128 [outC][tap][inC], boxes of 64 channels, one tap, a tile's columns
+  TensorMap
+      filter;  // 128 [outC][tap][inC], boxes of 64 channels, one tap, a tile's columns, or half of them
   TensorMap out;  // 256 [pixel][1][outC], boxes of 64 channels and a warpgroup's pixels
   const float* bias;  // 384 fprop: [outC]
   const void* gate;  // 392 as out, or null; fprop: shortcut of a normalised sum; dgrad: src
@@ -26,7 +30,7 @@ struct Conv2dSm90Params {
   float slope;  // 420
   float branchWeight;  // 424
   float shortcutWeight;  // 428
-  int32_t tiles;  // 432
+  int32_t tiles;  // 432 of a block, or of a pair
   int32_t tilesN;  // 436
   int32_t pixels;  // 440 batch * gridH * gridW
   int32_t outC;  // 444 a multiple of 8
@@ -50,9 +54,11 @@ static_assert(sizeof(Conv2dSm90Params) == 512, "padded to 64 bytes");
 constexpr int kRowBytes = 128;  // 64 channels, of a pixel or of an output channel's weights
 constexpr int kBlockBytes = 64 * kRowBytes;  // what a wgmma takes of A, and a slice of its results
 
-// Sizes of a tile: kGroups warpgroups multiply kBlocks times 64 pixels each.
-template <int kGroups, int kBlocks_, int kColumns_, int kStages_, int kSlices_>
+// Sizes of a tile: kGroups warpgroups multiply kBlocks times 64 pixels each; kCluster blocks share weights.
+template <int kCluster_, int kGroups_, int kBlocks_, int kColumns_, int kStages_, int kSlices_>
 struct Sm90Tile {
+  static constexpr int kCluster = kCluster_;
+  static constexpr int kGroups = kGroups_;
   static constexpr int kBlocks = kBlocks_;
   static constexpr int kColumns = kColumns_;
   static constexpr int kStages = kStages_;
@@ -94,10 +100,60 @@ struct Sm90Ring {
   }
 };
 
+// Of a block's tile.
+template <class Tile>
+__device__ __forceinline__ int firstPixel(const Conv2dSm90Params& p, int tile) {
+  int const block = blockIdx.x % Tile::kCluster;
+  return (tile / p.tilesN * Tile::kCluster + block) * Tile::kRows;
+}
+
+// A stage's weights: all of a tile's, or this block's part of them, for all blocks of the cluster.
+template <class Tile>
+__device__ __forceinline__ void loadWeights(const Conv2dSm90Params& p, uint32_t to, uint32_t full,
+                                            int channel, int tap, int n) {
+  int const of = p.reversed ? p.taps - 1 - tap : tap;
+  if constexpr (Tile::kCluster == 1) {
+    loadBox(to, p.filter, full, channel, of, n);
+  } else {
+    int const row = blockIdx.x % Tile::kCluster * (Tile::kColumns / Tile::kCluster);
+    loadBoxFor((1 << Tile::kCluster) - 1, to + row * kRowBytes, p.filter, full, channel, of,
+               n + row);
+  }
+}
+
+// A warpgroup has read a stage's weights: every block that writes there may do so again.
+template <class Tile>
+__device__ __forceinline__ void handBack(uint32_t empty) {
+  if constexpr (Tile::kCluster == 1) {
+    mbarrierArrive(empty);
+  } else {
+#pragma unroll
+    for (int block = 0; block < Tile::kCluster; ++block) {
+      mbarrierArriveAt(empty, block);
+    }
+  }
+}
+
+// Before a block's mbarriers are used, and before a block ends at whose mbarriers another may still arrive.
+template <class Tile>
+__device__ __forceinline__ void meetAtStart() {
+  if constexpr (Tile::kCluster == 1) {
+    __syncthreads();
+  } else {
+    clusterBarrier();
+  }
+}
+template <class Tile>
+__device__ __forceinline__ void meetAtEnd() {
+  if constexpr (Tile::kCluster > 1) {
+    clusterBarrier();
+  }
+}
+
 template <class Tile>
 __device__ __forceinline__ void loadTiles(const Conv2dSm90Params& p, Sm90Ring<Tile> ring) {
-  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
-    int const m = tile / p.tilesN * Tile::kRows;
+  for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
+    int const m = firstPixel<Tile>(p, tile);
     int const n = tile % p.tilesN * Tile::kColumns;
     int const w = m % p.gridW * p.strideW - p.padLeft;
     int const h = m / p.gridW % p.gridH * p.strideH - p.padTop;
@@ -111,7 +167,7 @@ __device__ __forceinline__ void loadTiles(const Conv2dSm90Params& p, Sm90Ring<Ti
         mbarrierArriveExpecting(full, Tile::kStageBytes);
         loadPixels(ring.pixels(), p.in, full, chunk * 64, w, h, image, tapW * p.dilationW,
                    tapH * p.dilationH);
-        loadBox(ring.weights(), p.filter, full, chunk * 64, p.reversed ? p.taps - 1 - tap : tap, n);
+        loadWeights<Tile>(p, ring.weights(), full, chunk * 64, tap, n);
         if (++tapW == p.kernelW) {
           tapW = 0;
           ++tapH;
@@ -145,7 +201,7 @@ __device__ __forceinline__ void storeTile(const Conv2dSm90Params& p, uint32_t sl
   int const thread = threadAgain() % 128;
   int const lane = thread % 32;
   int const warpRow = thread / 32 * 16;
-  int const m = tile / p.tilesN * Tile::kRows + group * Tile::kBlocks * 64;
+  int const m = firstPixel<Tile>(p, tile) + group * Tile::kBlocks * 64;
   int const n = tile % p.tilesN * Tile::kColumns;
 #pragma unroll
   for (int column = 0; column < Tile::kColumns; column += 64) {
@@ -186,7 +242,7 @@ __device__ __forceinline__ void multiplyTiles(const Conv2dSm90Params& p, Sm90Rin
   int const group = threadIdx.x / 128 - 1;
   bool const first = threadIdx.x % 128 == 0;
   Sm90Sums<Tile> sums;
-  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+  for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
     for (int step = 0; step < p.steps; ++step, ring.next()) {
       mbarrierWait(ring.full(ring.stage), ring.phase);
       uint64_t const a = matrixOf(ring.pixels() + group * Tile::kBlocks * kBlockBytes);
@@ -208,14 +264,14 @@ __device__ __forceinline__ void multiplyTiles(const Conv2dSm90Params& p, Sm90Rin
       if (step > 0) {
         wgmmaWait<1>();
         if (first) {
-          mbarrierArrive(ring.emptyBefore());
+          handBack<Tile>(ring.emptyBefore());
         }
       }
     }
     wgmmaWait<0>();
     hold(sums);
     if (first) {
-      mbarrierArrive(ring.emptyBefore());
+      handBack<Tile>(ring.emptyBefore());
     }
     storeTile<T, Tile, Epilogue>(p, ring.slices(), tile, group, sums);
   }
@@ -232,11 +288,11 @@ __device__ __forceinline__ void convolve(const Conv2dSm90Params& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < Tile::kStages; ++i) {
       mbarrierInit(ring.full(i), 1);
-      mbarrierInit(ring.empty(i), Tile::kThreads / 128 - 1);
+      mbarrierInit(ring.empty(i), Tile::kGroups * Tile::kCluster);
     }
     mbarrierInitFence();
   }
-  __syncthreads();
+  meetAtStart<Tile>();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
@@ -245,6 +301,7 @@ __device__ __forceinline__ void convolve(const Conv2dSm90Params& p) {
   } else {
     takeRegisters<Tile::kRegisters>();
     multiplyTiles<T, Tile, Epilogue>(p, ring);
+    meetAtEnd<Tile>();
   }
 }
 

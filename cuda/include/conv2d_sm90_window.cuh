@@ -13,6 +13,7 @@ constexpr int kWindowBox = 32;  // pixels that a copy brings
 
 template <int kColumns_, int kStages_, int kPixels_>
 struct Sm90Window {
+  static constexpr int kCluster = 1;
   static constexpr int kBlocks = 2;
   static constexpr int kColumns = kColumns_;
   static constexpr int kStages = kStages_;

@@ -24,6 +24,14 @@ __device__ __forceinline__ void mbarrierInitFence() {
 __device__ __forceinline__ void mbarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
+// At a block's mbarrier that lies where `barrier` lies in this one, of the same cluster.
+__device__ __forceinline__ void mbarrierArriveAt(uint32_t barrier, int block) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
 __device__ __forceinline__ void mbarrierArriveExpecting(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(bytes)
                : "memory");
@@ -44,6 +52,15 @@ __device__ __forceinline__ void loadBox(uint32_t to, const TensorMap& map, uint3
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
       "[%1, {%3, %4, %5}], [%2];\n" ::"r"(to),
       "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+// Into the blocks of a cluster whose bits are set, at the same place of each; so is the mbarrier of each.
+__device__ __forceinline__ void loadBoxFor(uint16_t blocks, uint32_t to, const TensorMap& map,
+                                           uint32_t barrier, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;\n" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
       : "memory");
 }
 // Pixels from the filter's corner at (w, h) of image n on, of the tap at an offset from it.
@@ -101,6 +118,10 @@ __device__ __forceinline__ void takeRegisters() {
 // Barrier of a warpgroup of its own; id from 1.
 __device__ __forceinline__ void warpgroupBarrier(int id) {
   asm volatile("bar.sync %0, 128;\n" ::"r"(id) : "memory");
+}
+// Barrier of all threads of a cluster that have not ended.
+__device__ __forceinline__ void clusterBarrier() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;\n" ::: "memory");
 }
 // Four 8x8 matrices of 16-bit elements, where lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void storeMatrices(uint32_t row, const uint32_t* m) {

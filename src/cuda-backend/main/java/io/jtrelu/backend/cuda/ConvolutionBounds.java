@@ -49,7 +49,7 @@ record ConvolutionBounds(int multiprocessors) {
         p,
         tile.tiles(p.rows(), p.columns()),
         work.products() / WGMMA_RATE,
-        work.loads() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
+        work.asked() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
         work.loads() + work.operands());
   }
 

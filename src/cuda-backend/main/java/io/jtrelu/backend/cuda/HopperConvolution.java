@@ -194,7 +194,7 @@ final class HopperConvolution implements SignedPasses {
         : Optional.empty();
   }
 
-  /** Of some tiles the one with the least bound; of several the one that copies least. */
+  /** Of some tiles the one with the least bound; of several the one that asks for least. */
   static HopperTile best(
       ConvolutionBounds bounds,
       List<HopperTile> able,
@@ -205,7 +205,7 @@ final class HopperConvolution implements SignedPasses {
     return Collections.min(
         able,
         byBound.thenComparingDouble(
-            tile -> tile.tiles(product.rows(), product.columns()) * work(tile, problem).loads()));
+            tile -> tile.tiles(product.rows(), product.columns()) * work(tile, problem).asked()));
   }
 
   /** What each tile of a pass takes. */
@@ -244,7 +244,8 @@ final class HopperConvolution implements SignedPasses {
                     new int[] {g.h().last(), g.w().last()},
                     new int[] {g.h().stride(), g.w().stride()},
                     tile.rows()),
-            TensorMaps.tiled(arena, type, weights, g.outC(), g.taps(), g.inC(), tile.columns()),
+            TensorMaps.tiled(
+                arena, type, weights, g.outC(), g.taps(), g.inC(), tile.columns() / tile.cluster()),
             TensorMaps.tiled(
                 arena, type, out.address(), g.pixels(), 1, g.outC(), tile.blocks() * 64));
     maps = fresh;
@@ -329,7 +330,7 @@ final class HopperConvolution implements SignedPasses {
         .f32(epilogue.activation().slope())
         .f32(epilogue.branchWeight())
         .f32(epilogue.shortcutWeight())
-        .i32(tiles)
+        .i32(tiles / tile.cluster())
         .i32(tile.tilesN(g.outC()))
         .i32(Math.toIntExact(g.pixels()))
         .i32(g.outC())
@@ -347,7 +348,7 @@ final class HopperConvolution implements SignedPasses {
         .i32(g.h().dilation())
         .i32(g.w().dilation())
         .i32(tile.boxes(g.halo()));
-    stream.launch(kernel, Math.min(tiles, backend.cudaDevice().multiprocessors()));
+    stream.launch(kernel, tile.grid(tiles, backend.cudaDevice().multiprocessors()));
   }
 
   @Override

@@ -9,6 +9,7 @@ import java.util.Locale;
  * A tile of the kernels for compute capability 9.0: a line of
  * cuda/kernels/conv2d_sm90_variants.def, where the fields are explained.
  *
+ * @param cluster blocks that share their weights: 1 or, of a pair, 2
  * @param rows pixels
  * @param columns output channels
  * @param groups warpgroups that multiply
@@ -18,7 +19,14 @@ import java.util.Locale;
  * @param sharedMemory of a block in bytes
  */
 record HopperTile(
-    int rows, int columns, int groups, int blocks, int pixels, int threads, int sharedMemory) {
+    int cluster,
+    int rows,
+    int columns,
+    int groups,
+    int blocks,
+    int pixels,
+    int threads,
+    int sharedMemory) {
   /** Channels that are copied and multiplied at once. */
   static final int CHUNK = 64;
 
@@ -32,15 +40,17 @@ record HopperTile(
    * What a tile takes.
    *
    * @param loads bytes that are copied into shared memory
+   * @param asked bytes of them that the second-level cache is asked for: what blocks of a cluster
+   *     share counts once
    * @param operands bytes that are read there
    * @param products multiply-adds
    */
-  record Work(double loads, double operands, double products) {}
+  record Work(double loads, double asked, double operands, double products) {}
 
   /** All tiles of this build. */
   static List<HopperTile> all() {
     return Kernels.lines("conv2d_sm90_variants.def").stream()
-        .filter(line -> line.startsWith("TILE(") || line.startsWith("WINDOW("))
+        .filter(line -> line.matches("(TILE|PAIR|WINDOW)\\(.*"))
         .map(HopperTile::parse)
         .toList();
   }
@@ -51,9 +61,12 @@ record HopperTile(
         Arrays.stream(line.substring(open + 1, line.indexOf(')')).split(",", -1))
             .mapToInt(field -> Integer.parseInt(field.strip()))
             .toArray();
-    return line.startsWith("TILE(")
-        ? new HopperTile(number[0], number[1], number[2], number[3], 0, number[6], number[7])
-        : new HopperTile(number[0], number[1], 2, 2, number[3], 384, number[4]);
+    if (line.startsWith("WINDOW(")) {
+      return new HopperTile(1, number[0], number[1], 2, 2, number[3], 384, number[4]);
+    }
+    int cluster = line.startsWith("PAIR(") ? 2 : 1;
+    return new HopperTile(
+        cluster, number[0], number[1], number[2], number[3], 0, number[6], number[7]);
   }
 
   /** Whether it copies what all taps of a filter see at once. */
@@ -72,16 +85,23 @@ record HopperTile(
 
   /** The end of its kernel's name. */
   String title() {
-    return (window() ? "_window_" : "_") + rows + "x" + columns;
+    return (window() ? "_window_" : cluster == 2 ? "_pair_" : "_") + rows + "x" + columns;
   }
 
   int tilesN(long outChannels) {
     return Math.toIntExact(Math.ceilDiv(outChannels, (long) columns));
   }
 
-  /** Tiles that cover a result. */
+  /** Tiles that cover a result; as many for each block of a cluster. */
   int tiles(long outPixels, long outChannels) {
-    return Math.toIntExact(Math.ceilDiv(outPixels, (long) rows) * tilesN(outChannels));
+    long clusters = Math.ceilDiv(outPixels, (long) rows * cluster);
+    return Math.toIntExact(clusters * cluster * tilesN(outChannels));
+  }
+
+  /** Blocks that take so many tiles in turn. */
+  int grid(int tiles, int multiprocessors) {
+    int most = Math.max(cluster, multiprocessors / cluster * cluster);
+    return Math.min(tiles, most);
   }
 
   /** Copies of a window tile for each 64 channels, where its taps see so many pixels besides. */
@@ -106,14 +126,21 @@ record HopperTile(
     double products = steps * rows * columns * CHUNK;
     double weights = steps * columns * ROW_BYTES;
     double all = rows / 64.0;
+    double shared = weights / cluster;
     if (window()) { // A is read once, and comes from registers
       double gathered = (double) chunks * boxes(halo) * BOX * ROW_BYTES;
-      return new Work(gathered + weights, steps * all * (CHUNK + columns) * ROW_BYTES, products);
+      return new Work(
+          gathered + weights,
+          gathered + shared,
+          steps * all * (CHUNK + columns) * ROW_BYTES,
+          products);
     }
     int width = Math.min(columns, OPERAND_WIDTH);
     int parts = columns / width;
+    double gathered = steps * rows * ROW_BYTES;
     return new Work(
-        steps * rows * ROW_BYTES + weights,
+        gathered + weights,
+        gathered + shared,
         steps * all * parts * (CHUNK + width) * ROW_BYTES,
         products);
   }
