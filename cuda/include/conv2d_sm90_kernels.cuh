@@ -10,20 +10,26 @@
       NAME(PASS, name, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {           \
     convolve<type, Sm90Tile<__VA_ARGS__>, EPILOGUE<type>>(params);                                 \
   }
-#define WINDOW_KERNEL(name, type, rows, columns, stages, pixels, bytes)                            \
-  static_assert(Sm90Window<columns, stages, pixels>::kRows == rows);                               \
-  static_assert(Sm90Window<columns, stages, pixels>::kBytes == bytes);                             \
-  extern "C" __global__ void __launch_bounds__(384, 1)                                             \
-      NAME(PASS, name##_window, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {  \
-    convolveWindows<type, Sm90Window<columns, stages, pixels>, EPILOGUE<type>>(params);            \
+#define WINDOW_KERNEL(clusters, name, type, rows, columns, bytes, ...)                             \
+  static_assert(Sm90Window<__VA_ARGS__>::kRows == rows);                                           \
+  static_assert(Sm90Window<__VA_ARGS__>::kColumns == columns);                                     \
+  static_assert(Sm90Window<__VA_ARGS__>::kBytes == bytes);                                         \
+  extern "C" __global__ void clusters __launch_bounds__(384, 1)                                    \
+      NAME(PASS, name, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {           \
+    convolveWindows<type, Sm90Window<__VA_ARGS__>, EPILOGUE<type>>(params);                        \
   }
-#define WINDOW(...) WINDOW_KERNEL(bf16, Bf16, __VA_ARGS__) WINDOW_KERNEL(f16, F16, __VA_ARGS__)
+#define WINDOWS(clusters, cluster, suffix, rows, columns, stages, pixels, bytes)                   \
+  WINDOW_KERNEL(clusters, bf16##suffix, Bf16, rows, columns, bytes, cluster, columns, stages,      \
+                pixels)                                                                            \
+  WINDOW_KERNEL(clusters, f16##suffix, F16, rows, columns, bytes, cluster, columns, stages, pixels)
 #define TILES(clusters, cluster, suffix, rows, columns, groups, blocks, stages, slices, threads,   \
               bytes)                                                                               \
   KERNEL(clusters, bf16##suffix, Bf16, rows, columns, bytes, threads, cluster, groups, blocks,     \
          columns, stages, slices)                                                                  \
   KERNEL(clusters, f16##suffix, F16, rows, columns, bytes, threads, cluster, groups, blocks,       \
          columns, stages, slices)
+#define WINDOW(...) WINDOWS(, 1, _window, __VA_ARGS__)
+#define WINDOW_PAIR(...) WINDOWS(__cluster_dims__(2), 2, _window_pair, __VA_ARGS__)
 #define TILE(...) TILES(, 1, , __VA_ARGS__)
 #define PAIR(...) TILES(__cluster_dims__(2), 2, _pair, __VA_ARGS__)
 #include "../kernels/conv2d_sm90_variants.def"

@@ -11,16 +11,17 @@
 
 constexpr int kWindowBox = 32;  // pixels that a copy brings
 
-template <int kColumns_, int kStages_, int kPixels_>
+template <int kCluster_, int kColumns_, int kStages_, int kPixels_>
 struct Sm90Window {
-  static constexpr int kCluster = 1;
+  static constexpr int kCluster = kCluster_;
+  static constexpr int kGroups = 2;
   static constexpr int kBlocks = 2;
   static constexpr int kColumns = kColumns_;
   static constexpr int kStages = kStages_;
   static constexpr int kPixels = kPixels_;  // of in, that a buffer holds
   static constexpr int kSlices = 1;
   static constexpr int kThreads = 384;
-  static constexpr int kRows = 128 * kBlocks;
+  static constexpr int kRows = 64 * kGroups * kBlocks;
   static constexpr int kBufferBytes = kPixels * kRowBytes;
   static constexpr int kStageBytes = kColumns * kRowBytes;
   static constexpr int kSliceBytes = kRows * kRowBytes;
@@ -71,8 +72,8 @@ __device__ __forceinline__ int pixelsBefore(const Conv2dSm90Params& p) {
 
 template <class Tile>
 __device__ __forceinline__ void loadWindows(const Conv2dSm90Params& p, Sm90WindowRing<Tile> ring) {
-  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
-    int const m = tile / p.tilesN * Tile::kRows - pixelsBefore(p);
+  for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
+    int const m = firstPixel<Tile>(p, tile) - pixelsBefore(p);
     int const n = tile % p.tilesN * Tile::kColumns;
     for (int chunk = 0; chunk < p.chunks; ++chunk, ++ring.buffer) {
       uint32_t const full = ring.bufferFull(ring.buffer % 2);
@@ -86,8 +87,7 @@ __device__ __forceinline__ void loadWindows(const Conv2dSm90Params& p, Sm90Windo
         uint32_t const loaded = ring.full(ring.stage);
         mbarrierWait(ring.empty(ring.stage), ring.phase ^ 1);
         mbarrierArriveExpecting(loaded, Tile::kStageBytes);
-        loadBox(ring.weights(), p.filter, loaded, chunk * 64, p.reversed ? p.taps - 1 - tap : tap,
-                n);
+        loadWeights<Tile>(p, ring.weights(), loaded, chunk * 64, tap, n);
       }
     }
   }
@@ -104,12 +104,12 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
   int const half = lane / 16;
   Sm90Sums<Tile> sums;
   uint32_t a[Tile::kBlocks][4][4];  // of 16 channels each
-  for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+  for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
     int y[Tile::kBlocks];
     int x[Tile::kBlocks];
 #pragma unroll
     for (int block = 0; block < Tile::kBlocks; ++block) {
-      int const pixel = tile / p.tilesN * Tile::kRows + laneRow + block * 64;
+      int const pixel = firstPixel<Tile>(p, tile) + laneRow + block * 64;
       x[block] = pixel % p.gridW - p.padLeft;
       y[block] = pixel / p.gridW % p.gridH - p.padTop;
     }
@@ -140,7 +140,7 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
           wgmmaCommit();
           wgmmaWait<1>();  // the block before, whose rows are fetched next
           if (block == 0 && chunk + tap > 0 && first) {
-            mbarrierArrive(ring.emptyBefore());
+            handBack<Tile>(ring.emptyBefore());
           }
         }
         tapX += p.dilationW;
@@ -157,7 +157,7 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
     wgmmaWait<0>();
     hold(sums);
     if (first) {
-      mbarrierArrive(ring.emptyBefore());
+      handBack<Tile>(ring.emptyBefore());
     }
     storeTile<T, Tile, Epilogue>(p, ring.base + Tile::kFirstSlice, tile, group, sums);
   }
@@ -177,7 +177,7 @@ __device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < Tile::kStages; ++i) {
       mbarrierInit(ring.full(i), 1);
-      mbarrierInit(ring.empty(i), 2);
+      mbarrierInit(ring.empty(i), Tile::kGroups * Tile::kCluster);
     }
     for (int i = 0; i < 2; ++i) {
       mbarrierInit(ring.bufferFull(i), 1);
@@ -185,7 +185,7 @@ __device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
     }
     mbarrierInitFence();
   }
-  __syncthreads();
+  meetAtStart<Tile>();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
@@ -194,5 +194,6 @@ __device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
   } else {
     takeRegisters<Tile::kRegisters>();
     multiplyWindows<T, Tile, Epilogue>(p, ring);
+    meetAtEnd<Tile>();
   }
 }

@@ -50,7 +50,7 @@ record ConvolutionBounds(int multiprocessors) {
         tile.tiles(p.rows(), p.columns()),
         work.products() / WGMMA_RATE,
         work.asked() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
-        work.loads() + work.operands());
+        work.shared());
   }
 
   private double longest(

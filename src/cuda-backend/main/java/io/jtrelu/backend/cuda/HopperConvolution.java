@@ -194,7 +194,10 @@ final class HopperConvolution implements SignedPasses {
         : Optional.empty();
   }
 
-  /** Of some tiles the one with the least bound; of several the one that asks for least. */
+  /**
+   * Of some tiles the one with the least bound; of several the one that moves least through shared
+   * memory, and the first of those: a pair only where its bound is less.
+   */
   static HopperTile best(
       ConvolutionBounds bounds,
       List<HopperTile> able,
@@ -205,7 +208,7 @@ final class HopperConvolution implements SignedPasses {
     return Collections.min(
         able,
         byBound.thenComparingDouble(
-            tile -> tile.tiles(product.rows(), product.columns()) * work(tile, problem).asked()));
+            tile -> tile.tiles(product.rows(), product.columns()) * work(tile, problem).shared()));
   }
 
   /** What each tile of a pass takes. */

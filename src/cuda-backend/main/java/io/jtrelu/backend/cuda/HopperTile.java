@@ -45,12 +45,17 @@ record HopperTile(
    * @param operands bytes that are read there
    * @param products multiply-adds
    */
-  record Work(double loads, double asked, double operands, double products) {}
+  record Work(double loads, double asked, double operands, double products) {
+    /** Bytes that pass through shared memory. */
+    double shared() {
+      return loads + operands;
+    }
+  }
 
   /** All tiles of this build. */
   static List<HopperTile> all() {
     return Kernels.lines("conv2d_sm90_variants.def").stream()
-        .filter(line -> line.matches("(TILE|PAIR|WINDOW)\\(.*"))
+        .filter(line -> line.matches("(WINDOW_)?PAIR\\(.*|(WINDOW|TILE)\\(.*"))
         .map(HopperTile::parse)
         .toList();
   }
@@ -61,10 +66,10 @@ record HopperTile(
         Arrays.stream(line.substring(open + 1, line.indexOf(')')).split(",", -1))
             .mapToInt(field -> Integer.parseInt(field.strip()))
             .toArray();
-    if (line.startsWith("WINDOW(")) {
-      return new HopperTile(1, number[0], number[1], 2, 2, number[3], 384, number[4]);
+    int cluster = line.substring(0, open).endsWith("PAIR") ? 2 : 1;
+    if (line.startsWith("WINDOW")) {
+      return new HopperTile(cluster, number[0], number[1], 2, 2, number[3], 384, number[4]);
     }
-    int cluster = line.startsWith("PAIR(") ? 2 : 1;
     return new HopperTile(
         cluster, number[0], number[1], number[2], number[3], 0, number[6], number[7]);
   }
@@ -85,7 +90,7 @@ record HopperTile(
 
   /** The end of its kernel's name. */
   String title() {
-    return (window() ? "_window_" : cluster == 2 ? "_pair_" : "_") + rows + "x" + columns;
+    return (window() ? "_window" : "") + (cluster == 2 ? "_pair_" : "_") + rows + "x" + columns;
   }
 
   int tilesN(long outChannels) {
