@@ -118,7 +118,7 @@ public final class NetworkFunction implements AutoCloseable {
   /** A workspace and its input. */
   private record Slot(Program.Workspace workspace, Tensor input) {}
 
-  /** A stream, and without training a slot. */
+  /** A stream, and without training a slot, unless each pass is a single micro-batch. */
   private record Lane(Stream stream, @Nullable Slot slot) implements AutoCloseable {
     @Override
     public void close() {}
@@ -178,7 +178,8 @@ public final class NetworkFunction implements AutoCloseable {
       }
       int laneCount = Math.min(backend.lanes(), parts);
       List<Slot> laneSlots = new ArrayList<>();
-      if (!options.training()) {
+      boolean shares = !options.training() && !backend.takesWholeBatches();
+      if (!options.training() && !(shares && microBatches == 1)) {
         Stream first = own(backend.newStream());
         for (int lane = 0; lane < laneCount; lane++) {
           laneSlots.add(newSlot(first));
@@ -186,11 +187,11 @@ public final class NetworkFunction implements AutoCloseable {
       }
       Deque<Slot> free = new ArrayDeque<>(laneSlots);
       this.lanes = own(new Lanes<>(backend, laneCount, stream -> new Lane(stream, free.poll())));
-      if (options.training() || backend.takesWholeBatches()) {
-        together = null;
-      } else {
+      if (shares) {
         Stream shared = own(backend.newSharedStream(Math.min(backend.lanes(), MOST_TOGETHER)));
         together = new Lane(shared, newSlot(shared));
+      } else {
+        together = null;
       }
     } catch (RuntimeException | Error failure) {
       close();
