@@ -191,6 +191,7 @@ final class OneDnnConv2d extends Conv2d {
     private final Dnnl.Scope scope;
     private final boolean linear;
     private final boolean readsOnlyPadding; // some element of dst
+    private final boolean mayBeWrong; // forward, by oneDNN's first choice
     private final long elements;
     private final long src;
     private final long dst;
@@ -220,6 +221,8 @@ final class OneDnnConv2d extends Conv2d {
       this.readsOnlyPadding =
           missesSource(d.h(), d.oh(), d.kh(), d.strideH(), d.dilationH(), d.padTop())
               || missesSource(d.w(), d.ow(), d.kw(), d.strideW(), d.dilationW(), d.padLeft());
+      int widest = Math.max(d.strideH(), d.strideW());
+      this.mayBeWrong = widest > 2 || (d.ow() == 1 && widest > 1);
       int storage = type == DataType.BF16 ? dnnl.dnnl_bf16 : dnnl.dnnl_f32;
       int f32 = dnnl.dnnl_f32;
       int any = dnnl.dnnl_format_tag_any;
@@ -285,7 +288,18 @@ final class OneDnnConv2d extends Conv2d {
 
     // oneDNN before 3.12.2 crashes in such convolutions (its issue 5942).
     private long checked(long primitiveDescriptor) {
-      if (readsOnlyPadding) {
+      return avoiding(readsOnlyPadding, primitiveDescriptor);
+    }
+
+    // With matrix units (AMX), and rarely without, oneDNN 3.11's and 3.13's brg_conv_fwd is wrong
+    // for
+    // some of these: findings/onednn-patches-are-wrong-on-amx.sh.
+    private long checkedForward(long primitiveDescriptor) {
+      return avoiding(readsOnlyPadding || mayBeWrong, primitiveDescriptor);
+    }
+
+    private long avoiding(boolean batchReduceGemm, long primitiveDescriptor) {
+      if (batchReduceGemm) {
         library.avoidBatchReduceGemm(primitiveDescriptor);
       }
       return primitiveDescriptor;
@@ -303,7 +317,7 @@ final class OneDnnConv2d extends Conv2d {
               bias,
               dst,
               attributes)
-          : checked(
+          : checkedForward(
               library.create(
                   "dnnl_convolution_forward_primitive_desc_create",
                   library.engine(),
