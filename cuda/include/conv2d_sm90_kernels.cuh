@@ -32,4 +32,7 @@
 #define WINDOW_PAIR(...) WINDOWS(__cluster_dims__(2), 2, _window_pair, __VA_ARGS__)
 #define TILE(...) TILES(, 1, , __VA_ARGS__)
 #define PAIR(...) TILES(__cluster_dims__(2), 2, _pair, __VA_ARGS__)
+#define WGRAD_WINDOW(...)
+#define WGRAD_TILE(...)
+#define WGRAD_PAIR(...)
 #include "../kernels/conv2d_sm90_variants.def"

@@ -74,6 +74,17 @@ __device__ __forceinline__ void loadPixels(uint32_t to, const TensorMap& map, ui
       "h"(static_cast<uint16_t>(offsetW)), "h"(static_cast<uint16_t>(offsetH))
       : "memory");
 }
+// As loadBoxFor.
+__device__ __forceinline__ void loadPixelsFor(uint16_t blocks, uint32_t to, const TensorMap& map,
+                                              uint32_t barrier, int channel, int w, int h, int n,
+                                              int offsetW, int offsetH) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8}, %9;\n" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(channel), "r"(w), "r"(h), "r"(n),
+      "h"(static_cast<uint16_t>(offsetW)), "h"(static_cast<uint16_t>(offsetH)), "h"(blocks)
+      : "memory");
+}
 // What threads wrote to shared memory is visible to the asynchronous proxy.
 __device__ __forceinline__ void proxyFence() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
@@ -137,6 +148,16 @@ __device__ __forceinline__ uint64_t matrixOf(uint32_t address) {
   constexpr uint64_t kStride = 1024 >> 4, kSwizzle128 = 1;
   return address >> 4 | uint64_t{1} << 16 | kStride << 32 | kSwizzle128 << 62;
 }
+// MN-major rows of 64, 128 bytes swizzled by as many, a row for each k; the next 64 after `pitch` bytes. Further along k: add the bytes.
+__device__ __forceinline__ uint64_t rowsOf(uint32_t address, uint32_t pitch) {
+  constexpr uint64_t kStride = 1024 >> 4, kSwizzle128 = 1;
+  return address >> 4 | static_cast<uint64_t>(pitch >> 4) << 16 | kStride << 32 | kSwizzle128 << 62;
+}
+// MN-major without a swizzle: pieces of 8 k and 8 columns, a k after the other in 16 bytes, 128 bytes for 8 of them; 8 columns further after
+// `pitch` bytes. It may start at any multiple of 16. Further along k: add 16 bytes for each.
+__device__ __forceinline__ uint64_t columnsOf(uint32_t address, uint32_t pitch) {
+  return address >> 4 | uint64_t{128 >> 4} << 16 | static_cast<uint64_t>(pitch >> 4) << 32;
+}
 __device__ __forceinline__ void wgmmaFence() {
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
@@ -163,7 +184,7 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
 #define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
 #define SIXTY_FOUR(i) SIXTEEN(i), SIXTEEN(i + 16), SIXTEEN(i + 32), SIXTEEN(i + 48)
-// A from shared memory, by a descriptor.
+// A from shared memory, by a descriptor. Major: 0 where A and B are K-major, 1 where they are MN-major.
 #define WGMMA_64(type) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n" \
@@ -171,20 +192,20 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
         TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
       "}, %32, %33, adds, 1, 1, 0, 0;\n}\n" \
       : SIXTEEN(0), SIXTEEN(16) : "l"(a), "l"(b), "r"(static_cast<int>(adds)))
-#define WGMMA_128(type) \
+#define WGMMA_128(type, major) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %66, 0;\n" \
       "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" \
         TEN() ", " TEN(1) ", " TEN(2) ", " TEN(3) ", " TEN(4) ", " TEN(5) ", %60, %61, %62, %63" \
-      "}, %64, %65, adds, 1, 1, 0, 0;\n}\n" \
+      "}, %64, %65, adds, 1, 1, " #major ", " #major ";\n}\n" \
       : SIXTY_FOUR(0) : "l"(a), "l"(b), "r"(static_cast<int>(adds)))
-// A from registers: of a warp 16 x 16, as loadMatrices leaves it.
-#define WGMMA_64_REGISTERS(type) \
+// A from registers: of a warp 16 x 16, as loadMatrices leaves it. Major: of B.
+#define WGMMA_64_REGISTERS(type, major) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %37, 0;\n" \
       "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" \
         TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
-      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, 0;\n}\n" \
+      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, " #major ";\n}\n" \
       : SIXTEEN(0), SIXTEEN(16) \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)))
 #define WGMMA_128_REGISTERS(type) \
@@ -207,11 +228,19 @@ struct Wgmma;
     }                                                                                              \
     static __device__ __forceinline__ void multiply(float (&d)[64], uint64_t a, uint64_t b,        \
                                                     bool adds) {                                   \
-      WGMMA_128(name);                                                                             \
+      WGMMA_128(name, 0);                                                                          \
     }                                                                                              \
     static __device__ __forceinline__ void multiply(float (&d)[32], const uint32_t (&a)[4],        \
                                                     uint64_t b, bool adds) {                       \
-      WGMMA_64_REGISTERS(name);                                                                    \
+      WGMMA_64_REGISTERS(name, 0);                                                                 \
+    }                                                                                              \
+    static __device__ __forceinline__ void multiplyRows(float (&d)[64], uint64_t a, uint64_t b,    \
+                                                        bool adds) {                               \
+      WGMMA_128(name, 1);                                                                          \
+    }                                                                                              \
+    static __device__ __forceinline__ void multiplyColumns(float (&d)[32], const uint32_t (&a)[4], \
+                                                           uint64_t b, bool adds) {                \
+      WGMMA_64_REGISTERS(name, 1);                                                                 \
     }                                                                                              \
     static __device__ __forceinline__ void multiply(float (&d)[64], const uint32_t (&a)[4],        \
                                                     uint64_t b, bool adds) {                       \

@@ -11,6 +11,7 @@ import io.jtrelu.backend.MemoryStatistics;
 import io.jtrelu.backend.OutOfMemoryException;
 import io.jtrelu.backend.cuda.EmulatedMemory;
 import io.jtrelu.backend.cuda.EmulatedSubject;
+import io.jtrelu.backend.cuda.HopperSubject;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
@@ -104,8 +105,20 @@ class TrainingMemoryTest {
     requireFits(Run.of(network, ShapingConfig.DEFAULT, shards, data(), "noise"));
   }
 
+  /** Kernels of compute capability 9.0 split weight gradients in their own way. */
+  @Test
+  void theMostThatIsTakenOnHopper() throws IOException {
+    for (int tiles = 0; tiles < 3; tiles++) { // another one each time
+      requireFits(run(Optimizer.Kind.SGD, DataType.BF16, 16, 1), new HopperSubject().open());
+    }
+  }
+
   private static void requireFits(Run run) throws IOException {
-    try (Backend backend = EmulatedSubject.openForOthers()) {
+    requireFits(run, EmulatedSubject.openForOthers());
+  }
+
+  private static void requireFits(Run run, Backend opened) throws IOException {
+    try (Backend backend = opened) {
       TrainingMemory plan = TrainingMemory.of(run, backend, run.training().batch());
       assertEquals(0, backend.memory().allocations(), "a plan allocates nothing");
       try (Trainer trainer = Trainer.start(run, data(), backend, null)) {

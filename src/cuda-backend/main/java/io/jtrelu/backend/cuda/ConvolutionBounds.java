@@ -1,5 +1,6 @@
 package io.jtrelu.backend.cuda;
 
+import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.cuda.TiledConvolution.Tile;
 
 /**
@@ -17,6 +18,8 @@ record ConvolutionBounds(int multiprocessors) {
   private static final double MEMORY_RATE = 18; // bytes per clock, a multiprocessor's share
   private static final double SECOND_LEVEL_RATE = 24;
   private static final double SHARED_RATE = 128;
+  private static final double START = 1500; // clocks until the first operands are there
+  private static final double KEPT = 25e6; // bytes that the second-level cache surely keeps
   private static final double RESULT_BYTES = 2 + 1.0 / 8; // an element and its sign
 
   /** Of a tile of the kernels for all devices. */
@@ -51,6 +54,73 @@ record ConvolutionBounds(int multiprocessors) {
         work.products() / WGMMA_RATE,
         work.asked() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
         work.shared());
+  }
+
+  /** Of a weight gradient by a tile of the kernels for all devices. */
+  double ofWgrad(Tile tile) {
+    TileVariant v = tile.variant();
+    TileProblem p = tile.problem();
+    double stages = Math.ceilDiv(Math.ceilDiv(p.depth(), (long) tile.splits()), (long) v.blockK());
+    double gathered = (double) v.blockN() * v.rowBytes();
+    double other = (double) v.blockM() * v.rowBytes();
+    double missed = p.missed(v);
+    double reads = v.threads() / 32.0 * (v.warpM() + v.warpN()) * v.rowBytes(); // of operands
+    double area = (double) v.blockM() * v.blockN();
+    return longestOfWgrad(
+        p.elementBytes()
+            * p.depth()
+            * (p.rows() + p.window().area() * p.columns() / p.window().taps()),
+        p.rows() * p.columns(),
+        tile.splits(),
+        p.tiles(v) * tile.splits(),
+        stages * area * v.blockK() / MMA_RATE,
+        stages * (gathered * missed + other) + area * Float.BYTES,
+        stages * (gathered * (2 - missed) + other + reads));
+  }
+
+  /** Of a weight gradient by a tile of the kernels for compute capability 9.0. */
+  double of(HopperWeightTile tile, HopperWeightGradient.Plan plan, Conv2dDescriptor d) {
+    HopperWeightTile.Work work = tile.work(plan.length(), plan.ahead());
+    return longestOfWgrad(
+        (d.src().elements() + d.dst().elements()) * 2.0,
+        d.weights().elements(),
+        plan.splits(),
+        plan.blocks(),
+        work.products() / WGMMA_RATE,
+        work.asked() + d.weights().elements() * (double) Float.BYTES / plan.tiles(),
+        work.shared());
+  }
+
+  /** Its bound, and the time before a block's first product and after its last one. */
+  double cost(HopperWeightTile tile, HopperWeightGradient.Plan plan, Conv2dDescriptor d) {
+    double results = d.weights().elements() * (double) Float.BYTES / plan.tiles();
+    double before = START + tile.work(0, plan.ahead()).asked() / SECOND_LEVEL_RATE;
+    long waves = Math.ceilDiv(plan.blocks(), (long) multiprocessors);
+    return of(tile, plan, d)
+        + waves * (before + results / SECOND_LEVEL_RATE)
+        + readBack(plan.splits(), d.weights().elements()) / (SECOND_LEVEL_RATE * multiprocessors);
+  }
+
+  /** Bytes that are read and written where the splits' sums are added. */
+  private static double readBack(int splits, long results) {
+    return splits == 1 ? 0 : (splits + 1.0) * results * Float.BYTES;
+  }
+
+  private double longestOfWgrad(
+      double operands,
+      long results,
+      int splits,
+      long blocks,
+      double products,
+      double secondLevel,
+      double shared) {
+    double partials = (double) splits * results * Float.BYTES;
+    double memory = operands + (partials > KEPT ? 2 * partials : (double) results * Float.BYTES);
+    long busiest = Math.ceilDiv(blocks, (long) multiprocessors);
+    double second = busiest * secondLevel + readBack(splits, results) / multiprocessors;
+    return Math.max(
+        Math.max(memory / (MEMORY_RATE * multiprocessors), second / SECOND_LEVEL_RATE),
+        busiest * Math.max(products, shared / SHARED_RATE));
   }
 
   private double longest(

@@ -13,11 +13,6 @@ interface ConvolutionKernels extends ConvolutionPasses {
     return 0;
   }
 
-  /** Bytes of the stream's workspace that the passes take at most. */
-  default long scratchBytes() {
-    return 0;
-  }
-
   /** Weights in the form that {@link #fprop} and {@link #dgrad} read. */
   PackedWeights newPackedWeights();
 

@@ -51,6 +51,11 @@ interface ConvolutionPasses extends AutoCloseable {
       Tensor diffBias,
       Write write);
 
+  /** Bytes of the stream's workspace that the passes take at most. */
+  default long scratchBytes() {
+    return 0;
+  }
+
   /** Gives back what it holds beside kernels. */
   @Override
   default void close() {}

@@ -40,10 +40,10 @@ final class CudaConv2d extends Conv2d {
             ? new TiledConvolution(backend, descriptor, type, srcActivation)
             : new DirectConvolution(backend, descriptor, type, srcActivation);
     epilogue = new Epilogue(activation, 1, 0);
-    backend.expectScratch(kernels.scratchBytes());
     fprop = choose(Pass.FPROP);
     dgrad = choose(Pass.DGRAD);
     wgrad = choose(Pass.WGRAD);
+    backend.expectScratch(scratchBytes());
   }
 
   /** Where only our own kernels can be chosen, as they are the ones that know signs. */
@@ -78,6 +78,9 @@ final class CudaConv2d extends Conv2d {
     List<HopperTile> hopper = HopperConvolution.able(backend, problem);
     Optional<HopperTile> taken = HopperConvolution.taken(backend, hopper, problem, own);
     taken.ifPresent(tile -> candidates.addFirst(hopper(tile, problem, own)));
+    List<HopperWeightTile> sums = HopperWeightGradient.able(backend, problem);
+    Optional<HopperWeightTile> sum = HopperWeightGradient.taken(backend, sums, problem, own);
+    sum.ifPresent(tile -> candidates.addFirst(hopper(tile, problem, own)));
     if (chooser.searches()) {
       FixedTile.Listing listing = new FixedTile.Listing(backend.tiles(), problem.pass());
       tiled(listing);
@@ -87,6 +90,9 @@ final class CudaConv2d extends Conv2d {
       }
       hopper.stream()
           .filter(tile -> !taken.equals(Optional.of(tile)))
+          .forEach(tile -> candidates.add(hopper(tile, problem, own)));
+      sums.stream()
+          .filter(tile -> !sum.equals(Optional.of(tile)))
           .forEach(tile -> candidates.add(hopper(tile, problem, own)));
     }
     if (chooser.considers(ConvolutionProvider.CUBLAS) && MatrixConvolution.fits(d)) {
@@ -116,6 +122,14 @@ final class CudaConv2d extends Conv2d {
         () -> new HopperConvolution(backend, problem, tile, srcActivation(), own));
   }
 
+  private Candidate hopper(
+      HopperWeightTile tile, ConvolutionProblem problem, TiledConvolution own) {
+    return new Candidate(
+        ConvolutionProvider.OWN,
+        "own/" + tile.kernel(type()),
+        () -> new HopperWeightGradient(backend, problem, tile, own));
+  }
+
   private TiledConvolution tiled(TileChooser tiles) {
     return new TiledConvolution(backend, descriptor(), type(), srcActivation(), tiles);
   }
@@ -134,7 +148,7 @@ final class CudaConv2d extends Conv2d {
 
   @Override
   public long scratchBytes() {
-    return kernels.scratchBytes();
+    return Math.max(kernels.scratchBytes(), wgrad.scratchBytes());
   }
 
   @Override

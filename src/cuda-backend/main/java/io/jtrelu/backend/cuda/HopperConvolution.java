@@ -158,18 +158,26 @@ final class HopperConvolution implements SignedPasses {
   static List<HopperTile> able(CudaBackend backend, ConvolutionProblem problem) {
     CudaDevice device = backend.cudaDevice();
     Optional<Gather> gather = Gather.of(problem.d(), problem.pass());
-    boolean able =
-        device.capability() == 90
-            && !System.getProperty(PROPERTY, "true").equals("false")
-            && TensorMaps.available()
-            && problem.type().bytes() == 2
-            && problem.d().n() > 0;
-    return able
+    return available(backend, problem)
         ? HopperTile.all().stream()
             .filter(tile -> gather.filter(g -> g.fits(tile)).isPresent())
             .filter(tile -> tile.sharedMemory() <= device.sharedMemory())
             .toList()
         : List.of();
+  }
+
+  /** Whether kernels of compute capability 9.0 are used for a device and a type. */
+  static boolean available(CudaBackend backend, ConvolutionProblem problem) {
+    return backend.cudaDevice().capability() == 90
+        && !System.getProperty(PROPERTY, "true").equals("false")
+        && TensorMaps.available()
+        && problem.type().bytes() == 2
+        && problem.d().n() > 0;
+  }
+
+  /** Whether an im2col tensor map can tell what the taps of a forward pass see. */
+  static boolean gathers(Conv2dDescriptor d) {
+    return Gather.of(d, Pass.FPROP).filter(g -> g.h().fits() && g.w().fits()).isPresent();
   }
 
   /**

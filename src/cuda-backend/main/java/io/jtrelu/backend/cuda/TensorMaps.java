@@ -13,6 +13,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * Tensor maps, by which Hopper's bulk copies (TMA) find boxes of a tensor: cuTensorMapEncodeTiled
@@ -40,7 +41,14 @@ final class TensorMaps {
               JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT, JAVA_LONG, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
               JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT));
 
+  private static final AtomicLong ENCODED = new AtomicLong();
+
   private TensorMaps() {}
+
+  /** How many this process has encoded. */
+  static long encoded() {
+    return ENCODED.get();
+  }
 
   private static Optional<MethodHandle> function(String name, FunctionDescriptor type) {
     return SymbolLookup.loaderLookup()
@@ -97,6 +105,7 @@ final class TensorMaps {
       long columns,
       int boxRows) {
     MemorySegment map = arena.allocate(BYTES, ALIGNMENT);
+    ENCODED.incrementAndGet();
     try (Arena call = Arena.ofConfined()) {
       int result =
           call(
@@ -139,6 +148,7 @@ final class TensorMaps {
       int[] strides,
       int pixels) {
     MemorySegment map = arena.allocate(BYTES, ALIGNMENT);
+    ENCODED.incrementAndGet();
     long n = nhwc[0];
     long h = nhwc[1];
     long w = nhwc[2];

@@ -53,7 +53,9 @@ public final class HopperSubject implements Subject {
   public synchronized Backend open() {
     List<HopperTile> tiles = HopperTile.all();
     HopperTile tile = tiles.get(opened++ % tiles.size());
-    return taking(tile.title(), "_128x64"); // a window does not do all
+    List<HopperWeightTile> sums = HopperWeightTile.all();
+    HopperWeightTile sum = sums.get(opened % sums.size());
+    return taking(tile.title(), sum.title(), "_128x64", "_pair_128x256"); // windows do not do all
   }
 
   /**

@@ -108,7 +108,7 @@ class HopperTrainingTest {
           .forEach(
               launch -> {
                 String kernel = launch.get("kernel").asText();
-                if (kernel.matches("conv2d_(fprop|dgrad)_.*")) {
+                if (kernel.matches("conv2d_(fprop|dgrad|wgrad)_.*")) {
                   kernels.add(kernel);
                 }
               });
@@ -123,8 +123,9 @@ class HopperTrainingTest {
 
   @Test
   void trainsAsByTheKernelsOfAllDevices() throws IOException {
-    Outcome first = train(HopperSubject.taking("_window_256x64", "_128x128"), DataType.BF16);
-    Outcome second = train(HopperSubject.taking("_window_256x64", "_128x128"), DataType.BF16);
+    String[] titles = {"_window_256x64", "_128x128", "_window_64x64", "_pair_128x256"};
+    Outcome first = train(HopperSubject.taking(titles), DataType.BF16);
+    Outcome second = train(HopperSubject.taking(titles), DataType.BF16);
     assertEquals(first.losses(), second.losses());
     assertArrayEquals(first.parameters(), second.parameters());
     for (String pass : List.of("fprop", "dgrad")) {
@@ -132,6 +133,10 @@ class HopperTrainingTest {
         String kernel = "conv2d_" + pass + "_sm90_bf16_" + tile;
         assertTrue(first.kernels().contains(kernel), kernel + " of " + first.kernels());
       }
+    }
+    for (String tile : List.of("window_64x64", "pair_128x256")) {
+      String kernel = "conv2d_wgrad_sm90_bf16_" + tile;
+      assertTrue(first.kernels().contains(kernel), kernel + " of " + first.kernels());
     }
     System.setProperty(HopperConvolution.PROPERTY, "false");
     Outcome tiles = train(HopperSubject.taking(), DataType.BF16);
