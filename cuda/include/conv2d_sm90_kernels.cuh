@@ -1,4 +1,4 @@
-// The kernels of a pass, one for each tile and type: PASS names it, EPILOGUE<type> is its own part.
+// The kernels of a pass, one for each tile and type: PASS names it, EPILOGUE<type> is its own part, PARAMS what it is given.
 #define NAME(...) NAME_(__VA_ARGS__)
 #define NAME_(pass, type, rows, columns) conv2d_##pass##_sm90_##type##_##rows##x##columns
 #define KERNEL(clusters, name, type, rows, columns, bytes, threads, ...)                           \
@@ -7,7 +7,7 @@
   static_assert(Sm90Tile<__VA_ARGS__>::kThreads == threads);                                       \
   static_assert(Sm90Tile<__VA_ARGS__>::kBytes == bytes);                                           \
   extern "C" __global__ void clusters __launch_bounds__(threads, 1)                                \
-      NAME(PASS, name, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {           \
+      NAME(PASS, name, rows, columns)(const __grid_constant__ PARAMS params) {                     \
     convolve<type, Sm90Tile<__VA_ARGS__>, EPILOGUE<type>>(params);                                 \
   }
 #define WINDOW_KERNEL(clusters, name, type, rows, columns, bytes, ...)                             \
@@ -15,7 +15,7 @@
   static_assert(Sm90Window<__VA_ARGS__>::kColumns == columns);                                     \
   static_assert(Sm90Window<__VA_ARGS__>::kBytes == bytes);                                         \
   extern "C" __global__ void clusters __launch_bounds__(384, 1)                                    \
-      NAME(PASS, name, rows, columns)(const __grid_constant__ Conv2dSm90Params params) {           \
+      NAME(PASS, name, rows, columns)(const __grid_constant__ PARAMS params) {                     \
     convolveWindows<type, Sm90Window<__VA_ARGS__>, EPILOGUE<type>>(params);                        \
   }
 #define WINDOWS(clusters, cluster, suffix, rows, columns, stages, pixels, bytes)                   \

@@ -155,7 +155,6 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
     asm volatile("" : "+f"(sums[i / kCount / kPanels][i / kCount % kPanels][i % kCount])::"memory");
   }
 }
-
 // d (64 x N over the warpgroup) = a (64 x 16) * b (16 x N) [+ d], for N = 64 and 128. A list of ten begins at a multiple of ten.
 // clang-format off
 #define TEN(t) \

@@ -46,6 +46,25 @@ record HopperTile(
    * @param products multiply-adds
    */
   record Work(double loads, double asked, double operands, double products) {
+    /** With another's. */
+    Work plus(Work other) {
+      return new Work(
+          loads + other.loads,
+          asked + other.asked,
+          operands + other.operands,
+          products + other.products);
+    }
+
+    /** Where what is copied lies outside of all tensors. */
+    Work withoutAsking() {
+      return new Work(loads, 0, operands, products);
+    }
+
+    /** One of so many parts. */
+    Work over(int parts) {
+      return new Work(loads / parts, asked / parts, operands / parts, products / parts);
+    }
+
     /** Bytes that pass through shared memory. */
     double shared() {
       return loads + operands;
@@ -79,13 +98,18 @@ record HopperTile(
     return pixels > 0;
   }
 
-  /** Its kernel's name. */
+  /** Its kernel's name, for a pass of a convolution of stride 1, or any forward pass. */
   String kernel(TileVariant.Pass pass, DataType type) {
-    return "conv2d_"
-        + pass.name().toLowerCase(Locale.ROOT)
-        + "_sm90"
-        + Kernels.suffix(type)
-        + title();
+    return kernel(pass.name().toLowerCase(Locale.ROOT), type);
+  }
+
+  /** Its kernel's name for a data gradient of a strided convolution. */
+  String stridedKernel(DataType type) {
+    return kernel("dgrad_strided", type);
+  }
+
+  private String kernel(String pass, DataType type) {
+    return "conv2d_" + pass + "_sm90" + Kernels.suffix(type) + title();
   }
 
   /** The end of its kernel's name. */
