@@ -9,6 +9,9 @@
 //
 // A pair is a cluster of two blocks that take the tiles of neighbouring pixels and the same channels of out: each loads half of the weights, for
 // both. So a stage is handed back to both, and where the tiles of pixels are odd in number, the last one lies outside and stores nothing.
+//
+// A kernel may be launched so that it starts while the one ahead still runs (programmatic dependent launch): before it waits for that one it
+// makes its mbarriers and touches no global memory, and it lets the next one start when its blocks have asked for all that they load.
 #pragma once
 
 #include <cstdint>
@@ -329,10 +332,12 @@ __device__ __forceinline__ void convolve(const Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadTiles<Tile>(p, ring);
+      letNextStart();
     }
   } else {
     takeRegisters<Tile::kRegisters>();

@@ -202,10 +202,12 @@ __device__ __forceinline__ void convolveWindows(const Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadWindows<Tile>(p, ring);
+      letNextStart();
     }
   } else {
     takeRegisters<Tile::kRegisters>();

@@ -399,7 +399,7 @@ final class HopperConvolution implements SignedPasses {
       int phaseTiles = tiles / tile.cluster() / phases.count();
       phases.pack(arguments, taken.out(), phaseTiles, Math.toIntExact(g.pixels()), g.chunks());
     }
-    stream.launch(kernel, tile.grid(tiles, backend.cudaDevice().multiprocessors()));
+    stream.launchWaiting(kernel, tile.grid(tiles, backend.cudaDevice().multiprocessors()));
   }
 
   @Override
