@@ -28,6 +28,21 @@
          columns, stages, slices)                                                                  \
   KERNEL(clusters, f16##suffix, F16, rows, columns, bytes, threads, cluster, groups, blocks,       \
          columns, stages, slices)
+#define PANEL_KERNEL(clusters, name, type, rows, columns, bytes, ...)                              \
+  static_assert(Sm90Panel<__VA_ARGS__>::kRows == rows);                                            \
+  static_assert(Sm90Panel<__VA_ARGS__>::kParts * Sm90Panel<__VA_ARGS__>::kColumns == columns);     \
+  static_assert(Sm90Panel<__VA_ARGS__>::kBytes == bytes);                                          \
+  extern "C" __global__ void clusters __launch_bounds__(384, 1)                                    \
+      NAME(PASS, name, rows, columns)(const __grid_constant__ PARAMS params) {                     \
+    convolvePanels<type, Sm90Panel<__VA_ARGS__>, EPILOGUE<type>>(params);                          \
+  }
+#define PANELS(clusters, cluster, suffix, rows, columns, stages, bytes)                            \
+  PANEL_KERNEL(clusters, bf16##suffix, Bf16, rows, columns, bytes, cluster, stages)                \
+  PANEL_KERNEL(clusters, f16##suffix, F16, rows, columns, bytes, cluster, stages)
+#ifndef PANEL
+#define PANEL(...) PANELS(, 1, _panel, __VA_ARGS__)
+#define PANEL_PAIR(...) PANELS(__cluster_dims__(2), 2, _panel_pair, __VA_ARGS__)
+#endif
 #define WINDOW(...) WINDOWS(, 1, _window, __VA_ARGS__)
 #define WINDOW_PAIR(...) WINDOWS(__cluster_dims__(2), 2, _window_pair, __VA_ARGS__)
 #define TILE(...) TILES(, 1, , __VA_ARGS__)

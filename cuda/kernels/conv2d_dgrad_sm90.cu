@@ -10,6 +10,7 @@
 // conv2d_sm90_variants.def. Registers: as of conv2d_fprop_sm90; no local memory. The main loop is conv2d_sm90.cuh, the
 // epilogue conv2d_sm90_epilogues.cuh. Oracle: backend/reference (HopperConvolutionTest).
 #include "conv2d_sm90_epilogues.cuh"
+#include "conv2d_sm90_panel.cuh"
 #include "conv2d_sm90_window.cuh"
 
 #define PASS dgrad

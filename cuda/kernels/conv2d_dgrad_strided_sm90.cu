@@ -10,6 +10,9 @@
 #include "conv2d_sm90_epilogues.cuh"
 #include "conv2d_sm90_strided.cuh"
 
+// Panels are for stride 1.
+#define PANEL(...)
+#define PANEL_PAIR(...)
 #define PASS dgrad_strided
 #define EPILOGUE DgradEpilogue
 #define PARAMS Conv2dSm90StridedParams

@@ -12,6 +12,7 @@
 // local memory. The main loop is conv2d_sm90.cuh, the epilogue conv2d_sm90_epilogues.cuh. Oracle: backend/reference
 // (HopperConvolutionTest).
 #include "conv2d_sm90_epilogues.cuh"
+#include "conv2d_sm90_panel.cuh"
 #include "conv2d_sm90_window.cuh"
 
 #define PASS fprop

@@ -122,10 +122,13 @@ final class HopperConvolution implements SignedPasses {
 
     /** Whether a tile can do it. */
     boolean fits(HopperTile tile) {
+      boolean sideBySide = h.sameExtent() && w.sameExtent();
       boolean can =
           tile.window()
-              ? taps() > 1 && h.sameExtent() && w.sameExtent() && tile.holds(halo())
-              : h.fits() && w.fits();
+              ? taps() > 1 && sideBySide && tile.holds(halo())
+              : tile.panel()
+                  ? taps() == 1 && sideBySide && phases == null && tile.keeps(chunks())
+                  : h.fits() && w.fits();
       return can && inC % 8 == 0 && outC % 8 == 0;
     }
   }
@@ -268,7 +271,7 @@ final class HopperConvolution implements SignedPasses {
             in.address(),
             weights,
             out.address(),
-            tile.window()
+            tile.window() || tile.panel()
                 ? TensorMaps.tiled(
                     arena,
                     type,
@@ -276,7 +279,7 @@ final class HopperConvolution implements SignedPasses {
                     (long) g.batch() * g.h().in() * g.w().in(),
                     1,
                     g.inC(),
-                    HopperTile.BOX)
+                    tile.window() ? HopperTile.BOX : tile.rows())
                 : TensorMaps.im2col(
                     arena,
                     type,
@@ -287,7 +290,13 @@ final class HopperConvolution implements SignedPasses {
                     new int[] {g.h().stride(), g.w().stride()},
                     tile.rows()),
             TensorMaps.tiled(
-                arena, type, weights, g.outC(), g.taps(), g.inC(), tile.columns() / tile.cluster()),
+                arena,
+                type,
+                weights,
+                g.outC(),
+                g.taps(),
+                g.inC(),
+                tile.columnsOfPart() / tile.cluster()),
             g.phases() == null
                 ? TensorMaps.tiled(
                     arena, type, out.address(), g.pixels(), 1, g.outC(), tile.blocks() * 64)
@@ -377,7 +386,7 @@ final class HopperConvolution implements SignedPasses {
         .f32(epilogue.branchWeight())
         .f32(epilogue.shortcutWeight())
         .i32(tiles / tile.cluster())
-        .i32(tile.tilesN(g.outC()))
+        .i32(tile.tilesN(g.outC()) * tile.parts())
         .i32(Math.toIntExact(pixels))
         .i32(g.outC())
         .i32(g.chunks())
