@@ -9,6 +9,9 @@
 //
 // A pair is a cluster of two blocks that take the tiles of neighbouring pixels and the same channels of out: each loads half of the weights, for
 // both. So a stage is handed back to both, and where the tiles of pixels are odd in number, the last one lies outside and stores nothing.
+//
+// A kernel may be launched so that it starts while the one ahead still runs (programmatic dependent launch): before it waits for that one it
+// makes its mbarriers and touches no global memory, and it lets the next one start when its blocks have asked for all that they load.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +51,9 @@ struct Conv2dSm90Params {
   int32_t dilationH;  // 492
   int32_t dilationW;  // 496
   int32_t boxes;  // 500 of pixels that a window tile's buffer receives; else 0
+  int32_t reserved[2];  // 504 zero
 };
-static_assert(sizeof(Conv2dSm90Params) == 512, "padded to 64 bytes");
+static_assert(sizeof(Conv2dSm90Params) == 512, "no padding");
 
 constexpr int kRowBytes = 128;  // 64 channels, of a pixel or of an output channel's weights
 constexpr int kBlockBytes = 64 * kRowBytes;  // what a wgmma takes of A, and a slice of its results
@@ -100,6 +104,29 @@ struct Sm90Ring {
   }
 };
 
+// The taps that a tile multiplies, and where its pixels lie in `out`. Here all taps, and pixels side by side; conv2d_sm90_strided.cuh has
+// those of a phase. `tapsOf` chooses by the type of the parameters.
+struct Sm90Taps {
+  const Conv2dSm90Params& p;
+  const int& tile;  // among those of the same taps; not a copy, for which 192x256 has no register
+
+  __device__ __forceinline__ int steps() const { return p.steps; }
+  __device__ __forceinline__ int chunks() const { return p.chunks; }
+  __device__ __forceinline__ int firstChannel() const { return 0; }
+  __device__ __forceinline__ int count() const { return p.taps; }
+  __device__ __forceinline__ int width() const { return p.kernelW; }
+  // Of the first one, from the corner of a box.
+  __device__ __forceinline__ int offsetH() const { return 0; }
+  __device__ __forceinline__ int offsetW() const { return 0; }
+  // The filter's tap whose weights are multiplied.
+  __device__ __forceinline__ int weightsOf(int tap, int, int) const {
+    return p.reversed ? p.taps - 1 - tap : tap;
+  }
+};
+__device__ __forceinline__ Sm90Taps tapsOf(const Conv2dSm90Params& p, const int& tile) {
+  return {p, tile};
+}
+
 // Of a block's tile.
 template <class Tile>
 __device__ __forceinline__ int firstPixel(const Conv2dSm90Params& p, int tile) {
@@ -110,8 +137,7 @@ __device__ __forceinline__ int firstPixel(const Conv2dSm90Params& p, int tile) {
 // A stage's weights: all of a tile's, or this block's part of them, for all blocks of the cluster.
 template <class Tile>
 __device__ __forceinline__ void loadWeights(const Conv2dSm90Params& p, uint32_t to, uint32_t full,
-                                            int channel, int tap, int n) {
-  int const of = p.reversed ? p.taps - 1 - tap : tap;
+                                            int channel, int of, int n) {
   if constexpr (Tile::kCluster == 1) {
     loadBox(to, p.filter, full, channel, of, n);
   } else {
@@ -150,25 +176,27 @@ __device__ __forceinline__ void meetAtEnd() {
   }
 }
 
-template <class Tile>
-__device__ __forceinline__ void loadTiles(const Conv2dSm90Params& p, Sm90Ring<Tile> ring) {
+template <class Tile, class Params>
+__device__ __forceinline__ void loadTiles(const Params& p, Sm90Ring<Tile> ring) {
   for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
-    int const m = firstPixel<Tile>(p, tile);
-    int const n = tile % p.tilesN * Tile::kColumns;
+    auto const taps = tapsOf(p, tile);
+    int const m = firstPixel<Tile>(p, taps.tile);
+    int const n = taps.tile % p.tilesN * Tile::kColumns;
     int const w = m % p.gridW * p.strideW - p.padLeft;
     int const h = m / p.gridW % p.gridH * p.strideH - p.padTop;
     int const image = m / p.gridW / p.gridH;
-    for (int chunk = 0; chunk < p.chunks; ++chunk) {
+    for (int chunk = 0; chunk < taps.chunks(); ++chunk) {
+      int const channel = taps.firstChannel() + chunk * 64;
       int tapH = 0;
       int tapW = 0;
-      for (int tap = 0; tap < p.taps; ++tap, ring.next()) {
+      for (int tap = 0; tap < taps.count(); ++tap, ring.next()) {
         uint32_t const full = ring.full(ring.stage);
         mbarrierWait(ring.empty(ring.stage), ring.phase ^ 1);
         mbarrierArriveExpecting(full, Tile::kStageBytes);
-        loadPixels(ring.pixels(), p.in, full, chunk * 64, w, h, image, tapW * p.dilationW,
-                   tapH * p.dilationH);
-        loadWeights<Tile>(p, ring.weights(), full, chunk * 64, tap, n);
-        if (++tapW == p.kernelW) {
+        loadPixels(ring.pixels(), p.in, full, channel, w, h, image,
+                   taps.offsetW() + tapW * p.dilationW, taps.offsetH() + tapH * p.dilationH);
+        loadWeights<Tile>(p, ring.weights(), full, channel, taps.weightsOf(tap, tapH, tapW), n);
+        if (++tapW == taps.width()) {
           tapW = 0;
           ++tapH;
         }
@@ -180,8 +208,11 @@ __device__ __forceinline__ void loadTiles(const Conv2dSm90Params& p, Sm90Ring<Ti
 // A slice, 64 channels of 16 pixels of a warp, as an epilogue sees it: a lane has two pixels, eight apart, and of each 8 channels two.
 struct Sm90Slice {
   int lane;
-  int pixel;  // the lane's first
+  int pixel;  // the lane's first, of out; from Conv2dSm90Params::pixels on there are none
+  int apart;  // how far the second is from it
   int channel;  // the slice's first
+
+  __device__ __forceinline__ int pixelOf(int i) const { return pixel + i * apart; }
 
   // Of the j-th 8 channels, the lane's first.
   __device__ __forceinline__ int channelOf(int j) const { return channel + j * 8 + lane % 4 * 2; }
@@ -193,16 +224,32 @@ constexpr int kPanel = Tile::kColumns < 128 ? Tile::kColumns : 128;
 template <class Tile>
 using Sm90Sums = float[Tile::kBlocks][Tile::kColumns / kPanel<Tile>][kPanel<Tile> / 2];
 
-// A warpgroup's part of a tile from its sums, on its way out when it returns; an epilogue says what is stored of the sums of 8 channels: two of
-// its lane's first pixel, two of its second.
+// 64 columns of 64 pixels from their sums to the rows of a slice; an epilogue says what is stored of the sums of 8 channels: two of its lane's
+// first pixel, two of its second.
+template <class Tile, class Epilogue>
+__device__ __forceinline__ void fillSlice(Epilogue epilogue, uint32_t rows, int warpRow, int lane,
+                                          const float (&sums)[kPanel<Tile> / 2], int column) {
+  int const row = warpRow + lane % 16;
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    const float* const x = &sums[column % kPanel<Tile> / 2 + 4 * j];
+    uint32_t packed[4];
+    epilogue.pack(j, x, &packed[0]);
+    epilogue.pack(j + 1, x + 4, &packed[2]);
+    storeMatrices(rows + row * kRowBytes + (((j + lane / 16) ^ row % 8) << 4), packed);
+  }
+  epilogue.finish();
+}
+
+// A warpgroup's part of a tile from its sums, on its way out when it returns.
 template <class T, class Tile, class Epilogue>
-__device__ __forceinline__ void storeTile(const Conv2dSm90Params& p, uint32_t slices, int tile,
-                                          int group, const Sm90Sums<Tile>& sums) {
+__device__ __forceinline__ void storeTile(const Conv2dSm90Params& p, const Sm90Taps& taps,
+                                          uint32_t slices, int group, const Sm90Sums<Tile>& sums) {
   int const thread = threadAgain() % 128;
   int const lane = thread % 32;
   int const warpRow = thread / 32 * 16;
-  int const m = firstPixel<Tile>(p, tile) + group * Tile::kBlocks * 64;
-  int const n = tile % p.tilesN * Tile::kColumns;
+  int const m = firstPixel<Tile>(p, taps.tile) + group * Tile::kBlocks * 64;
+  int const n = taps.tile % p.tilesN * Tile::kColumns;
 #pragma unroll
   for (int column = 0; column < Tile::kColumns; column += 64) {
     uint32_t const to = slices + column / 64 % Tile::kSlices * Tile::kSliceBytes +
@@ -213,18 +260,9 @@ __device__ __forceinline__ void storeTile(const Conv2dSm90Params& p, uint32_t sl
     warpgroupBarrier(1 + group);
 #pragma unroll
     for (int block = 0; block < Tile::kBlocks; ++block) {
-      Epilogue epilogue(p, {lane, m + block * 64 + warpRow + lane / 4, n + column});
-      int const row = block * 64 + warpRow + lane % 16;
-#pragma unroll
-      for (int j = 0; j < 8; j += 2) {
-        const float* const x =
-            &sums[block][column / kPanel<Tile>][column % kPanel<Tile> / 2 + 4 * j];
-        uint32_t packed[4];
-        epilogue.pack(j, x, &packed[0]);
-        epilogue.pack(j + 1, x + 4, &packed[2]);
-        storeMatrices(to + row * kRowBytes + (((j + lane / 16) ^ row % 8) << 4), packed);
-      }
-      epilogue.finish();
+      int const pixel = m + block * 64 + warpRow + lane / 4;
+      fillSlice<Tile>(Epilogue(p, {lane, pixel, 8, n + column}), to + block * kBlockBytes, warpRow,
+                      lane, sums[block][column / kPanel<Tile>], column);
     }
     proxyFence();
     warpgroupBarrier(1 + group);
@@ -237,13 +275,14 @@ __device__ __forceinline__ void storeTile(const Conv2dSm90Params& p, uint32_t sl
   }
 }
 
-template <class T, class Tile, class Epilogue>
-__device__ __forceinline__ void multiplyTiles(const Conv2dSm90Params& p, Sm90Ring<Tile> ring) {
+template <class T, class Tile, class Epilogue, class Params>
+__device__ __forceinline__ void multiplyTiles(const Params& p, Sm90Ring<Tile> ring) {
   int const group = threadIdx.x / 128 - 1;
   bool const first = threadIdx.x % 128 == 0;
   Sm90Sums<Tile> sums;
   for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
-    for (int step = 0; step < p.steps; ++step, ring.next()) {
+    auto const taps = tapsOf(p, tile);
+    for (int step = 0; step < taps.steps(); ++step, ring.next()) {
       mbarrierWait(ring.full(ring.stage), ring.phase);
       uint64_t const a = matrixOf(ring.pixels() + group * Tile::kBlocks * kBlockBytes);
       uint64_t const b = matrixOf(ring.weights());
@@ -273,7 +312,7 @@ __device__ __forceinline__ void multiplyTiles(const Conv2dSm90Params& p, Sm90Rin
     if (first) {
       handBack<Tile>(ring.emptyBefore());
     }
-    storeTile<T, Tile, Epilogue>(p, ring.slices(), tile, group, sums);
+    storeTile<T, Tile, Epilogue>(p, taps, ring.slices(), group, sums);
   }
   if (first) {
     bulkWaitRead<0>();
@@ -281,8 +320,8 @@ __device__ __forceinline__ void multiplyTiles(const Conv2dSm90Params& p, Sm90Rin
 }
 
 // A kernel of that tile.
-template <class T, class Tile, class Epilogue>
-__device__ __forceinline__ void convolve(const Conv2dSm90Params& p) {
+template <class T, class Tile, class Epilogue, class Params>
+__device__ __forceinline__ void convolve(const Params& p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Sm90Ring<Tile> ring{sharedAddress(shared)};
   if (threadIdx.x == 0) {
@@ -293,10 +332,12 @@ __device__ __forceinline__ void convolve(const Conv2dSm90Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadTiles<Tile>(p, ring);
+      letNextStart();
     }
   } else {
     takeRegisters<Tile::kRegisters>();

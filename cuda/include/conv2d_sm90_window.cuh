@@ -66,36 +66,51 @@ struct Sm90WindowRing {
 };
 
 // Pixels before a tile's first that its taps see.
-__device__ __forceinline__ int pixelsBefore(const Conv2dSm90Params& p) {
-  return p.padTop * p.gridW + p.padLeft;
+template <class Taps>
+__device__ __forceinline__ int pixelsBefore(const Conv2dSm90Params& p, const Taps& taps) {
+  return (p.padTop - taps.offsetH()) * p.gridW + p.padLeft - taps.offsetW();
 }
 
+// Copies that bring them.
 template <class Tile>
-__device__ __forceinline__ void loadWindows(const Conv2dSm90Params& p, Sm90WindowRing<Tile> ring) {
+__device__ __forceinline__ int boxesOf(const Conv2dSm90Params& p, const Sm90Taps&) {
+  return p.boxes;
+}
+
+template <class Tile, class Params>
+__device__ __forceinline__ void loadWindows(const Params& p, Sm90WindowRing<Tile> ring) {
   for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
-    int const m = firstPixel<Tile>(p, tile) - pixelsBefore(p);
-    int const n = tile % p.tilesN * Tile::kColumns;
-    for (int chunk = 0; chunk < p.chunks; ++chunk, ++ring.buffer) {
+    auto const taps = tapsOf(p, tile);
+    int const m = firstPixel<Tile>(p, taps.tile) - pixelsBefore(p, taps);
+    int const n = taps.tile % p.tilesN * Tile::kColumns;
+    int const boxes = boxesOf<Tile>(p, taps);
+    for (int chunk = 0; chunk < taps.chunks(); ++chunk, ++ring.buffer) {
+      int const channel = taps.firstChannel() + chunk * 64;
       uint32_t const full = ring.bufferFull(ring.buffer % 2);
       mbarrierWait(ring.bufferEmpty(ring.buffer % 2), ring.bufferPhase() ^ 1);
-      mbarrierArriveExpecting(full, p.boxes * kWindowBox * kRowBytes);
-      for (int box = 0; box < p.boxes; ++box) {
-        loadBox(ring.pixels() + box * kWindowBox * kRowBytes, p.in, full, chunk * 64, 0,
+      mbarrierArriveExpecting(full, boxes * kWindowBox * kRowBytes);
+      for (int box = 0; box < boxes; ++box) {
+        loadBox(ring.pixels() + box * kWindowBox * kRowBytes, p.in, full, channel, 0,
                 m + box * kWindowBox);
       }
-      for (int tap = 0; tap < p.taps; ++tap, ring.next()) {
+      int tapH = 0;
+      int tapW = 0;
+      for (int tap = 0; tap < taps.count(); ++tap, ring.next()) {
         uint32_t const loaded = ring.full(ring.stage);
         mbarrierWait(ring.empty(ring.stage), ring.phase ^ 1);
         mbarrierArriveExpecting(loaded, Tile::kStageBytes);
-        loadWeights<Tile>(p, ring.weights(), loaded, chunk * 64, tap, n);
+        loadWeights<Tile>(p, ring.weights(), loaded, channel, taps.weightsOf(tap, tapH, tapW), n);
+        if (++tapW == taps.width()) {
+          tapW = 0;
+          ++tapH;
+        }
       }
     }
   }
 }
 
-template <class T, class Tile, class Epilogue>
-__device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
-                                                Sm90WindowRing<Tile> ring) {
+template <class T, class Tile, class Epilogue, class Params>
+__device__ __forceinline__ void multiplyWindows(const Params& p, Sm90WindowRing<Tile> ring) {
   int const group = threadIdx.x / 128 - 1;
   int const lane = threadIdx.x % 32;
   bool const first = threadIdx.x % 128 == 0;
@@ -105,19 +120,20 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
   Sm90Sums<Tile> sums;
   uint32_t a[Tile::kBlocks][4][4];  // of 16 channels each
   for (int tile = blockIdx.x / Tile::kCluster; tile < p.tiles; tile += gridDim.x / Tile::kCluster) {
+    auto const taps = tapsOf(p, tile);
     int y[Tile::kBlocks];
     int x[Tile::kBlocks];
 #pragma unroll
     for (int block = 0; block < Tile::kBlocks; ++block) {
-      int const pixel = firstPixel<Tile>(p, tile) + laneRow + block * 64;
-      x[block] = pixel % p.gridW - p.padLeft;
-      y[block] = pixel / p.gridW % p.gridH - p.padTop;
+      int const pixel = firstPixel<Tile>(p, taps.tile) + laneRow + block * 64;
+      x[block] = pixel % p.gridW - p.padLeft + taps.offsetW();
+      y[block] = pixel / p.gridW % p.gridH - p.padTop + taps.offsetH();
     }
-    for (int chunk = 0; chunk < p.chunks; ++chunk, ++ring.buffer) {
+    for (int chunk = 0; chunk < taps.chunks(); ++chunk, ++ring.buffer) {
       mbarrierWait(ring.bufferFull(ring.buffer % 2), ring.bufferPhase());
       int tapY = 0;
       int tapX = 0;
-      for (int tap = 0; tap < p.taps; ++tap, ring.next()) {
+      for (int tap = 0; tap < taps.count(); ++tap, ring.next()) {
         mbarrierWait(ring.full(ring.stage), ring.phase);
         uint64_t const b = matrixOf(ring.weights());
 #pragma unroll
@@ -144,7 +160,7 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
           }
         }
         tapX += p.dilationW;
-        if (tapX == p.kernelW * p.dilationW) {
+        if (tapX == taps.width() * p.dilationW) {
           tapX = 0;
           tapY += p.dilationH;
         }
@@ -159,7 +175,7 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
     if (first) {
       handBack<Tile>(ring.emptyBefore());
     }
-    storeTile<T, Tile, Epilogue>(p, ring.base + Tile::kFirstSlice, tile, group, sums);
+    storeTile<T, Tile, Epilogue>(p, taps, ring.base + Tile::kFirstSlice, group, sums);
   }
   if (first) {
     bulkWaitRead<0>();
@@ -167,8 +183,8 @@ __device__ __forceinline__ void multiplyWindows(const Conv2dSm90Params& p,
 }
 
 // A kernel of that tile.
-template <class T, class Tile, class Epilogue>
-__device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
+template <class T, class Tile, class Epilogue, class Params>
+__device__ __forceinline__ void convolveWindows(const Params& p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Sm90WindowRing<Tile> ring{sharedAddress(shared)};
   if (threadIdx.x < kRowBytes / 4) {
@@ -186,10 +202,12 @@ __device__ __forceinline__ void convolveWindows(const Conv2dSm90Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadWindows<Tile>(p, ring);
+      letNextStart();
     }
   } else {
     takeRegisters<Tile::kRegisters>();

@@ -105,6 +105,17 @@ __device__ __forceinline__ void bulkWaitRead() {
   asm volatile("cp.async.bulk.wait_group.read %0;\n" ::"n"(kPending) : "memory");
 }
 
+// --- kernels that start before the one ahead of them in their stream has ended ---
+
+// Until the kernels ahead have ended and what they did to memory is visible to this one.
+__device__ __forceinline__ void awaitKernelsAhead() {
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+}
+// Lets the next kernel start when all blocks have come here, or ended.
+__device__ __forceinline__ void letNextStart() {
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+}
+
 // --- warps ---
 
 __device__ __forceinline__ bool elected() {
@@ -176,7 +187,6 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
     asm volatile("" : "+f"(sums[i / kCount / kPanels][i / kCount % kPanels][i % kCount])::"memory");
   }
 }
-
 // d (64 x N over the warpgroup) = a (64 x 16) * b (16 x N) [+ d], for N = 64 and 128. A list of ten begins at a multiple of ten.
 // clang-format off
 #define TEN(t) \

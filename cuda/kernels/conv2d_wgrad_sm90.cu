@@ -40,5 +40,7 @@
 #define WINDOW(...)
 #define TILE(...)
 #define WINDOW_PAIR(...)
+#define PANEL(...)
+#define PANEL_PAIR(...)
 #define PAIR(...)
 #include "conv2d_sm90_variants.def"

@@ -85,6 +85,10 @@ CUDA_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig* config, void* f, voi
   KernelWork work;
   if (CUresult r = attributesOf(c, work)) return r;
   const unsigned grid[] = {c.gridDimX, c.gridDimY, c.gridDimZ}, block[] = {c.blockDimX, c.blockDimY, c.blockDimZ};
+  {
+    ENTER();
+    d.calls[__func__]++;  // also among all launches
+  }
   return launch(f, grid, block, c.sharedMemBytes, c.hStream, params, extra, std::move(work));
 }
 

@@ -16,6 +16,7 @@ final class Arguments {
 
   private final MemorySegment block;
   private final Pointer kernelParameters;
+  private final MemorySegment nativeParameters;
   private long size;
   private long alignment;
 
@@ -27,6 +28,7 @@ final class Arguments {
     MemorySegment pointers = arena.allocate(ValueLayout.ADDRESS);
     pointers.set(ValueLayout.ADDRESS, 0, block);
     kernelParameters = Driver.host(pointers.address());
+    nativeParameters = pointers;
   }
 
   /** Starts a new block. */
@@ -110,6 +112,11 @@ final class Arguments {
   /** Size of the struct, padding included. */
   long bytes() {
     return align(size, alignment);
+  }
+
+  /** As {@link #kernelParameters}, where JCuda is not asked. */
+  MemorySegment nativeParameters() {
+    return nativeParameters;
   }
 
   /** What cuLaunchKernel takes: a native array of one pointer. */

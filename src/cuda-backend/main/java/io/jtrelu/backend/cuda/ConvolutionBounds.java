@@ -46,11 +46,12 @@ record ConvolutionBounds(int multiprocessors) {
    * Of a tile of the kernels for compute capability 9.0.
    *
    * @param work of one tile
+   * @param tiles how many there are
    */
-  double of(HopperTile tile, HopperTile.Work work, TileProblem p) {
+  double of(HopperTile tile, HopperTile.Work work, long tiles, TileProblem p) {
     return longest(
         p,
-        tile.tiles(p.rows(), p.columns()),
+        tiles,
         work.products() / WGMMA_RATE,
         work.asked() + (double) tile.rows() * tile.columns() * RESULT_BYTES,
         work.shared());
@@ -129,7 +130,7 @@ record ConvolutionBounds(int multiprocessors) {
     double memory =
         p.elementBytes()
             * p.rows()
-            * (window.area() * p.depth() / window.taps() + p.columns())
+            * (window.source() * p.depth() / window.taps() + p.columns())
             / (MEMORY_RATE * multiprocessors);
     long busiest = Math.ceilDiv(blocks, (long) multiprocessors);
     double own =

@@ -118,7 +118,7 @@ final class CudaConv2d extends Conv2d {
   private Candidate hopper(HopperTile tile, ConvolutionProblem problem, TiledConvolution own) {
     return new Candidate(
         ConvolutionProvider.OWN,
-        "own/" + tile.kernel(problem.pass(), type()),
+        "own/" + HopperConvolution.kernel(tile, problem),
         () -> new HopperConvolution(backend, problem, tile, srcActivation(), own));
   }
 

@@ -30,6 +30,8 @@ final class CudaStream extends BackendStream {
   private final PackGroup packs = new PackGroup();
   private @Nullable Staging staging;
   private volatile @Nullable CudaRecording recording; // made now of the work that is given
+  private final DependentLaunch dependent;
+  private boolean behindKernel; // whether what was last given is one
 
   CudaStream(CudaBackend backend, CudaContext context, MemoryPool pool) {
     this.backend = backend;
@@ -37,6 +39,7 @@ final class CudaStream extends BackendStream {
     this.pool = pool;
     this.scratch = new Scratch(pool, backend::expectedScratch);
     this.libraries = new LibraryHandles(backend.libraries(), context, handle);
+    this.dependent = new DependentLaunch(arena, context.device());
     context.enter();
     try {
       check(
@@ -53,6 +56,7 @@ final class CudaStream extends BackendStream {
 
   /** NVIDIA's libraries, whose work goes to this stream. */
   LibraryHandles libraries() {
+    behindKernel = false;
     return libraries;
   }
 
@@ -65,6 +69,7 @@ final class CudaStream extends BackendStream {
   private void enter() {
     requireOpen();
     context.enter();
+    behindKernel = false;
   }
 
   /** An empty parameter block for the next {@link #launch}. */
@@ -77,8 +82,20 @@ final class CudaStream extends BackendStream {
     launch(kernel, blocks, 1);
   }
 
+  /**
+   * Launches a kernel that itself waits for those ahead of it, before it touches global memory:
+   * right behind another kernel it may start before that one has ended.
+   */
+  void launchWaiting(Kernel kernel, long blocks) {
+    launch(kernel, blocks, 1, behindKernel && dependent.available());
+  }
+
   /** Launches a kernel over rows of blocks with the parameters last packed. */
   void launch(Kernel kernel, long blocks, int rows) {
+    launch(kernel, blocks, rows, false);
+  }
+
+  private void launch(Kernel kernel, long blocks, int rows, boolean early) {
     if (blocks == 0 || rows == 0) {
       return;
     }
@@ -99,18 +116,22 @@ final class CudaStream extends BackendStream {
     enter();
     try {
       result =
-          JCudaDriver.cuLaunchKernel(
-              kernel.function(),
-              (int) blocks,
-              rows,
-              1,
-              kernel.threads(),
-              1,
-              1,
-              kernel.sharedMemory(),
-              handle,
-              arguments.kernelParameters(),
-              null);
+          early
+              ? dependent.launch(
+                  kernel, (int) blocks, handle.address(), arguments.nativeParameters())
+              : JCudaDriver.cuLaunchKernel(
+                  kernel.function(),
+                  (int) blocks,
+                  rows,
+                  1,
+                  kernel.threads(),
+                  1,
+                  1,
+                  kernel.sharedMemory(),
+                  handle,
+                  arguments.kernelParameters(),
+                  null);
+      behindKernel = true;
     } finally {
       context.leave();
     }

@@ -2,6 +2,7 @@ package io.jtrelu.backend.cuda;
 
 import jcuda.Pointer;
 import jcuda.driver.CUdeviceptr;
+import jcuda.driver.CUfunction;
 import jcuda.driver.CUresult;
 import jcuda.driver.CUstream;
 import jcuda.driver.JCudaDriver;
@@ -102,6 +103,13 @@ final class Driver {
 
   /** A stream, whose handle JCuda else keeps to itself. */
   static final class StreamHandle extends CUstream {
+    long address() {
+      return getNativePointer();
+    }
+  }
+
+  /** A kernel, whose handle JCuda else keeps to itself. */
+  static final class FunctionHandle extends CUfunction {
     long address() {
       return getNativePointer();
     }

@@ -17,11 +17,11 @@ import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A forward pass or a data gradient by conv2d_fprop_sm90.cu or conv2d_dgrad_sm90.cu: wgmma and bulk
- * copies (TMA) of compute capability 9.0. Tensor maps hold addresses, so they are encoded for the
- * operands of the first call, and again only where others come. What these kernels do not do is
- * left to the tiled ones, which also pack the weights. The structs are explained in
- * cuda/include/conv2d_sm90.cuh.
+ * A forward pass or a data gradient by conv2d_fprop_sm90.cu, conv2d_dgrad_sm90.cu or
+ * conv2d_dgrad_strided_sm90.cu: wgmma and bulk copies (TMA) of compute capability 9.0. Tensor maps
+ * hold addresses, so they are encoded for the operands of the first call, and again only where
+ * others come. What these kernels do not do is left to the tiled ones, which also pack the weights.
+ * The structs are explained in cuda/include/conv2d_sm90.cuh.
  */
 final class HopperConvolution implements SignedPasses {
   /** Whether it is used on a device of compute capability 9.0: true, unless it says false. */
@@ -30,11 +30,23 @@ final class HopperConvolution implements SignedPasses {
   /**
    * A pass along H or W as these kernels see it: places of {@code in} under a window become those
    * of {@code out}.
+   *
+   * @param reach how far from its corner the filter looks
    */
-  private record Axis(int in, int out, int kernel, int stride, int dilation, int pad) {
+  private record Axis(int in, int out, int kernel, int stride, int dilation, int pad, int reach) {
+    Axis(int in, int out, int kernel, int stride, int dilation, int pad) {
+      this(in, out, kernel, stride, dilation, pad, (kernel - 1) * dilation);
+    }
+
     /** Of the data gradient whose forward pass this is: for a stride of 1, taps in reverse. */
     Axis reversed() {
-      return new Axis(out, in, kernel, stride, dilation, reach() - pad);
+      return new Axis(out, in, kernel, stride, dilation, reach - pad);
+    }
+
+    /** Of the data gradient whose forward pass this is: what its phases see together. */
+    Axis phased(HopperPhases.Axis phases) {
+      return new Axis(
+          out, phases.grid(), kernel, 1, phases.dilation(), -phases.corner(), phases.reach());
     }
 
     /** Where the filter's corner is for the last place of out. */
@@ -42,14 +54,9 @@ final class HopperConvolution implements SignedPasses {
       return (out - 1) * stride - pad;
     }
 
-    /** How far the filter reaches. */
-    int reach() {
-      return (kernel - 1) * dilation;
-    }
-
     /** Whether the result lies side by side with what its taps see. */
     boolean sameExtent() {
-      return stride == 1 && in == out && pad >= 0 && pad <= reach();
+      return stride == 1 && in == out;
     }
 
     /** Whether an im2col tensor map can tell it. */
@@ -57,25 +64,33 @@ final class HopperConvolution implements SignedPasses {
       return stride <= 8
           && Math.abs(pad) <= 127
           && Math.abs((long) (out - 1) * stride - pad - (in - 1)) <= 127
-          && reach() <= 255;
+          && reach <= 255;
     }
   }
 
-  /** Both axes, and channels. */
-  private record Gather(int batch, Axis h, Axis w, int inC, int outC) {
-    /** A forward pass, or a data gradient of stride 1. */
+  /** Both axes, channels, and the phases of a strided data gradient, whose grid out then is. */
+  private record Gather(
+      int batch, Axis h, Axis w, int inC, int outC, @Nullable HopperPhases phases) {
+    /** A forward pass or a data gradient. */
     static Optional<Gather> of(Conv2dDescriptor d, Pass pass) {
       Axis h = new Axis(d.h(), d.oh(), d.kh(), d.strideH(), d.dilationH(), d.padTop());
       Axis w = new Axis(d.w(), d.ow(), d.kw(), d.strideW(), d.dilationW(), d.padLeft());
-      boolean dense = d.strideH() == 1 && d.strideW() == 1;
       return switch (pass) {
-        case FPROP -> Optional.of(new Gather(d.n(), h, w, d.ic(), d.oc()));
+        case FPROP -> Optional.of(new Gather(d.n(), h, w, d.ic(), d.oc(), null));
         case DGRAD ->
-            dense
-                ? Optional.of(new Gather(d.n(), h.reversed(), w.reversed(), d.oc(), d.ic()))
-                : Optional.empty();
+            d.strideH() == 1 && d.strideW() == 1
+                ? Optional.of(new Gather(d.n(), h.reversed(), w.reversed(), d.oc(), d.ic(), null))
+                : phased(d, h, w, HopperPhases.of(d));
         case WGRAD -> Optional.empty();
       };
+    }
+
+    private static Optional<Gather> phased(
+        Conv2dDescriptor d, Axis h, Axis w, HopperPhases phases) {
+      return phases.count() <= HopperPhases.MOST
+          ? Optional.of(
+              new Gather(d.n(), h.phased(phases.h()), w.phased(phases.w()), d.oc(), d.ic(), phases))
+          : Optional.empty();
     }
 
     int taps() {
@@ -86,8 +101,18 @@ final class HopperConvolution implements SignedPasses {
       return Math.ceilDiv(inC, HopperTile.CHUNK);
     }
 
+    /** Of out, or of each phase. */
     long pixels() {
       return (long) batch * h.out() * w.out();
+    }
+
+    /** Tiles that cover the result. */
+    long tiles(HopperTile tile) {
+      return (phases == null ? 1L : phases.count()) * tile.tiles(pixels(), outC);
+    }
+
+    HopperTile.Work work(HopperTile tile) {
+      return phases == null ? tile.work(taps(), chunks(), halo()) : phases.work(tile, chunks());
     }
 
     /** Pixels before and after a run of them that its taps see. */
@@ -97,10 +122,13 @@ final class HopperConvolution implements SignedPasses {
 
     /** Whether a tile can do it. */
     boolean fits(HopperTile tile) {
+      boolean sideBySide = h.sameExtent() && w.sameExtent();
       boolean can =
           tile.window()
-              ? taps() > 1 && h.sameExtent() && w.sameExtent() && tile.holds(halo())
-              : h.fits() && w.fits();
+              ? taps() > 1 && sideBySide && tile.holds(halo())
+              : tile.panel()
+                  ? taps() == 1 && sideBySide && phases == null && tile.keeps(chunks())
+                  : h.fits() && w.fits();
       return can && inC % 8 == 0 && outC % 8 == 0;
     }
   }
@@ -143,12 +171,9 @@ final class HopperConvolution implements SignedPasses {
     this.tile = tile;
     this.srcActivation = srcActivation;
     this.own = own;
-    gather = Gather.of(problem.d(), problem.pass()).orElseThrow();
+    gather = gather(problem);
     reversed = problem.pass() == Pass.DGRAD;
-    kernel =
-        backend
-            .kernels()
-            .get(tile.kernel(problem.pass(), type), tile.threads(), tile.sharedMemory());
+    kernel = backend.kernels().get(kernel(tile, problem), tile.threads(), tile.sharedMemory());
   }
 
   /**
@@ -190,14 +215,12 @@ final class HopperConvolution implements SignedPasses {
       ConvolutionProblem problem,
       TiledConvolution own) {
     if (able.isEmpty() || backend.prefersSome()) {
-      return able.stream()
-          .filter(tile -> backend.prefers(tile.kernel(problem.pass(), problem.type())))
-          .findFirst();
+      return able.stream().filter(tile -> backend.prefers(kernel(tile, problem))).findFirst();
     }
     ConvolutionBounds bounds = new ConvolutionBounds(backend.cudaDevice().multiprocessors());
     Tile other = own.chosen(problem.pass());
     HopperTile best = best(bounds, able, problem, other.problem());
-    return bounds.of(best, work(best, problem), other.problem()) <= bounds.of(other)
+    return bound(bounds, best, problem, other.problem()) <= bounds.of(other)
         ? Optional.of(best)
         : Optional.empty();
   }
@@ -212,17 +235,36 @@ final class HopperConvolution implements SignedPasses {
       ConvolutionProblem problem,
       TileProblem product) {
     Comparator<HopperTile> byBound =
-        Comparator.comparingDouble(tile -> bounds.of(tile, work(tile, problem), product));
+        Comparator.comparingDouble(tile -> bound(bounds, tile, problem, product));
     return Collections.min(
         able,
-        byBound.thenComparingDouble(
-            tile -> tile.tiles(product.rows(), product.columns()) * work(tile, problem).shared()));
+        byBound.thenComparingDouble(tile -> tiles(tile, problem) * work(tile, problem).shared()));
   }
 
-  /** What each tile of a pass takes. */
+  private static double bound(
+      ConvolutionBounds bounds, HopperTile tile, ConvolutionProblem problem, TileProblem product) {
+    return bounds.of(tile, work(tile, problem), tiles(tile, problem), product);
+  }
+
+  private static Gather gather(ConvolutionProblem problem) {
+    return Gather.of(problem.d(), problem.pass()).orElseThrow();
+  }
+
+  /** What each tile of a pass takes: of a strided data gradient, whose tiles differ, a mean. */
   static HopperTile.Work work(HopperTile tile, ConvolutionProblem problem) {
-    Gather gather = Gather.of(problem.d(), problem.pass()).orElseThrow();
-    return tile.work(gather.taps(), gather.chunks(), gather.halo());
+    return gather(problem).work(tile);
+  }
+
+  /** How many tiles of a pass there are. */
+  static long tiles(HopperTile tile, ConvolutionProblem problem) {
+    return gather(problem).tiles(tile);
+  }
+
+  /** The kernel of a tile for a pass. */
+  static String kernel(HopperTile tile, ConvolutionProblem problem) {
+    return gather(problem).phases() == null
+        ? tile.kernel(problem.pass(), problem.type())
+        : tile.stridedKernel(problem.type());
   }
 
   private Maps maps(Tensor in, long weights, Tensor out) {
@@ -237,7 +279,7 @@ final class HopperConvolution implements SignedPasses {
             in.address(),
             weights,
             out.address(),
-            tile.window()
+            tile.window() || tile.panel()
                 ? TensorMaps.tiled(
                     arena,
                     type,
@@ -245,7 +287,7 @@ final class HopperConvolution implements SignedPasses {
                     (long) g.batch() * g.h().in() * g.w().in(),
                     1,
                     g.inC(),
-                    HopperTile.BOX)
+                    tile.window() ? HopperTile.BOX : tile.rows())
                 : TensorMaps.im2col(
                     arena,
                     type,
@@ -256,9 +298,17 @@ final class HopperConvolution implements SignedPasses {
                     new int[] {g.h().stride(), g.w().stride()},
                     tile.rows()),
             TensorMaps.tiled(
-                arena, type, weights, g.outC(), g.taps(), g.inC(), tile.columns() / tile.cluster()),
-            TensorMaps.tiled(
-                arena, type, out.address(), g.pixels(), 1, g.outC(), tile.blocks() * 64));
+                arena,
+                type,
+                weights,
+                g.outC(),
+                g.taps(),
+                g.inC(),
+                tile.columnsOfPart() / tile.cluster()),
+            g.phases() == null
+                ? TensorMaps.tiled(
+                    arena, type, out.address(), g.pixels(), 1, g.outC(), tile.blocks() * 64)
+                : arena.allocate(TensorMaps.BYTES)); // pixels of a phase do not lie side by side
     maps = fresh;
     return fresh;
   }
@@ -327,9 +377,11 @@ final class HopperConvolution implements SignedPasses {
       long signs,
       Epilogue epilogue) {
     Gather g = gather;
-    int tiles = tile.tiles(g.pixels(), g.outC());
-    stream
-        .arguments()
+    HopperPhases phases = g.phases();
+    int tiles = Math.toIntExact(g.tiles(tile));
+    long pixels = phases == null ? g.pixels() : phases.pixels(g.batch());
+    Arguments arguments = stream.arguments();
+    arguments
         .tensorMap(taken.ofIn())
         .tensorMap(taken.ofWeights())
         .tensorMap(taken.ofOut())
@@ -342,8 +394,8 @@ final class HopperConvolution implements SignedPasses {
         .f32(epilogue.branchWeight())
         .f32(epilogue.shortcutWeight())
         .i32(tiles / tile.cluster())
-        .i32(tile.tilesN(g.outC()))
-        .i32(Math.toIntExact(g.pixels()))
+        .i32(tile.tilesN(g.outC()) * tile.parts())
+        .i32(Math.toIntExact(pixels))
         .i32(g.outC())
         .i32(g.chunks())
         .i32(g.taps())
@@ -358,8 +410,13 @@ final class HopperConvolution implements SignedPasses {
         .i32(g.w().pad())
         .i32(g.h().dilation())
         .i32(g.w().dilation())
-        .i32(tile.boxes(g.halo()));
-    stream.launch(kernel, tile.grid(tiles, backend.cudaDevice().multiprocessors()));
+        .i32(tile.boxes(g.halo()))
+        .skip(8);
+    if (phases != null) {
+      int phaseTiles = tiles / tile.cluster() / phases.count();
+      phases.pack(arguments, taken.out(), phaseTiles, Math.toIntExact(g.pixels()), g.chunks());
+    }
+    stream.launchWaiting(kernel, tile.grid(tiles, backend.cudaDevice().multiprocessors()));
   }
 
   @Override

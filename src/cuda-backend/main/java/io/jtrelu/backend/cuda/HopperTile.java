@@ -15,6 +15,8 @@ import java.util.Locale;
  * @param groups warpgroups that multiply
  * @param blocks of 64 pixels that each of them takes
  * @param pixels that a window tile holds of what it gathers; 0 for tiles that copy each tap
+ * @param parts in which its columns are multiplied one after another: 1, but for panels, which keep
+ *     their pixels meanwhile
  * @param threads of a block
  * @param sharedMemory of a block in bytes
  */
@@ -25,6 +27,7 @@ record HopperTile(
     int groups,
     int blocks,
     int pixels,
+    int parts,
     int threads,
     int sharedMemory) {
   /** Channels that are copied and multiplied at once. */
@@ -33,6 +36,8 @@ record HopperTile(
   /** Pixels of a copy into a window tile. */
   static final int BOX = 32;
 
+  private static final int PANEL_CHUNKS = 4; // that a panel keeps
+  private static final int PANEL_PARTS = 4;
   private static final int ROW_BYTES = 128; // of 64 channels
   private static final int OPERAND_WIDTH = 128; // columns that a wgmma takes at most
 
@@ -46,6 +51,25 @@ record HopperTile(
    * @param products multiply-adds
    */
   record Work(double loads, double asked, double operands, double products) {
+    /** With another's. */
+    Work plus(Work other) {
+      return new Work(
+          loads + other.loads,
+          asked + other.asked,
+          operands + other.operands,
+          products + other.products);
+    }
+
+    /** Where what is copied lies outside of all tensors. */
+    Work withoutAsking() {
+      return new Work(loads, 0, operands, products);
+    }
+
+    /** One of so many parts. */
+    Work over(int parts) {
+      return new Work(loads / parts, asked / parts, operands / parts, products / parts);
+    }
+
     /** Bytes that pass through shared memory. */
     double shared() {
       return loads + operands;
@@ -55,7 +79,7 @@ record HopperTile(
   /** All tiles of this build. */
   static List<HopperTile> all() {
     return Kernels.lines("conv2d_sm90_variants.def").stream()
-        .filter(line -> line.matches("(WINDOW_)?PAIR\\(.*|(WINDOW|TILE)\\(.*"))
+        .filter(line -> line.matches("((WINDOW_|PANEL_)?PAIR|WINDOW|PANEL|TILE)\\(.*"))
         .map(HopperTile::parse)
         .toList();
   }
@@ -68,10 +92,13 @@ record HopperTile(
             .toArray();
     int cluster = line.substring(0, open).endsWith("PAIR") ? 2 : 1;
     if (line.startsWith("WINDOW")) {
-      return new HopperTile(cluster, number[0], number[1], 2, 2, number[3], 384, number[4]);
+      return new HopperTile(cluster, number[0], number[1], 2, 2, number[3], 1, 384, number[4]);
+    }
+    if (line.startsWith("PANEL")) {
+      return new HopperTile(cluster, number[0], number[1], 2, 2, 0, PANEL_PARTS, 384, number[3]);
     }
     return new HopperTile(
-        cluster, number[0], number[1], number[2], number[3], 0, number[6], number[7]);
+        cluster, number[0], number[1], number[2], number[3], 0, 1, number[6], number[7]);
   }
 
   /** Whether it copies what all taps of a filter see at once. */
@@ -79,18 +106,42 @@ record HopperTile(
     return pixels > 0;
   }
 
-  /** Its kernel's name. */
+  /** Whether it keeps its pixels while it multiplies its columns in parts. */
+  boolean panel() {
+    return parts > 1;
+  }
+
+  /** Columns that are multiplied at once. */
+  int columnsOfPart() {
+    return columns / parts;
+  }
+
+  /** Whether a panel keeps so many channels. */
+  boolean keeps(int chunks) {
+    return chunks <= PANEL_CHUNKS;
+  }
+
+  /** Its kernel's name, for a pass of a convolution of stride 1, or any forward pass. */
   String kernel(TileVariant.Pass pass, DataType type) {
-    return "conv2d_"
-        + pass.name().toLowerCase(Locale.ROOT)
-        + "_sm90"
-        + Kernels.suffix(type)
-        + title();
+    return kernel(pass.name().toLowerCase(Locale.ROOT), type);
+  }
+
+  /** Its kernel's name for a data gradient of a strided convolution. */
+  String stridedKernel(DataType type) {
+    return kernel("dgrad_strided", type);
+  }
+
+  private String kernel(String pass, DataType type) {
+    return "conv2d_" + pass + "_sm90" + Kernels.suffix(type) + title();
   }
 
   /** The end of its kernel's name. */
   String title() {
-    return (window() ? "_window" : "") + (cluster == 2 ? "_pair_" : "_") + rows + "x" + columns;
+    return (window() ? "_window" : panel() ? "_panel" : "")
+        + (cluster == 2 ? "_pair_" : "_")
+        + rows
+        + "x"
+        + columns;
   }
 
   int tilesN(long outChannels) {

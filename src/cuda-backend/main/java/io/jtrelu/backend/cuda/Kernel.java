@@ -1,7 +1,5 @@
 package io.jtrelu.backend.cuda;
 
-import jcuda.driver.CUfunction;
-
 /**
  * A kernel that is loaded.
  *
@@ -11,7 +9,12 @@ import jcuda.driver.CUfunction;
  * @param threads in a block
  * @param sharedMemory dynamic shared memory of a block in bytes
  */
-record Kernel(String name, CUfunction function, int parameterBytes, int threads, int sharedMemory) {
+record Kernel(
+    String name,
+    Driver.FunctionHandle function,
+    int parameterBytes,
+    int threads,
+    int sharedMemory) {
   /** Blocks that give each of so many items a thread. */
   long blocksFor(long items) {
     return Math.ceilDiv(items, (long) threads);

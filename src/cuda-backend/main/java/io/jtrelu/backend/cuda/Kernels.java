@@ -13,7 +13,6 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import jcuda.driver.CUfunction;
 import jcuda.driver.CUfunction_attribute;
 import jcuda.driver.CUmodule;
 import jcuda.driver.CUresult;
@@ -61,9 +60,9 @@ final class Kernels implements AutoCloseable {
   }
 
   private static String notBuilt() {
-    return "this build has no CUDA kernels. They are compiled where nvcc is found (PATH, CUDA_HOME or"
-        + " /usr/local/cuda): install the CUDA toolkit and build again. (./jtrelu builds them only"
-        + " where it sees an NVIDIA GPU, or for --device emulated.)";
+    return "this build has no CUDA kernels. They are compiled where nvcc is found (PATH, CUDA_HOME"
+        + " or /usr/local/cuda): install the CUDA toolkit and build again. (./jtrelu builds"
+        + " them only where it sees an NVIDIA GPU, or for --device emulated.)";
   }
 
   /** Why a device cannot run the kernels, or null where it can. */
@@ -103,7 +102,7 @@ final class Kernels implements AutoCloseable {
     if (entry == null) {
       throw new IllegalArgumentException("no kernel is named " + name);
     }
-    CUfunction function = new CUfunction();
+    Driver.FunctionHandle function = new Driver.FunctionHandle();
     context.enter();
     try {
       check(

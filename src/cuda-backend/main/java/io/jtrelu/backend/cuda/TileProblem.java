@@ -17,13 +17,15 @@ record TileProblem(
    * and the first-level cache answers all but the first of them.
    *
    * @param taps that reach an output pixel (a strided dgrad: on average)
-   * @param area gathered pixels per output pixel: the stride squared
+   * @param area gathered pixels per output pixel of a tile: the stride squared (dgrad: 1, as the
+   *     pixels of a tile are of one phase)
+   * @param source gathered pixels of all output pixels together, per output pixel
    * @param halo pixels that a run of output pixels needs besides
    * @param unit channels whose taps lie together in a wgrad's columns
    */
-  record Window(double taps, double area, double halo, int unit) {
+  record Window(double taps, double area, double source, double halo, int unit) {
     /** Of a 1x1 filter. */
-    static final Window ONE = new Window(1, 1, 0, 1);
+    static final Window ONE = new Window(1, 1, 1, 0, 1);
   }
 
   /** A problem whose window is one pixel. */

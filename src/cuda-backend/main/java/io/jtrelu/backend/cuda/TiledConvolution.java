@@ -86,11 +86,11 @@ final class TiledConvolution implements ConvolutionKernels, SignedPasses {
     long inPixels = (long) d.n() * d.h() * d.w();
     long columns = (long) taps * d.ic();
     // A dgrad phase sees about taps / (strideH * strideW) taps.
-    long dgradDepth = Math.max(1, taps / d.strideH() / d.strideW()) * (long) ocPadded;
     double area = (double) d.strideH() * d.strideW();
-    Window fpropWindow = new Window(taps, area, halo(d.w()), 1);
-    Window dgradWindow = new Window(Math.max(1, taps / area), 1, halo(d.ow()) / area, 1);
-    Window wgradWindow = new Window(taps, area, 0, columnUnit());
+    long dgradDepth = Math.round(Math.max(1, taps / area) * ocPadded);
+    Window fpropWindow = new Window(taps, area, area, halo(d.w()), 1);
+    Window dgradWindow = new Window(Math.max(1, taps / area), 1, 1 / area, halo(d.ow()) / area, 1);
+    Window wgradWindow = new Window(taps, area, area, 0, columnUnit());
     fprop =
         choose(
             problem(TileVariant.Pass.FPROP, outPixels, d.oc(), (long) taps * icPadded, fpropWindow),

@@ -230,8 +230,8 @@ class CudaRooflineTest {
 
             ## bf16 by wgmma and TMA
 
-            The kernels of compute capability 9.0, `conv2d_fprop_sm90` and `conv2d_dgrad_sm90`, beside those of
-            all devices, of the table above. L2: what the copies ask for, and results and signs. Tensor copies go
+            The kernels of compute capability 9.0, `conv2d_fprop_sm90`, `conv2d_dgrad_sm90` and
+            `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table above. L2: what the copies ask for, and results and signs. Tensor copies go
             past L1, so each tap of a filter is asked for, pixels outside of the tensor too; but of a window what
             all taps see only once, and for the weights of a pair of blocks once for both. L1: shared memory, into
             which they copy and from which wgmma and ldmatrix read. Products at %.0f %% of the tensor cores' peak,
@@ -289,7 +289,7 @@ class CudaRooflineTest {
               bound[i] = own90;
             }
           }
-          String kernel = tile.kernel(problem.pass(), DataType.BF16);
+          String kernel = HopperConvolution.kernel(tile, problem);
           String[] registers = compiled.getOrDefault(kernel, new String[] {"-", "-"});
           text.append(
               String.format(
@@ -351,8 +351,7 @@ class CudaRooflineTest {
     static HopperTraffic of(HopperTile tile, ConvolutionProblem problem) {
       Conv2dDescriptor d = problem.d();
       Shape out = problem.pass() == Pass.FPROP ? d.dst() : d.src();
-      long pixels = out.elements() / out.dim(3);
-      double tiles = tile.tiles(pixels, out.dim(3));
+      double tiles = HopperConvolution.tiles(tile, problem);
       HopperTile.Work work = HopperConvolution.work(tile, problem);
       return new HopperTraffic(
           tiles * work.loads(),
@@ -376,7 +375,7 @@ class CudaRooflineTest {
   private static void checkHopper(
       CudaBackend backend, HopperTile tile, ConvolutionProblem problem, HopperTraffic expected) {
     Conv2dDescriptor d = problem.d();
-    String kernel = tile.kernel(problem.pass(), DataType.BF16);
+    String kernel = HopperConvolution.kernel(tile, problem);
     System.setProperty(CudaBackend.TILE_PROPERTY, kernel);
     Rectifier phi = Rectifier.tailored(0.4);
     try (Stream stream = backend.newStream();
@@ -402,7 +401,11 @@ class CudaRooflineTest {
       assertEquals(kernel, c.get("kernel").asText());
       String what = kernel + " of " + d;
       assertEquals(expected.loads(), c.get("bulkLoadBytes").asDouble(), what + ": loads");
-      assertEquals(expected.results(), c.get("bulkStoreBytes").asDouble(), what + ": stores");
+      boolean phases = kernel.contains("strided"); // whose pixels do not lie side by side
+      assertEquals(
+          expected.results(),
+          c.get(phases ? "globalStoreBytes" : "bulkStoreBytes").asDouble(),
+          what + ": stores");
       assertEquals(
           expected.products(), c.get("warpgroupMultiplyAdds").asDouble(), what + ": products");
       assertEquals(0, c.get("sharedStoreBankConflicts").asLong(), what + ": bank conflicts");
@@ -688,8 +691,8 @@ class CudaRooflineTest {
           String.format(
               Locale.ROOT,
               "%nAll convolutions of a training step, %d images: at least %.1f ms at 7 TB/s of L2,"
-                  + " %.1f ms at 5.5, so at most %.0f or %.0f images/s; without L1 %.1f and %.1f ms;"
-                  + " products alone %.1f ms, memory alone %.1f ms.%n",
+                  + " %.1f ms at 5.5, so at most %.0f or %.0f images/s; without L1 %.1f and %.1f"
+                  + " ms; products alone %.1f ms, memory alone %.1f ms.%n",
               BATCH,
               seconds[0] * 1e3,
               seconds[1] * 1e3,
@@ -712,50 +715,50 @@ class CudaRooflineTest {
         String.format(
             Locale.ROOT,
             """
-        # Traffic of the convolution kernels
+            # Traffic of the convolution kernels
 
-        Counted by the emulated device, not measured on a GPU. Made by
+            Counted by the emulated device, not measured on a GPU. Made by
 
-        ```
-        mvn verify -pl src/cuda-backend -am -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md
-        ```
+            ```
+            mvn verify -pl src/cuda-backend -am -Dtest=CudaRooflineTest -Djtrelu.traffic=docs/cuda-traffic.md
+            ```
 
-        The layers are those of a plain ResNet-50 at 224 x 224. The tiles are what the cost model takes
-        at a batch of %d on a device of 132 multiprocessors; the counters are of one image of at most
-        %d x %d pixels, run with the same tiles. `CudaRooflineTest` holds some of the layers to the
-        table's properties in every run of the tests.
+            The layers are those of a plain ResNet-50 at 224 x 224. The tiles are what the cost model takes
+            at a batch of %d on a device of 132 multiprocessors; the counters are of one image of at most
+            %d x %d pixels, run with the same tiles. `CudaRooflineTest` holds some of the layers to the
+            table's properties in every run of the tests.
 
-        - requested: bytes of all loads and stores. A 3x3 convolution asks for each source element
-          nine times, and tiles for weights again and again; caches answer.
-        - touched: bytes read or written at least once. minimum: every operand once (wgrad: the
-          partial sums of its splits too). A stride of 2 leaves pixels out, so touched may be less.
-        - sectors used: bytes asked for in sectors of 32 bytes, over sectors. The stem reads elements of 2
-          bytes one by one, and leaves it to the cache to put them together.
-        - products: multiply-adds executed; padded: those of the problem rounded up to whole tiles and
-          stages (wgrad: and a product with ones, for the bias). f32: FMAs, a few of them elsewhere.
-        - useful: multiply-adds of the definition over padded ones, at the batch of %d.
-        - registers and spills: ptxas for sm_90.
-        - PTX per product: instructions of a warp for each one that multiplies.
-        - memory, L2, L1, at the batch of %d. memory: every operand once, and a wgrad's partial sums where
-          they fill more than half of L2. L2: what blocks ask of it. It is computed, not counted: of each
-          block the distinct sectors of the activation (the first-level cache answers the others: taps
-          follow each other within %d KiB), its weights, its part of the result; partial sums written and
-          read. The emulated device, whose blocks have a first-level cache of that size, counts the same
-          to 3 %% at the small size. L1: copies into shared memory and what L1 answers of them, and reads
-          of operands.
-        - bound: the longest of memory's bytes at %.2f TB/s (90 %% of an H200's 4.8), L2's at 7 or 5.5 TB/s
-          (nobody has measured it for these kernels), L1's at 128 bytes a clock of each multiprocessor, and
-          padded products at %.0f %% of the tensor cores' peak (989 TFLOP/s bf16, 495 tf32: what mma.sync is
-          limited to) or %.0f %% of 66.9 TFLOP/s for f32. It is a bound, not a forecast.
+            - requested: bytes of all loads and stores. A 3x3 convolution asks for each source element
+              nine times, and tiles for weights again and again; caches answer.
+            - touched: bytes read or written at least once. minimum: every operand once (wgrad: the
+              partial sums of its splits too). A stride of 2 leaves pixels out, so touched may be less.
+            - sectors used: bytes asked for in sectors of 32 bytes, over sectors. The stem reads elements of 2
+              bytes one by one, and leaves it to the cache to put them together.
+            - products: multiply-adds executed; padded: those of the problem rounded up to whole tiles and
+              stages (wgrad: and a product with ones, for the bias). f32: FMAs, a few of them elsewhere.
+            - useful: multiply-adds of the definition over padded ones, at the batch of %d.
+            - registers and spills: ptxas for sm_90.
+            - PTX per product: instructions of a warp for each one that multiplies.
+            - memory, L2, L1, at the batch of %d. memory: every operand once, and a wgrad's partial sums where
+              they fill more than half of L2. L2: what blocks ask of it. It is computed, not counted: of each
+              block the distinct sectors of the activation (the first-level cache answers the others: taps
+              follow each other within %d KiB), its weights, its part of the result; partial sums written and
+              read. The emulated device, whose blocks have a first-level cache of that size, counts the same
+              to 3 %% at the small size. L1: copies into shared memory and what L1 answers of them, and reads
+              of operands.
+            - bound: the longest of memory's bytes at %.2f TB/s (90 %% of an H200's 4.8), L2's at 7 or 5.5 TB/s
+              (nobody has measured it for these kernels), L1's at 128 bytes a clock of each multiprocessor, and
+              padded products at %.0f %% of the tensor cores' peak (989 TFLOP/s bf16, 495 tf32: what mma.sync is
+              limited to) or %.0f %% of 66.9 TFLOP/s for f32. It is a bound, not a forecast.
 
-        ## Passes per layer
+            ## Passes per layer
 
-        A layer of a plain chain in training reads and writes %s activation tensors in 16 bits: fprop reads
-        src and writes dst and a bit for the sign of each element (2 and 1/16); dgrad reads diff_dst and
-        the signs of src, for the derivative of the activation below, and writes diff_src (2 and 1/16);
-        wgrad, which sums the bias gradient too, reads src and diff_dst (2). In 32 bits %s: dgrad reads
-        src instead. Counted as the bytes that one more layer touches per image.
-        """,
+            A layer of a plain chain in training reads and writes %s activation tensors in 16 bits: fprop reads
+            src and writes dst and a bit for the sign of each element (2 and 1/16); dgrad reads diff_dst and
+            the signs of src, for the derivative of the activation below, and writes diff_src (2 and 1/16);
+            wgrad, which sums the bias gradient too, reads src and diff_dst (2). In 32 bits %s: dgrad reads
+            src instead. Counted as the bytes that one more layer touches per image.
+            """,
             BATCH,
             EXTENT,
             EXTENT,

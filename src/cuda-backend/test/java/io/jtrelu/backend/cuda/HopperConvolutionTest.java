@@ -24,7 +24,9 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.SplittableRandom;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
@@ -62,6 +64,27 @@ class HopperConvolutionTest {
           new Conv2dDescriptor(2, 9, 9, 64, 64, 3, 2, 1, 1, 4, 0, 2, 3, 3, 3, 1),
           Conv2dDescriptor.of(4, 24, 28, 64, 64, 3, 1, 1)); // more tiles than multiprocessors
 
+  /** 1x1 filters over few channels: one or several tiles in columns, chunks that overhang. */
+  private static final List<Conv2dDescriptor> PANELS =
+      List.of(
+          Conv2dDescriptor.of(1, 1, 1, 64, 8, 1, 1, 0),
+          Conv2dDescriptor.of(2, 9, 15, 8, 64, 1, 1, 0),
+          Conv2dDescriptor.of(3, 14, 14, 200, 256, 1, 1, 0),
+          Conv2dDescriptor.of(2, 13, 11, 256, 136, 1, 1, 0), // of dgrad: all that a panel keeps
+          Conv2dDescriptor.of(1, 40, 60, 128, 64, 1, 1, 0)); // more tiles than multiprocessors
+
+  /** Strided ones, whose data gradients come in phases. */
+  private static final List<Conv2dDescriptor> STRIDED =
+      List.of(
+          Conv2dDescriptor.of(2, 12, 10, 64, 64, 3, 2, 1),
+          Conv2dDescriptor.same(3, 13, 11, 72, 136, 3, 2), // phases that overhang
+          Conv2dDescriptor.of(1, 9, 9, 40, 72, 1, 2, 0), // phases without taps
+          Conv2dDescriptor.of(1, 11, 14, 64, 64, 2, 3, 0), // and of different ones
+          Conv2dDescriptor.of(1, 13, 9, 128, 64, 5, 4, 2), // sixteen phases
+          Conv2dDescriptor.of(2, 1, 1, 64, 8, 3, 2, 1), // one phase
+          new Conv2dDescriptor(2, 12, 10, 64, 64, 3, 3, 1, 2, 2, 0, 1, 3, 2, 3, 1),
+          Conv2dDescriptor.of(4, 48, 56, 64, 64, 3, 2, 1)); // more tiles than multiprocessors
+
   @AfterEach
   void reset() {
     System.clearProperty(HopperConvolution.PROPERTY);
@@ -73,8 +96,9 @@ class HopperConvolutionTest {
     List<DynamicTest> tests = new ArrayList<>();
     for (DataType type : List.of(DataType.BF16, DataType.F16)) {
       for (HopperTile tile : HopperTile.all()) {
-        for (Conv2dDescriptor d : tile.window() ? WINDOWS : PROBLEMS) {
-          if (type == DataType.BF16 || d.dilationW() > 1) { // types differ in little
+        for (Conv2dDescriptor d : tile.window() ? WINDOWS : tile.panel() ? PANELS : PROBLEMS) {
+          boolean both = d.dilationW() > 1 || d.ic() == 200;
+          if (type == DataType.BF16 || both) { // types differ in little
             String name = tile.kernel(Pass.FPROP, type) + " " + d;
             tests.add(DynamicTest.dynamicTest(name, () -> check(tile, d, type)));
           }
@@ -97,13 +121,100 @@ class HopperConvolutionTest {
       List<JsonNode> fprop = launches(tile.kernel(Pass.FPROP, type));
       assertEquals(2, fprop.size(), "alone and with a sum behind it");
       counters(tile, fprop.getFirst(), d, out, d.ic(), d.oc());
-      List<JsonNode> dgrad = launches(tile.kernel(Pass.DGRAD, type));
       boolean dense = d.strideH() == 1 && d.strideW() == 1;
-      assertEquals(dense ? 1 : 0, dgrad.size(), "strides are left to the tiled kernels");
+      List<JsonNode> dgrad =
+          launches(dense ? tile.kernel(Pass.DGRAD, type) : tile.stridedKernel(type));
+      assertEquals(1, dgrad.size());
       if (dense) {
         counters(tile, dgrad.getFirst(), d, (long) d.n() * d.h() * d.w(), d.oc(), d.ic());
+      } else {
+        countersOfPhases(tile, dgrad.getFirst(), d);
       }
     }
+  }
+
+  @TestFactory
+  List<DynamicTest> stridedDataGradients() {
+    List<DynamicTest> tests = new ArrayList<>();
+    for (DataType type : List.of(DataType.BF16, DataType.F16)) {
+      for (HopperTile tile : HopperTile.all()) {
+        for (Conv2dDescriptor d : STRIDED) {
+          boolean window =
+              d.kh() * d.kw() > 1
+                  && d.oh() == Math.ceilDiv(d.h(), d.strideH())
+                  && d.ow() == Math.ceilDiv(d.w(), d.strideW());
+          if (!tile.panel()
+              && (!tile.window() || window)
+              && (type == DataType.BF16 || d.dilationW() > 1)) {
+            tests.add(
+                DynamicTest.dynamicTest(
+                    tile.stridedKernel(type) + " " + d, () -> checkStrided(tile, d, type)));
+          }
+        }
+      }
+    }
+    return tests;
+  }
+
+  private static void checkStrided(HopperTile tile, Conv2dDescriptor d, DataType type) {
+    try (Backend reference = Backends.open("reference");
+        Backend hopper = HopperSubject.taking(tile.title())) {
+      List<float[]> expected = CudaTilesTest.passes(reference, d, type);
+      EmulatorControl.clearCounters();
+      List<float[]> actual = CudaTilesTest.passes(hopper, d, type);
+      assertArrayEquals(expected.get(1), actual.get(1), d.toString());
+      List<JsonNode> dgrad = launches(tile.stridedKernel(type));
+      assertEquals(1, dgrad.size());
+      countersOfPhases(tile, dgrad.getFirst(), d);
+    }
+  }
+
+  /** Places of diff_dst that the first place of a phase sees along an axis, those outside too. */
+  private static int[] places(int phase, int kernel, int stride, int dilation, int pad) {
+    return IntStream.range(0, kernel)
+        .map(tap -> phase + pad - tap * dilation)
+        .filter(at -> Math.floorMod(at, stride) == 0)
+        .map(at -> Math.floorDiv(at, stride))
+        .sorted()
+        .toArray();
+  }
+
+  private static int span(int[] places) {
+    return places.length == 0 ? 0 : places[places.length - 1] - places[0];
+  }
+
+  private static void countersOfPhases(HopperTile tile, JsonNode c, Conv2dDescriptor d) {
+    int gridW = Math.ceilDiv(d.w(), d.strideW());
+    long grid = (long) d.n() * Math.ceilDiv(d.h(), d.strideH()) * gridW;
+    long clusters = Math.ceilDiv(grid, (long) tile.rows() * tile.cluster());
+    long tiles = clusters * tile.cluster() * Math.ceilDiv(d.ic(), tile.columns());
+    long chunks = Math.ceilDiv(d.oc(), 64);
+    long rows = 0;
+    long steps = 0;
+    for (int y = 0; y < Math.min(d.h(), d.strideH()); y++) {
+      for (int x = 0; x < Math.min(d.w(), d.strideW()); x++) {
+        int[] h = places(y, d.kh(), d.strideH(), d.dilationH(), d.padTop());
+        int[] w = places(x, d.kw(), d.strideW(), d.dilationW(), d.padLeft());
+        long taps = (long) h.length * w.length;
+        long own = taps == 0 ? 1 : taps * chunks; // a chunk of zeros where no tap reaches
+        long seen = tile.rows() + (taps == 0 ? 0 : (long) span(h) * gridW + span(w));
+        long windows = taps == 0 ? 1 : chunks;
+        rows += tile.window() ? windows * Math.ceilDiv(seen, 32L) * 32 : own * tile.rows();
+        steps += own;
+      }
+    }
+    assertEquals(tiles * (rows + steps * tile.columns()) * 128, c.get("bulkLoadBytes").asLong());
+    assertEquals(
+        tiles * steps * tile.rows() * tile.columns() * 64, c.get("warpgroupMultiplyAdds").asLong());
+    assertEquals(0, c.get("bulkStoreBytes").asLong());
+    long results = (long) d.n() * d.h() * d.w() * d.ic() * 2;
+    assertEquals(results, c.get("globalStoreBytes").asLong());
+    if (d.ic() % 16 == 0) {
+      assertEquals(results, 32 * c.get("globalStoreSectors").asLong());
+    }
+    assertEquals(tile.cluster() > 1, c.get("multicastSavedBytes").asLong() > 0);
+    assertEquals(0, c.get("sharedLoadBankConflicts").asLong());
+    assertEquals(0, c.get("sharedStoreBankConflicts").asLong());
   }
 
   private static void counters(
@@ -136,10 +247,19 @@ class HopperConvolutionTest {
     List<DynamicTest> tests = new ArrayList<>();
     for (DataType type : List.of(DataType.BF16, DataType.F16)) {
       for (HopperTile tile : HopperTile.all()) {
-        Conv2dDescriptor d = Conv2dDescriptor.of(2, 9, 7, 160, 96, 3, 1, 1); // half slices
+        int kernel = tile.panel() ? 1 : 3;
+        Conv2dDescriptor d =
+            Conv2dDescriptor.of(2, 9, 7, 160, 96, kernel, 1, kernel / 2); // half slices
         tests.add(
             DynamicTest.dynamicTest(
                 tile.kernel(Pass.FPROP, type), () -> checkSigns(tile, d, type)));
+        Conv2dDescriptor strided = Conv2dDescriptor.of(2, 9, 7, 160, 96, 3, 2, 1);
+        if (tile.panel()) {
+          continue;
+        }
+        tests.add(
+            DynamicTest.dynamicTest(
+                tile.stridedKernel(type), () -> checkSigns(tile, strided, type)));
       }
     }
     return tests;
@@ -172,8 +292,10 @@ class HopperConvolutionTest {
       conv.backwardData(stream, diffDst, packed, src, bySrc, Write.OVERWRITE);
       conv.backwardDataBySigns(stream, diffDst, packed, signsOfSrc, bySigns, Write.OVERWRITE);
       assertArrayEquals(download(backend, stream, bySrc), download(backend, stream, bySigns));
-      assertEquals(1, launches(tile.kernel(Pass.FPROP, type)).size());
-      assertEquals(2, launches(tile.kernel(Pass.DGRAD, type)).size());
+      boolean dense = d.strideH() == 1;
+      assertEquals(dense || !tile.window() ? 1 : 0, launches(tile.kernel(Pass.FPROP, type)).size());
+      assertEquals(
+          2, launches(dense ? tile.kernel(Pass.DGRAD, type) : tile.stridedKernel(type)).size());
     }
   }
 
@@ -182,7 +304,8 @@ class HopperConvolutionTest {
   List<DynamicTest> pairsHaveTheBitsOfBlocks() {
     // Odd numbers of tiles, several for each block.
     Conv2dDescriptor small = Conv2dDescriptor.of(1, 42, 61, 128, 136, 1, 1, 0);
-    Conv2dDescriptor window = Conv2dDescriptor.of(1, 42, 61, 72, 136, 3, 1, 1);
+    Conv2dDescriptor window = Conv2dDescriptor.of(1, 92, 28, 72, 136, 3, 1, 1);
+    Conv2dDescriptor strided = Conv2dDescriptor.of(1, 42, 61, 136, 72, 3, 2, 1);
     return HopperTile.all().stream()
         .filter(tile -> tile.cluster() == 2)
         .map(
@@ -191,13 +314,22 @@ class HopperConvolutionTest {
                     tile.title(),
                     () -> {
                       Conv2dDescriptor d = tile.window() ? window : small;
-                      List<float[]> expected = ofReals(tile.title().replace("_pair", ""), d);
+                      String alone = tile.title().replace("_pair", "");
+                      List<float[]> expected = ofReals(alone, d);
+                      Optional<float[]> phases =
+                          tile.panel()
+                              ? Optional.empty()
+                              : Optional.of(ofReals(alone, strided).get(1));
                       try {
                         for (int seed = 0; seed < 3; seed++) {
                           EmulatorControl.seed(seed);
                           List<float[]> actual = ofReals(tile.title(), d);
                           assertArrayEquals(expected.get(0), actual.get(0), "dst, seed " + seed);
                           assertArrayEquals(expected.get(1), actual.get(1), "diffSrc, " + seed);
+                          phases.ifPresent(
+                              bits ->
+                                  assertArrayEquals(
+                                      bits, ofReals(tile.title(), strided).get(1), "phases"));
                         }
                       } finally {
                         EmulatorControl.seed(0);
@@ -225,8 +357,12 @@ class HopperConvolutionTest {
       conv.backwardData(stream, diffDst, packed, src, diffSrc, Write.OVERWRITE);
       List<float[]> results =
           List.of(download(backend, stream, dst), download(backend, stream, diffSrc));
-      assertEquals(1, launches("conv2d_fprop_sm90_bf16" + title).size());
-      assertEquals(1, launches("conv2d_dgrad_sm90_bf16" + title).size());
+      boolean dense = d.strideH() == 1;
+      if (dense) {
+        assertEquals(1, launches("conv2d_fprop_sm90_bf16" + title).size());
+      }
+      String pass = dense ? "dgrad" : "dgrad_strided";
+      assertEquals(1, launches("conv2d_" + pass + "_sm90_bf16" + title).size());
       return results;
     }
   }
@@ -281,6 +417,15 @@ class HopperConvolutionTest {
     }
   }
 
+  private static boolean strides(int stride) {
+    try (Backend backend = new EmulatedSubject().open()) {
+      EmulatorControl.clearCounters();
+      CudaTilesTest.passes(
+          backend, Conv2dDescriptor.of(1, 10, 10, 8, 8, 3, stride, 1), DataType.BF16);
+      return !launches("conv2d_dgrad_strided_sm90").isEmpty();
+    }
+  }
+
   @Test
   void otherDevicesAndProblemsKeepTheTiles() {
     EmulatedSubject.openPlain().close();
@@ -293,6 +438,8 @@ class HopperConvolutionTest {
       assertFalse(used(Conv2dDescriptor.of(1, 3, 3, 36, 8, 1, 1, 0), DataType.BF16));
       assertFalse(used(Conv2dDescriptor.of(1, 3, 3, 64, 12, 1, 1, 0), DataType.BF16));
       assertFalse(used(Conv2dDescriptor.of(1, 30, 30, 8, 8, 1, 9, 0), DataType.BF16));
+      assertTrue(strides(4));
+      assertFalse(strides(5)); // 25 phases
       System.setProperty(HopperConvolution.PROPERTY, "false");
       assertFalse(used(d, DataType.BF16));
       System.clearProperty(HopperConvolution.PROPERTY);
@@ -318,8 +465,23 @@ class HopperConvolutionTest {
       EmulatorControl.clearCounters();
       backend.conv2d(d, DataType.BF16, Rectifier.IDENTITY, Rectifier.IDENTITY).close();
       for (HopperTile tile : HopperTile.all()) {
-        assertFalse(launches(tile.kernel(Pass.FPROP, DataType.BF16)).isEmpty(), tile.title());
-        assertFalse(launches(tile.kernel(Pass.DGRAD, DataType.BF16)).isEmpty(), tile.title());
+        boolean can = !tile.panel();
+        assertEquals(can, !launches(tile.kernel(Pass.FPROP, DataType.BF16)).isEmpty());
+        assertEquals(can, !launches(tile.kernel(Pass.DGRAD, DataType.BF16)).isEmpty());
+      }
+      EmulatorControl.clearCounters();
+      Conv2dDescriptor one = Conv2dDescriptor.of(1, 6, 6, 64, 64, 1, 1, 0);
+      backend.conv2d(one, DataType.BF16, Rectifier.IDENTITY, Rectifier.IDENTITY).close();
+      for (HopperTile tile : HopperTile.all()) {
+        boolean can = !tile.window();
+        assertEquals(can, !launches(tile.kernel(Pass.FPROP, DataType.BF16)).isEmpty());
+        assertEquals(can, !launches(tile.kernel(Pass.DGRAD, DataType.BF16)).isEmpty());
+      }
+      EmulatorControl.clearCounters();
+      Conv2dDescriptor strided = Conv2dDescriptor.of(1, 6, 6, 64, 64, 3, 2, 1);
+      backend.conv2d(strided, DataType.BF16, Rectifier.IDENTITY, Rectifier.IDENTITY).close();
+      for (HopperTile tile : HopperTile.all()) {
+        assertEquals(!tile.panel(), !launches(tile.stridedKernel(DataType.BF16)).isEmpty());
       }
     } finally {
       System.clearProperty(TuningFile.PROPERTY);
@@ -343,12 +505,16 @@ class HopperConvolutionTest {
       assertEquals("_pair_192x256", taken(256, 7, 2048, 512, 1, 1, Pass.DGRAD));
       assertEquals("_pair_256x128", taken(256, 28, 512, 128, 1, 1, Pass.FPROP));
       // Short products with many results: panels read their pixels once.
-      assertEquals("tiles", taken(256, 28, 128, 512, 1, 1, Pass.FPROP));
+      assertEquals("_panel_pair_256x512", taken(256, 28, 128, 512, 1, 1, Pass.FPROP));
+      assertEquals("_panel_pair_256x512", taken(256, 14, 1024, 256, 1, 1, Pass.DGRAD));
+      assertEquals("_panel_pair_256x512", taken(256, 28, 512, 256, 1, 1, Pass.DGRAD));
       // Each tap of L2 costs more than L1's answers, unless weights are most of it.
       assertEquals("tiles", taken(256, 56, 128, 128, 3, 2, Pass.FPROP));
       assertEquals("_pair_192x256", taken(256, 28, 256, 256, 3, 2, Pass.FPROP));
       assertEquals("_pair_192x256", taken(256, 14, 512, 512, 3, 2, Pass.FPROP));
-      assertEquals("none can", taken(256, 14, 512, 512, 3, 2, Pass.DGRAD));
+      assertEquals("_window_pair_256x128", taken(256, 56, 128, 128, 3, 2, Pass.DGRAD));
+      assertEquals("_window_pair_256x128", taken(256, 28, 256, 256, 3, 2, Pass.DGRAD));
+      assertEquals("_pair_192x256", taken(256, 14, 512, 512, 3, 2, Pass.DGRAD));
     } finally {
       EmulatorControl.multiprocessors(8);
       EmulatorControl.computeCapability(8, 0);

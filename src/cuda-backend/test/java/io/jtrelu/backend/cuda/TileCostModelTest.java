@@ -85,7 +85,7 @@ class TileCostModelTest {
             .filter(w -> w.name().equals("conv2d_fprop_bf16_256x128x32"))
             .findFirst()
             .orElseThrow();
-    TileProblem.Window window = new TileProblem.Window(9, 1, 2 * 28 + 2, 1);
+    TileProblem.Window window = new TileProblem.Window(9, 1, 1, 2 * 28 + 2, 1);
     TileProblem square = new TileProblem(Pass.FPROP, 1 << 20, 128, 1152, 2, window);
     assertEquals((256 + 58) / (9 * 256.0), square.missed(v), 1e-12);
     TileProblem point = new TileProblem(Pass.FPROP, 1 << 20, 128, 128, 2);
