@@ -318,9 +318,11 @@ __device__ __forceinline__ void sumWindows(const Conv2dWgradSm90Params& p) {
     }
   }
   __syncthreads();
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<32>();
     loadWindow<Tile>(p, part, ring);
+    letNextStart();
   } else {
     takeRegisters<160>();
     multiplyWindow<T, Tile>(p, part, ring);

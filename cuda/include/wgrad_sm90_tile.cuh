@@ -218,10 +218,12 @@ __device__ __forceinline__ void sumTiles(const Conv2dWgradTileSm90Params& p) {
   } else {
     clusterBarrier();
   }
+  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<40>();
     if (threadIdx.x < 32 && elected()) {
       loadTile<Tile>(p, part, ring);
+      letNextStart();
     }
   } else {
     takeRegisters<232>();

@@ -250,7 +250,7 @@ final class HopperWeightGradient implements ConvolutionPasses {
     if (tile.window()) {
       arguments.i32(plan.ahead());
     }
-    stream.launch(kernel, plan.blocks());
+    stream.launchWaiting(kernel, plan.blocks());
     if (!single) {
       splitSum.run(stream, partial, splits, diffWeights, diffBias, write);
     }
