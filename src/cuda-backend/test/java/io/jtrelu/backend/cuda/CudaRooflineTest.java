@@ -231,13 +231,14 @@ class CudaRooflineTest {
             ## bf16 by wgmma and TMA
 
             The kernels of compute capability 9.0, `conv2d_fprop_sm90`, `conv2d_dgrad_sm90` and
-            `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table above. L2: what the copies ask for, and results and signs. Tensor copies go
-            past L1, so each tap of a filter is asked for, pixels outside of the tensor too; but of a window what
-            all taps see only once, and for the weights of a pair of blocks once for both. L1: shared memory, into
-            which they copy and from which wgmma and ldmatrix read. Products at %.0f %% of the tensor cores' peak,
-            which public kernels with wgmma reach. The counters of the emulated device are held to the copies,
-            products and results of the small size.
-            Taken: where the bound at 5.5 TB/s, on the busiest multiprocessor, is no worse.
+            `conv2d_wgrad_sm90`, and `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table
+            above. L2: what the copies ask for,
+            and results, signs, and a wgrad's partial sums. Tensor copies go past L1, so each tap of a filter is
+            asked for, pixels outside of the tensor too; but of a window what all taps see only once, and what a
+            pair of blocks shares once for both. L1: shared memory, into which they copy and from which wgmma and
+            ldmatrix read. Products at %.0f %% of the tensor cores' peak, which public kernels with wgmma reach.
+            The counters of the emulated device are held to the copies, products and results of the small size.
+            Taken: where the bound at 5.5 TB/s, on the busiest multiprocessor, is no worse; wgrads where it is less.
 
             | layer | tiles above: kernel | L2 MB | bound µs at 7 / 5.5 TB/s | wgmma: kernel | registers | spills | useful | L2 MB | L1 MB | bound µs at 7 / 5.5 TB/s | by | taken |
             |---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|---|---|
@@ -248,6 +249,14 @@ class CudaRooflineTest {
     try (CudaBackend backend = (CudaBackend) EmulatedSubject.openPlain()) {
       for (Row row : rows) {
         Conv2dDescriptor d = row.layer().d();
+        if (row.tile().pass() == Pass.WGRAD) {
+          double[] least = hopperWeightGradient(backend, row, compiled, text);
+          for (int i = 0; i < least.length; i++) {
+            before[i] += row.layer().times() * row.seconds(SECOND_LEVEL[i]);
+            after[i] += row.layer().times() * least[i];
+          }
+          continue;
+        }
         ConvolutionProblem problem =
             new ConvolutionProblem(d, row.tile().pass(), DataType.BF16, false, true);
         List<HopperTile> able =
@@ -368,6 +377,152 @@ class CudaRooflineTest {
 
     double firstLevel() {
       return loads + operands;
+    }
+  }
+
+  /**
+   * What a weight gradient by kernels of compute capability 9.0 moves and multiplies.
+   *
+   * @param work of all blocks
+   * @param sums bytes of the sums of all splits
+   * @param results bytes of the gradients
+   * @param bias multiply-adds by mma.sync for the bias
+   * @param splits of its pixels
+   */
+  private record WeightTraffic(
+      HopperWeightTile.Work work, double sums, double results, double bias, int splits) {
+    static WeightTraffic of(HopperWeightTile tile, Conv2dDescriptor d) {
+      HopperWeightGradient.Plan plan =
+          HopperWeightGradient.plan(tile, d, new ConvolutionBounds(132));
+      long stages = Math.ceilDiv((long) d.n() * d.oh() * d.ow(), 64L);
+      HopperWeightTile.Work whole = tile.work(plan.length(), plan.ahead());
+      HopperWeightTile.Work last =
+          tile.work(stages - (plan.splits() - 1L) * plan.length(), plan.ahead());
+      double first = plan.tiles() * (plan.splits() - 1.0);
+      double results = 4.0 * (d.weights().elements() + d.oc());
+      return new WeightTraffic(
+          new HopperWeightTile.Work(
+              first * whole.loads() + plan.tiles() * last.loads(),
+              first * whole.asked() + plan.tiles() * last.asked(),
+              first * whole.operands() + plan.tiles() * last.operands(),
+              first * whole.products() + plan.tiles() * last.products()),
+          plan.splits() * results,
+          results,
+          plan.tilesM() * stages * 64.0 * tile.rows() * 8,
+          plan.splits());
+    }
+
+    double secondLevel() {
+      return work.asked() + sums + (splits == 1 ? 0 : sums + results);
+    }
+
+    double seconds() {
+      return work.products() / (989.4e12 / 2 * WGMMA_SHARE) + bias / rate("bf16");
+    }
+  }
+
+  /** A row of the table; returns the bounds of what is taken. */
+  private static double[] hopperWeightGradient(
+      CudaBackend backend, Row row, Map<String, String[]> compiled, StringBuilder text) {
+    Conv2dDescriptor d = row.layer().d();
+    double[] bound = {row.seconds(SECOND_LEVEL[0]), row.seconds(SECOND_LEVEL[1])};
+    ConvolutionProblem problem = new ConvolutionProblem(d, Pass.WGRAD, DataType.BF16, false, false);
+    List<HopperWeightTile> able = HopperWeightGradient.able(backend, problem);
+    if (able.isEmpty()) {
+      return bound;
+    }
+    TiledConvolution own = new TiledConvolution(backend, d, DataType.BF16, Rectifier.IDENTITY);
+    boolean taken = HopperWeightGradient.taken(backend, able, problem, own).isPresent();
+    HopperWeightTile tile =
+        HopperWeightGradient.best(
+            new ConvolutionBounds(backend.cudaDevice().multiprocessors()), able, d);
+    checkHopperWeightGradient(backend, tile, small(d));
+    WeightTraffic at = WeightTraffic.of(tile, d);
+    double operands = 2.0 * (d.src().elements() + d.dst().elements());
+    double memory =
+        (operands + at.results() + (at.sums() < SECOND_LEVEL_BYTES / 2 ? 0 : 2 * at.sums()))
+            / BANDWIDTH;
+    double products = at.seconds();
+    double first = at.work().shared() / FIRST_LEVEL;
+    double[] own90 = new double[bound.length];
+    String[] by = new String[bound.length];
+    for (int i = 0; i < bound.length; i++) {
+      double second = at.secondLevel() / SECOND_LEVEL[i];
+      own90[i] = Math.max(Math.max(memory, products), Math.max(first, second));
+      by[i] =
+          own90[i] == memory
+              ? "memory"
+              : own90[i] == products ? "products" : own90[i] == first ? "L1" : "L2";
+    }
+    String kernel = tile.kernel(DataType.BF16);
+    String[] registers = compiled.getOrDefault(kernel, new String[] {"-", "-"});
+    text.append(
+        String.format(
+            Locale.ROOT,
+            "| %s | %s | %.0f | %.0f / %.0f | %s | %s | %s | %.0f %% | %.0f | %.0f |"
+                + " %.0f / %.0f | %s / %s | %s |%n",
+            row.layer().name(),
+            row.tile().name().replace("conv2d_", ""),
+            row.secondLevelAtBatch() / 1e6,
+            bound[0] * 1e6,
+            bound[1] * 1e6,
+            kernel.replace("conv2d_", ""),
+            registers[0],
+            registers[1],
+            100 * d.multiplyAdds() / (at.work().products() + at.bias()),
+            at.secondLevel() / 1e6,
+            at.work().shared() / 1e6,
+            own90[0] * 1e6,
+            own90[1] * 1e6,
+            by[0],
+            by[1],
+            taken ? "yes" : "no"));
+    return taken ? own90 : bound;
+  }
+
+  /** Runs a small problem: the counters are those that the table computes with. */
+  private static void checkHopperWeightGradient(
+      CudaBackend backend, HopperWeightTile tile, Conv2dDescriptor d) {
+    WeightTraffic expected = WeightTraffic.of(tile, d);
+    String kernel = tile.kernel(DataType.BF16);
+    System.setProperty(CudaBackend.TILE_PROPERTY, kernel);
+    Rectifier phi = Rectifier.tailored(0.4);
+    try (Stream stream = backend.newStream();
+        Conv2d conv = backend.conv2d(d, DataType.BF16, phi, phi);
+        Tensor src = backend.allocate(d.src(), DataType.BF16, Layout.NHWC);
+        Tensor dst = backend.allocate(d.dst(), DataType.BF16, Layout.NHWC);
+        Tensor diffWeights = backend.allocate(d.weights(), DataType.F32, Layout.KRSC);
+        Tensor diffBias = backend.allocate(d.bias(), DataType.F32, Layout.ROW_MAJOR)) {
+      stream.synchronize();
+      EmulatorControl.clearCounters();
+      conv.backwardWeights(stream, src, dst, diffWeights, diffBias, Write.OVERWRITE);
+      stream.synchronize();
+      JsonNode c = EmulatorControl.counters().getFirst();
+      assertEquals(kernel, c.get("kernel").asText());
+      String what = kernel + " of " + d;
+      HopperWeightTile.Work work = expected.work();
+      assertEquals(
+          tile.window() ? 0 : work.loads(), c.get("bulkLoadBytes").asDouble(), what + ": loads");
+      assertEquals(expected.sums(), c.get("globalStoreBytes").asDouble(), what + ": stores");
+      double products = c.get("warpgroupMultiplyAdds").asDouble();
+      assertEquals(work.products(), products, what + ": products");
+      assertEquals(
+          expected.bias(), c.get("tensorMultiplyAdds").asDouble() - products, what + ": bias");
+      assertEquals(0, c.get("sharedLoadBankConflicts").asLong(), what + ": bank conflicts");
+      assertEquals(0, c.get("sharedStoreBankConflicts").asLong(), what + ": bank conflicts");
+      // What the copies ask for but pixels and channels outside of the tensors.
+      double asked = 32.0 * c.get("globalLoadSectors").asLong();
+      assertTrue(asked <= work.asked() + 65_536, what + ": L2 " + asked);
+      if (!tile.window() && d.kh() * d.kw() == 1) {
+        double pixels = 2.0 * d.n() * d.oh() * d.ow();
+        double channels =
+            (double) d.oc() * tile.tilesN(d) + (double) d.ic() * tile.tilesM(d) / tile.cluster();
+        assertEquals(pixels * channels, asked, what + ": L2");
+      }
+      assertEquals(
+          ratio(c, "globalStoreSectorsMinimum", "globalStoreSectors"), 1, 0.05, what + ": stores");
+    } finally {
+      System.clearProperty(CudaBackend.TILE_PROPERTY);
     }
   }
 

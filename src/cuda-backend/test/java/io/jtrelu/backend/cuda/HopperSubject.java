@@ -64,7 +64,7 @@ public final class HopperSubject implements Subject {
    * @param titles of the tiles to take where they can, the first that can; none for the launcher's
    *     choice
    */
-  static Backend taking(String... titles) {
+  public static Backend taking(String... titles) {
     EmulatedSubject.openPlain().close(); // loads the driver, or skips the test
     EmulatorControl.computeCapability(9, 0);
     System.setProperty(
