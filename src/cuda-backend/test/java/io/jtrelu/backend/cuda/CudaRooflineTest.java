@@ -231,7 +231,8 @@ class CudaRooflineTest {
             ## bf16 by wgmma and TMA
 
             The kernels of compute capability 9.0, `conv2d_fprop_sm90`, `conv2d_dgrad_sm90` and
-            `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table above. L2: what the copies ask for, and results and signs. Tensor copies go
+            `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table above.
+            L2: what the copies ask for, and results and signs. Tensor copies go
             past L1, so each tap of a filter is asked for, pixels outside of the tensor too; but of a window what
             all taps see only once, and for the weights of a pair of blocks once for both. L1: shared memory, into
             which they copy and from which wgmma and ldmatrix read. Products at %.0f %% of the tensor cores' peak,
