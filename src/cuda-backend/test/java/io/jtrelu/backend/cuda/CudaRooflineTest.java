@@ -232,12 +232,12 @@ class CudaRooflineTest {
 
             The kernels of compute capability 9.0, `conv2d_fprop_sm90`, `conv2d_dgrad_sm90` and
             `conv2d_wgrad_sm90`, and `conv2d_dgrad_strided_sm90`, beside those of all devices, of the table
-            above. L2: what the copies ask for,
-            and results, signs, and a wgrad's partial sums. Tensor copies go past L1, so each tap of a filter is
-            asked for, pixels outside of the tensor too; but of a window what all taps see only once, and what a
-            pair of blocks shares once for both. L1: shared memory, into which they copy and from which wgmma and
-            ldmatrix read. Products at %.0f %% of the tensor cores' peak, which public kernels with wgmma reach.
-            The counters of the emulated device are held to the copies, products and results of the small size.
+            above. L2: what the copies ask for, and results, signs, and a wgrad's partial sums. Tensor copies go
+            past L1, so each tap of a filter is asked for, pixels outside of the tensor too; but of a window what
+            all taps see only once, and what a pair of blocks shares once for both. L1: shared memory, into which
+            they copy and from which wgmma and ldmatrix read. Products at %.0f %% of the tensor cores' peak, which
+            public kernels with wgmma reach. The counters of the emulated device are held to the copies, products
+            and results of the small size.
             Taken: where the bound at 5.5 TB/s, on the busiest multiprocessor, is no worse; wgrads where it is less.
 
             | layer | tiles above: kernel | L2 MB | bound µs at 7 / 5.5 TB/s | wgmma: kernel | registers | spills | useful | L2 MB | L1 MB | bound µs at 7 / 5.5 TB/s | by | taken |
