@@ -156,6 +156,14 @@ public interface Backend extends AutoCloseable {
   }
 
   /**
+   * Whether there is a {@link #conv2dChain} of convolutions of such sizes, and something is gained
+   * by it; false by default.
+   */
+  default boolean chains(Conv2dDescriptor first, Conv2dDescriptor second, DataType type) {
+    return false;
+  }
+
+  /**
    * What the first of several processes makes for all of them, to {@link #link} their devices.
    *
    * @throws BackendUnavailableException if they cannot be linked, as by this default, with the
@@ -195,6 +203,20 @@ public interface Backend extends AutoCloseable {
   default Conv2dSum conv2dSum(
       Conv2d convolution, float shortcutWeight, float branchWeight, Rectifier activation) {
     return new ComposedConv2dSum(this, convolution, shortcutWeight, branchWeight, activation);
+  }
+
+  /**
+   * Prepares two convolutions as one operation; see {@link Conv2dChain}.
+   *
+   * @param first prepared by this backend; stays the caller's and must stay open
+   * @param second likewise
+   * @throws UnsupportedException if the backend cannot run these as one, as this default cannot:
+   *     run one after the other
+   * @throws IllegalArgumentException if the second does not begin with what the first ends with
+   */
+  default Conv2dChain conv2dChain(Conv2d first, Conv2d second) {
+    throw new UnsupportedException(
+        "the " + name() + " backend has no chains of convolutions; run one after the other");
   }
 
   /** Prepares a stand-alone rectifier. */

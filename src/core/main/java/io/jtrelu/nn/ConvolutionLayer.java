@@ -3,9 +3,12 @@ package io.jtrelu.nn;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.jtrelu.backend.Backend;
 import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dChain;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.PackedWeights;
+import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Tensor;
@@ -25,8 +28,17 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   private static final int WEIGHTS = 0;
   private static final int BIAS = 1;
 
-  /** Prepared, for a sum that computes it along with itself. */
-  record Prepared(Conv2d op, PackedWeights packed, int source, int bias) {}
+  /** Prepared, for a layer that computes it along with itself. */
+  record Prepared(Conv2d op, PackedWeights packed, int source, int weights, int bias) {
+    Conv2dChain.Weights weights(Pass pass) {
+      return new Conv2dChain.Weights(packed, pass.parameter(bias));
+    }
+
+    Conv2dChain.Gradients gradients(Pass pass) {
+      return new Conv2dChain.Gradients(
+          pass.parameterGradient(weights), pass.parameterGradient(bias));
+    }
+  }
 
   static Layer read(LayerDescription in) {
     Extent source = in.source(0);
@@ -146,6 +158,26 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
+  public boolean chains(Layer below, Backend backend, int batch, DataType type) {
+    return below instanceof ConvolutionLayer first
+        && backend.chains(first.descriptor.withBatch(batch), descriptor.withBatch(batch), type);
+  }
+
+  /**
+   * What a chain of two such layers takes beside its operands: {@link Conv2dChain#scratchBytes}.
+   */
+  static long chainScratch(Backend backend, int batch, DataType type, Layer below, Layer layer) {
+    Rectifier none = Rectifier.IDENTITY;
+    Conv2dDescriptor first = ((ConvolutionLayer) below).descriptor.withBatch(batch);
+    Conv2dDescriptor second = ((ConvolutionLayer) layer).descriptor.withBatch(batch);
+    try (Conv2d op1 = backend.conv2d(first, type, none, none);
+        Conv2d op2 = backend.conv2d(second, type, none, none);
+        Conv2dChain chain = backend.conv2dChain(op1, op2)) {
+      return chain.scratchBytes();
+    }
+  }
+
+  @Override
   public int fisherInputs() {
     return descriptor.groups() == 1 ? FisherRows.inputs(descriptor) : 0;
   }
@@ -171,8 +203,18 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                     lowering.gate(source)));
     PackedWeights packed = lowering.own(op.newPackedWeights());
     lowering.packed(weights, op, packed);
+    Prepared own = new Prepared(op, packed, source, weights, bias);
+    Prepared below = lowering.chained(Prepared.class);
+    if (below != null) {
+      lowerChain(lowering, below, own);
+      return;
+    }
+    if (lowering.isChained()) {
+      lowering.handOver(own);
+      return;
+    }
     if (lowering.isAbsorbed()) {
-      lowering.handOver(new Prepared(op, packed, source, bias));
+      lowering.handOver(own);
     } else if (lowering.signs(node)) {
       lowering.forward(
           pass ->
@@ -241,6 +283,64 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                   pass.gradient(node),
                   pass.fisherInputs(node),
                   pass.fisherGradients(node)));
+    }
+  }
+
+  /** Steps of two convolutions as one; nothing else reads what they begin with. */
+  private static void lowerChain(Lowering lowering, Prepared first, Prepared second) {
+    int node = lowering.node();
+    int source = first.source();
+    Conv2dChain op = lowering.own(lowering.backend().conv2dChain(first.op(), second.op()));
+    if (lowering.signs(node)) {
+      lowering.forward(
+          pass ->
+              op.forwardWithSigns(
+                  pass.stream(),
+                  pass.value(source),
+                  first.weights(pass),
+                  second.weights(pass),
+                  pass.value(node),
+                  pass.signs(node)));
+    } else {
+      lowering.forward(
+          pass ->
+              op.forward(
+                  pass.stream(),
+                  pass.value(source),
+                  first.weights(pass),
+                  second.weights(pass),
+                  pass.value(node)));
+    }
+    int home = lowering.home(source);
+    if (!first.op().srcActivation().isIdentity() && lowering.signs(home)) {
+      lowering.backward(
+          pass ->
+              op.backwardBySigns(
+                  pass.stream(),
+                  pass.value(source),
+                  pass.signs(home),
+                  pass.gradient(node),
+                  first.weights(pass),
+                  second.packed(),
+                  pass.gradient(source),
+                  Write.OVERWRITE,
+                  first.gradients(pass),
+                  second.gradients(pass),
+                  pass.write()));
+    } else {
+      lowering.backward(
+          pass ->
+              op.backward(
+                  pass.stream(),
+                  pass.value(source),
+                  pass.gradient(node),
+                  first.weights(pass),
+                  second.packed(),
+                  pass.gradient(source),
+                  Write.OVERWRITE,
+                  first.gradients(pass),
+                  second.gradients(pass),
+                  pass.write()));
     }
   }
 }

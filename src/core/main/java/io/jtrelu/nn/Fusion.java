@@ -3,6 +3,7 @@ package io.jtrelu.nn;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Write;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -17,6 +18,8 @@ import java.util.List;
  *   <li>Where both can, the layer below leaves the signs of that value, and the reader takes the
  *       derivative from them.
  *   <li>A layer may absorb a source that nothing else wants.
+ *   <li>A layer may be computed along with the one below the rectifier it reads, as a chain; then
+ *       what lies between does not exist. Both passes of the lower one run with those of the upper.
  *   <li>Outside of training a layer that only trains is another name for its source.
  * </ul>
  *
@@ -41,14 +44,19 @@ final class Fusion {
   private final boolean[] fused;
   private final boolean[] needsGradient;
   private final boolean[] signs;
+  private final int[] upper;
+  private final int[] lower;
 
-  /** What a layer can do where it is to run. */
-  interface Signs {
+  /** What layers can do where they are to run. */
+  interface Abilities {
     /** As {@link Layer#keepsSigns}. */
-    boolean keptBy(Layer layer);
+    boolean keepsSigns(Layer layer);
+
+    /** As {@link Layer#chains}. */
+    boolean chains(Layer below, Layer layer);
   }
 
-  Fusion(Network network, boolean training, boolean inputGradient, Signs signs) {
+  Fusion(Network network, boolean training, boolean inputGradient, Abilities can) {
     this.layers = network.layers();
     this.training = training;
     int count = layers.size();
@@ -75,16 +83,58 @@ final class Fusion {
     for (int i = 1; i < count; i++) {
       decide(i);
     }
+    this.upper = new int[count];
+    this.lower = new int[count];
+    Arrays.fill(upper, NONE);
+    Arrays.fill(lower, NONE);
+    for (int i = 1; i < count; i++) {
+      int below = chainable(i);
+      if (below != NONE && can.chains(layers.get(below), layers.get(i))) {
+        upper[below] = i;
+        lower[i] = below;
+      }
+    }
     this.signs = new boolean[count];
     for (int i = 1; i < count; i++) {
       this.signs[i] =
           training
               && activation[i] != NONE
+              && upper[i] == NONE
               && !rectifier(i).isIdentity()
               && layers.get(i).extent().channels() % 32 == 0
-              && signs.keptBy(layers.get(i))
-              && signs.keptBy(layers.get(gatingReader(i)));
+              && can.keepsSigns(layers.get(i))
+              && can.keepsSigns(layers.get(gatingReader(i)));
     }
+  }
+
+  /** The layer below the rectifier that a layer reads, where the two may be a chain; else NONE. */
+  private int chainable(int i) {
+    if (layers.get(i).sources().size() != 1 || absorber[i] != NONE) {
+      return NONE;
+    }
+    int between = layers.get(i).sources().getFirst();
+    int below = home[between];
+    if (!fused[between] || !onlyReader(between) || lower[below] != NONE) {
+      return NONE;
+    }
+    int source = layers.get(below).sources().getFirst();
+    boolean alone = layers.get(below).sources().size() == 1 && onlyReader(source);
+    return alone && (!training || needsGradient[source]) ? below : NONE;
+  }
+
+  /** The layer that computes a node along with itself as a chain, or NONE. */
+  int upper(int node) {
+    return upper[node];
+  }
+
+  /** The node that a layer computes along with itself as a chain, or NONE. */
+  int lower(int node) {
+    return lower[node];
+  }
+
+  /** The node among whose steps those of a node's backward pass are. */
+  int runsWith(int node) {
+    return upper[node] == NONE ? node : upper[node];
   }
 
   /** The layer that applies the derivative of the rectifier fused into a node. */

@@ -162,6 +162,19 @@ public interface Layer {
     return false;
   }
 
+  /**
+   * Whether on a backend it is computed as one with the layer below the rectifier that it reads, so
+   * that what lies between never exists. That layer's own {@link #lower} prepares what is needed
+   * and {@linkplain Lowering#handOver hands it over}; this one's adds the steps of both.
+   *
+   * @param below a layer with a rectifier fused into it, which nothing else reads, and whose only
+   *     source nothing else reads either
+   * @param batch images per pass
+   */
+  default boolean chains(Layer below, Backend backend, int batch, DataType type) {
+    return false;
+  }
+
   /** Whether it is the identity outside of training. */
   default boolean onlyTrains() {
     return false;

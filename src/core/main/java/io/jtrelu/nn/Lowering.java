@@ -231,7 +231,21 @@ public final class Lowering {
     return result.fusion.absorber(node) != NONE;
   }
 
-  /** Leaves something for the layer that absorbs this one. */
+  /** Whether another layer computes this one along with itself: see {@link Layer#chains}. */
+  public boolean isChained() {
+    return result.fusion.upper(node) != NONE;
+  }
+
+  /**
+   * What the layer left that this one {@linkplain Layer#chains computes along with itself}; null
+   * where there is none.
+   */
+  public <T> @Nullable T chained(Class<T> type) {
+    int below = result.fusion.lower(node);
+    return below == NONE ? null : type.cast(result.handedOver.get(below));
+  }
+
+  /** Leaves something for the layer that computes this one along with itself. */
   public void handOver(Object prepared) {
     result.handedOver.put(node, prepared);
   }

@@ -61,7 +61,7 @@ final class Placement {
   }
 
   private int backwardTime(int node) {
-    return 2 * outside - node;
+    return 2 * outside - fusion.runsWith(node);
   }
 
   private long elements(int node) {
@@ -74,7 +74,7 @@ final class Placement {
     for (int i = 0; i < outside; i++) {
       int last = i;
       for (int reader : fusion.readers(i)) {
-        last = Math.max(last, Math.max(reader, fusion.absorber(reader)));
+        last = Math.max(last, Math.max(fusion.runsWith(reader), fusion.absorber(reader)));
         if (fusion.readInBackward(i, reader)) {
           last = Math.max(last, backwardTime(reader));
         }
@@ -90,7 +90,7 @@ final class Placement {
   }
 
   private void addValue(int i, int lastUse, boolean output) {
-    if (fusion.home(i) != i || i == 0) {
+    if (fusion.home(i) != i || i == 0 || fusion.upper(i) != NONE) {
       return;
     }
     long bytes = elements(i) * type.bytes();
@@ -117,7 +117,7 @@ final class Placement {
   }
 
   private void addGradient(int i, boolean loss) {
-    if (fusion.isFused(i)) {
+    if (fusion.isFused(i) || fusion.upper(i) != NONE) {
       return;
     }
     // A fused pair shares one gradient: that of the rectifier, once it is gated.

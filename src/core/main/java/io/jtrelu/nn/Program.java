@@ -33,10 +33,11 @@ import org.jspecify.annotations.Nullable;
  * <p>Compiling decides which layers are fused ({@link Fusion}: a rectifier with the convolution or
  * sum before it, where nothing else reads that value; then only the rectifier's output exists, and
  * in the backward pass its derivative is applied by the reader that contributes last to its
- * gradient, so that a chain has no elementwise pass in either direction), places values and
- * gradients in one block by their lifetimes ({@link Placement}), and lets each layer prepare its
- * operations and steps ({@link Lowering}). Running is going through the steps with the tensors of a
- * {@link Workspace}; nothing is allocated in a pass.
+ * gradient, so that a chain has no elementwise pass in either direction; and two convolutions as
+ * one, where the backend gains by it), places values and gradients in one block by their lifetimes
+ * ({@link Placement}), and lets each layer prepare its operations and steps ({@link Lowering}).
+ * Running is going through the steps with the tensors of a {@link Workspace}; nothing is allocated
+ * in a pass.
  *
  * <p>Thread-safe while nobody calls {@link #load}: each thread uses a workspace of its own.
  */
@@ -227,7 +228,18 @@ public final class Program implements AutoCloseable {
         network,
         options.training(),
         options.inputGradient(),
-        layer -> layer.keepsSigns(backend, batch, options.type()));
+        new Fusion.Abilities() {
+          @Override
+          public boolean keepsSigns(Layer layer) {
+            return layer.keepsSigns(backend, batch, options.type());
+          }
+
+          @Override
+          public boolean chains(Layer below, Layer layer) {
+            return options.fisher() == null // which reads what lies between
+                && layer.chains(below, backend, batch, options.type());
+          }
+        });
   }
 
   private SoftmaxCrossEntropy loss(float smoothing) {
@@ -251,6 +263,16 @@ public final class Program implements AutoCloseable {
           weights += backend.allocationBytes(op.packedBytes());
           scratch = Math.max(scratch, op.scratchBytes());
         }
+      }
+    }
+    for (int i = 0; i < network.layers().size(); i++) {
+      if (fusion.lower(i) != NONE) {
+        Layer below = network.layers().get(fusion.lower(i));
+        scratch =
+            Math.max(
+                scratch,
+                ConvolutionLayer.chainScratch(
+                    backend, batch, options.type(), below, network.layers().get(i)));
       }
     }
     int vectors = options.fisher() != null ? 3 : 2; // losses, hits, drawn labels

@@ -7,6 +7,7 @@ import io.jtrelu.backend.BackendLifetime;
 import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dChain;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.FisherRows;
@@ -174,6 +175,19 @@ public final class ReferenceBackend implements Backend {
   @Override
   public boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
     return true; // nothing is gained; networks are tried with them
+  }
+
+  @Override
+  public boolean chains(Conv2dDescriptor first, Conv2dDescriptor second, DataType type) {
+    return type.bytes() == 2 // as elsewhere; nothing is gained; networks are tried with them
+        && first.kh() * first.kw() == 1
+        && second.kh() * second.kw() == 1;
+  }
+
+  @Override
+  public Conv2dChain conv2dChain(Conv2d first, Conv2d second) {
+    lifetime.requireOpen();
+    return new ReferenceConv2dChain(first, second);
   }
 
   @Override

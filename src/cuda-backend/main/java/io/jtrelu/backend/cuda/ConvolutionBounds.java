@@ -124,6 +124,29 @@ record ConvolutionBounds(int multiprocessors) {
         busiest * Math.max(products, shared / SHARED_RATE));
   }
 
+  /** Of both passes of {@link HopperChain}. */
+  double ofChain(long pixels) {
+    long tiles = Math.ceilDiv(pixels, (long) HopperChain.ROWS);
+    double busiest = Math.ceilDiv(tiles, (long) multiprocessors);
+    double tensors = pixels * HopperChain.NARROW * 2.0 / (MEMORY_RATE * multiprocessors);
+    // Gradients of the weights, from each block: written and read.
+    double gradients = 2.0 * HopperChain.WIDE * HopperChain.NARROW * Float.BYTES;
+    double sums = 2 * gradients * Math.min(tiles, multiprocessors);
+    return Math.max(busiest * clocks(HopperChain.FORWARD), 2 * tensors)
+        + Math.max(busiest * clocks(HopperChain.BACKWARD), 3 * tensors)
+        + sums / (MEMORY_RATE * multiprocessors);
+  }
+
+  private static double clocks(HopperChain.Work work) {
+    return Math.max(work.products() / WGMMA_RATE, work.shared() / SHARED_RATE);
+  }
+
+  /** Of the six passes of its convolutions, which all move its wide tensor and a narrow one. */
+  double ofChainApart(long pixels) {
+    double bytes = pixels * (HopperChain.WIDE + HopperChain.NARROW) * 2.0;
+    return 6 * bytes / (MEMORY_RATE * multiprocessors);
+  }
+
   private double longest(
       TileProblem p, long blocks, double products, double secondLevel, double shared) {
     TileProblem.Window window = p.window();

@@ -9,6 +9,7 @@ import io.jtrelu.backend.BackendLifetime;
 import io.jtrelu.backend.BackendStream;
 import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dChain;
 import io.jtrelu.backend.Conv2dDescriptor;
 import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
@@ -477,6 +478,23 @@ final class CudaBackend implements Backend {
   @Override
   public boolean keepsSigns(Conv2dDescriptor descriptor, DataType type) {
     return CudaConv2d.keepsSigns(this, descriptor, type);
+  }
+
+  @Override
+  public boolean chains(Conv2dDescriptor first, Conv2dDescriptor second, DataType type) {
+    return HopperChain.pays(this, first, second, type);
+  }
+
+  @Override
+  public Conv2dChain conv2dChain(Conv2d first, Conv2d second) {
+    lifetime.requireOpen();
+    if (!(first instanceof CudaConv2d own1
+        && own1.belongsTo(this)
+        && second instanceof CudaConv2d own2
+        && own2.belongsTo(this))) {
+      throw new IllegalArgumentException("a chain is of convolutions that " + this + " prepared");
+    }
+    return lifetime.during(() -> new HopperChain(this, own1, own2));
   }
 
   @Override

@@ -198,6 +198,11 @@ final class CudaConv2d extends Conv2d {
     fprop.fprop(stream, src, weights, bias, how, shortcut, dst);
   }
 
+  /** What {@link #pack} filled, where it is for the tiled kernels. */
+  CudaWeights weights(CudaStream stream, PackedWeights packed) {
+    return ((TiledConvolution) kernels).weights(stream, packed);
+  }
+
   /** Whether a backend prepared it. */
   boolean belongsTo(CudaBackend other) {
     return backend == other;

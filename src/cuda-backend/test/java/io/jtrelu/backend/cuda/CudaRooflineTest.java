@@ -108,6 +108,11 @@ class CudaRooflineTest {
           layer("4-expand", 3, 7, 512, 2048, 1, 1),
           layer("4-reduce", 2, 7, 2048, 512, 1, 1));
 
+  /** The layers of a chain, and how many chains there are. */
+  private static final List<String> CHAIN = List.of("1-expand", "1-reduce");
+
+  private static final int CHAINS = 2;
+
   /** What is known of one pass of one layer. */
   private record Row(
       ConvLayer layer,
@@ -246,6 +251,7 @@ class CudaRooflineTest {
             100 * WGMMA_SHARE));
     double[] before = new double[SECOND_LEVEL.length];
     double[] after = new double[SECOND_LEVEL.length];
+    double[] apart = new double[SECOND_LEVEL.length]; // of a chain's convolutions
     try (CudaBackend backend = (CudaBackend) EmulatedSubject.openPlain()) {
       for (Row row : rows) {
         Conv2dDescriptor d = row.layer().d();
@@ -322,8 +328,10 @@ class CudaRooflineTest {
                   by[1],
                   taken.isPresent() ? "yes" : "no"));
         }
+        boolean chained = CHAIN.contains(row.layer().name());
         for (int i = 0; i < bound.length; i++) {
           after[i] += row.layer().times() * bound[i];
+          apart[i] += chained ? bound[i] : 0;
         }
       }
     }
@@ -341,7 +349,96 @@ class CudaRooflineTest {
               BATCH / after[1],
               before[0] * 1e3,
               before[1] * 1e3));
+      text.append(chainTable(compiled, apart, after));
     }
+    return text.toString();
+  }
+
+  /**
+   * Two convolutions as one by the kernels of compute capability 9.0. HopperChainTest holds the
+   * counters to what this computes with.
+   *
+   * @param apart bounds of the six passes of these convolutions
+   * @param step bounds of all convolutions of a step
+   */
+  private static String chainTable(Map<String, String[]> compiled, double[] apart, double[] step) {
+    StringBuilder text = new StringBuilder();
+    text.append(
+        """
+
+        ## bf16: chains of two convolutions
+
+        1-expand and the 1-reduce that follows it, as one: `conv2d_chain_fprop_sm90`, and for all gradients
+        `conv2d_chain_bprop_sm90` with the sum of what its blocks leave. The tensor of 256 channels between them
+        is neither written nor read. L1: also what warpgroups write and read there.
+
+        | layers | kernel | registers | spills | memory MB | L2 MB | L1 MB | bound µs at 7 / 5.5 TB/s | by |
+        |---|---|--:|--:|--:|--:|--:|--:|---|
+        """);
+    double pixels = BATCH * 56.0 * 56;
+    double tiles = Math.ceil(pixels / HopperChain.ROWS);
+    double tensor = pixels * HopperChain.NARROW * 2;
+    double signs = pixels * HopperChain.NARROW / 8;
+    double weights = HopperChain.WIDE * HopperChain.NARROW;
+    double sums = 2 * 132 * 4 * (2 * weights + HopperChain.WIDE + HopperChain.NARROW);
+    double[] chained = new double[SECOND_LEVEL.length];
+    for (boolean backward : new boolean[] {false, true}) {
+      HopperChain.Work work = backward ? HopperChain.BACKWARD : HopperChain.FORWARD;
+      double memory = (backward ? 3 : 2) * tensor + signs;
+      double asked =
+          tiles * work.loads() + 132 * 2 * weights * 2 + tensor + signs + (backward ? sums : 0);
+      double products = tiles * work.products() / (989.4e12 / 2 * WGMMA_SHARE);
+      double first = tiles * work.shared() / FIRST_LEVEL;
+      double[] bound = new double[SECOND_LEVEL.length];
+      String[] by = new String[SECOND_LEVEL.length];
+      for (int i = 0; i < bound.length; i++) {
+        double second = asked / SECOND_LEVEL[i];
+        double own = Math.max(products, first);
+        bound[i] = Math.max(Math.max(memory / BANDWIDTH, second), own);
+        by[i] =
+            bound[i] == products
+                ? "products"
+                : bound[i] == first ? "L1" : bound[i] == second ? "L2" : "memory";
+        chained[i] += bound[i];
+      }
+      String kernel = "conv2d_chain_" + (backward ? "bprop" : "fprop") + "_sm90_bf16";
+      String[] registers = compiled.getOrDefault(kernel, new String[] {"-", "-"});
+      text.append(
+          String.format(
+              Locale.ROOT,
+              "| 1-expand, 1-reduce | %s | %s | %s | %.0f | %.0f | %.0f | %.0f / %.0f | %s / %s |%n",
+              kernel.replace("conv2d_", ""),
+              registers[0],
+              registers[1],
+              memory / 1e6,
+              asked / 1e6,
+              tiles * work.shared() / 1e6,
+              bound[0] * 1e6,
+              bound[1] * 1e6,
+              by[0],
+              by[1]));
+    }
+    double[] with = new double[SECOND_LEVEL.length];
+    for (int i = 0; i < with.length; i++) {
+      with[i] = step[i] - CHAINS * (apart[i] - chained[i]);
+    }
+    text.append(
+        String.format(
+            Locale.ROOT,
+            "%nA chain: %.0f µs at 7 TB/s of L2, %.0f at 5.5; its two convolutions apart: %.0f and"
+                + " %.0f. All convolutions of a training step with the %d chains of stage 1, %d"
+                + " images: at least %.1f ms at 7 TB/s of L2, %.1f ms at 5.5, so at most %.0f or"
+                + " %.0f images/s.%n",
+            chained[0] * 1e6,
+            chained[1] * 1e6,
+            apart[0] * 1e6,
+            apart[1] * 1e6,
+            CHAINS,
+            BATCH,
+            with[0] * 1e3,
+            with[1] * 1e3,
+            BATCH / with[0],
+            BATCH / with[1]));
     return text.toString();
   }
 
