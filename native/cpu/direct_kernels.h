@@ -9,6 +9,7 @@
 // them where they lie: a product takes pointers to some pixels and a panel of packed weights. A panel holds as many channels of x
 // as fit into the first-level cache, where it stays while all pixels of a unit pass by; what is added up for a unit waits in the
 // second. Gradients sum over pixels: blocks of both operands are brought into rows for that. The order of sums depends on the sizes alone.
+#pragma once
 #include "cpu_kernels.h"
 #include "vectors.h"
 

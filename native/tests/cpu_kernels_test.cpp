@@ -354,7 +354,12 @@ void directConvolutions(const JtreluDirect& k) {
                               {2, 2, 2, 1100, 2, 2, 24, 1, 1, 1, 1, 0, 0},
                               {2, 9, 8, 16, 5, 4, 40, 1, 1, 2, 2, 0, 0},
                               {1, 7, 10, 20, 4, 5, 17, 3, 3, 2, 2, 1, 1},
-                              {1, 5, 6, 5, 2, 2, 3, 2, 3, 3, 4, 1, 2}}) {
+                              {1, 5, 6, 5, 2, 2, 3, 2, 3, 3, 4, 1, 2},
+                              {1, 24, 24, 30, 24, 24, 61, 1, 1, 1, 1, 0, 0},
+                              {2, 7, 9, 94, 7, 9, 30, 1, 1, 1, 1, 0, 0},
+                              {1, 7, 10, 62, 4, 5, 93, 3, 3, 2, 2, 1, 1},
+                              {1, 9, 9, 96, 5, 5, 80, 3, 3, 2, 2, 1, 1},
+                              {2, 3, 3, 600, 3, 3, 60, 1, 1, 1, 1, 0, 0}}) {
     const size_t pixels = size_t(s.n) * s.oh * s.ow, taps = size_t(s.kh) * s.kw;
     const auto x = normals(size_t(s.n) * s.h * s.w * s.ic), e = normals(pixels * s.oc);
     const auto weights = normals(s.oc * taps * s.ic), bias = normals(s.oc);
@@ -400,11 +405,137 @@ void directConvolutions(const JtreluDirect& k) {
              bound * scale * (dxMagnitude[i] + std::abs(old)));
       }
     }
-    std::vector<float> weightGradients(dw.size(), 1), biasGradients(s.oc, 1);
-    k.gradients(&s, x.data(), e.data(), weightGradients.data(), biasGradients.data(), 1, workspace);
-    for (size_t i = 0; i < dw.size(); i++)
-      near("direct weights' gradient", i, weightGradients[i], dw[i], bound * dwMagnitude[i]);
-    for (int o = 0; o < s.oc; o++) near("direct bias' gradient", o, biasGradients[o], db[o], bound * dbMagnitude[o]);
+    for (int accumulate : {0, 1}) {
+      std::vector<float> weightGradients(dw.size(), 1), biasGradients(s.oc, 1);
+      k.gradients(&s, x.data(), e.data(), weightGradients.data(), biasGradients.data(), accumulate, workspace);
+      for (size_t i = 0; i < dw.size(); i++)
+        near("direct weights' gradient", i, weightGradients[i], dw[i] - 1 + accumulate, bound * dwMagnitude[i]);
+      for (int o = 0; o < s.oc; o++)
+        near("direct bias' gradient", o, biasGradients[o], db[o] - 1 + accumulate, bound * dbMagnitude[o]);
+    }
+  }
+}
+
+/// Packed weights and what a pass by them gives: dst with slope 1, scale 1.
+struct DirectPass {
+  const JtreluDirect& k;
+  JtreluDirectSizes s;
+  std::vector<float> bias;
+  Aligned forward, backward, workspace;
+
+  DirectPass(const JtreluDirect& kernels, const JtreluDirectSizes& sizes, const std::vector<float>& weights)
+      : k(kernels),
+        s(sizes),
+        bias(sizes.oc),
+        forward(k.packedBytes(&s, 0)),
+        backward(k.packedBytes(&s, 1)),
+        workspace(k.workspaceBytes(&s)) {
+    k.pack(&s, weights.data(), static_cast<float*>(static_cast<void*>(forward)),
+           static_cast<float*>(static_cast<void*>(backward)));
+  }
+
+  std::vector<float> run(const JtreluDirectSizes& part, const float* x) {
+    std::vector<float> y(size_t(part.n) * part.oh * part.ow * part.oc, NAN);
+    k.forward(&part, x, static_cast<float*>(static_cast<void*>(forward)), bias.data(), 1, 1, y.data(), workspace);
+    return y;
+  }
+
+  std::vector<float> back(const std::vector<float>& e) {
+    std::vector<float> y(size_t(s.n) * s.h * s.w * s.ic, NAN);
+    k.backwardData(&s, e.data(), static_cast<float*>(static_cast<void*>(backward)), nullptr, 1, 1, 0, y.data(),
+                   workspace);
+    return y;
+  }
+};
+
+/// Results of a pixel have the same bits whatever is computed beside it: images or rows of them.
+void directParts(const JtreluDirect& k) {
+  const JtreluDirectSizes whole = {3, 11, 12, 94, 11, 12, 62, 1, 1, 1, 1, 0, 0};
+  const auto x = normals(size_t(whole.n) * whole.h * whole.w * whole.ic);
+  DirectPass pass(k, whole, normals(size_t(whole.oc) * whole.ic));
+  const auto all = pass.run(whole, x.data());
+  JtreluDirectSizes part = whole;
+  part.n = 1;
+  for (int rows : {11, 4, 1}) {
+    part.h = part.oh = rows;
+    for (int image = 0; image < whole.n; image++) {
+      for (int row = 0; row + rows <= whole.h; row += rows) {
+        const size_t pixel = size_t(image * whole.h + row) * whole.w;
+        const auto y = pass.run(part, x.data() + pixel * whole.ic);
+        for (size_t i = 0; i < y.size(); i++) near("part", i, y[i], all[pixel * whole.oc + i], 0);
+      }
+    }
+  }
+}
+
+/// What is no ordinary number: all bits of a product by one, the largest numbers, subnormal ones, NaN and infinity.
+void directExtremes(const JtreluDirect& k) {
+  const int c = 60;
+  const JtreluDirectSizes s = {1, 6, 7, c, 6, 7, c, 1, 1, 1, 1, 0, 0};
+  const size_t pixels = size_t(s.h) * s.w, elements = pixels * c;
+  std::vector<float> one(c * c);
+  for (int i = 0; i < c; i++) one[i * c + i] = 1;
+  DirectPass identity(k, s, one);
+  std::vector<float> x(elements), tiny(elements);
+  std::uniform_int_distribution<uint32_t> bits(0x0c000000, 0x7f7fffff), subnormal(0, 0x00ffffff);
+  for (size_t i = 0; i < elements; i++) {
+    uint32_t b = bits(engine) | uint32_t(engine() & 1) << 31;
+    memcpy(&x[i], &b, 4);
+    b = subnormal(engine);
+    memcpy(&tiny[i], &b, 4);
+  }
+  x[5] = 0x1.fffffep127f;
+  x[6] = -0x1.ff0002p127f;  // to which bfloat16 is infinity nearest
+  auto y = identity.run(s, x.data());
+  for (size_t i = 0; i < elements; i++) near("times one", i, y[i], x[i], 0);
+  y = identity.back(x);
+  for (size_t i = 0; i < elements; i++) near("back, times one", i, y[i], x[i], 0);
+  y = identity.run(s, tiny.data());
+  for (size_t i = 0; i < elements; i++) near("subnormal", i, y[i], tiny[i], 0x1p-125);
+  std::vector<float> e(elements), dw(c * c), db(c);
+  for (int i = 0; i < c; i++) e[i * c + i % c] = i < int(pixels) ? 1 : 0;
+  k.gradients(&s, x.data(), e.data(), dw.data(), db.data(), 0, identity.workspace);
+  for (int i = 0; i < c * c; i++) near("gradient, by one", i, dw[i], i / c < int(pixels) ? x[i] : 0, 0);
+
+  // A single product is off by what is left out of it and a rounding.
+  const auto factors = normals(c), ordinary = normals(elements);
+  std::vector<float> diagonal(c * c);
+  for (int i = 0; i < c; i++) diagonal[i * c + i] = factors[i];
+  y = DirectPass(k, s, diagonal).run(s, ordinary.data());
+  for (size_t i = 0; i < elements; i++) {
+    const double product = double(ordinary[i]) * factors[i % c];
+    near("product", i, y[i], product, 2.25 * kEpsilon * std::abs(product));
+  }
+
+  // All of a pixel's results depend on what is not finite in it, and nothing else does.
+  const auto weights = normals(c * c);
+  DirectPass dense(k, s, weights);
+  for (float value : {float(NAN), float(INFINITY), -float(INFINITY)}) {
+    auto z = normals(elements);
+    const auto finite = dense.run(s, z.data());
+    z[2 * c + 1] = value;  // which lies just behind another pixel
+    y = dense.run(s, z.data());
+    for (size_t i = 0; i < elements; i++) {
+      if (i / c == 2) {
+        checks++;
+        if (std::isnan(value) ? !std::isnan(y[i]) : std::isfinite(y[i])) fail("not finite", i, y[i], value, 0);
+      } else {
+        near("beside what is not finite", i, y[i], finite[i], 0);
+      }
+    }
+    std::vector<float> gradient(c * c);
+    k.gradients(&s, z.data(), finite.data(), gradient.data(), db.data(), 0, dense.workspace);
+    for (int i = 0; i < c * c; i++) {
+      checks++;
+      if (std::isfinite(gradient[i]) != (i % c != 1)) fail("gradient of what is not finite", i, gradient[i], 0, 0);
+    }
+    auto poisoned = weights;
+    poisoned[3 * c + 4] = value;
+    y = DirectPass(k, s, poisoned).run(s, x.data());
+    for (size_t i = 3; i < elements; i += c) {
+      checks++;
+      if (std::isfinite(y[i])) fail("by a weight that is not finite", i, y[i], value, 0);
+    }
   }
 }
 
@@ -453,6 +584,8 @@ int main() {
     convolutions<F32>(k->f32);
     convolutions<Bf16>(k->bf16);
     directConvolutions(k->direct);
+    directParts(k->direct);
+    directExtremes(k->direct);
     orthogonal(k->orthogonal);
     printf("%s: %ld checks passed\n", k->instructionSet, checks);
   }

@@ -29,6 +29,13 @@ import org.jspecify.annotations.Nullable;
  * native/cpu/cpu_kernels.h}, one table of functions for each instruction set. Thread-safe.
  */
 final class CpuKernels implements AutoCloseable {
+  /**
+   * Set to true, F32 convolutions by the definition are done on the CPU's matrix units where it has
+   * some (AMX): see {@link DirectConv2d}. They are not by default, as a core that is shared with
+   * another thread is slower by them ({@code docs/performance.md} has the figures).
+   */
+  static final String MATRIX_UNITS_PROPERTY = "jtrelu.cpu.matrix-units";
+
   private static final int VERSION = 8;
 
   /**
@@ -517,6 +524,21 @@ final class CpuKernels implements AutoCloseable {
   }
 
   /**
+   * Loads those for the best instruction set that may be used, which the caller closes.
+   *
+   * @throws UnsupportedException where this build has none for the platform
+   * @throws IOException if the library cannot be unpacked
+   */
+  static CpuKernels best() throws IOException {
+    CpuKernels best = load(0);
+    if (Boolean.getBoolean(MATRIX_UNITS_PROPERTY) || !best.usesMatrixUnits()) {
+      return best;
+    }
+    best.close();
+    return load(1);
+  }
+
+  /**
    * Loads the kernels, which the caller closes.
    *
    * @param index which of the instruction sets that this machine has: 0 for the best
@@ -596,6 +618,11 @@ final class CpuKernels implements AutoCloseable {
   /** Name of the instruction set, for people. */
   String instructionSet() {
     return instructionSet;
+  }
+
+  /** Whether convolutions by the definition are done on matrix units. */
+  boolean usesMatrixUnits() {
+    return instructionSet.contains("AMX");
   }
 
   /** The convolutions for a type of activations, or null where there are none. */

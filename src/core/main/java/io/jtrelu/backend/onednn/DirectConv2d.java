@@ -16,6 +16,13 @@ import java.nio.charset.StandardCharsets;
  * An F32 convolution by the definition: 1x1, strided, or a linear layer. {@code
  * native/cpu/direct_kernels.h} holds the method. Sums are exact products added up in binary32, in
  * blocks of channels or pixels.
+ *
+ * <p>On matrix units (AMX; {@code native/cpu/matrix_unit_kernels.h}, where a property asks for
+ * them) each factor is cut into three bfloat16, and six of the nine products of their parts are
+ * added up in binary32. What is left out is at most 2^-24 (1 + 2^-10) of each product, nothing
+ * where both factors have at most 17 bits or one of them 8; what is smaller than 2^-126, of
+ * factors, parts and sums, counts as zero. A NaN stays one, sums that meet an infinity become one,
+ * and a product nearer than 2^-7 to the largest number may.
  */
 final class DirectConv2d extends Conv2d {
   private static final int LEAST_CHANNELS = 16; // for vectors to be full

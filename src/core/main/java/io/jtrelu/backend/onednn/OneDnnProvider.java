@@ -63,7 +63,7 @@ public final class OneDnnProvider implements BackendProvider {
   public Backend openWithLanes(int lanes) {
     Dnnl library = load();
     try {
-      return new OneDnnBackend(library, CpuKernels.load(0), lanes);
+      return new OneDnnBackend(library, CpuKernels.best(), lanes);
     } catch (IOException | UnsupportedException failure) {
       Backends.logOnce(
           Level.WARNING,
@@ -75,7 +75,7 @@ public final class OneDnnProvider implements BackendProvider {
   }
 
   private static String describeKernels() {
-    try (CpuKernels kernels = CpuKernels.load(0)) {
+    try (CpuKernels kernels = CpuKernels.best()) {
       return "own kernels for " + kernels.instructionSet();
     } catch (IOException | UnsupportedException failure) {
       return "no kernels of its own: " + failure.getMessage();

@@ -439,6 +439,50 @@ class OneDnnBackendTest {
     }
   }
 
+  @Test
+  void matrixUnitsAreUsedWhereAPropertyAsksForThem() throws IOException {
+    try (CpuKernels all = CpuKernels.load(0);
+        CpuKernels used = CpuKernels.best()) {
+      assertFalse(used.usesMatrixUnits());
+      System.setProperty(CpuKernels.MATRIX_UNITS_PROPERTY, "true");
+      try (CpuKernels asked = CpuKernels.best()) {
+        assertEquals(all.instructionSet(), asked.instructionSet());
+        String devices = new OneDnnProvider().availability().toString();
+        assertTrue(devices.contains("own kernels for " + all.instructionSet()), devices);
+      } finally {
+        System.clearProperty(CpuKernels.MATRIX_UNITS_PROPERTY);
+      }
+    }
+  }
+
+  /** Both configure the thread's tiles: oneDNN's BF16 convolutions on matrix units, and ours. */
+  @Test
+  void oneDnnFindsItsTilesAsTheyWere() throws IOException {
+    Conv2dDescriptor d = Conv2dDescriptor.of(2, 9, 7, 64, 64, 1, 1, 0);
+    try (CpuKernels kernels = CpuKernels.load(0)) {
+      Assumptions.assumeTrue(
+          kernels.usesMatrixUnits() && backend.supports(DataType.BF16), "no matrix units");
+      try (Stream stream = backend.newStream();
+          Layer theirs =
+              new Layer(
+                  backend, new OneDnnConv2d(backend.library(), d, DataType.BF16, PHI, PHI), 0);
+          Layer ours =
+              new Layer(
+                  backend, new DirectConv2d(kernels.directConvolutions(), d, PHI, PHI, 1), 0)) {
+        theirs.run(stream, Write.OVERWRITE);
+        ours.run(stream, Write.OVERWRITE);
+        List<float[]> theirResults = theirs.results();
+        List<float[]> ourResults = ours.results();
+        theirs.run(stream, Write.OVERWRITE);
+        ours.run(stream, Write.OVERWRITE);
+        for (int k = 0; k < 4; k++) {
+          assertArrayEquals(theirResults.get(k), theirs.results().get(k), "oneDNN's result " + k);
+          assertArrayEquals(ourResults.get(k), ours.results().get(k), "our result " + k);
+        }
+      }
+    }
+  }
+
   /**
    * The reference is the independent implementation. Every instruction set that this machine has,
    * and oneDNN's products: sizes at the edges of blocks, of vectors and of what one thread does by
