@@ -52,53 +52,12 @@ struct Sm90ChainTile {
   static constexpr int kBytes = kWeightsFull + 8;
 };
 
-// d (64 x 64 over the warpgroup) = a (64 x 16) * b (16 x 64) [+ d]; A and B by descriptors, each by rows or by columns.
-template <class T, bool kColumnsOfA, bool kColumnsOfB>
-__device__ __forceinline__ void multiplyQuarter(float (&d)[32], uint64_t a, uint64_t b, bool adds) {
-// clang-format off
-#define WGMMA_MAJORS(type) \
-  asm volatile( \
-      "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n" \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" \
-        TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
-      "}, %32, %33, adds, 1, 1, %35, %36;\n}\n" \
-      : SIXTEEN(0), SIXTEEN(16) \
-      : "l"(a), "l"(b), "r"(static_cast<int>(adds)), "n"(kColumnsOfA ? 1 : 0), "n"(kColumnsOfB ? 1 : 0))
-  // clang-format on
-  if constexpr (T::kOnes == Bf16::kOnes) {
-    WGMMA_MAJORS("bf16");
-  } else {
-    WGMMA_MAJORS("f16");
-  }
-}
-
-// The same with A from registers, B by columns.
-template <class T>
-__device__ __forceinline__ void multiplyQuarter(float (&d)[32], const uint32_t (&a)[4], uint64_t b,
-                                                bool adds) {
-// clang-format off
-#define WGMMA_REGISTERS_BY_COLUMNS(type) \
-  asm volatile( \
-      "{\n.reg .pred adds;\nsetp.ne.b32 adds, %37, 0;\n" \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" \
-        TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
-      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, 1;\n}\n" \
-      : SIXTEEN(0), SIXTEEN(16) \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)))
-  // clang-format on
-  if constexpr (T::kOnes == Bf16::kOnes) {
-    WGMMA_REGISTERS_BY_COLUMNS("bf16");
-  } else {
-    WGMMA_REGISTERS_BY_COLUMNS("f16");
-  }
-}
-
 // d = a (64 pixels x 64 channels) times the transpose of 64 rows of 64 channels.
 template <class T>
 __device__ __forceinline__ void multiplyRows(float (&d)[32], uint32_t a, uint32_t b) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) {  // 16 channels each: 32 bytes further
-    multiplyQuarter<T, false, false>(d, matrixOf(a) + 2 * k, matrixOf(b) + 2 * k, k > 0);
+    Wgmma<T>::multiply(d, matrixOf(a) + 2 * k, matrixOf(b) + 2 * k, k > 0);
   }
 }
 

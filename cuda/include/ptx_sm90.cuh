@@ -194,30 +194,32 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
 #define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
 #define SIXTY_FOUR(i) SIXTEEN(i), SIXTEEN(i + 16), SIXTEEN(i + 32), SIXTEEN(i + 48)
-// A from shared memory, by a descriptor. Major: 0 where A and B are K-major, 1 where they are MN-major.
-#define WGMMA_64(type) \
+// A from shared memory, by a descriptor. Majors: 0 for K-major, 1 for MN-major.
+#define WGMMA_64(type, majorA, majorB) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n" \
       "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" \
         TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
-      "}, %32, %33, adds, 1, 1, 0, 0;\n}\n" \
-      : SIXTEEN(0), SIXTEEN(16) : "l"(a), "l"(b), "r"(static_cast<int>(adds)))
-#define WGMMA_128(type, major) \
+      "}, %32, %33, adds, 1, 1, %35, %36;\n}\n" \
+      : SIXTEEN(0), SIXTEEN(16) \
+      : "l"(a), "l"(b), "r"(static_cast<int>(adds)), "n"(majorA), "n"(majorB))
+#define WGMMA_128(type, majorA, majorB) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %66, 0;\n" \
       "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" \
         TEN() ", " TEN(1) ", " TEN(2) ", " TEN(3) ", " TEN(4) ", " TEN(5) ", %60, %61, %62, %63" \
-      "}, %64, %65, adds, 1, 1, " #major ", " #major ";\n}\n" \
-      : SIXTY_FOUR(0) : "l"(a), "l"(b), "r"(static_cast<int>(adds)))
-// A from registers: of a warp 16 x 16, as loadMatrices leaves it. Major: of B.
-#define WGMMA_64_REGISTERS(type, major) \
+      "}, %64, %65, adds, 1, 1, %67, %68;\n}\n" \
+      : SIXTY_FOUR(0) \
+      : "l"(a), "l"(b), "r"(static_cast<int>(adds)), "n"(majorA), "n"(majorB))
+// A from registers: of a warp 16 x 16, as loadMatrices leaves it.
+#define WGMMA_64_REGISTERS(type, majorB) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %37, 0;\n" \
       "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" \
         TEN() ", " TEN(1) ", " TEN(2) ", %30, %31" \
-      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, " #major ";\n}\n" \
+      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, %38;\n}\n" \
       : SIXTEEN(0), SIXTEEN(16) \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)), "n"(majorB))
 #define WGMMA_128_REGISTERS(type) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %69, 0;\n" \
@@ -232,25 +234,20 @@ struct Wgmma;
 #define WGMMA_TYPE(type, name)                                                                     \
   template <>                                                                                      \
   struct Wgmma<type> {                                                                             \
+    template <int kMajorA = 0, int kMajorB = 0>                                                    \
     static __device__ __forceinline__ void multiply(float (&d)[32], uint64_t a, uint64_t b,        \
                                                     bool adds) {                                   \
-      WGMMA_64(name);                                                                              \
+      WGMMA_64(name, kMajorA, kMajorB);                                                            \
     }                                                                                              \
+    template <int kMajorA = 0, int kMajorB = 0>                                                    \
     static __device__ __forceinline__ void multiply(float (&d)[64], uint64_t a, uint64_t b,        \
                                                     bool adds) {                                   \
-      WGMMA_128(name, 0);                                                                          \
+      WGMMA_128(name, kMajorA, kMajorB);                                                           \
     }                                                                                              \
+    template <int kMajorB = 0>                                                                     \
     static __device__ __forceinline__ void multiply(float (&d)[32], const uint32_t (&a)[4],        \
                                                     uint64_t b, bool adds) {                       \
-      WGMMA_64_REGISTERS(name, 0);                                                                 \
-    }                                                                                              \
-    static __device__ __forceinline__ void multiplyRows(float (&d)[64], uint64_t a, uint64_t b,    \
-                                                        bool adds) {                               \
-      WGMMA_128(name, 1);                                                                          \
-    }                                                                                              \
-    static __device__ __forceinline__ void multiplyColumns(float (&d)[32], const uint32_t (&a)[4], \
-                                                           uint64_t b, bool adds) {                \
-      WGMMA_64_REGISTERS(name, 1);                                                                 \
+      WGMMA_64_REGISTERS(name, kMajorB);                                                           \
     }                                                                                              \
     static __device__ __forceinline__ void multiply(float (&d)[64], const uint32_t (&a)[4],        \
                                                     uint64_t b, bool adds) {                       \

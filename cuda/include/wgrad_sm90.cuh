@@ -268,7 +268,7 @@ __device__ __forceinline__ void multiplyWindow(const Conv2dWgradSm90Params& p, W
 #pragma unroll
       for (int t = 0; t < Tile::kTaps; ++t) {
         uint32_t const slot = (step * 64 + k * 16 + shift[t]) % Tile::kRing;
-        Wgmma<T>::multiplyColumns(sums[t][0], a[k % 2][t], b + slot, step + k > 0);
+        Wgmma<T>::template multiply<1>(sums[t][0], a[k % 2][t], b + slot, step + k > 0);
       }
       wgmmaCommit();
       wgmmaWait<1>();

@@ -153,9 +153,9 @@ __device__ __forceinline__ void multiplyTile(const Conv2dWgradTileSm90Params& p,
     for (int k = 0; k < 4; ++k) {  // 16 pixels each
 #pragma unroll
       for (int panel = 0; panel < Tile::kBoxes / 2; ++panel) {
-        Wgmma<T>::multiplyRows(sums[0][panel], a + k * (16 * 128 >> 4),
-                               b + panel * (2 * kBoxBytes >> 4) + k * (16 * 128 >> 4),
-                               step + k > 0);
+        Wgmma<T>::template multiply<1, 1>(sums[0][panel], a + k * (16 * 128 >> 4),
+                                          b + panel * (2 * kBoxBytes >> 4) + k * (16 * 128 >> 4),
+                                          step + k > 0);
       }
     }
     wgmmaCommit();

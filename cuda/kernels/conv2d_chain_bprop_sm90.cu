@@ -14,7 +14,7 @@
 // registers. The product for the next quarter is given before those three, so it is rectified under them. One of the loading warps adds up
 // diffWide, another diff_dst.
 //
-// Tiles of 128 pixels: two stages of them, two quarters of wide and diffWide in turn, and weights, in 209 KiB of shared memory. 384 threads;
+// Tiles of 128 pixels: two stages of them, two quarters of wide in turn, all four of diffWide, and weights, in 225 KiB of shared memory. 384 threads;
 // registers: 168 of the launch, 40 loading, 232 multiplying; no local memory. Shared parts: conv2d_chain_sm90.cuh. Oracle: backend/reference
 // (HopperChainTest, Conv2dChainContractTest).
 #include "conv2d_chain_sm90.cuh"
@@ -134,7 +134,7 @@ __device__ __forceinline__ void multiplyBackward(const Conv2dChainSm90Params& p,
       } else {
 #pragma unroll
         for (int k = 0; k < kWide / 16; ++k) {
-          multiplyQuarter<T, false, true>(
+          Wgmma<T>::template multiply<0, 1>(
               wide[0][0], matrixOf(diffWideAt(ring, k / 4) + own) + 2 * (k % 4),
               matrixOf(weightsAt(ring, k / 4)) + k % 4 * kNextRows, k > 0);
         }
@@ -144,8 +144,8 @@ __device__ __forceinline__ void multiplyBackward(const Conv2dChainSm90Params& p,
       uint64_t const b = matrixOf(group == 0 ? x : wideAt(ring, j));
 #pragma unroll
       for (int k = 0; k < BackwardTile::kRows / 16; ++k) {
-        multiplyQuarter<T, true, true>(weights[j], a + k * kNextRows, b + k * kNextRows,
-                                       adds || k > 0);
+        Wgmma<T>::template multiply<1, 1>(weights[j], a + k * kNextRows, b + k * kNextRows,
+                                          adds || k > 0);
       }
       wgmmaCommit();
     }

@@ -55,8 +55,8 @@ __device__ __forceinline__ void multiplyForward(const Conv2dChainSm90Params& p,
       wgmmaFence();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        multiplyQuarter<T>(sums[0][0], a[k], matrixOf(v + j * kBlockBytes) + k * kNextRows,
-                           j + k > 0);
+        Wgmma<T>::template multiply<1>(sums[0][0], a[k],
+                                       matrixOf(v + j * kBlockBytes) + k * kNextRows, j + k > 0);
       }
       wgmmaCommit();
     }
