@@ -163,13 +163,11 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
         && backend.chains(first.descriptor.withBatch(batch), descriptor.withBatch(batch), type);
   }
 
-  /**
-   * What a chain of two such layers takes beside its operands: {@link Conv2dChain#scratchBytes}.
-   */
-  static long chainScratch(Backend backend, int batch, DataType type, Layer below, Layer layer) {
+  /** What the chain with the layer below takes beside its operands: see {@link Conv2dChain}. */
+  long chainScratch(ConvolutionLayer below, Backend backend, int batch, DataType type) {
     Rectifier none = Rectifier.IDENTITY;
-    Conv2dDescriptor first = ((ConvolutionLayer) below).descriptor.withBatch(batch);
-    Conv2dDescriptor second = ((ConvolutionLayer) layer).descriptor.withBatch(batch);
+    Conv2dDescriptor first = below.descriptor.withBatch(batch);
+    Conv2dDescriptor second = descriptor.withBatch(batch);
     try (Conv2d op1 = backend.conv2d(first, type, none, none);
         Conv2d op2 = backend.conv2d(second, type, none, none);
         Conv2dChain chain = backend.conv2dChain(op1, op2)) {

@@ -266,13 +266,11 @@ public final class Program implements AutoCloseable {
       }
     }
     for (int i = 0; i < network.layers().size(); i++) {
-      if (fusion.lower(i) != NONE) {
-        Layer below = network.layers().get(fusion.lower(i));
-        scratch =
-            Math.max(
-                scratch,
-                ConvolutionLayer.chainScratch(
-                    backend, batch, options.type(), below, network.layers().get(i)));
+      int lower = fusion.lower(i);
+      if (lower != NONE
+          && network.layers().get(lower) instanceof ConvolutionLayer below
+          && network.layers().get(i) instanceof ConvolutionLayer layer) {
+        scratch = Math.max(scratch, layer.chainScratch(below, backend, batch, options.type()));
       }
     }
     int vectors = options.fisher() != null ? 3 : 2; // losses, hits, drawn labels
