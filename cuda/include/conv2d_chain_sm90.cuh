@@ -50,6 +50,8 @@ struct Sm90ChainTile {
   static constexpr int kBarriers = kWeights + 2 * kMatrixBytes;
   static constexpr int kWeightsFull = kBarriers + 16 * kStages;
   static constexpr int kBytes = kWeightsFull + 8;
+  static constexpr int kLoaderRegisters = 40;
+  static constexpr int kRegisters = 232;
 };
 
 // d = a (64 pixels x 64 channels) times the transpose of 64 rows of 64 channels.
@@ -103,9 +105,9 @@ __device__ __forceinline__ void loadChain(const Conv2dChainSm90Params& p, Sm90Ri
   }
 }
 
-// Before the roles are taken: `readers` hand each stage back.
+// Makes the mbarriers; `readers` hand each stage back.
 template <class Tile>
-__device__ __forceinline__ void startChain(const Sm90Ring<Tile>& ring, int readers) {
+__device__ __forceinline__ void initChain(const Sm90Ring<Tile>& ring, int readers) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < Tile::kStages; ++i) {
       mbarrierInit(ring.full(i), 1);
@@ -114,6 +116,4 @@ __device__ __forceinline__ void startChain(const Sm90Ring<Tile>& ring, int reade
     mbarrierInit(weightsFull(ring), 1);
     mbarrierInitFence();
   }
-  __syncthreads();
-  awaitKernelsAhead();
 }

@@ -17,7 +17,7 @@
 #include <cstdint>
 
 #include "element.cuh"
-#include "ptx_sm90.cuh"
+#include "pipeline_sm90.cuh"
 
 struct Conv2dSm90Params {
   TensorMap in;  //   0 im2col [batch, inH, inW, inC], boxes of 64 channels and a tile's pixels; for
@@ -78,29 +78,17 @@ struct Sm90Tile {
   static constexpr int kRegisters = kGroups == 2 ? 232 : 160;
 };
 
-// A place in the ring: a stage, and in which of its two phases its mbarriers are.
+// Where a stage lies.
 template <class Tile>
-struct Sm90Ring {
-  uint32_t base;
-  int stage = 0;
-  uint32_t phase = 0;
+struct Sm90Ring : Sm90Stages<Tile> {
+  using Sm90Stages<Tile>::Sm90Stages;
+  using Sm90Stages<Tile>::base;
+  using Sm90Stages<Tile>::stage;
 
   __device__ __forceinline__ uint32_t pixels() const { return base + stage * Tile::kStageBytes; }
   __device__ __forceinline__ uint32_t weights() const { return pixels() + Tile::kRows * kRowBytes; }
   __device__ __forceinline__ uint32_t slices() const {
     return base + Tile::kStages * Tile::kStageBytes;
-  }
-  __device__ __forceinline__ uint32_t full(int of) const { return base + Tile::kBarriers + 8 * of; }
-  __device__ __forceinline__ uint32_t empty(int of) const { return full(of + Tile::kStages); }
-  // Of the stage before this one.
-  __device__ __forceinline__ uint32_t emptyBefore() const {
-    return empty(stage == 0 ? Tile::kStages - 1 : stage - 1);
-  }
-  __device__ __forceinline__ void next() {
-    if (++stage == Tile::kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
   }
 };
 
@@ -144,35 +132,6 @@ __device__ __forceinline__ void loadWeights(const Conv2dSm90Params& p, uint32_t 
     int const row = blockIdx.x % Tile::kCluster * (Tile::kColumns / Tile::kCluster);
     loadBoxFor((1 << Tile::kCluster) - 1, to + row * kRowBytes, p.filter, full, channel, of,
                n + row);
-  }
-}
-
-// A warpgroup has read a stage's weights: every block that writes there may do so again.
-template <class Tile>
-__device__ __forceinline__ void handBack(uint32_t empty) {
-  if constexpr (Tile::kCluster == 1) {
-    mbarrierArrive(empty);
-  } else {
-#pragma unroll
-    for (int block = 0; block < Tile::kCluster; ++block) {
-      mbarrierArriveAt(empty, block);
-    }
-  }
-}
-
-// Before a block's mbarriers are used, and before a block ends at whose mbarriers another may still arrive.
-template <class Tile>
-__device__ __forceinline__ void meetAtStart() {
-  if constexpr (Tile::kCluster == 1) {
-    __syncthreads();
-  } else {
-    clusterBarrier();
-  }
-}
-template <class Tile>
-__device__ __forceinline__ void meetAtEnd() {
-  if constexpr (Tile::kCluster > 1) {
-    clusterBarrier();
   }
 }
 
@@ -332,7 +291,6 @@ __device__ __forceinline__ void convolve(const Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
-  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {

@@ -33,10 +33,11 @@ struct Sm90Panel {
 
 // Places in the ring of weights and among the buffers of pixels.
 template <class Tile>
-struct Sm90PanelRing {
-  uint32_t base;
-  int stage = 0;
-  uint32_t phase = 0;
+struct Sm90PanelRing : Sm90Stages<Tile> {
+  using Sm90Stages<Tile>::Sm90Stages;
+  using Sm90Stages<Tile>::base;
+  using Sm90Stages<Tile>::stage;
+  using Sm90Stages<Tile>::full;
   uint32_t buffer = 0;  // how many before the tile's first
 
   __device__ __forceinline__ uint32_t pixels(uint32_t of) const {
@@ -44,11 +45,6 @@ struct Sm90PanelRing {
   }
   __device__ __forceinline__ uint32_t weights() const {
     return base + Tile::kFirstStage + stage * Tile::kStageBytes;
-  }
-  __device__ __forceinline__ uint32_t full(int of) const { return base + Tile::kBarriers + 8 * of; }
-  __device__ __forceinline__ uint32_t empty(int of) const { return full(of + Tile::kStages); }
-  __device__ __forceinline__ uint32_t emptyBefore() const {
-    return empty(stage == 0 ? Tile::kStages - 1 : stage - 1);
   }
   __device__ __forceinline__ uint32_t bufferFull(uint32_t of) const {
     return full(2 * Tile::kStages + of % Tile::kBuffers);
@@ -58,12 +54,6 @@ struct Sm90PanelRing {
   }
   static __device__ __forceinline__ uint32_t bufferPhase(uint32_t of) {
     return of / Tile::kBuffers & 1;
-  }
-  __device__ __forceinline__ void next() {
-    if (++stage == Tile::kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
   }
 };
 
@@ -159,7 +149,6 @@ __device__ __forceinline__ void convolvePanels(const Conv2dSm90Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
-  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {

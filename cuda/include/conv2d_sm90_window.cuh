@@ -35,10 +35,11 @@ struct Sm90Window {
 
 // Places in the ring of weights and among the buffers of pixels.
 template <class Tile>
-struct Sm90WindowRing {
-  uint32_t base;
-  int stage = 0;
-  uint32_t phase = 0;
+struct Sm90WindowRing : Sm90Stages<Tile> {
+  using Sm90Stages<Tile>::Sm90Stages;
+  using Sm90Stages<Tile>::base;
+  using Sm90Stages<Tile>::stage;
+  using Sm90Stages<Tile>::full;
   uint32_t buffer = 0;  // how many before: odd ones are the second, and the second bit is the phase
 
   __device__ __forceinline__ uint32_t pixels() const {
@@ -48,21 +49,10 @@ struct Sm90WindowRing {
   __device__ __forceinline__ uint32_t weights() const {
     return base + 2 * Tile::kBufferBytes + stage * Tile::kStageBytes;
   }
-  __device__ __forceinline__ uint32_t full(int of) const { return base + Tile::kBarriers + 8 * of; }
-  __device__ __forceinline__ uint32_t empty(int of) const { return full(of + Tile::kStages); }
-  __device__ __forceinline__ uint32_t emptyBefore() const {
-    return empty(stage == 0 ? Tile::kStages - 1 : stage - 1);
-  }
   __device__ __forceinline__ uint32_t bufferFull(int of) const {
     return full(of + 2 * Tile::kStages);
   }
   __device__ __forceinline__ uint32_t bufferEmpty(int of) const { return bufferFull(of + 2); }
-  __device__ __forceinline__ void next() {
-    if (++stage == Tile::kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
 };
 
 // Pixels before a tile's first that its taps see.
@@ -202,7 +192,6 @@ __device__ __forceinline__ void convolveWindows(const Params& p) {
     mbarrierInitFence();
   }
   meetAtStart<Tile>();
-  awaitKernelsAhead();
   if (threadIdx.x < 128) {
     giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {

@@ -4,6 +4,7 @@
 // A pair is a cluster of two blocks that take neighbouring channels of diff_dst and the same columns: each loads half of src, for both.
 #pragma once
 
+#include "pipeline_sm90.cuh"
 #include "wgrad_sm90.cuh"
 
 // Blocks: grid.x = splits * tilesN * tilesM, the last one fastest, a multiple of the cluster.
@@ -44,27 +45,18 @@ struct WgradTileSm90 {
   static constexpr int kStageBytes = (kGroups + kBoxes) * kBoxBytes;
   static constexpr int kBarriers = kStages * kStageBytes;
   static constexpr int kBytes = kBarriers + 16 * kStages;
+  static constexpr int kLoaderRegisters = 40;
+  static constexpr int kRegisters = 232;
 };
 
 template <class Tile>
-struct WgradTileRing {
-  uint32_t base;
-  int stage = 0;
-  uint32_t phase = 0;
+struct WgradTileRing : Sm90Stages<Tile> {
+  using Sm90Stages<Tile>::Sm90Stages;
+  using Sm90Stages<Tile>::base;
+  using Sm90Stages<Tile>::stage;
 
   __device__ __forceinline__ uint32_t diffDst() const { return base + stage * Tile::kStageBytes; }
   __device__ __forceinline__ uint32_t src() const { return diffDst() + Tile::kGroups * kBoxBytes; }
-  __device__ __forceinline__ uint32_t full(int of) const { return base + Tile::kBarriers + 8 * of; }
-  __device__ __forceinline__ uint32_t empty(int of) const { return full(of + Tile::kStages); }
-  __device__ __forceinline__ uint32_t emptyBefore() const {
-    return empty(stage == 0 ? Tile::kStages - 1 : stage - 1);
-  }
-  __device__ __forceinline__ void next() {
-    if (++stage == Tile::kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
 };
 
 // A block's part of the problem.
@@ -119,19 +111,6 @@ __device__ __forceinline__ void loadTile(const Conv2dWgradTileSm90Params& p, Wgr
   }
 }
 
-// A warp has read a stage: every block that writes there may do so again.
-template <class Tile>
-__device__ __forceinline__ void handBackTile(uint32_t empty) {
-  if constexpr (Tile::kCluster == 1) {
-    mbarrierArrive(empty);
-  } else {
-#pragma unroll
-    for (int block = 0; block < Tile::kCluster; ++block) {
-      mbarrierArriveAt(empty, block);
-    }
-  }
-}
-
 template <class T, class Tile>
 __device__ __forceinline__ void multiplyTile(const Conv2dWgradTileSm90Params& p, WgradTilePart part,
                                              WgradTileRing<Tile> ring) {
@@ -171,7 +150,7 @@ __device__ __forceinline__ void multiplyTile(const Conv2dWgradTileSm90Params& p,
       wgmmaWait<1>();
       __syncwarp();
       if (lane == 0) {
-        handBackTile<Tile>(ring.emptyBefore());
+        handBack<Tile>(ring.emptyBefore());
       }
     }
   }
@@ -213,23 +192,16 @@ __device__ __forceinline__ void sumTiles(const Conv2dWgradTileSm90Params& p) {
     }
     mbarrierInitFence();
   }
-  if constexpr (Tile::kCluster == 1) {
-    __syncthreads();
-  } else {
-    clusterBarrier();
-  }
-  awaitKernelsAhead();
+  meetAtStart<Tile>();
   if (threadIdx.x < 128) {
-    giveRegisters<40>();
+    giveRegisters<Tile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadTile<Tile>(p, part, ring);
       letNextStart();
     }
   } else {
-    takeRegisters<232>();
+    takeRegisters<Tile::kRegisters>();
     multiplyTile<T, Tile>(p, part, ring);
-    if constexpr (Tile::kCluster > 1) {
-      clusterBarrier();  // before a block ends at whose mbarriers the other may still arrive
-    }
+    meetAtEnd<Tile>();
   }
 }

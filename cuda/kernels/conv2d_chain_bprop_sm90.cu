@@ -224,9 +224,10 @@ template <class T>
 __device__ __forceinline__ void chainBackward(const Conv2dChainSm90Params& p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Sm90Ring<BackwardTile> ring{sharedAddress(shared)};
-  startChain(ring, BackwardTile::kGroups + 1);
+  initChain(ring, BackwardTile::kGroups + 1);
+  meetAtStart<BackwardTile>();
   if (threadIdx.x < 128) {
-    giveRegisters<40>();
+    giveRegisters<BackwardTile::kLoaderRegisters>();
     int const warp = threadIdx.x / 32;
     if (warp == 0 && elected()) {
       loadChain<BackwardTile, true>(p, ring);
@@ -237,7 +238,7 @@ __device__ __forceinline__ void chainBackward(const Conv2dChainSm90Params& p) {
       addDiffDst<T>(p, ring, shared);
     }
   } else {
-    takeRegisters<232>();
+    takeRegisters<BackwardTile::kRegisters>();
     multiplyBackward<T>(p, ring);
   }
 }

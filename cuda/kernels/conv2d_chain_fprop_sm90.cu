@@ -74,16 +74,18 @@ template <class T>
 __device__ __forceinline__ void chainForward(const Conv2dChainSm90Params& p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Sm90Ring<ForwardTile> ring{sharedAddress(shared)};
-  startChain(ring, ForwardTile::kGroups);
+  initChain(ring, ForwardTile::kGroups);
+  meetAtStart<ForwardTile>();
   if (threadIdx.x < 128) {
-    giveRegisters<40>();
+    giveRegisters<ForwardTile::kLoaderRegisters>();
     if (threadIdx.x < 32 && elected()) {
       loadChain<ForwardTile, false>(p, ring);
       letNextStart();
     }
   } else {
-    takeRegisters<232>();
+    takeRegisters<ForwardTile::kRegisters>();
     multiplyForward<T>(p, ring);
+    meetAtEnd<ForwardTile>();
   }
 }
 
