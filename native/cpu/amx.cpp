@@ -1,4 +1,6 @@
+// Convolutions by the definition on matrix units. All other kernels of that instruction set are those of avx512_bf16.cpp.
 #define LANES 16
-#define INSTRUCTION_SET "AVX-512 with BF16, and AMX"
-#define KERNELS jtreluCpuAmx
-#include "instruction_set.h"
+#include "matrix_unit_kernels.h"
+
+extern const JtreluDirect jtreluCpuAmx;
+const JtreluDirect jtreluCpuAmx = matrix::kConvolutions;

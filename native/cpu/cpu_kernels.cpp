@@ -6,17 +6,27 @@
 #include <unistd.h>
 #endif
 
-extern const JtreluCpuKernels jtreluCpuAmx, jtreluCpuAvx512Bf16, jtreluCpuAvx512, jtreluCpuAvx2, jtreluCpuVector128;
+extern const JtreluCpuKernels jtreluCpuAvx512Bf16, jtreluCpuAvx512, jtreluCpuAvx2, jtreluCpuVector128;
 
 #define EXPORT __attribute__((visibility("default")))
 
 #ifdef JTRELU_AMX
+extern const JtreluDirect jtreluCpuAmx;
+
 namespace {
 // Linux saves the tiles of a process that has asked for them; what it answers stays the same.
 bool mayUseTiles() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+// Those for AVX-512 with BF16, but for convolutions by the definition.
+JtreluCpuKernels withMatrixUnits() {
+  JtreluCpuKernels kernels = jtreluCpuAvx512Bf16;
+  kernels.instructionSet = "AVX-512 with BF16, and AMX";
+  kernels.direct = jtreluCpuAmx;
+  return kernels;
 }
 }  // namespace
 #endif
@@ -31,7 +41,8 @@ EXPORT const JtreluCpuKernels* jtreluCpuKernels(int32_t index) {
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
 #ifdef JTRELU_AMX
   static const bool tiles = bf16 && mayUseTiles();
-  if (tiles && index-- == 0) return &jtreluCpuAmx;
+  static const JtreluCpuKernels matrixUnits = withMatrixUnits();
+  if (tiles && index-- == 0) return &matrixUnits;
 #endif
   if (bf16 && index-- == 0) return &jtreluCpuAvx512Bf16;
   if (avx512 && index-- == 0) return &jtreluCpuAvx512;

@@ -4,9 +4,6 @@
 #include "cpu_kernels.h"
 #include "direct_kernels.h"
 #include "element_kernels.h"
-#ifdef __AMX_BF16__
-#include "matrix_unit_kernels.h"
-#endif
 #include "max_pool_kernels.h"
 #include "orthogonal_kernels.h"
 #include "winograd_kernels.h"
@@ -27,11 +24,7 @@ const JtreluCpuKernels KERNELS = {
     elements::activationPasses<uint16_t>(),
     channels::passes<float>(),
     channels::passes<uint16_t>(),
-#ifdef __AMX_BF16__
-    matrix::kConvolutions,
-#else
     direct::kConvolutions,
-#endif
     pool::passes<float>(),
     pool::passes<uint16_t>(),
 };
