@@ -30,12 +30,15 @@ final class WinogradConv2d extends Conv2d {
       6; // in smaller images sums have so few terms that a tile's errors stand out
 
   /**
-   * Tiles of 4x4 hold 46 weights for 9, tiles of 2x2 hold 16. Where a pass has fewer results than
-   * this, reading more weights costs more than is gained. With the time of some 8 products for a
-   * weight, 157 n + 8 * 46 equals 225 n + 8 * 16 for n = 3.5 images of 7x7 results; measured, 4 are
-   * faster with 2x2 and 8 with 4x4.
+   * Places of a tile of 4x4, and of 2x2: products of its transformed values, each with a weight of
+   * its own.
    */
-  private static final int LEAST_RESULTS = 200;
+  private static final int PLACES_OF_FOURS = 46;
+
+  private static final int PLACES_OF_TWOS = 16;
+
+  /** What it takes to read a weight, in products: measured where the two kinds of tiles tie. */
+  private static final int PRODUCTS_OF_WEIGHT = 7;
 
   private final CpuKernels.Convolutions kernels;
   private final int tile;
@@ -64,9 +67,40 @@ final class WinogradConv2d extends Conv2d {
         && Math.max(d.padBottom(), d.padRight()) <= 2;
   }
 
-  /** Results of a tile along an axis for the least time. */
+  /**
+   * Results of a tile along an axis for the least time: 4 where what they save in products, of a
+   * pair of channels, is more than reading their weights takes.
+   */
   static int bestTile(Conv2dDescriptor d) {
-    return (long) d.n() * d.oh() * d.ow() >= LEAST_RESULTS ? 4 : 2;
+    long saved = d.n() * (productsOfTwos(d) - productsOfFours(d));
+    return saved >= PRODUCTS_OF_WEIGHT * (PLACES_OF_FOURS - PLACES_OF_TWOS) ? 4 : 2;
+  }
+
+  /** Products of an image, in tiles of 2x2: an axis has 4 points a tile, 3 where it ends odd. */
+  private static long productsOfTwos(Conv2dDescriptor d) {
+    return (long) (2 * d.oh() + d.oh() % 2) * (2 * d.ow() + d.ow() % 2);
+  }
+
+  /**
+   * Products of an image, in tiles of four results, the rest of an axis in tiles of two: real times
+   * real points take one, real times complex ones three, of two complex ones six.
+   */
+  private static long productsOfFours(Conv2dDescriptor d) {
+    long fours = foursOf(d.oh());
+    long foursAcross = foursOf(d.ow());
+    long real = 4 * tilesOf(d.oh()) - d.oh() % 2;
+    long realAcross = 4 * tilesOf(d.ow()) - d.ow() % 2;
+    return real * realAcross
+        + 3 * (real * foursAcross + fours * realAcross)
+        + 6 * fours * foursAcross;
+  }
+
+  private static long foursOf(int extent) {
+    return extent / 4 + extent % 4 / 3;
+  }
+
+  private static long tilesOf(int extent) {
+    return (extent + 3) / 4;
   }
 
   /**
