@@ -73,7 +73,7 @@ std::string AsyncProxy::describe(int slot) const {
 }
 
 Mbarrier& AsyncProxy::initialise(Warp& w, const Op& op, int lane, uint32_t address, uint32_t count) {
-  uint64_t at[32];
+  uint64_t at[32] = {};
   at[lane] = address;
   Request r{w, op, at, 1u << lane, 8};
   checkSharedBounds(r);
@@ -120,7 +120,7 @@ Mbarrier& AsyncProxy::initialise(Warp& w, const Op& op, int lane, uint32_t addre
 }
 
 Mbarrier& AsyncProxy::use(Warp& w, const Op& op, int lane, uint32_t address) {
-  uint64_t at[32];
+  uint64_t at[32] = {};
   at[lane] = address;
   checkSharedBounds(Request{w, op, at, 1u << lane, 8, block});
   for (Mbarrier& b : barriers) {
@@ -385,23 +385,22 @@ void AsyncProxy::finish() {
 // --- accesses ----------------------------------------------------------------------------------------------------
 
 bool AsyncProxy::checkThread(const Request& r, int lane, uint64_t at, uint32_t cell, const char* does) {
-  const std::string verb = does;
   if ((cell & SharedMemory::lanes) == SharedMemory::barrierLane) {
     report(r.w, r.op, lane, false, "mbarrier_accessed", "shared", at, (int)r.bytes,
-           verb + " an mbarrier as if it were data; mbarrier.inval comes first");
+           std::string(does) + " an mbarrier as if it were data; mbarrier.inval comes first");
     return false;
   }
   uint32_t id = pieces[at >> 4].load;
   if (!id) {
     report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
-           verb + " bytes that a cp.async of warp " + number(cell >> 5 & 31) +
+           std::string(does) + " bytes that a cp.async of warp " + number(cell >> 5 & 31) +
                " will write and that has not been waited for");
     return false;
   }
   const BulkLoad& l = loads[id - 1];
   if (l.landed && r.w.knownOf(lane, *block)[(size_t)(Knowledge::barriers + l.slot)] > l.phase) return true;
   report(r.w, r.op, lane, false, "async_copy_pending", "shared", at, (int)r.bytes,
-         verb + " bytes that " + giver(l) + " writes, and this thread has not waited for its mbarrier");
+         std::string(does) + " bytes that " + giver(l) + " writes, and this thread has not waited for its mbarrier");
   return false;
 }
 

@@ -125,6 +125,22 @@ struct Bf16Format {
   }
 };
 
+/// An 8x8 matrix of 16-bit elements, rows of 16 bytes, transposed.
+inline void transpose8(const uint16_t* s, uint16_t* d) {
+#ifdef __AVX512BW__
+  alignas(64) static const uint16_t index[64] = {0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57,
+                                                 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59,
+                                                 4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61,
+                                                 6, 14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63};
+  __m512i a = _mm512_loadu_si512(s), b = _mm512_loadu_si512(s + 32);
+  _mm512_storeu_si512(d, _mm512_permutex2var_epi16(a, _mm512_load_si512(index), b));
+  _mm512_storeu_si512(d + 32, _mm512_permutex2var_epi16(a, _mm512_load_si512(index + 32), b));
+#else
+  for (int i = 0; i < 8; i++)
+    for (int j = 0; j < 8; j++) d[i * 8 + j] = s[j * 8 + i];
+#endif
+}
+
 /// a*b+c of 16-bit floats: the float nearest to it whose rounding to 16 bits is the correctly rounded result (rounding to odd on the way).
 inline float fmaForRounding(float a, float b, float c) {
   double p = (double)a * b, s = p + c, t = s - p, e = (p - (s - t)) + (c - t);

@@ -25,24 +25,41 @@ template <Element E> void widen(const void* from, float* to) {
 }
 float tf32(uint32_t bits) { return bitsAs<float>(bits & ~0x1fffu); }  // the unit ignores the low bits
 
-void transpose(const float* s, float* d, int rows, int columns) {  // d[c][r] = s[r][c]
-  for (int r = 0; r < rows; r++)
-    for (int c = 0; c < columns; c++) d[c * rows + r] = s[r * columns + c];
-}
+// The eight columns of a tile are worked on at once, as vectors that are written out: left to itself the compiler goes along k.
+typedef float Floats __attribute__((vector_size(32)));
+typedef int Ints __attribute__((vector_size(32)));
+typedef double Doubles __attribute__((vector_size(64)));
+typedef uint64_t Longs __attribute__((vector_size(64)));
+
+Ints larger(Ints a, Ints b) { return a > b ? a : b; }
 
 // Exponents that no number has; sums of two of them can be told from all others too.
 constexpr int exponentOfZero = -10000, exponentOfInfinity = 30000;
 
 /// Exponents of floats whose type has none below `least`: subnormal numbers keep that one.
-template <int Least> void exponents(const float* from, int* to, int count) {
-  for (int i = 0; i < count; i++) {
-    uint32_t b = bitsAs<uint32_t>(from[i]) & 0x7fffffff;
-    int e = (int)(b >> 23) - 127;
-    e = e < Least ? Least : e;
-    e = b >= 0x7f800000 ? exponentOfInfinity : e;
-    to[i] = b == 0 ? exponentOfZero : e;
-  }
+template <int Least> Ints exponents(Floats from) {
+  const Ints b = (Ints)from & 0x7fffffff;
+  Ints e = larger((b >> 23) - 127, Ints{} + Least);
+  e = b >= 0x7f800000 ? Ints{} + exponentOfInfinity : e;
+  return b == 0 ? Ints{} + exponentOfZero : e;
 }
+/// Factors and their exponents: A (16 x K) by rows, eight columns of B (K x 8).
+template <int K> struct Left {
+  alignas(64) float of[16][K];
+  alignas(64) int exponent[16][K];
+
+  template <int Least> void findExponents() {
+    for (int i = 0; i < 16 * K / 8; i++) ((Ints*)exponent)[i] = exponents<Least>(((const Floats*)of)[i]);
+  }
+};
+template <int K> struct Right {
+  Floats of[K];
+  Ints exponent[K];
+
+  template <int Least> void findExponents() {
+    for (int k = 0; k < K; k++) exponent[k] = exponents<Least>(of[k]);
+  }
+};
 
 /// The float next to a number towards zero; or, to be rounded to 16 bits, the one of the two floats beside it that is odd.
 float cut(double x, bool odd) {
@@ -54,63 +71,56 @@ float cut(double x, bool odd) {
   return bitsAs<float>(odd ? b | 1 : b);
 }
 
-/// One addition, for numbers of any size; b and its exponents lie in a column of 8.
-float addOnce(const float* a, const int* ea, const float* b, const int* eb, int count, float c, int ec, int bits,
-              bool odd) {
+/// One addition in column j, for numbers of any size.
+float addOnce(const float* a, const int* ea, const Floats* b, const Ints* eb, int count, int j, float c, int ec,
+              int bits, bool odd) {
   double plain = c;
   int e = std::max(ec, -126);
   for (int k = 0; k < count; k++) {
-    plain += (double)a[k] * b[8 * k];
-    e = std::max(e, ea[k] + eb[8 * k]);
+    plain += (double)a[k] * b[k][j];
+    e = std::max(e, ea[k] + eb[k][j]);
   }
   if (!std::isfinite(plain)) return (float)plain;
   double sum = std::trunc(std::ldexp((double)c, bits - e));
-  for (int k = 0; k < count; k++) sum += std::trunc(std::ldexp((double)a[k] * b[8 * k], bits - e));
+  for (int k = 0; k < count; k++) sum += std::trunc(std::ldexp((double)a[k] * b[k][j], bits - e));
   return cut(std::ldexp(sum, e - bits), odd);
 }
 
 /// c (16 x 8) += a (16 x K) * b (K x 8), L products in each addition.
 template <int K, int L, int Least, bool HalfSum>
-void multiply(const float (&a)[16][K], const float (&b)[K][8], float (&c)[16][8], int bits) {
-  alignas(64) int ea[16][K], eb[K][8];
-  exponents<Least>(a[0], ea[0], 16 * K);
-  exponents<Least>(b[0], eb[0], K * 8);
+void multiply(const Left<K>& a, const Right<K>& b, Floats (&c)[16], int bits) {
   for (int first = 0; first < K; first += L)
     for (int i = 0; i < 16; i++) {
-      alignas(64) int ec[8], e[8];
-      exponents<HalfSum ? -14 : -126>(c[i], ec, 8);
-      for (int j = 0; j < 8; j++) e[j] = ec[j];
-      for (int k = first; k < first + L; k++)
-        for (int j = 0; j < 8; j++) e[j] = std::max(e[j], ea[i][k] + eb[k][j]);
-      int unusual = 0;  // where f32 does not hold all products; columns of nothing but zeros are fine
-      for (int j = 0; j < 8; j++) unusual |= (e[j] > 100) | ((e[j] < -90) & (e[j] > exponentOfZero + 1000));
-      if (unusual) {
+      const Ints ec = exponents < HalfSum ? -14 : -126 > (c[i]);
+      Ints e = ec;
+      for (int k = first; k < first + L; k++) e = larger(e, b.exponent[k] + a.exponent[i][k]);
+      // Where f32 does not hold all products; columns of nothing but zeros are fine.
+      const Ints unusual = (e > 100) | ((e < -90) & (e > exponentOfZero + 1000));
+      int any = 0;
+      for (int j = 0; j < 8; j++) any |= unusual[j];
+      if (any) {
         for (int j = 0; j < 8; j++)
-          c[i][j] = addOnce(&a[i][first], &ea[i][first], &b[first][j], &eb[first][j], L, c[i][j], ec[j], bits, HalfSum);
+          c[i][j] = addOnce(&a.of[i][first], &a.exponent[i][first], &b.of[first], &b.exponent[first], L, j, c[i][j],
+                            ec[j], bits, HalfSum);
       } else {
-        alignas(64) float scale[8];
-        alignas(64) int low[8], high[8];  // 17 terms below 2^27 each
-        for (int j = 0; j < 8; j++) {
-          e[j] = std::max(e[j], -90);
-          scale[j] = bitsAs<float>((uint32_t)(127 + bits - e[j]) << 23);
-          low[j] = (int)(c[i][j] * scale[j]);
-          high[j] = 0;
-        }
-        for (int k = first; k < first + L / 2; k++)
-          for (int j = 0; j < 8; j++) low[j] += (int)(a[i][k] * b[k][j] * scale[j]);
+        e = larger(e, Ints{} - 90);
+        const Floats scale = (Floats)((127 + bits - e) << 23);
+        Ints low = __builtin_convertvector(c[i] * scale, Ints), high = {};  // 17 terms below 2^27 each
+        for (int k = first; k < first + L / 2; k++) low += __builtin_convertvector(b.of[k] * a.of[i][k] * scale, Ints);
         for (int k = first + L / 2; k < first + L; k++)
-          for (int j = 0; j < 8; j++) high[j] += (int)(a[i][k] * b[k][j] * scale[j]);
-        for (int j = 0; j < 8; j++) {
-          double sum = ((double)low[j] + (double)high[j]) * bitsAs<double>((uint64_t)(1023 + e[j] - bits) << 52);
-          constexpr uint64_t beyond = (1ull << 29) - 1;  // bits of a double that a float has not
-          uint64_t x = bitsAs<uint64_t>(sum), odd = HalfSum && (x & beyond) ? beyond + 1 : 0;
-          c[i][j] = (float)bitsAs<double>((x & ~beyond) | odd);
-        }
+          high += __builtin_convertvector(b.of[k] * a.of[i][k] * scale, Ints);
+        const Longs power = __builtin_convertvector(1023 - bits + e, Longs) << 52;
+        const Doubles sum =
+            (__builtin_convertvector(low, Doubles) + __builtin_convertvector(high, Doubles)) * (Doubles)power;
+        constexpr uint64_t beyond = (1ull << 29) - 1;  // bits of a double that a float has not
+        Longs x = (Longs)sum;
+        const Longs odd = HalfSum ? ((x & beyond) != 0 ? Longs{} + beyond + 1 : Longs{}) : Longs{};
+        c[i] = __builtin_convertvector((Doubles)((x & ~beyond) | odd), Floats);
       }
       if constexpr (HalfSum) {
         alignas(16) uint16_t rounded[8];
-        F16Format::store<8>(c[i], rounded);
-        F16Format::load<8>(rounded, c[i]);
+        F16Format::store<8>((const float*)&c[i], rounded);
+        F16Format::load<8>(rounded, (float*)&c[i]);
       }
     }
 }
@@ -131,43 +141,52 @@ template <Element E, int K> void loadFragment(const Warp& w, const int32_t* o, f
     }
   }
 }
-/// 16 x 8 sums of f32 from four registers, and back.
-void loadSums(const Warp& w, const int32_t* o, float (&c)[16][8]) {
-  for (int r = 0; r < 4; r++) {
-    const float* x = w.reg<float>(o[r]);
-    EMU_LANES c[r / 2 * 8 + i / 4][i % 4 * 2 + r % 2] = x[i];
+/// 16 x 8 sums of f32 from four registers, and back: neighbours in a row lie in two registers.
+void loadSums(const Warp& w, const int32_t* o, Floats (&c)[16]) {
+  for (int half = 0; half < 2; half++) {
+    const float *x = w.reg<float>(o[2 * half]), *y = w.reg<float>(o[2 * half + 1]);
+    float* to = (float*)&c[8 * half];
+    EMU_LANES to[2 * i] = x[i], to[2 * i + 1] = y[i];
   }
 }
-void storeSums(const Warp& w, const int32_t* o, const float (&c)[16][8]) {
-  for (int r = 0; r < 4; r++) {
-    float* x = w.reg<float>(o[r]);
-    EMU_LANES x[i] = canonical(c[r / 2 * 8 + i / 4][i % 4 * 2 + r % 2]);
+void storeSums(const Warp& w, const int32_t* o, const Floats (&c)[16]) {
+  for (int half = 0; half < 2; half++) {
+    float *x = w.reg<float>(o[2 * half]), *y = w.reg<float>(o[2 * half + 1]);
+    const float* from = (const float*)&c[8 * half];
+    EMU_LANES x[i] = canonical(from[2 * i]);
+    EMU_LANES y[i] = canonical(from[2 * i + 1]);
   }
 }
 
 template <Element E, int K, bool HalfSum> void mma(Warp& w, const Op&, const int32_t* o, uint32_t) {
   constexpr int aRegisters = 2 * K / perRegister<E>, bRegisters = K / perRegister<E>, cRegisters = HalfSum ? 2 : 4;
   const int32_t *od = o + 1, *oa = od + cRegisters, *ob = oa + aRegisters, *oc = ob + bRegisters;
-  alignas(64) float a[16][K], b[K][8], c[16][8], tile[64];
-  loadFragment<E, K>(w, oa, a);
+  Left<K> a;
+  Right<K> b;
+  Floats c[16];
+  loadFragment<E, K>(w, oa, a.of);
   for (int r = 0; r < bRegisters; r++) {
     if constexpr (E == Element::TF32) {
       const uint32_t* s = w.reg<uint32_t>(ob[r]);
-      EMU_LANES b[r * 4 + i % 4][i / 4] = tf32(s[i]);
+      float* to = (float*)&b.of[r * 4];
+      EMU_LANES to[i % 4 * 8 + i / 4] = tf32(s[i]);
     } else {
-      widen<E>(w.reg<uint32_t>(ob[r]), tile);
-      transpose(tile, b[r * 8], 8, 8);
+      alignas(64) uint16_t turned[64];
+      transpose8(w.reg<uint16_t>(ob[r]), turned);
+      widen<E>(turned, (float*)&b.of[r * 8]);
     }
   }
   if constexpr (HalfSum)
-    for (int r = 0; r < 2; r++) F16Format::load<64>(w.reg<uint16_t>(oc[r]), c[r * 8]);
+    for (int r = 0; r < 2; r++) F16Format::load<64>(w.reg<uint16_t>(oc[r]), (float*)&c[r * 8]);
   else loadSums(w, oc, c);
   // Ampere's units take 16 bytes of a row of A at once and keep 24 bits, Hopper's and later ones 32 and 25.
   constexpr int size = E == Element::TF32 ? 4 : 2, least = E == Element::F16 ? -14 : -126;
+  a.template findExponents<least>();
+  b.template findExponents<least>();
   if (w.block->launch->computeCapability >= 90) multiply<K, std::min(K, 32 / size), least, HalfSum>(a, b, c, 25);
   else multiply<K, std::min(K, 16 / size), least, HalfSum>(a, b, c, 24);
   if constexpr (HalfSum)
-    for (int r = 0; r < 2; r++) F16Format::store<64>(c[r * 8], w.reg<uint16_t>(od[r]));
+    for (int r = 0; r < 2; r++) F16Format::store<64>((const float*)&c[r * 8], w.reg<uint16_t>(od[r]));
   else storeSums(w, od, c);
   w.worker->counters.tensorMultiplyAdds += 16 * 8 * K;
 }
@@ -219,10 +238,10 @@ struct SharedMatrix {
   }
 };
 
-/// Reads a matrix of `count` rows (A) or columns (B) and 32 bytes of k; to[mn * K + k].
-template <Element E>
+/// Reads a matrix of `count` rows (A) or columns (B) and 32 bytes of k; place(mn, k) is where an element goes.
+template <Element E, class Place>
 void readMatrix(Warp& w, const Op& op, const SharedMatrix& m, uint32_t count, bool negated, const Knowledge& known,
-                float* to) {
+                Place place) {
   constexpr uint32_t size = E == Element::TF32 ? 4 : 2, per = 16 / size, K = 32 / size;
   SharedMemory& s = w.block->shared;
   AsyncProxy& proxy = *w.block->async;
@@ -252,7 +271,7 @@ void readMatrix(Warp& w, const Op& op, const SharedMatrix& m, uint32_t count, bo
           memcpy(&bits, &s.bytes[at + 2 * j], 2);
           x = E == Element::F16 ? fromF16(bits) : fromBf16(bits);
         }
-        to[m.kMajor ? mn * K + k + j : (mn + j) * K + k] = sign * x;
+        (m.kMajor ? place(mn, k + j) : place(mn + j, k)) = sign * x;
       }
     }
 }
@@ -335,34 +354,35 @@ template <Element E> void warpgroup(Warp& w, const Op& op, const int32_t* o, uin
   // Shared memory, as all four know it.
   Knowledge known = w.known;
   for (Warp* v : warps) known.meet(v->known);
-  alignas(64) static thread_local float left[64][K], right[256 * K], tiles[32][K][8];
+  static thread_local Left<K> left[4];
+  static thread_local Right<K> right[32];
   readMatrix<E>(
       w, op,
       SharedMatrix::decode(uniform<uint64_t>(warps, ob[0], "the descriptor of B"), !(op.aux & matrixTransposedB)),
-      (uint32_t)columns, op.aux & matrixNegatedB, known, right);
-  for (int n = 0; n < columns; n++)
-    for (int k = 0; k < K; k++) tiles[n / 8][k][n % 8] = right[n * K + k];
+      (uint32_t)columns, op.aux & matrixNegatedB, known,
+      [](uint32_t n, uint32_t k) -> float& { return ((float*)&right[n / 8].of[k])[n % 8]; });
   if (!fragments)
     readMatrix<E>(
         w, op,
         SharedMatrix::decode(uniform<uint64_t>(warps, oa[0], "the descriptor of A"), !(op.aux & matrixTransposedA)), 64,
-        op.aux & matrixNegatedA, known, left[0]);
+        op.aux & matrixNegatedA, known,
+        [](uint32_t row, uint32_t k) -> float& { return left[row / 16].of[row % 16][k]; });
+  for (int n = 0; n < columns / 8; n++) right[n].template findExponents<least>();
   for (int u = 0; u < 4; u++) {
     Warp& v = *warps[u];
-    alignas(64) float a[16][K], c[16][8];
+    Left<K>& a = left[u];
     if (fragments) {
-      loadFragment<E, K>(v, oa, a);
+      loadFragment<E, K>(v, oa, a.of);
       if (op.aux & matrixNegatedA)
-        for (auto& row : a)
+        for (auto& row : a.of)
           for (float& x : row) x = -x;
-    } else {
-      memcpy(a, left[u * 16], sizeof a);
     }
+    a.template findExponents<least>();
     for (int n = 0; n < columns / 8; n++) {
       const int32_t* d = od + n * 4;
+      Floats c[16] = {};
       if (adds) loadSums(v, d, c);
-      else memset(c, 0, sizeof c);
-      multiply<K, K, least, false>(a, tiles[n], c, 25);
+      multiply<K, K, least, false>(a, right[n], c, 25);
       storeSums(v, d, c);
     }
   }

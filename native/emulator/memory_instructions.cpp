@@ -28,9 +28,11 @@ namespace {
 [[noreturn]] void outOfBounds(const Request& r, int lane, const char* space, const std::string& where) {
   throw Fault{"out_of_bounds", where, space, illegalAddress, lane, r.at[lane], (int)r.bytes};
 }
+/// All bits where the lane takes part: loops over all lanes, without branches, are vector code.
+uint64_t active(const Request& r, int i) { return -(uint64_t)(r.lanes >> i & 1); }
 void checkAlignment(const Request& r, const char* space) {
   uint64_t low = 0;
-  EMU_LANES low |= r.lanes >> i & 1 ? r.at[i] : 0;
+  EMU_LANES low |= r.at[i] & active(r, i);
   if (!(low & (r.bytes - 1))) return;
   EMU_LANES
   if ((r.lanes >> i & 1) && (r.at[i] & (r.bytes - 1)))
@@ -54,7 +56,7 @@ Extent extentOf(const Request& r) {
   uint64_t start = r.at[e.first];
   if ((run & (run + 1)) == 0) {
     uint64_t off = 0, expected = start - (uint64_t)e.first * r.bytes;
-    EMU_LANES off |= r.lanes >> i & 1 ? r.at[i] ^ (expected + (uint64_t)i * r.bytes) : 0;
+    EMU_LANES off |= (r.at[i] ^ (expected + (uint64_t)i * r.bytes)) & active(r, i);
     if (off == 0) {
       e.count = __builtin_popcount(run);
       e.contiguous = true;
@@ -65,7 +67,7 @@ Extent extentOf(const Request& r) {
   }
   uint64_t low = ~0ull, high = 0;
   EMU_LANES {
-    uint64_t a = r.lanes >> i & 1 ? r.at[i] : ~0ull, b = r.lanes >> i & 1 ? r.at[i] : 0;
+    uint64_t a = r.at[i] | ~active(r, i), b = r.at[i] & active(r, i);
     low = a < low ? a : low;
     high = b > high ? b : high;
   }
@@ -100,11 +102,15 @@ Pattern& patternOf(const Request& r, uint64_t low, uint32_t phase, bool& known) 
   }
   Patterns::Recent& recent = patterns.all[(size_t)at];
   alignas(64) uint32_t relative[32];
-  EMU_LANES relative[i] = r.lanes >> i & 1 ? (uint32_t)(r.at[i] - low) : 0;
+  EMU_LANES relative[i] = (uint32_t)((r.at[i] - low) & active(r, i));
   for (Pattern& p : recent.each) {
-    known = p.lanes == r.lanes && p.phase == phase && memcmp(p.relative, relative, sizeof relative) == 0;
+    if (p.lanes != r.lanes || p.phase != phase) continue;
+    uint32_t off = 0;
+    EMU_LANES off |= p.relative[i] ^ relative[i];
+    known = off == 0;
     if (known) return p;
   }
+  known = false;
   Pattern& p = recent.each[recent.next++ % recent.each.size()];
   memcpy(p.relative, relative, sizeof relative);
   p.lanes = r.lanes;
@@ -242,7 +248,8 @@ template <class F> void eachWord(uint64_t at, uint32_t bytes, F f) {
 
 /// Whole words read by this block: true when one of them must be looked at: another block wrote it in this launch, or a work that does
 /// not come before this one touched it; such readers are left in place.
-bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, const Launch& l, bool awaited, Cell me) {
+[[gnu::always_inline]] inline bool wordsRead(const Cell* writer, Cell* reader, uint32_t words, const Launch& l,
+                                             bool awaited, Cell me) {
   const Cell first = l.firstSerial << 6, unordered = l.firstUnordered[awaited] << 6;
   Cell bad = 0;
   if (unordered == first) {
@@ -296,9 +303,13 @@ void checkGlobalRead(const Request& r, const Extent& e, Allocation* a) {
     if (e.contiguous) {
       bad = wordsRead(memory().writer(e.low), memory().reader(e.low), (uint32_t)(e.high - e.low) / 4, l, awaited, me);
     } else {
-      const uint32_t words = r.bytes / 4;
-      EMU_LANES if (r.lanes >> i & 1) bad |=
-          wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, l, awaited, me);
+      auto each = [&](uint32_t words) {
+        EMU_LANES if (r.lanes >> i & 1) bad |=
+            wordsRead(memory().writer(r.at[i]), memory().reader(r.at[i]), words, l, awaited, me);
+      };
+      if (r.bytes == 4) each(1);
+      else if (r.bytes == 8) each(2);
+      else each(4);
     }
     if (!bad) return;
   }
@@ -405,7 +416,7 @@ void checkSharedBounds(const Request& r) {
   const SharedMemory& s = r.block().shared;
   checkAlignment(r, "shared");
   uint64_t most = 0;
-  EMU_LANES most = r.lanes >> i & 1 ? (r.at[i] > most ? r.at[i] : most) : most;
+  EMU_LANES most = std::max(most, r.at[i] & active(r, i));
   if (most + r.bytes <= s.size) return;
   EMU_LANES
   if ((r.lanes >> i & 1) && r.at[i] + r.bytes > s.size)
@@ -507,19 +518,32 @@ void rememberSharedWrite(const Request& r, int lane, uint64_t at, uint32_t mask)
   c = ((c ^ me) & ~31u) == 0 ? me | (c & 15) : me;
 }
 
-template <int Words> bool sharedRead(const uint32_t* writer, uint32_t* reader, uint32_t me, uint32_t limit) {
-  uint32_t bad = 0;
-  for (int k = 0; k < Words; k++) {
-    uint32_t c = writer[k], x = reader[k] ^ me;
-    bad |= (uint32_t)(c >= limit) | (uint32_t)((c & 15) != 15);
-    reader[k] = (x & ~(63u << 10)) == 0 && x ? me | SharedMemory::several : me;
-  }
-  return bad;
+/// Neighbouring words, worked on at once.
+template <int N> struct Words { typedef uint32_t type __attribute__((vector_size(4 * N), aligned(4))); };
+template <> struct Words<1> { typedef uint32_t type; };
+template <class V> bool any(V bad) {
+  constexpr V zero = {};
+  return memcmp(&bad, &zero, sizeof bad) != 0;
 }
-template <int Words> bool sharedConflict(const uint32_t* writer, const uint32_t* reader, uint32_t limit) {
-  uint32_t bad = 0;
-  for (int k = 0; k < Words; k++) bad |= (uint32_t)(writer[k] >= limit) | (uint32_t)(reader[k] >= limit);
-  return bad;
+/// Remembers what the lanes read, in whole words; whether one of these must be looked at.
+template <int N> bool sharedRead(const Request& r, uint32_t me, uint32_t limit) {
+  using V = typename Words<N>::type;
+  SharedMemory& s = r.w.block->shared;
+  V bad = {};
+  for (uint32_t left = r.lanes; left; left &= left - 1) {
+    const int i = firstLane(left);
+    const uint64_t k = r.at[i] >> 2;
+    const V c = *(const V*)&s.writers[k], mine = V{} + (me | (uint32_t)i << 10);
+    V& reader = *(V*)&s.readers[k];
+    const V x = reader ^ mine;
+    bad |= (V)(c >= limit) | (V)((c & 15) != 15);
+    reader = ((x & ~SharedMemory::lanes) == 0) & (x != 0) ? mine | SharedMemory::several : mine;
+  }
+  return any(bad);
+}
+template <int N> bool sharedConflict(const uint32_t* writer, const uint32_t* reader, uint32_t limit) {
+  using V = typename Words<N>::type;
+  return any((V)(*(const V*)writer >= limit) | (V)(*(const V*)reader >= limit));
 }
 
 bool sharedContiguous(const Request& r) {
@@ -534,7 +558,7 @@ void checkSharedRead(const Request& r) {
   w.accessed |= r.lanes;
   SharedMemory& s = w.block->shared;
   const uint32_t limit = w.knownLeast << 16, me = sharedCell(w, 0, 15);
-  uint32_t bad = 0;
+  bool bad = true;
   if (r.bytes >= 4 && !r.is(auxStrong) && !r.remote()) {
     if (r.bytes == 4 && sharedContiguous(r)) {
       const uint32_t* writer = &s.writers[r.at[0] >> 2];
@@ -545,26 +569,18 @@ void checkSharedRead(const Request& r) {
         any |= (uint32_t)(c >= limit) | (uint32_t)((c & 15) != 15);
         reader[i] = me | (uint32_t)i << 10;
       }
-      bad = any ? ~0u : 0;
+      bad = any;
     } else {
-      for (int i = 0; i < 32; i++) {
-        if (!(r.lanes >> i & 1)) continue;
-        uint64_t k = r.at[i] >> 2;
-        const uint32_t* writer = &s.writers[k];
-        uint32_t *reader = &s.readers[k], mine = me | (uint32_t)i << 10;
-        bool b = r.bytes == 16  ? sharedRead<4>(writer, reader, mine, limit)
-                 : r.bytes == 8 ? sharedRead<2>(writer, reader, mine, limit)
-                                : sharedRead<1>(writer, reader, mine, limit);
-        bad |= (uint32_t)b << i;
-      }
+      bad = r.bytes == 16  ? sharedRead<4>(r, me, limit)
+            : r.bytes == 8 ? sharedRead<2>(r, me, limit)
+                           : sharedRead<1>(r, me, limit);
     }
   } else {
-    bad = r.lanes;
     EMU_LANES if (r.lanes >> i & 1)
         eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { rememberSharedRead(r, i, at, mask); });
   }
   if (bad)
-    EMU_LANES if (bad >> i & 1)
+    EMU_LANES if (r.lanes >> i & 1)
         eachWord(r.at[i], r.bytes, [&](uint64_t at, uint32_t mask) { sharedWordRead(r, i, at, mask); });
 }
 
@@ -675,6 +691,11 @@ void countShared(const Request& r, bool store) {
   else c.sharedLoadWavefronts += p.result, c.sharedLoadConflicts += p.result - p.least, c.sharedLoadBytes += bytes;
 }
 
+template <int N> void scatterShared(const Request& r, const uint8_t* from) {
+  uint8_t* to = r.block().shared.bytes.data();
+  for (int i = 0; i < 32; i++)
+    if (r.lanes >> i & 1) memcpy(to + r.at[i], from + i * N, N);
+}
 template <int N> void gatherShared(const Request& r, uint8_t* to) {
   const uint8_t* from = r.block().shared.bytes.data();
   if (r.lanes == ~0u) EMU_LANES memcpy(to + i * N, from + r.at[i], N);
@@ -697,9 +718,13 @@ void commitShared(const Request& r, const uint8_t* values) {
   checkSharedBounds(r);
   checkSharedWrite(r, values);
   countShared(r, true);
-  uint8_t* to = r.block().shared.bytes.data();
-  for (int i = 0; i < 32; i++)
-    if (r.lanes >> i & 1) memcpy(to + r.at[i], values + i * r.bytes, r.bytes);
+  switch (r.bytes) {
+    case 1: scatterShared<1>(r, values); break;
+    case 2: scatterShared<2>(r, values); break;
+    case 4: scatterShared<4>(r, values); break;
+    case 8: scatterShared<8>(r, values); break;
+    default: scatterShared<16>(r, values); break;
+  }
 }
 
 /// Addresses of shared::cluster: what the lanes do in the memory of each block in turn.
@@ -1122,20 +1147,21 @@ void asyncCommit(Warp& w, const Op&, const int32_t*, uint32_t m) {
     w.pending[k]->group = group;
   }
 }
-void finish(Warp& w, PendingCopy& p, uint32_t lanes) {
+template <int Bytes> void finish(Warp& w, PendingCopy& p, uint32_t lanes) {
   SharedMemory& s = w.block->shared;
   for (int i = 0; i < 32; i++) {
     if (!(lanes >> i & 1)) continue;
-    memcpy(&s.bytes[p.to[i]], p.data + i * p.bytes, (size_t)p.bytes);
+    memcpy(&s.bytes[p.to[i]], p.data + i * Bytes, Bytes);
     uint32_t me = sharedCell(w, i, 15);
-    for (uint32_t k = p.to[i] >> 2; k < (p.to[i] + (uint32_t)p.bytes) >> 2; k++) s.writers[k] = me;
+    for (uint32_t k = 0; k < Bytes / 4; k++) s.writers[(p.to[i] >> 2) + k] = me;
   }
   p.lanes &= ~lanes;
 }
 /// immediate >= 0: wait_group; -1: wait_all, which takes uncommitted copies too.
 void asyncWait(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   uint8_t newer[32] = {};
-  std::vector<uint32_t> done(w.copyGroups.size());
+  static thread_local std::vector<uint32_t> done;
+  done.assign(w.copyGroups.size(), 0);
   for (size_t g = w.copyGroups.size(); g-- > 0;) {
     uint32_t lanes = w.copyGroups[g] & m;
     EMU_LANES {
@@ -1147,7 +1173,7 @@ void asyncWait(Warp& w, const Op& op, const int32_t*, uint32_t m) {
   for (auto& p : w.pending) {
     uint32_t lanes =
         p->group < 0 ? (op.immediate < 0 ? p->lanes & m : 0) : done[(size_t)(p->group - w.firstGroup)] & p->lanes;
-    if (lanes) finish(w, *p, lanes);
+    if (lanes) (p->bytes == 16 ? finish<16> : p->bytes == 8 ? finish<8> : finish<4>)(w, *p, lanes);
   }
   for (size_t k = 0; k < w.pending.size();) {
     if (w.pending[k]->lanes == 0) {
@@ -1185,22 +1211,6 @@ void isSpace(Warp& w, const Op& op, const int32_t* o, uint32_t m) {
 }
 
 // --- ldmatrix, stmatrix ------------------------------------------------------------------------------------------
-
-/// An 8x8 matrix of 16-bit elements, rows of 16 bytes, transposed.
-void transpose8(const uint16_t* s, uint16_t* d) {
-#ifdef __AVX512BW__
-  alignas(64) static const uint16_t index[64] = {0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57,
-                                                 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59,
-                                                 4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61,
-                                                 6, 14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63};
-  __m512i a = _mm512_loadu_si512(s), b = _mm512_loadu_si512(s + 32);
-  _mm512_storeu_si512(d, _mm512_permutex2var_epi16(a, _mm512_load_si512(index), b));
-  _mm512_storeu_si512(d + 32, _mm512_permutex2var_epi16(a, _mm512_load_si512(index + 32), b));
-#else
-  for (int i = 0; i < 8; i++)
-    for (int j = 0; j < 8; j++) d[i * 8 + j] = s[j * 8 + i];
-#endif
-}
 
 template <int Count, bool Transposed> void loadMatrix(Warp& w, const Op& op, const int32_t* o, uint32_t) {
   alignas(64) uint64_t at[32];

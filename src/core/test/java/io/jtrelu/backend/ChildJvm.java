@@ -67,6 +67,8 @@ public final class ChildJvm {
   private ProcessBuilder builder(Class<?> main, String... arguments) {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    // Over before the optimising compiler pays.
+    command.addAll(List.of("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"));
     command.addAll(options);
     if (!modulePath.isEmpty()) {
       command.addAll(List.of("--module-path", modulePath));

@@ -14,9 +14,9 @@ import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Assumptions;
 
-/** Processes of this class path that an MPI's launcher starts, for tests; they have 30 seconds. */
+/** Processes of this class path that an MPI's launcher starts, for tests; they have two minutes. */
 public final class Ranks {
-  private static final int SECONDS = 30;
+  private static final int SECONDS = 120;
 
   private final Family family;
   private final int count;

@@ -47,6 +47,7 @@ class OneDnnBackendTest {
   private static final Conv2dDescriptor ONE_BY_ONE = Conv2dDescriptor.of(2, 9, 7, 40, 72, 1, 1, 0);
   private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 32, 48, 3, 1, 1);
 
+  private final List<CpuKernels> opened = new ArrayList<>();
   private OneDnnBackend backend;
   private long objectsAtStart;
 
@@ -60,6 +61,7 @@ class OneDnnBackendTest {
   void close() {
     assertEquals(objectsAtStart, backend.library().liveObjects(), "native objects left");
     assertEquals(0, backend.memory().inUse(), "tensors left");
+    opened.forEach(CpuKernels::close);
     backend.close();
     backend.close();
     assertEquals(0, backend.library().liveObjects(), "the engine is left");
@@ -113,11 +115,12 @@ class OneDnnBackendTest {
      */
     private Tensor tensor(SplittableRandom random, Shape shape, DataType type, Layout layout) {
       Tensor tensor = backend.allocate(shape, type, layout);
-      for (long i = 0; i < shape.elements(); i++) {
-        tensor.put(
-            i, operation.type() == DataType.BF16 ? random.nextInt(-2, 3) : random.nextInt(-4, 5));
+      int largest = operation.type() == DataType.BF16 ? 2 : 4;
+      float[] values = new float[Math.toIntExact(shape.elements())];
+      for (int i = 0; i < values.length; i++) {
+        values[i] = random.nextInt(-largest, largest + 1);
       }
-      tensors.add(tensor);
+      tensors.add(tensor.set(values));
       return tensor;
     }
 
@@ -222,31 +225,35 @@ class OneDnnBackendTest {
    */
   @Test
   void winogradAgreesWithTheDirectMethod() throws IOException {
-    int instructionSets = 0;
-    while (true) {
-      try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
+    List<CpuKernels> sets = openEveryInstructionSet();
+    for (DataType type : List.of(DataType.F32, DataType.BF16)) {
+      if (!backend.supports(type)) { // by the direct method
+        continue;
+      }
+      List<CpuKernels.Convolutions> convolutions = new ArrayList<>();
+      for (CpuKernels kernels : sets) {
         if (kernels.usesMatrixUnits()) {
-          instructionSets++; // its kernels of Winograd's method are those of the next one
-          continue;
+          continue; // its kernels of Winograd's method are those of the next one
         }
-        for (int tile : new int[] {2, 4}) {
-          for (DataType type : List.of(DataType.F32, DataType.BF16)) {
-            if (backend.supports(type)) { // by the direct method
-              winogradAgreesWithTheDirectMethod(
-                  kernels.convolutions(type), type, tile, new SplittableRandom(3));
-            }
-          }
-          if (kernels.roundedConvolutions() != null && backend.supports(DataType.BF16)) {
-            winogradAgreesWithTheDirectMethod(
-                kernels.roundedConvolutions(), DataType.BF16, tile, new SplittableRandom(3));
-          }
+        convolutions.add(kernels.convolutions(type));
+        if (type == DataType.BF16 && kernels.roundedConvolutions() != null) {
+          convolutions.add(kernels.roundedConvolutions());
         }
-        instructionSets++;
+      }
+      winogradAgreesWithTheDirectMethod(convolutions, type, new SplittableRandom(3));
+    }
+  }
+
+  /** For tests of each; they are closed with the backend. */
+  private List<CpuKernels> openEveryInstructionSet() throws IOException {
+    while (true) {
+      try {
+        opened.add(CpuKernels.load(opened.size()));
       } catch (UnsupportedException noMore) {
-        break;
+        assertFalse(opened.isEmpty(), "no kernels: " + backendsReason());
+        return opened;
       }
     }
-    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
   }
 
   private static String backendsReason() {
@@ -254,10 +261,11 @@ class OneDnnBackendTest {
   }
 
   private void winogradAgreesWithTheDirectMethod(
-      CpuKernels.Convolutions convolutions, DataType type, int tile, SplittableRandom random) {
+      List<CpuKernels.Convolutions> everySet, DataType type, SplittableRandom random) {
     Rectifier exact = new Rectifier(0.5f, 1);
     try (Stream stream = backend.newStream()) {
       for (int i = 0; i < 60; i++) {
+        int offset = i % 2;
         boolean large = i % 10 == 0; // several units
         Conv2dDescriptor d =
             new Conv2dDescriptor(
@@ -280,28 +288,41 @@ class OneDnnBackendTest {
         assertTrue(WinogradConv2d.applies(d), d.toString());
         for (Write write : Write.values()) {
           for (Rectifier srcActivation : List.of(exact, Rectifier.IDENTITY)) {
-            try (Layer direct =
-                    new Layer(
-                        backend,
-                        new OneDnnConv2d(backend.library(), d, type, exact, srcActivation),
-                        i % 2);
-                Layer winograd =
-                    new Layer(
-                        backend,
+            List<float[]> expected =
+                results(
+                    stream,
+                    new OneDnnConv2d(backend.library(), d, type, exact, srcActivation),
+                    offset,
+                    write);
+            for (CpuKernels.Convolutions convolutions : everySet) {
+              for (int tile : new int[] {2, 4}) {
+                requireEqual(
+                    expected,
+                    results(
+                        stream,
                         new WinogradConv2d(convolutions, d, type, exact, srcActivation, tile, 1),
-                        i % 2)) {
-              direct.run(stream, write);
-              winograd.run(stream, write);
-              for (int k = 0; k < 4; k++) {
-                assertArrayEquals(
-                    direct.results().get(k),
-                    winograd.results().get(k),
-                    convolutions + ", tile " + tile + " " + d + " " + write + " result " + k);
+                        offset,
+                        write),
+                    convolutions + ", tile " + tile + " " + d + " " + write);
               }
             }
           }
         }
       }
+    }
+  }
+
+  /** What all passes of an operation give, which is closed. */
+  private List<float[]> results(Stream stream, Conv2d operation, int offset, Write write) {
+    try (Layer layer = new Layer(backend, operation, offset)) {
+      layer.run(stream, write);
+      return layer.results();
+    }
+  }
+
+  private static void requireEqual(List<float[]> expected, List<float[]> actual, String what) {
+    for (int k = 0; k < expected.size(); k++) {
+      assertArrayEquals(expected.get(k), actual.get(k), what + " result " + k);
     }
   }
 
@@ -312,22 +333,12 @@ class OneDnnBackendTest {
    */
   @Test
   void directAgreesWithOneDnn() throws IOException {
-    int instructionSets = 0;
-    while (true) {
-      try (CpuKernels kernels = CpuKernels.load(instructionSets)) {
-        directAgreesWithOneDnn(kernels.directConvolutions(), new SplittableRandom(4));
-        instructionSets++;
-      } catch (UnsupportedException noMore) {
-        break;
-      }
-    }
-    assertTrue(instructionSets > 0, "no kernels: " + backendsReason());
-  }
-
-  private void directAgreesWithOneDnn(DirectConvolutions convolutions, SplittableRandom random) {
+    List<CpuKernels> sets = openEveryInstructionSet();
+    SplittableRandom random = new SplittableRandom(4);
     Rectifier exact = new Rectifier(0.5f, 1);
     try (Stream stream = backend.newStream()) {
       for (int i = 0; i < 120; i++) {
+        int offset = i % 2;
         int kh = i % 2 == 0 ? 1 : random.nextInt(1, 8);
         int kw = i % 2 == 0 ? 1 : random.nextInt(1, 8);
         boolean many = i % 10 == 0; // pixels: several units
@@ -353,22 +364,22 @@ class OneDnnBackendTest {
         assertTrue(DirectConv2d.applies(d), d.toString());
         Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
         Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
-        try (Layer expected =
-                new Layer(
-                    backend,
-                    new OneDnnConv2d(backend.library(), d, DataType.F32, exact, srcActivation),
-                    i % 2);
-            Layer direct =
-                new Layer(
-                    backend, new DirectConv2d(convolutions, d, exact, srcActivation, 1), i % 2)) {
-          expected.run(stream, write);
-          direct.run(stream, write);
-          for (int k = 0; k < 4; k++) {
-            assertArrayEquals(
-                expected.results().get(k),
-                direct.results().get(k),
-                convolutions + " " + d + " " + write + " result " + k);
-          }
+        List<float[]> expected =
+            results(
+                stream,
+                new OneDnnConv2d(backend.library(), d, DataType.F32, exact, srcActivation),
+                offset,
+                write);
+        for (CpuKernels kernels : sets) {
+          DirectConvolutions convolutions = kernels.directConvolutions();
+          requireEqual(
+              expected,
+              results(
+                  stream,
+                  new DirectConv2d(convolutions, d, exact, srcActivation, 1),
+                  offset,
+                  write),
+              convolutions + " " + d + " " + write);
         }
       }
     }
