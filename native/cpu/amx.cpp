@@ -2,5 +2,5 @@
 #define LANES 16
 #include "matrix_unit_kernels.h"
 
-extern const JtreluDirect jtreluCpuAmx;
-const JtreluDirect jtreluCpuAmx = matrix::kConvolutions;
+extern const JtreluF32Convolutions jtreluCpuAmx;
+const JtreluF32Convolutions jtreluCpuAmx = matrix::kConvolutions;

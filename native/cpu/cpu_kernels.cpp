@@ -11,7 +11,7 @@ extern const JtreluCpuKernels jtreluCpuAvx512Bf16, jtreluCpuAvx512, jtreluCpuAvx
 #define EXPORT __attribute__((visibility("default")))
 
 #ifdef JTRELU_AMX
-extern const JtreluDirect jtreluCpuAmx;
+extern const JtreluF32Convolutions jtreluCpuAmx;
 
 namespace {
 // Linux saves the tiles of a process that has asked for them; what it answers stays the same.

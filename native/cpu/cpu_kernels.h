@@ -1,8 +1,8 @@
 // Kernels of the CPU backend that oneDNN has not, or not as fast: the C interface that
 // io.jtrelu.backend.onednn.CpuKernels calls.
 //
-// Convolutions, forward and backward, with bias, rectifier and its derivative fused: 3x3 of stride 1 by Winograd's minimal
-// filtering, winograd_kernels.h, and others by the definition, direct_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
+// Convolutions, forward and backward, with bias, rectifier and its derivative fused: 3x3 by Winograd's minimal filtering, of stride 1
+// in winograd_kernels.h and of stride 2 in winograd_strided_kernels.h, and others by the definition, direct_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
 // parameters and activations: element_kernels.h; those of batch normalisation: batch_norm_kernels.h. Max-pooling:
 // max_pool_kernels.h.
 #pragma once
@@ -38,29 +38,29 @@ struct JtreluConvolutions {
 };
 
 /// Sizes of a convolution of src [n, h, w, ic] to dst [n, oh, ow, oc], with at most kJtreluMostTaps taps along an axis.
-struct JtreluDirectSizes {
+struct JtreluConvolutionSizes {
   int32_t n, h, w, ic, oh, ow, oc, kh, kw, strideH, strideW, top, left;
 };
 constexpr int32_t kJtreluMostTaps = 11;
 
-/// Convolutions of floats by the definition, with any number of channels. No function throws, allocates, keeps state or checks its
+/// Convolutions of floats, of one method. No function throws, allocates, keeps state or checks its
 /// operands. Tensors are aligned to their type; packed weights and workspace to 64 bytes. The rest is as in JtreluConvolutions.
-struct JtreluDirect {
+struct JtreluF32Convolutions {
   /// Bytes of the packed form of the forward pass, or of that of backward data.
-  int64_t (*packedBytes)(const JtreluDirectSizes*, int32_t backward);
+  int64_t (*packedBytes)(const JtreluConvolutionSizes*, int32_t backward);
   /// Bytes of working memory for any pass.
-  int64_t (*workspaceBytes)(const JtreluDirectSizes*);
+  int64_t (*workspaceBytes)(const JtreluConvolutionSizes*);
   /// KRSC weights [oc, kh, kw, ic] to the form of the forward pass and to that of backward data.
-  void (*pack)(const JtreluDirectSizes*, const float* weights, float* forward, float* backward);
+  void (*pack)(const JtreluConvolutionSizes*, const float* weights, float* forward, float* backward);
   /// dst = phi(convolution + bias)
-  void (*forward)(const JtreluDirectSizes*, const float* src, const float* packed, const float* bias, float slope,
+  void (*forward)(const JtreluConvolutionSizes*, const float* src, const float* packed, const float* bias, float slope,
                   float scale, float* dst, void* workspace);
   /// diff_src = ((accumulate ? diff_src : 0) + transposed convolution) * phi'(gate), without phi' where gate is null. The gate may
   /// be diff_src.
-  void (*backwardData)(const JtreluDirectSizes*, const float* diffDst, const float* packed, const float* gate,
+  void (*backwardData)(const JtreluConvolutionSizes*, const float* diffDst, const float* packed, const float* gate,
                        float slope, float scale, int32_t accumulate, float* diffSrc, void* workspace);
   /// diff_weights [oc, kh, kw, ic] and diff_bias [oc].
-  void (*gradients)(const JtreluDirectSizes*, const float* src, const float* diffDst, float* diffWeights,
+  void (*gradients)(const JtreluConvolutionSizes*, const float* src, const float* diffDst, float* diffWeights,
                     float* diffBias, int32_t accumulate, void* workspace);
 };
 
@@ -152,13 +152,14 @@ struct JtreluCpuKernels {
   JtreluActivationPasses bf16Activations;
   JtreluBatchNorm f32BatchNorm;
   JtreluBatchNorm bf16BatchNorm;
-  JtreluDirect direct;
+  JtreluF32Convolutions direct;  // by the definition: any sizes
   JtreluMaxPool f32MaxPool;
   JtreluMaxPool bf16MaxPool;
+  JtreluF32Convolutions stridedWinograd;  // 3x3 of stride 2, channels in multiples of 16
 };
 
 /// Version of this interface.
-constexpr int32_t kJtreluCpuVersion = 8;
+constexpr int32_t kJtreluCpuVersion = 9;
 
 extern "C" {
 int32_t jtreluCpuVersion();

@@ -1,4 +1,4 @@
-// Convolutions by the definition, where Winograd's method does not apply: 1x1 kernels, strides, linear layers.
+// Convolutions by the definition, where Winograd's method does not apply: 1x1 kernels, other strided ones, linear layers.
 //
 //   forward          y[p] = sum over taps of W[tap] x[p * stride + tap - padding]
 //   backward data    the same of diff_dst and W transposed; results whose taps fall between the pixels of diff_dst in the same way
@@ -102,7 +102,7 @@ struct Source {
   }
 };
 
-// What follows a convolution: see JtreluDirect.
+// What follows a convolution: see JtreluF32Convolutions.
 struct Epilogue {
   float* y;
   const float* bias;
@@ -333,18 +333,18 @@ void convolve(int images, const Source& x, const Class& high, const Class& wide,
   }
 }
 
-void forward(const JtreluDirectSizes* sizes, const float* x, const float* packed, const float* bias, float slope,
+void forward(const JtreluConvolutionSizes* sizes, const float* x, const float* packed, const float* bias, float slope,
              float scale, float* y, void* memory) {
-  const JtreluDirectSizes& s = *sizes;
+  const JtreluConvolutionSizes& s = *sizes;
   const Workspace workspace(memory, s.ic, s.oc);
   convolve(s.n, {x, s.h, s.w, s.ic}, forwardClass(s.oh, s.kh, s.strideH, s.top),
            forwardClass(s.ow, s.kw, s.strideW, s.left), s.kw, packed, s.oh, s.ow, s.oc,
            {y, bias, nullptr, slope, scale, false}, workspace);
 }
 
-void backwardData(const JtreluDirectSizes* sizes, const float* e, const float* packed, const float* gate, float slope,
-                  float scale, int32_t accumulate, float* y, void* memory) {
-  const JtreluDirectSizes& s = *sizes;
+void backwardData(const JtreluConvolutionSizes* sizes, const float* e, const float* packed, const float* gate,
+                  float slope, float scale, int32_t accumulate, float* y, void* memory) {
+  const JtreluConvolutionSizes& s = *sizes;
   const Source source{e, s.oh, s.ow, s.oc};
   const Workspace workspace(memory, s.oc, s.ic);
   for (int r = 0; r < std::min(s.strideH, s.h); r++) {
@@ -422,9 +422,9 @@ struct GradientWorkspace {
   }
 };
 
-void gradients(const JtreluDirectSizes* sizes, const float* x, const float* e, float* diffWeights, float* diffBias,
+void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float* e, float* diffWeights, float* diffBias,
                int32_t accumulate, void* memory) {
-  const JtreluDirectSizes& s = *sizes;
+  const JtreluConvolutionSizes& s = *sizes;
   const Source source{x, s.h, s.w, s.ic};
   const int taps = s.kh * s.kw, in = s.ic;
   const int64_t below = int64_t(taps) * in;
@@ -539,24 +539,24 @@ void packMatrices(const float* weights, int taps, int64_t tapStep, int in, int64
   endStream();
 }
 
-void pack(const JtreluDirectSizes* sizes, const float* weights, float* forward, float* backward) {
-  const JtreluDirectSizes& s = *sizes;
+void pack(const JtreluConvolutionSizes* sizes, const float* weights, float* forward, float* backward) {
+  const JtreluConvolutionSizes& s = *sizes;
   const int taps = s.kh * s.kw;
   packMatrices(weights, taps, s.ic, s.ic, 1, s.oc, int64_t(taps) * s.ic, forward);
   packMatrices(weights, taps, s.ic, s.oc, int64_t(taps) * s.ic, s.ic, 1, backward);
 }
 
-int64_t packedBytes(const JtreluDirectSizes* s, int32_t backward) {
+int64_t packedBytes(const JtreluConvolutionSizes* s, int32_t backward) {
   const int64_t matrix = backward ? s->oc * roundUp(s->ic, LANES) : s->ic * roundUp(s->oc, LANES);
   return s->kh * s->kw * matrix * int64_t(sizeof(float));
 }
 
-int64_t workspaceBytes(const JtreluDirectSizes* s) {
+int64_t workspaceBytes(const JtreluConvolutionSizes* s) {
   return std::max({Workspace(nullptr, s->ic, s->oc).bytes, Workspace(nullptr, s->oc, s->ic).bytes,
                    GradientWorkspace(nullptr, s->ic, s->oc).bytes});
 }
 
-constexpr JtreluDirect kConvolutions = {packedBytes, workspaceBytes, pack, forward, backwardData, gradients};
+constexpr JtreluF32Convolutions kConvolutions = {packedBytes, workspaceBytes, pack, forward, backwardData, gradients};
 
 }  // namespace direct
 }  // namespace

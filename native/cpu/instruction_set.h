@@ -7,6 +7,7 @@
 #include "max_pool_kernels.h"
 #include "orthogonal_kernels.h"
 #include "winograd_kernels.h"
+#include "winograd_strided_kernels.h"
 
 extern const JtreluCpuKernels KERNELS;
 const JtreluCpuKernels KERNELS = {
@@ -27,4 +28,5 @@ const JtreluCpuKernels KERNELS = {
     direct::kConvolutions,
     pool::passes<float>(),
     pool::passes<uint16_t>(),
+    strided::kConvolutions,
 };

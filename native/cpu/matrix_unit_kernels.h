@@ -382,7 +382,7 @@ void convolve(int images, const Source& x, const Class& high, const Class& wide,
   }
 }
 
-void forward(const JtreluDirectSizes& s, const float* x, const uint16_t* packed, const Epilogue& e, void* memory) {
+void forward(const JtreluConvolutionSizes& s, const float* x, const uint16_t* packed, const Epilogue& e, void* memory) {
   const Workspace workspace(memory, s.ic, s.oc, s.kh * s.kw);
   Tiles tiles;
   convolve<Epilogue::kBias>(s.n, {x, s.h, s.w, s.ic}, direct::forwardClass(s.oh, s.kh, s.strideH, s.top),
@@ -390,7 +390,7 @@ void forward(const JtreluDirectSizes& s, const float* x, const uint16_t* packed,
                             e, workspace, tiles);
 }
 
-void backwardData(const JtreluDirectSizes& s, const float* e, const uint16_t* packed, const Epilogue& epilogue,
+void backwardData(const JtreluConvolutionSizes& s, const float* e, const uint16_t* packed, const Epilogue& epilogue,
                   void* memory) {
   const Source source{e, s.oh, s.ow, s.oc};
   const Workspace workspace(memory, s.oc, s.ic, s.kh * s.kw);
@@ -510,7 +510,7 @@ void put(const float* sums, int rows, int columns, bool add, bool past, float* t
   }
 }
 
-void gradients(const JtreluDirectSizes& s, const float* x, const float* e, float* diffWeights, float* diffBias,
+void gradients(const JtreluConvolutionSizes& s, const float* x, const float* e, float* diffWeights, float* diffBias,
                bool accumulate, void* memory) {
   const Source source{x, s.h, s.w, s.ic};
   const int taps = s.kh * s.kw, in = s.ic;
@@ -562,37 +562,37 @@ void gradients(const JtreluDirectSizes& s, const float* x, const float* e, float
 
 // Whether the unit does a convolution, by what all its bands have in common: channels fill four fifths of the tiles. Linear layers are
 // a matter of reading weights, which are half as many bytes again.
-bool pays(const JtreluDirectSizes& s) {
+bool pays(const JtreluConvolutionSizes& s) {
   const int64_t channels = int64_t(s.ic) * s.oc, computed = roundUp(s.ic, kSide) * roundUp(s.oc, kSide);
   return 5 * channels >= 4 * computed && s.ow > 1;
 }
 
 // The kernels: those of direct_kernels.h where the unit does not pay.
-constexpr JtreluDirect kConvolutions = {
-    [](const JtreluDirectSizes* s, int32_t backward) {
+constexpr JtreluF32Convolutions kConvolutions = {
+    [](const JtreluConvolutionSizes* s, int32_t backward) {
       if (!pays(*s)) return direct::packedBytes(s, backward);
       const int in = backward ? s->oc : s->ic, out = backward ? s->ic : s->oc;
       return s->kh * s->kw * int64_t(stepsOf(in)) * stepsOf(out) * kStep * int64_t(sizeof(uint16_t));
     },
-    [](const JtreluDirectSizes* s) {
+    [](const JtreluConvolutionSizes* s) {
       if (!pays(*s)) return direct::workspaceBytes(s);
       const int taps = s->kh * s->kw;
       return std::max({Workspace(nullptr, s->ic, s->oc, taps).bytes, Workspace(nullptr, s->oc, s->ic, taps).bytes,
                        GradientWorkspace(nullptr, s->ic, s->oc).bytes});
     },
-    [](const JtreluDirectSizes* s, const float* weights, float* forward, float* backward) {
+    [](const JtreluConvolutionSizes* s, const float* weights, float* forward, float* backward) {
       if (!pays(*s)) return direct::pack(s, weights, forward, backward);
       const int taps = s->kh * s->kw;
       const int64_t row = int64_t(taps) * s->ic;
       packMatrices(weights, taps, s->ic, s->ic, 1, s->oc, row, reinterpret_cast<uint16_t*>(forward));
       packMatrices(weights, taps, s->ic, s->oc, row, s->ic, 1, reinterpret_cast<uint16_t*>(backward));
     },
-    [](const JtreluDirectSizes* s, const float* src, const float* packed, const float* bias, float slope, float scale,
-       float* dst, void* workspace) {
+    [](const JtreluConvolutionSizes* s, const float* src, const float* packed, const float* bias, float slope,
+       float scale, float* dst, void* workspace) {
       if (!pays(*s)) return direct::forward(s, src, packed, bias, slope, scale, dst, workspace);
       forward(*s, src, reinterpret_cast<const uint16_t*>(packed), {dst, bias, nullptr, slope, scale, false}, workspace);
     },
-    [](const JtreluDirectSizes* s, const float* diffDst, const float* packed, const float* gate, float slope,
+    [](const JtreluConvolutionSizes* s, const float* diffDst, const float* packed, const float* gate, float slope,
        float scale, int32_t accumulate, float* diffSrc, void* workspace) {
       if (!pays(*s)) {
         return direct::backwardData(s, diffDst, packed, gate, slope, scale, accumulate, diffSrc, workspace);
@@ -600,7 +600,7 @@ constexpr JtreluDirect kConvolutions = {
       backwardData(*s, diffDst, reinterpret_cast<const uint16_t*>(packed),
                    {diffSrc, nullptr, gate, slope, scale, accumulate != 0}, workspace);
     },
-    [](const JtreluDirectSizes* s, const float* src, const float* diffDst, float* diffWeights, float* diffBias,
+    [](const JtreluConvolutionSizes* s, const float* src, const float* diffDst, float* diffWeights, float* diffBias,
        int32_t accumulate, void* workspace) {
       if (!pays(*s)) return direct::gradients(s, src, diffDst, diffWeights, diffBias, accumulate, workspace);
       gradients(*s, src, diffDst, diffWeights, diffBias, accumulate != 0, workspace);

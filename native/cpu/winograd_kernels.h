@@ -21,21 +21,14 @@
 // An axis is cut into tiles of four; what remains is a tile of two (1 or 2 results) or four (3). Where a tile has one
 // result less than its kind, A^T shows that infinity does not count, and it is left out: 7x7 results take 157 products.
 //
-// The sums are matrix products, one for each of the 46 places in a tile. All of a place's tiles lie in blocks of LANES
-// channels, [channel block][tile][LANES]: transforms and products then read and write whole vectors at constant
-// distances. Work goes in units of some rows of tiles (of one or several images), as many as stay in the second-level
-// cache between transform, product and transform back. The order of sums depends on the sizes alone.
-#include "vectors.h"
-
-#include <algorithm>
-#include <array>
-#include <utility>
+// The sums are matrix products, one for each of the 46 places in a tile (winograd_products.h). Work goes in units of some rows of
+// tiles (of one or several images), as many as stay in the second-level cache between transform, product and transform back. The
+// order of sums depends on the sizes alone.
+#pragma once
+#include "cpu_kernels.h"
+#include "winograd_products.h"
 
 namespace {
-
-// Transformed values of a unit, counted as floats, of a second-level cache of 1 MiB: what they read and write needs room
-// too.
-constexpr int64_t kConvolutionBytes = 384 * 1024, kGradientBytes = 768 * 1024, kPlaneBytes = 512 * 1024;
 
 // Values of a tile along one axis, as in the table above.
 enum Point { kZero, kOne, kMinusOne, kInfinity, kRe, kIm, kPoints };
@@ -65,80 +58,6 @@ constexpr PointClass columnClass(int place) {
 // Points and values of x of a tile with `results` (4 or 2) along an axis.
 constexpr int pointsOf(int results) { return results == 4 ? 6 : 4; }
 constexpr int sourcesOf(int results) { return results + 2; }
-
-// A type of activations, that of transformed values and weights, and how products of these are added up: a sum takes
-// kGroup terms at once, which lie side by side.
-struct F32 {
-  using Activation = float;
-  using Element = float;
-  using Operand = Vector;
-  static constexpr int kGroup = 1;
-  static INLINE Operand operand(const Element* p) { return load(p); }
-  static INLINE Operand repeat(const Element* p) { return *p - Vector{}; }
-  static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) { return sum + a * b; }
-  using Held = Vector;  // groups of one wait for nothing
-  static INLINE Vector group(const Vector* terms) { return terms[0]; }
-};
-
-// Only what lies in memory is rounded.
-struct Bf16 : F32 {
-  using Activation = uint16_t;
-};
-
-#ifdef __AVX512BF16__
-// Transformed values and weights are rounded too; products are exact, sums are kept in float.
-struct RoundedBf16 {
-  using Activation = uint16_t;
-  using Element = uint16_t;
-  using Operand = __m512bh;
-  static constexpr int kGroup = 2;
-  static INLINE Operand operand(const Element* p) { return Operand(_mm512_load_si512(p)); }
-  static INLINE Operand repeat(const Element* p) {
-    int32_t pair;
-    __builtin_memcpy(&pair, p, sizeof pair);
-    return Operand(_mm512_set1_epi32(pair));
-  }
-  static INLINE Vector multiplyAdd(Vector sum, Operand a, Operand b) {
-    return Vector(_mm512_dpbf16_ps(__m512(sum), a, b));
-  }
-  /// The first of two terms, rounded, until the second is there.
-  using Held = __m256i;
-  static INLINE Held hold(Vector first) { return Held(_mm512_cvtneps_pbh(__m512(first))); }
-  static INLINE Vector pair(Held first, Vector second) {
-    typedef uint16_t Pairs __attribute__((vector_size(4 * LANES)));
-    constexpr Pairs kInterleaved = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                    8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    return Vector(_mm512_permutex2var_epi16(_mm512_castsi256_si512(first), __m512i(kInterleaved),
-                                            _mm512_castsi256_si512(hold(second))));
-  }
-  static INLINE Vector group(const Vector* terms) { return pair(hold(terms[0]), terms[1]); }
-};
-#endif
-
-// Register tiles: MR rows by NV vectors are accumulated. The rest of the registers holds operands.
-#if LANES == 16
-constexpr int kAccumulators = 24;  // of 32 registers
-constexpr int widest(int blocks) { return blocks % 4 == 0 ? 4 : blocks % 3 == 0 ? 3 : blocks % 2 == 0 ? 2 : 1; }
-#elif LANES == 8
-constexpr int kAccumulators = 12;  // of 16 registers
-constexpr int widest(int blocks) { return blocks % 2 == 0 ? 2 : 1; }
-#else
-constexpr int kAccumulators = 24;
-constexpr int widest(int) { return 4; }  // channels are multiples of 16
-#endif
-
-// Vectors of a panel of weights: as many as divide the channels of y, but two where four would not stay in the first-level cache while
-// all tiles pass by.
-constexpr int kPanelBytes = 32 * 1024;
-template <class T> int panelVectors(int in, int out) {
-  const int most = widest(out / LANES);
-  const int64_t bytes = int64_t(in) * most * LANES * sizeof(typename T::Element);
-  return LANES == 16 && most == 4 && bytes > kPanelBytes ? 2 : most;
-}
-
-// Elements from one place to the next for so many each: 3 or 6 cache lines beyond a multiple of 2048 or 4096 bytes, so
-// that the places fall into different sets.
-constexpr int64_t placeStride(int64_t elements) { return (elements + 1023) / 1024 * 1024 + 96; }
 
 // How an axis of y is cut: tiles of four results, then tiles of two, the last of which may lack one result.
 struct Axis {
@@ -401,140 +320,6 @@ void transformSource(const Unit& u, const typename T::Activation* x, typename T:
   }
 }
 
-constexpr int kLine = 64;  // bytes of a cache line
-
-// c [MR, NV vectors] = a b for MR tiles: a in blocks of channels, b packed [in / group][NV * LANES][group].
-template <class T, int MR, int NV>
-void product(const typename T::Element* a, int64_t aBlock, const typename T::Element* b, float* c, int64_t cBlock,
-             int blocks, Upcoming& upcoming) {
-  constexpr int G = T::kGroup;
-  constexpr int kRow = NV * G * LANES;
-  Vector sum[MR][NV];
-#pragma GCC unroll 32
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
-  for (int block = 0; block < blocks; block++) {
-    for (int k = 0; k < LANES; k += G) {
-      typename T::Operand row[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) row[v] = T::operand(b + v * G * LANES);
-#pragma GCC unroll 32
-      for (int m = 0; m < MR; m++) {
-        const typename T::Operand s = T::repeat(a + m * LANES + k);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) sum[m][v] = T::multiplyAdd(sum[m][v], s, row[v]);
-      }
-      b += kRow;
-    }
-    upcoming.fetch();
-    a += aBlock;
-  }
-#pragma GCC unroll 32
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store(c + v * cBlock + m * LANES, sum[m][v]);
-}
-
-// product() for 1 to kAccumulators / NV tiles.
-template <class T, int NV, int... M> constexpr auto products(std::integer_sequence<int, M...>) {
-  return std::array{product<T, M + 1, NV>...};
-}
-
-// Memory of y that the transform of results will touch, fetched while products run: it is long out of the caches, or
-// never was in them, and waiting for it costs a tenth of a pass. Asking for the first level, which it soon overflows, is
-// faster than asking for the second by another twentieth.
-class Ahead {
- public:
-  /// To be spread over so many calls of next().
-  Ahead(const char* gateFrom, char* yFrom, int64_t bytes, int64_t calls)
-      : gate(gateFrom), y(yFrom), left((bytes + kLine - 1) / kLine), share(left / std::max<int64_t>(calls, 1) + 1) {}
-
-  INLINE void next() {
-    for (int64_t lines = std::min(share, left); lines > 0; lines--, left--) {
-      __builtin_prefetch(y, 1, 3);
-      y += kLine;
-      if (gate == nullptr) continue;
-      __builtin_prefetch(gate, 0, 3);
-      gate += kLine;
-    }
-  }
-
- private:
-  const char* gate;
-  char* y;
-  int64_t left, share;
-};
-
-// Tiles of one product() at most, and their number for a place.
-constexpr int mostTiles(int vectors) { return kAccumulators / vectors; }
-constexpr int64_t productCalls(int64_t tiles, int vectors) {
-  return (tiles + mostTiles(vectors) - 1) / mostTiles(vectors);
-}
-
-// c = a b of one place for all tiles and channels of y. b comes from beyond the second-level cache, where it waits for
-// its turn in the third level or in memory: each panel is fetched during the products of the one before. `next` is b of
-// the next place, or null.
-template <class T, int NV>
-void multiplyBy(Ahead& ahead, const typename T::Element* a, const typename T::Element* b,
-                const typename T::Element* next, float* c, int64_t tiles, int in, int out) {
-  static constexpr auto table = products<T, NV>(std::make_integer_sequence<int, mostTiles(NV)>());
-  const int64_t parts = productCalls(tiles, NV);
-  const int64_t panel = int64_t(in) * NV * LANES;
-  for (int n = 0; n < out; n += NV * LANES, b += panel) {
-    const typename T::Element* following = n + NV * LANES < out ? b + panel : next;
-    Upcoming upcoming(following, following == nullptr ? 0 : panel * int64_t(sizeof *b), parts * (in / LANES));
-    int64_t done = 0;
-    for (int64_t part = 0; part < parts; part++) {
-      ahead.next();
-      const int64_t upTo = tiles * (part + 1) / parts;  // even shares
-      table[upTo - done - 1](a + done * LANES, tiles * LANES, b, c + (n / LANES * tiles + done) * LANES, tiles * LANES,
-                             in / LANES, upcoming);
-      done = upTo;
-    }
-  }
-}
-
-template <class T>
-void multiply(Ahead& ahead, const typename T::Element* a, const typename T::Element* b, const typename T::Element* next,
-              float* c, int64_t tiles, int in, int out) {
-  if (tiles == 0) return;
-  switch (panelVectors<T>(in, out)) {
-#if LANES != 8
-    case 4: return multiplyBy<T, 4>(ahead, a, b, next, c, tiles, in, out);
-#endif
-#if LANES == 16
-    case 3: return multiplyBy<T, 3>(ahead, a, b, next, c, tiles, in, out);
-#endif
-#if LANES >= 8
-    case 2: return multiplyBy<T, 2>(ahead, a, b, next, c, tiles, in, out);
-    default: return multiplyBy<T, 1>(ahead, a, b, next, c, tiles, in, out);
-#endif
-  }
-}
-
-enum class Kind { kBias, kPlain, kGate };
-
-template <Kind kind, class E>
-INLINE void finish(Vector r, Vector bias, const E* gate, E* y, Vector positive, Vector negative, bool accumulate) {
-  if constexpr (kind == Kind::kBias) {
-    r += bias;
-    r *= r > 0 ? positive : negative;
-  } else {
-    if (accumulate) r += load(y);
-    if constexpr (kind == Kind::kGate) r *= load(gate) > 0 ? positive : negative;
-  }
-  store(y, r);
-}
-
-// What follows a convolution: see JtreluCpuKernels.
-template <class E> struct Epilogue {
-  const float* bias;
-  const E* gate;
-  float slope, scale;
-  bool accumulate;
-};
-
 // A^T m along one axis.
 template <int RESULTS> INLINE void results(const Vector* m, Vector* y, int step) {
   const Vector sum = m[kOne] + m[kMinusOne], difference = m[kOne] - m[kMinusOne];
@@ -753,63 +538,6 @@ void transformGradient(const Unit& u, const typename T::Activation* e, typename 
   }
 }
 
-// c [MR, NV vectors] (+)= sum over tiles of e (MR channels of a block) times x (NV blocks of channels).
-template <class T, int MR, int NV>
-void outerProducts(const typename T::Element* e, const typename T::Element* x, int64_t xBlock, float* c, int64_t cRow,
-                   int64_t tiles, bool add) {
-  constexpr int G = T::kGroup;
-  Vector sum[MR][NV];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sum[m][v] = add ? load(c + m * cRow + v * LANES) : Vector{};
-  for (int64_t k = 0; k < tiles; k += G) {
-    typename T::Operand row[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) row[v] = T::operand(x + v * xBlock + k * LANES);
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; m++) {
-      const typename T::Operand s = T::repeat(e + k * LANES + m * G);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) sum[m][v] = T::multiplyAdd(sum[m][v], s, row[v]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store(c + m * cRow + v * LANES, sum[m][v]);
-}
-
-// Gradients of one place, [out, in].
-template <class T, int MR, int NV>
-void accumulateBy(const typename T::Element* e, const typename T::Element* x, float* c, int64_t tiles, int in, int out,
-                  bool add) {
-  for (int n = 0; n < in; n += NV * LANES) {
-    for (int m = 0; m < out; m += MR) {
-      outerProducts<T, MR, NV>(e + m / LANES * tiles * LANES + m % LANES * T::kGroup, x + n / LANES * tiles * LANES,
-                               tiles * LANES, c + int64_t(m) * in + n, in, tiles, add);
-    }
-  }
-}
-
-template <class T>
-void accumulate(const typename T::Element* e, const typename T::Element* x, float* c, int64_t tiles, int in, int out,
-                bool add) {
-#if LANES == 16
-  switch (in / LANES % 6) {
-    case 0:
-    case 3: return accumulateBy<T, 8, 3>(e, x, c, tiles, in, out, add);
-    case 2:
-    case 4: return accumulateBy<T, 8, 2>(e, x, c, tiles, in, out, add);
-    default: return accumulateBy<T, 16, 1>(e, x, c, tiles, in, out, add);
-  }
-#elif LANES == 8
-  accumulateBy<T, 4, 2>(e, x, c, tiles, in, out, add);
-#else
-  accumulateBy<T, 4, 4>(e, x, c, tiles, in, out, add);
-#endif
-}
-
 // G^T q along one axis, `from` and `to` vectors apart.
 template <bool fours> INLINE void kernelOf(const Vector* q, int from, Vector* g, int to) {
   const Vector sum = 0.25f * (q[kOne * from] + q[kMinusOne * from]);
@@ -826,62 +554,43 @@ template <bool fours> INLINE void kernelOf(const Vector* q, int from, Vector* g,
   }
 }
 
-// G^T planes G, for all kernels. The gradients of a network push each other out of the caches before they are read, so
-// what is not added to goes past them, where vectors are whole lines.
+// G^T planes G, for all kernels.
 template <bool fours>
 void transformPlanes(const float* planes, int64_t stride, int in, int out, float* diffWeights, bool add) {
-  const bool wholeLines = sizeof(Vector) == kLine && reinterpret_cast<uintptr_t>(diffWeights) % kLine == 0;
   constexpr int kAxis = fours ? kPoints : 4;
-  for (int m = 0; m < out; m++) {
-    for (int n = 0; n < in; n += LANES) {
-      auto value = [&](int p) __attribute__((always_inline)) {
-        return load(planes + p * stride + int64_t(m) * in + n);
-      };
-      auto complex = [&](int p, Vector& re, Vector& im) __attribute__((always_inline)) {
-        const Vector b = value(p + 1), c = value(p + 2);
-        re = value(p) - b - c;
-        im = b - c;
-      };
-      Vector h[kAxis][3];  // q G
+  writeGradients(
+      planes, stride, in, out, diffWeights, in, add, [](auto value, Vector(*g)[3]) __attribute__((always_inline)) {
+        [[maybe_unused]] auto complex = [&](int p, Vector& re, Vector& im) __attribute__((always_inline)) {
+          const Vector b = value(p + 1), c = value(p + 2);
+          re = value(p) - b - c;
+          im = b - c;
+        };
+        Vector h[kAxis][3];  // q G
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) {
-        Vector q[kPoints];
+        for (int i = 0; i < 4; i++) {
+          Vector q[kPoints];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) q[j] = value(4 * i + j);
-        if constexpr (fours) complex(complexColumns(i), q[kRe], q[kIm]);
-        kernelOf<fours>(q, 1, h[i], 1);
-      }
-      if constexpr (fours) {
-        Vector re[kPoints], im[kPoints];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) complex(complexRows(j), re[j], im[j]);
-        Vector a, b, c, d;
-        complex(kSame, a, b);
-        complex(kOpposite, c, d);
-        re[kRe] = 0.5f * (a + c);
-        re[kIm] = 0.5f * (b - d);
-        im[kRe] = 0.5f * (b + d);
-        im[kIm] = 0.5f * (c - a);
-        kernelOf<fours>(re, 1, h[kRe], 1);
-        kernelOf<fours>(im, 1, h[kIm], 1);
-      }
-      Vector g[3][3];
-#pragma GCC unroll 3
-      for (int j = 0; j < 3; j++) kernelOf<fours>(&h[0][j], 3, &g[0][j], 3);
-#pragma GCC unroll 9
-      for (int k = 0; k < 9; k++) {
-        float* to = diffWeights + (int64_t(m) * 9 + k) * in + n;
-        const Vector gradient = g[k / 3][k % 3];
-        if (!add && wholeLines) {
-          stream(to, gradient);
-        } else {
-          __builtin_prefetch(to + 9 * in, 1);  // the next row: all of them are out of the caches
-          store(to, add ? load(to) + gradient : gradient);
+          for (int j = 0; j < 4; j++) q[j] = value(4 * i + j);
+          if constexpr (fours) complex(complexColumns(i), q[kRe], q[kIm]);
+          kernelOf<fours>(q, 1, h[i], 1);
         }
-      }
-    }
-  }
-  endStream();
+        if constexpr (fours) {
+          Vector re[kPoints], im[kPoints];
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; j++) complex(complexRows(j), re[j], im[j]);
+          Vector a, b, c, d;
+          complex(kSame, a, b);
+          complex(kOpposite, c, d);
+          re[kRe] = 0.5f * (a + c);
+          re[kIm] = 0.5f * (b - d);
+          im[kRe] = 0.5f * (b + d);
+          im[kIm] = 0.5f * (c - a);
+          kernelOf<fours>(re, 1, h[kRe], 1);
+          kernelOf<fours>(im, 1, h[kIm], 1);
+        }
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++) kernelOf<fours>(&h[0][j], 3, &g[0][j], 3);
+      });
 }
 
 void transformPlanes(const Tiling& t, const float* planes, int64_t stride, int out, float* diffWeights, bool add) {
@@ -962,59 +671,15 @@ template <bool fours> INLINE void transformKernel(const Vector* g, Vector* to) {
   }
 }
 
-// Index in a place's panels [out / panel][in / group][panel][group] of product(); fromChannel begins a group.
-template <class T> INLINE int64_t packedIndex(int in, int out, int fromChannel, int toChannel, int group) {
-  const int panel = panelVectors<T>(in, out) * LANES;
-  return (int64_t(toChannel) / panel * in + fromChannel) * panel + toChannel % panel * group;
-}
-
-// Packs LANES x LANES kernels g [3 * 3][from][to]: rows of `from` in groups, vectors over `to`.
-template <class T, bool fours>
-void packBlock(const float (*g)[LANES][LANES], bool turned, int in, int out, int from, int to, int64_t stride,
-               typename T::Element* packed) {
-  constexpr int G = T::kGroup;
-  constexpr int kCount = fours ? kPlaces : kRealPlaces;
-  for (int k = 0; k < LANES; k += G) {
-    Vector u[G][kCount];
-    for (int term = 0; term < G; term++) {
-      Vector kernel[9];
-#pragma GCC unroll 9
-      for (int i = 0; i < 9; i++) kernel[i] = load(g[turned ? 8 - i : i][k + term]);
-      transformKernel<fours>(kernel, u[term]);
-    }
-    typename T::Element* at = packed + packedIndex<T>(in, out, from + k, to, G);
-    for (int p = 0; p < kCount; p++) {
-      Vector terms[G];
-      for (int term = 0; term < G; term++) terms[term] = u[term][p];
-      stream(at + p * stride, T::group(terms));  // they would push each other out of the caches before they are read
-    }
-  }
-}
-
-template <class T, bool fours>
-void pack(const float* weights, int ic, int oc, typename T::Element* forward, typename T::Element* backward) {
-  const int64_t stride = placeStride(int64_t(ic) * oc);
-  for (int k0 = 0; k0 < oc; k0 += LANES) {
-    for (int c0 = 0; c0 < ic; c0 += LANES) {
-      alignas(64) float g[9][LANES][LANES];  // [place in the kernel][k][c], then [c][k]
-      for (int k = 0; k < LANES; k++) {
-        for (int i = 0; i < 9; i++) store(g[i][k], load(weights + (int64_t(k0 + k) * 9 + i) * ic + c0));
-      }
-      packBlock<T, fours>(g, true, oc, ic, k0, c0, stride, backward);
-      for (int i = 0; i < 9; i++) transpose(g[i]);
-      packBlock<T, fours>(g, false, ic, oc, c0, k0, stride, forward);
-    }
-  }
-  endStream();
-}
-
 template <class T>
 void packWeights(const float* weights, int32_t ic, int32_t oc, int32_t tile, void* forward, void* backward) {
   using E = typename T::Element;
   if (tile == 4) {
-    pack<T, true>(weights, ic, oc, static_cast<E*>(forward), static_cast<E*>(backward));
+    packKernels<T, kPlaces, transformKernel<true>>(weights, ic, oc, static_cast<E*>(forward),
+                                                   static_cast<E*>(backward));
   } else {
-    pack<T, false>(weights, ic, oc, static_cast<E*>(forward), static_cast<E*>(backward));
+    packKernels<T, kRealPlaces, transformKernel<false>>(weights, ic, oc, static_cast<E*>(forward),
+                                                        static_cast<E*>(backward));
   }
 }
 

@@ -344,22 +344,10 @@ template <class T> void convolutions(const JtreluConvolutions& k) {
   }
 }
 
-/// Convolutions by the definition: all three passes of each term's product.
-void directConvolutions(const JtreluDirect& k) {
+/// All three passes of convolutions in F32, errors within `bound` of the sum of magnitudes.
+void f32Convolutions(const JtreluF32Convolutions& k, const std::vector<JtreluConvolutionSizes>& shapes, double bound) {
   const float slope = 0.3f, scale = 1.25f;
-  const double bound = 8 * kEpsilon;  // of the sum of magnitudes: errors of random signs
-  for (JtreluDirectSizes s : {JtreluDirectSizes{1, 1, 1, 300, 1, 1, 20, 1, 1, 1, 1, 0, 0},
-                              {2, 7, 9, 33, 7, 9, 70, 1, 1, 1, 1, 0, 0},
-                              {3, 8, 8, 17, 8, 8, 16, 1, 1, 1, 1, 0, 0},
-                              {2, 2, 2, 1100, 2, 2, 24, 1, 1, 1, 1, 0, 0},
-                              {2, 9, 8, 16, 5, 4, 40, 1, 1, 2, 2, 0, 0},
-                              {1, 7, 10, 20, 4, 5, 17, 3, 3, 2, 2, 1, 1},
-                              {1, 5, 6, 5, 2, 2, 3, 2, 3, 3, 4, 1, 2},
-                              {1, 24, 24, 30, 24, 24, 61, 1, 1, 1, 1, 0, 0},
-                              {2, 7, 9, 94, 7, 9, 30, 1, 1, 1, 1, 0, 0},
-                              {1, 7, 10, 62, 4, 5, 93, 3, 3, 2, 2, 1, 1},
-                              {1, 9, 9, 96, 5, 5, 80, 3, 3, 2, 2, 1, 1},
-                              {2, 3, 3, 600, 3, 3, 60, 1, 1, 1, 1, 0, 0}}) {
+  for (JtreluConvolutionSizes s : shapes) {
     const size_t pixels = size_t(s.n) * s.oh * s.ow, taps = size_t(s.kh) * s.kw;
     const auto x = normals(size_t(s.n) * s.h * s.w * s.ic), e = normals(pixels * s.oc);
     const auto weights = normals(s.oc * taps * s.ic), bias = normals(s.oc);
@@ -393,7 +381,7 @@ void directConvolutions(const JtreluDirect& k) {
               workspace);
     for (size_t i = 0; i < result.size(); i++) {
       const double expected = phi(y[i] + bias[i % s.oc], slope, scale);
-      near("direct forward", i, result[i], expected, bound * scale * (yMagnitude[i] + std::abs(bias[i % s.oc])));
+      near("F32 forward", i, result[i], expected, bound * scale * (yMagnitude[i] + std::abs(bias[i % s.oc])));
     }
     for (int accumulate : {0, 1}) {
       auto g = x;  // the gate, too
@@ -401,7 +389,7 @@ void directConvolutions(const JtreluDirect& k) {
                      accumulate, g.data(), workspace);
       for (size_t i = 0; i < g.size(); i++) {
         const double old = accumulate ? x[i] : 0;
-        near("direct backward data", i, g[i], (old + dx[i]) * phiGradient(x[i], slope, scale),
+        near("F32 backward data", i, g[i], (old + dx[i]) * phiGradient(x[i], slope, scale),
              bound * scale * (dxMagnitude[i] + std::abs(old)));
       }
     }
@@ -409,21 +397,49 @@ void directConvolutions(const JtreluDirect& k) {
       std::vector<float> weightGradients(dw.size(), 1), biasGradients(s.oc, 1);
       k.gradients(&s, x.data(), e.data(), weightGradients.data(), biasGradients.data(), accumulate, workspace);
       for (size_t i = 0; i < dw.size(); i++)
-        near("direct weights' gradient", i, weightGradients[i], dw[i] - 1 + accumulate, bound * dwMagnitude[i]);
+        near("F32 weights' gradient", i, weightGradients[i], dw[i] - 1 + accumulate, bound * dwMagnitude[i]);
       for (int o = 0; o < s.oc; o++)
-        near("direct bias' gradient", o, biasGradients[o], db[o] - 1 + accumulate, bound * dbMagnitude[o]);
+        near("F32 bias' gradient", o, biasGradients[o], db[o] - 1 + accumulate, bound * dbMagnitude[o]);
     }
   }
 }
 
+void directConvolutions(const JtreluF32Convolutions& k) {
+  f32Convolutions(k,
+                  {{1, 1, 1, 300, 1, 1, 20, 1, 1, 1, 1, 0, 0},
+                   {2, 7, 9, 33, 7, 9, 70, 1, 1, 1, 1, 0, 0},
+                   {3, 8, 8, 17, 8, 8, 16, 1, 1, 1, 1, 0, 0},
+                   {2, 2, 2, 1100, 2, 2, 24, 1, 1, 1, 1, 0, 0},
+                   {2, 9, 8, 16, 5, 4, 40, 1, 1, 2, 2, 0, 0},
+                   {1, 7, 10, 20, 4, 5, 17, 3, 3, 2, 2, 1, 1},
+                   {1, 5, 6, 5, 2, 2, 3, 2, 3, 3, 4, 1, 2},
+                   {1, 24, 24, 30, 24, 24, 61, 1, 1, 1, 1, 0, 0},
+                   {2, 7, 9, 94, 7, 9, 30, 1, 1, 1, 1, 0, 0},
+                   {1, 7, 10, 62, 4, 5, 93, 3, 3, 2, 2, 1, 1},
+                   {1, 9, 9, 96, 5, 5, 80, 3, 3, 2, 2, 1, 1},
+                   {2, 3, 3, 600, 3, 3, 60, 1, 1, 1, 1, 0, 0}},
+                  8 * kEpsilon);  // errors of random signs
+}
+
+/// By Winograd's method: tiles of two results and one, padding above and on the left or not, several units.
+void stridedWinograd(const JtreluF32Convolutions& k) {
+  f32Convolutions(k,
+                  {{1, 11, 12, 16, 6, 6, 32, 3, 3, 2, 2, 1, 1},
+                   {2, 13, 14, 48, 7, 7, 16, 3, 3, 2, 2, 1, 0},
+                   {3, 16, 15, 32, 8, 8, 64, 3, 3, 2, 2, 0, 1},
+                   {2, 34, 46, 96, 17, 23, 80, 3, 3, 2, 2, 0, 0}},
+                  32 * kEpsilon);  // of all of a tile
+}
+
 /// Packed weights and what a pass by them gives: dst with slope 1, scale 1.
 struct DirectPass {
-  const JtreluDirect& k;
-  JtreluDirectSizes s;
+  const JtreluF32Convolutions& k;
+  JtreluConvolutionSizes s;
   std::vector<float> bias;
   Aligned forward, backward, workspace;
 
-  DirectPass(const JtreluDirect& kernels, const JtreluDirectSizes& sizes, const std::vector<float>& weights)
+  DirectPass(const JtreluF32Convolutions& kernels, const JtreluConvolutionSizes& sizes,
+             const std::vector<float>& weights)
       : k(kernels),
         s(sizes),
         bias(sizes.oc),
@@ -434,7 +450,7 @@ struct DirectPass {
            static_cast<float*>(static_cast<void*>(backward)));
   }
 
-  std::vector<float> run(const JtreluDirectSizes& part, const float* x) {
+  std::vector<float> run(const JtreluConvolutionSizes& part, const float* x) {
     std::vector<float> y(size_t(part.n) * part.oh * part.ow * part.oc, NAN);
     k.forward(&part, x, static_cast<float*>(static_cast<void*>(forward)), bias.data(), 1, 1, y.data(), workspace);
     return y;
@@ -449,12 +465,12 @@ struct DirectPass {
 };
 
 /// Results of a pixel have the same bits whatever is computed beside it: images or rows of them.
-void directParts(const JtreluDirect& k) {
-  const JtreluDirectSizes whole = {3, 11, 12, 94, 11, 12, 62, 1, 1, 1, 1, 0, 0};
+void directParts(const JtreluF32Convolutions& k) {
+  const JtreluConvolutionSizes whole = {3, 11, 12, 94, 11, 12, 62, 1, 1, 1, 1, 0, 0};
   const auto x = normals(size_t(whole.n) * whole.h * whole.w * whole.ic);
   DirectPass pass(k, whole, normals(size_t(whole.oc) * whole.ic));
   const auto all = pass.run(whole, x.data());
-  JtreluDirectSizes part = whole;
+  JtreluConvolutionSizes part = whole;
   part.n = 1;
   for (int rows : {11, 4, 1}) {
     part.h = part.oh = rows;
@@ -469,9 +485,9 @@ void directParts(const JtreluDirect& k) {
 }
 
 /// What is no ordinary number: all bits of a product by one, the largest numbers, subnormal ones, NaN and infinity.
-void directExtremes(const JtreluDirect& k) {
+void directExtremes(const JtreluF32Convolutions& k) {
   const int c = 60;
-  const JtreluDirectSizes s = {1, 6, 7, c, 6, 7, c, 1, 1, 1, 1, 0, 0};
+  const JtreluConvolutionSizes s = {1, 6, 7, c, 6, 7, c, 1, 1, 1, 1, 0, 0};
   const size_t pixels = size_t(s.h) * s.w, elements = pixels * c;
   std::vector<float> one(c * c);
   for (int i = 0; i < c; i++) one[i * c + i] = 1;
@@ -584,6 +600,7 @@ int main() {
     convolutions<F32>(k->f32);
     convolutions<Bf16>(k->bf16);
     directConvolutions(k->direct);
+    stridedWinograd(k->stridedWinograd);
     directParts(k->direct);
     directExtremes(k->direct);
     orthogonal(k->orthogonal);

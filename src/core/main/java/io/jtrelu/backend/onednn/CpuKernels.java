@@ -31,20 +31,21 @@ import org.jspecify.annotations.Nullable;
 final class CpuKernels implements AutoCloseable {
   /**
    * Set to true, F32 convolutions by the definition are done on the CPU's matrix units where it has
-   * some (AMX): see {@link DirectConv2d}. They are not by default, as a core that is shared with
+   * some (AMX): see {@link F32Conv2d}. They are not by default, as a core that is shared with
    * another thread is slower by them ({@code docs/performance.md} has the figures).
    */
   static final String MATRIX_UNITS_PROPERTY = "jtrelu.cpu.matrix-units";
 
-  private static final int VERSION = 8;
+  private static final int VERSION = 9;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
    * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
    * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16, six
-   * for convolutions by the definition.
+   * for convolutions by the definition, two for max-pooling in F32 and two in BF16, six for strided
+   * convolutions by Winograd's method.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(50, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(56, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -165,9 +166,10 @@ final class CpuKernels implements AutoCloseable {
   private final ActivationPasses bf16Activations;
   private final BatchNormPasses f32BatchNorm;
   private final BatchNormPasses bf16BatchNorm;
-  private final DirectConvolutions direct;
+  private final F32Convolutions direct;
   private final MaxPoolPasses f32MaxPool;
   private final MaxPoolPasses bf16MaxPool;
+  private final F32Convolutions stridedWinograd;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -183,9 +185,11 @@ final class CpuKernels implements AutoCloseable {
     this.bf16Activations = new ActivationPasses(table, 28, library);
     this.f32BatchNorm = new BatchNormPasses(table, 32, library);
     this.bf16BatchNorm = new BatchNormPasses(table, 36, library);
-    this.direct = new DirectConvolutions(instructionSet, table, 40, library);
+    this.direct = new F32Convolutions("direct, " + instructionSet, 1, table, 40, library);
     this.f32MaxPool = new MaxPoolPasses(table, 46, library);
     this.bf16MaxPool = new MaxPoolPasses(table, 48, library);
+    this.stridedWinograd =
+        new F32Convolutions("strided winograd, " + instructionSet, 2, table, 50, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -640,8 +644,13 @@ final class CpuKernels implements AutoCloseable {
   }
 
   /** Convolutions of F32 by the definition. */
-  DirectConvolutions directConvolutions() {
+  F32Convolutions directConvolutions() {
     return direct;
+  }
+
+  /** 3x3 convolutions of F32 and stride 2 by Winograd's method. */
+  F32Convolutions stridedWinograd() {
+    return stridedWinograd;
   }
 
   /** Random orthogonal matrices. */

@@ -269,9 +269,12 @@ public final class OneDnnBackend implements Backend {
             return new WinogradConv2d(
                 own, descriptor, type, activation, srcActivation, tile, laneCount);
           }
-          if (kernels != null && type == DataType.F32 && DirectConv2d.pays(descriptor)) {
-            return new DirectConv2d(
-                kernels.directConvolutions(), descriptor, activation, srcActivation, laneCount);
+          F32Convolutions f32 =
+              kernels == null || type != DataType.F32
+                  ? null
+                  : F32Conv2d.kernelsFor(kernels, descriptor);
+          if (f32 != null) {
+            return new F32Conv2d(f32, descriptor, activation, srcActivation, laneCount);
           }
           return new OneDnnConv2d(library, descriptor, type, activation, srcActivation);
         });

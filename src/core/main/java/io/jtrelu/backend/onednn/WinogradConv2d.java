@@ -26,7 +26,7 @@ import java.nio.charset.StandardCharsets;
  */
 final class WinogradConv2d extends Conv2d {
   private static final int CHANNELS = 16; // the kernels' vectors
-  private static final int LEAST_EXTENT =
+  static final int LEAST_EXTENT =
       6; // in smaller images sums have so few terms that a tile's errors stand out
 
   /**

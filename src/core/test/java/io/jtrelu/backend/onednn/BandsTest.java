@@ -34,7 +34,7 @@ class BandsTest {
     SplittableRandom random = new SplittableRandom(1);
     int several = 0;
     for (int i = 0; i < 2000; i++) {
-      int together = List.of(1, 2, 4).get(i % 3);
+      int together = List.of(1, 2, 3, 4).get(i % 4);
       int n = random.nextInt(6);
       Conv2dDescriptor d = Conv2dDescriptor.of(n, random.nextInt(1, 60), 40, 64, 64, 1, 1, 0);
       List<Bands.Band> bands = Bands.cut(d, together, random.nextInt(1, 20));
@@ -76,20 +76,21 @@ class BandsTest {
         CpuKernels kernels = CpuKernels.load(0);
         Stream alone = backend.newStream();
         Stream shared = backend.newSharedStream(3)) {
-      for (int i = 0; i < 60; i++) {
-        boolean winograd = i % 2 == 0;
-        int kernel = winograd ? 3 : random.nextInt(1, 6);
+      for (int i = 0; i < 90; i++) {
+        boolean winograd = i % 3 == 0;
+        boolean strided = i % 3 == 1;
+        int kernel = winograd || strided ? 3 : random.nextInt(1, 6);
         Conv2dDescriptor d =
             new Conv2dDescriptor(
                 random.nextInt(1, 5),
                 random.nextInt(kernel, 40),
                 random.nextInt(kernel, 40),
-                winograd ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
-                winograd ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
+                winograd || strided ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
+                winograd || strided ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
                 kernel,
                 kernel,
-                winograd ? 1 : random.nextInt(1, 4),
-                winograd ? 1 : random.nextInt(1, 4),
+                winograd ? 1 : strided ? 2 : random.nextInt(1, 4),
+                winograd ? 1 : strided ? 2 : random.nextInt(1, 4),
                 Math.min(random.nextInt(3), kernel - 1),
                 Math.min(random.nextInt(3), kernel - 1),
                 Math.min(random.nextInt(3), kernel - 1),
@@ -97,7 +98,7 @@ class BandsTest {
                 1,
                 1,
                 1);
-        boolean bf16 = winograd && i % 4 == 0 && backend.supports(DataType.BF16);
+        boolean bf16 = winograd && i % 2 == 0 && backend.supports(DataType.BF16);
         DataType type = bf16 ? DataType.BF16 : DataType.F32;
         Conv2d operation =
             winograd
@@ -107,9 +108,14 @@ class BandsTest {
                     type,
                     PHI,
                     PHI,
-                    i % 3 == 0 ? 2 : 4,
+                    i % 4 < 2 ? 2 : 4,
                     5)
-                : new DirectConv2d(kernels.directConvolutions(), d, PHI, PHI, 5);
+                : new F32Conv2d(
+                    strided ? kernels.stridedWinograd() : kernels.directConvolutions(),
+                    d,
+                    PHI,
+                    PHI,
+                    5);
         try (operation) {
           float[] expected = forward(backend, operation, type, alone);
           assertArrayEquals(expected, forward(backend, operation, type, shared), d.toString());

@@ -124,6 +124,17 @@ class OneDnnBackendTest {
       return tensor;
     }
 
+    /** Data of one size: of a magnitude from 0.7 to 1.7. */
+    void fillWithReals() {
+      SplittableRandom random = new SplittableRandom(11);
+      for (Tensor tensor : List.of(src, diffDst, weights)) {
+        for (long i = 0; i < tensor.shape().elements(); i++) {
+          tensor.put(
+              i, random.nextBoolean() ? 0.7f + random.nextFloat() : -0.7f - random.nextFloat());
+        }
+      }
+    }
+
     void run(Stream stream, Write write) {
       operation.pack(stream, weights, packed);
       operation.forward(stream, src, packed, bias, dst);
@@ -333,7 +344,8 @@ class OneDnnBackendTest {
    */
   @Test
   void directAgreesWithOneDnn() throws IOException {
-    List<CpuKernels> sets = openEveryInstructionSet();
+    List<F32Convolutions> everySet =
+        openEveryInstructionSet().stream().map(CpuKernels::directConvolutions).toList();
     SplittableRandom random = new SplittableRandom(4);
     Rectifier exact = new Rectifier(0.5f, 1);
     try (Stream stream = backend.newStream()) {
@@ -361,26 +373,117 @@ class OneDnnBackendTest {
                 1,
                 1,
                 1);
-        assertTrue(DirectConv2d.applies(d), d.toString());
+        assertTrue(F32Conv2d.applies(d), d.toString());
         Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
         Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
-        List<float[]> expected =
-            results(
-                stream,
-                new OneDnnConv2d(backend.library(), d, DataType.F32, exact, srcActivation),
-                offset,
-                write);
-        for (CpuKernels kernels : sets) {
-          DirectConvolutions convolutions = kernels.directConvolutions();
-          requireEqual(
-              expected,
-              results(
-                  stream,
-                  new DirectConv2d(convolutions, d, exact, srcActivation, 1),
-                  offset,
-                  write),
-              convolutions + " " + d + " " + write);
+        requireSameResults(stream, d, srcActivation, everySet, offset, write);
+      }
+    }
+  }
+
+  private void requireSameResults(
+      Stream stream,
+      Conv2dDescriptor d,
+      Rectifier srcActivation,
+      List<F32Convolutions> everySet,
+      int offset,
+      Write write) {
+    Rectifier exact = new Rectifier(0.5f, 1);
+    List<float[]> expected =
+        results(
+            stream,
+            new OneDnnConv2d(backend.library(), d, DataType.F32, exact, srcActivation),
+            offset,
+            write);
+    for (F32Convolutions convolutions : everySet) {
+      requireEqual(
+          expected,
+          results(
+              stream, new F32Conv2d(convolutions, d, exact, srcActivation, 1), offset, write),
+          convolutions + " " + d + " " + write);
+    }
+  }
+
+  /**
+   * oneDNN is the independent implementation; integers make both exact. Every instruction set that
+   * this machine has, odd and even extents, all paddings, every width of register tiles, several
+   * units, gradients on cache lines or not.
+   */
+  @Test
+  void stridedWinogradAgreesWithOneDnn() throws IOException {
+    List<F32Convolutions> everySet =
+        openEveryInstructionSet().stream()
+            .filter(kernels -> !kernels.usesMatrixUnits()) // else its kernels are the next one's
+            .map(CpuKernels::stridedWinograd)
+            .toList();
+    SplittableRandom random = new SplittableRandom(5);
+    Rectifier exact = new Rectifier(0.5f, 1);
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < 90; i++) {
+        boolean large = i % 10 == 0; // several units
+        Conv2dDescriptor d =
+            new Conv2dDescriptor(
+                large ? 5 : random.nextInt(4),
+                random.nextInt(3, 16) + (large ? 40 : 0),
+                random.nextInt(3, 16) + (large ? 40 : 0),
+                16 * random.nextInt(1, 7),
+                16 * random.nextInt(1, 7),
+                3,
+                3,
+                2,
+                2,
+                random.nextInt(3),
+                random.nextInt(3),
+                random.nextInt(3),
+                random.nextInt(3),
+                1,
+                1,
+                1);
+        assertTrue(F32Conv2d.winogradApplies(d), d.toString());
+        Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
+        Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
+        requireSameResults(stream, d, srcActivation, everySet, i % 2, write);
+      }
+    }
+  }
+
+  /**
+   * The factors of A^T, G and B^T make the sum of |terms| of a result at most 25 for 9, for data of
+   * one size. Sums of some channels are exact but for roundings of random signs: an error is within
+   * a rounding of that sum, and their mean square far below.
+   */
+  @Test
+  void stridedWinogradIsWithinTheRoundingOfItsTransforms() throws IOException {
+    Conv2dDescriptor d = Conv2dDescriptor.same(2, 27, 28, 64, 48, 3, 2);
+    try (Backend reference = Backends.open("reference");
+        Stream exactly = reference.newStream();
+        CpuKernels kernels = CpuKernels.load(0);
+        Stream stream = backend.newStream();
+        Layer expected =
+            new Layer(
+                reference,
+                reference.conv2d(d, DataType.F32, Rectifier.IDENTITY, Rectifier.IDENTITY));
+        Layer actual =
+            new Layer(
+                backend,
+                new F32Conv2d(
+                    kernels.stridedWinograd(), d, Rectifier.IDENTITY, Rectifier.IDENTITY, 1))) {
+      expected.fillWithReals();
+      actual.fillWithReals();
+      expected.run(exactly, Write.OVERWRITE);
+      actual.run(stream, Write.OVERWRITE);
+      double[] terms = {9 * 64, 9 * 48, 2 * 14 * 14};
+      for (int k = 0; k < terms.length; k++) {
+        float[] exact = expected.results().get(k);
+        float[] ours = actual.results().get(k);
+        double squares = 0;
+        for (int i = 0; i < exact.length; i++) {
+          double error = Math.abs((double) ours[i] - exact[i]);
+          assertTrue(error <= 25.0 / 9 * 0x1p-24 * 1.7 * 1.7 * terms[k], k + " at " + i);
+          squares += error * error / exact.length;
         }
+        double deviation = Math.sqrt(squares);
+        assertTrue(deviation <= 0x1p-25 * 1.2 * 1.2 * terms[k], k + ": " + deviation);
       }
     }
   }
@@ -409,13 +512,7 @@ class OneDnnBackendTest {
                   backend,
                   new WinogradConv2d(bf16, d, DataType.BF16, Rectifier.IDENTITY, PHI, tile, 1))) {
         for (Layer layer : List.of(direct, winograd)) {
-          SplittableRandom random = new SplittableRandom(11);
-          for (Tensor tensor : List.of(layer.src, layer.diffDst, layer.weights)) {
-            for (long i = 0; i < tensor.shape().elements(); i++) {
-              tensor.put(
-                  i, random.nextBoolean() ? 0.7f + random.nextFloat() : -0.7f - random.nextFloat());
-            }
-          }
+          layer.fillWithReals();
           layer.run(stream, Write.OVERWRITE);
         }
         double[] terms = {9 * 32, 9 * 48, 2 * 13 * 14};
@@ -482,8 +579,7 @@ class OneDnnBackendTest {
               new Layer(
                   backend, new OneDnnConv2d(backend.library(), d, DataType.BF16, PHI, PHI), 0);
           Layer ours =
-              new Layer(
-                  backend, new DirectConv2d(kernels.directConvolutions(), d, PHI, PHI, 1), 0)) {
+              new Layer(backend, new F32Conv2d(kernels.directConvolutions(), d, PHI, PHI, 1), 0)) {
         theirs.run(stream, Write.OVERWRITE);
         ours.run(stream, Write.OVERWRITE);
         List<float[]> theirResults = theirs.results();

@@ -11,11 +11,15 @@ import io.jtrelu.tensor.Device;
 import io.jtrelu.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import org.jspecify.annotations.Nullable;
 
 /**
- * An F32 convolution by the definition: 1x1, strided, or a linear layer. {@code
- * native/cpu/direct_kernels.h} holds the method. Sums are exact products added up in binary32, in
- * blocks of channels or pixels.
+ * An F32 convolution that is 1x1 or strided, or a linear layer.
+ *
+ * <p>By the definition ({@code native/cpu/direct_kernels.h}) sums are exact products added up in
+ * binary32, in blocks of channels or pixels. 3x3 convolutions of stride 2 are done by Winograd's
+ * minimal filtering ({@code native/cpu/winograd_strided_kernels.h}): 25 multiplications for 2x2
+ * results instead of 36. Rounding errors then come from all source values of a tile.
  *
  * <p>On matrix units (AMX; {@code native/cpu/matrix_unit_kernels.h}, where a property asks for
  * them) each factor is cut into three bfloat16, and six of the nine products of their parts are
@@ -24,10 +28,10 @@ import java.nio.charset.StandardCharsets;
  * factors, parts and sums, counts as zero. A NaN stays one, sums that meet an infinity become one,
  * and a product nearer than 2^-7 to the largest number may.
  */
-final class DirectConv2d extends Conv2d {
+final class F32Conv2d extends Conv2d {
   private static final int LEAST_CHANNELS = 16; // for vectors to be full
 
-  private final DirectConvolutions kernels;
+  private final F32Convolutions kernels;
   private final Bands bands;
   private final long sizes;
   private final OneDnnPackedWeights.Format format;
@@ -35,26 +39,53 @@ final class DirectConv2d extends Conv2d {
   private final long packedBackwardBytes;
   private final long workspaceBytes;
 
-  /** Whether the kernels do this convolution, and faster than oneDNN. */
-  static boolean pays(Conv2dDescriptor d) {
+  /** The kernels that do this convolution, faster than oneDNN; null where none do. */
+  static @Nullable F32Convolutions kernelsFor(CpuKernels kernels, Conv2dDescriptor d) {
     boolean oneTap = d.kh() == 1 && d.kw() == 1;
     boolean strided = d.strideH() > 1 || d.strideW() > 1;
-    return applies(d) && (oneTap || strided) && Math.min(d.ic(), d.oc()) >= LEAST_CHANNELS;
+    if (!applies(d) || !(oneTap || strided) || Math.min(d.ic(), d.oc()) < LEAST_CHANNELS) {
+      return null;
+    }
+    boolean winograd = winogradApplies(d) && winogradPays(d) && !kernels.usesMatrixUnits();
+    return winograd ? kernels.stridedWinograd() : kernels.directConvolutions();
   }
 
-  /** Whether the kernels do this convolution. */
+  /** Whether there are kernels that do this convolution by the definition. */
   static boolean applies(Conv2dDescriptor d) {
     return d.groups() == 1
         && d.dilationH() == 1
         && d.dilationW() == 1
-        && Math.max(d.kh(), d.kw()) <= DirectConvolutions.MOST_TAPS;
+        && Math.max(d.kh(), d.kw()) <= F32Convolutions.MOST_TAPS;
+  }
+
+  /** Whether there are kernels that do this convolution by Winograd's method. */
+  static boolean winogradApplies(Conv2dDescriptor d) {
+    return applies(d)
+        && d.kh() == 3
+        && d.kw() == 3
+        && d.strideH() == 2
+        && d.strideW() == 2
+        && d.ic() % LEAST_CHANNELS == 0
+        && d.oc() % LEAST_CHANNELS == 0;
+  }
+
+  /**
+   * Whether Winograd's method is faster, and its errors do not stand out: sums have enough terms,
+   * and none has no term at all (a window in the padding, a source value in no window).
+   */
+  private static boolean winogradPays(Conv2dDescriptor d) {
+    return Math.min(d.oh(), d.ow()) >= WinogradConv2d.LEAST_EXTENT
+        && Math.max(d.padTop(), d.padLeft()) <= 1
+        && Math.max(d.padBottom(), d.padRight()) <= 1
+        && 2 * d.oh() + 1 >= d.h() + d.padTop()
+        && 2 * d.ow() + 1 >= d.w() + d.padLeft();
   }
 
   /**
    * @param threads that may share a forward pass
    */
-  DirectConv2d(
-      DirectConvolutions kernels,
+  F32Conv2d(
+      F32Convolutions kernels,
       Conv2dDescriptor d,
       Rectifier activation,
       Rectifier srcActivation,
@@ -65,7 +96,7 @@ final class DirectConv2d extends Conv2d {
         new Bands(
             d,
             DataType.F32,
-            1,
+            kernels.together(),
             threads,
             (n, h, oh, top) ->
                 new int[] {
@@ -90,7 +121,7 @@ final class DirectConv2d extends Conv2d {
     this.workspaceBytes = kernels.workspaceBytes(sizes);
     this.format =
         new OneDnnPackedWeights.Format(
-            named("direct " + d.kh() + "x" + d.kw() + ": " + d.ic() + " to " + d.oc()),
+            named(d.kh() + "x" + d.kw() + ": " + d.ic() + " to " + d.oc()),
             named(kernels.toString()));
   }
 

@@ -14,10 +14,10 @@ import java.lang.foreign.MemorySegment;
 import java.lang.invoke.MethodHandle;
 
 /**
- * {@code JtreluDirect} of {@code native/cpu/cpu_kernels.h}: F32 convolutions by the definition.
- * Operands are addresses.
+ * {@code JtreluF32Convolutions} of {@code native/cpu/cpu_kernels.h}: F32 convolutions of one
+ * method. Operands are addresses.
  */
-final class DirectConvolutions {
+final class F32Convolutions {
   /** Taps along an axis at most. */
   static final int MOST_TAPS = 11;
 
@@ -56,7 +56,8 @@ final class DirectConvolutions {
           FunctionDescriptor.ofVoid(
               JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_INT, JAVA_LONG));
 
-  private final String instructionSet;
+  private final String name;
+  private final int together;
   private final MemorySegment packedBytes;
   private final MemorySegment workspaceBytes;
   private final MemorySegment pack;
@@ -64,9 +65,14 @@ final class DirectConvolutions {
   private final MemorySegment backwardData;
   private final MemorySegment gradients;
 
-  /** Six functions of the table; they cannot be called after the library's close. */
-  DirectConvolutions(String instructionSet, MemorySegment table, int first, Arena library) {
-    this.instructionSet = instructionSet;
+  /**
+   * Six functions of the table; they cannot be called after the library's close.
+   *
+   * @param together rows of results that are computed together
+   */
+  F32Convolutions(String name, int together, MemorySegment table, int first, Arena library) {
+    this.name = name;
+    this.together = together;
     this.packedBytes = table.getAtIndex(ADDRESS, first).reinterpret(library, null);
     this.workspaceBytes = table.getAtIndex(ADDRESS, first + 1).reinterpret(library, null);
     this.pack = table.getAtIndex(ADDRESS, first + 2).reinterpret(library, null);
@@ -75,10 +81,15 @@ final class DirectConvolutions {
     this.gradients = table.getAtIndex(ADDRESS, first + 5).reinterpret(library, null);
   }
 
-  /** Instruction set, for people. */
+  /** Method and instruction set, for people. */
   @Override
   public String toString() {
-    return instructionSet;
+    return name;
+  }
+
+  /** Rows of results that are computed together, from the first on. */
+  int together() {
+    return together;
   }
 
   /** Bytes of the packed form of the forward pass, or of that of backward data. */
