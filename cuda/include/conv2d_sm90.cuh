@@ -304,11 +304,6 @@ __device__ __forceinline__ void convolve(const Params& p) {
   }
 }
 
-template <class T>
-__device__ __forceinline__ float2 unpackPair(uint32_t both) {
-  return {T::toFloat(static_cast<uint16_t>(both)), T::toFloat(static_cast<uint16_t>(both >> 16))};
-}
-
 // Two bits: which of two are above zero.
 __device__ __forceinline__ uint32_t above(float2 of) {
   return (of.x > 0.0f ? 1u : 0u) | (of.y > 0.0f ? 2u : 0u);

@@ -15,6 +15,7 @@ struct Bf16 {
   using Storage = uint16_t;
   static constexpr int kVector = 8;
   static constexpr uint32_t kOnes = 0x3f803f80u;
+  static constexpr uint32_t kInfinity = 0x7f80u;
 
   static __device__ __forceinline__ float toFloat(uint16_t bits) {
     return __uint_as_float(static_cast<uint32_t>(bits) << 16);
@@ -41,6 +42,7 @@ struct F16 {
   using Storage = uint16_t;
   static constexpr int kVector = 8;
   static constexpr uint32_t kOnes = 0x3c003c00u;
+  static constexpr uint32_t kInfinity = 0x7c00u;
 
   static __device__ __forceinline__ float toFloat(uint16_t bits) {
     float value;
@@ -103,6 +105,12 @@ using bf16 = Bf16;
 using f16 = F16;
 using tf32 = Tf32;
 using f32 = F32;
+
+// Two elements of 16 bits.
+template <class T>
+__device__ __forceinline__ float2 unpackPair(uint32_t both) {
+  return {T::toFloat(static_cast<uint16_t>(both)), T::toFloat(static_cast<uint16_t>(both >> 16))};
+}
 
 // 16 bytes of storage to floats and back.
 template <class T>

@@ -40,6 +40,10 @@ __device__ __forceinline__ void storeShared16(uint32_t to, uint4 value) {
                : "memory");
 }
 
+__device__ __forceinline__ void storeShared4(uint32_t to, uint32_t value) {
+  asm volatile("st.shared.b32 [%0], %1;\n" ::"r"(to), "r"(value) : "memory");
+}
+
 __device__ __forceinline__ float4 loadShared16(uint32_t from) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];\n"

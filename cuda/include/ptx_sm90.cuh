@@ -46,6 +46,15 @@ __device__ __forceinline__ void mbarrierWait(uint32_t barrier, uint32_t parity) 
 
 // --- bulk copies; one thread issues each ---
 
+// Bytes side by side, a multiple of 16; so are both addresses.
+__device__ __forceinline__ void loadBytes(uint32_t to, const void* from, int bytes,
+                                          uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
 __device__ __forceinline__ void loadBox(uint32_t to, const TensorMap& map, uint32_t barrier, int x,
                                         int y, int z) {
   asm volatile(
@@ -145,6 +154,12 @@ __device__ __forceinline__ void warpgroupBarrier(int id) {
 __device__ __forceinline__ void clusterBarrier() {
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;\n" ::: "memory");
 }
+// Two 8x8 matrices of 16-bit elements, transposed: lane i < 16 gives the address of column i % 8 of matrix i / 8.
+__device__ __forceinline__ void storeMatricesTransposed(uint32_t column, uint32_t m0, uint32_t m1) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};\n" ::"r"(column),
+               "r"(m0), "r"(m1)
+               : "memory");
+}
 // Four 8x8 matrices of 16-bit elements, where lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void storeMatrices(uint32_t row, const uint32_t* m) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(row),
@@ -169,6 +184,11 @@ __device__ __forceinline__ uint64_t rowsOf(uint32_t address, uint32_t pitch) {
 __device__ __forceinline__ uint64_t columnsOf(uint32_t address, uint32_t pitch) {
   return address >> 4 | uint64_t{128 >> 4} << 16 | static_cast<uint64_t>(pitch >> 4) << 32;
 }
+// K-major without a swizzle: rows 16 bytes apart, so eight of them after 128, and the next 16 bytes of a row right behind: where rows overlap,
+// a window that moves on by 16 bytes.
+__device__ __forceinline__ uint64_t windowOf(uint32_t address) {
+  return address >> 4 | uint64_t{16 >> 4} << 16 | uint64_t{128 >> 4} << 32;
+}
 __device__ __forceinline__ void wgmmaFence() {
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
@@ -187,7 +207,7 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
     asm volatile("" : "+f"(sums[i / kCount / kPanels][i / kCount % kPanels][i % kCount])::"memory");
   }
 }
-// d (64 x N over the warpgroup) = a (64 x 16) * b (16 x N) [+ d], for N = 64 and 128. A list of ten begins at a multiple of ten.
+// d (64 x N over the warpgroup) = a (64 x 16) * b (16 x N) [+ d], for N = 64 and 128, by registers also 32 and 48. A list of ten begins at a multiple of ten.
 // clang-format off
 #define TEN(t) \
   "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9"
@@ -212,6 +232,22 @@ __device__ __forceinline__ void hold(float (&sums)[kBlocks][kPanels][kCount]) {
       : SIXTY_FOUR(0) \
       : "l"(a), "l"(b), "r"(static_cast<int>(adds)), "n"(majorA), "n"(majorB))
 // A from registers: of a warp 16 x 16, as loadMatrices leaves it.
+#define WGMMA_32_REGISTERS(type, majorB) \
+  asm volatile( \
+      "{\n.reg .pred adds;\nsetp.ne.b32 adds, %21, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type " {" \
+        TEN() ", %10, %11, %12, %13, %14, %15" \
+      "}, {%16, %17, %18, %19}, %20, adds, 1, 1, %22;\n}\n" \
+      : SIXTEEN(0) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)), "n"(majorB))
+#define WGMMA_48_REGISTERS(type, majorB) \
+  asm volatile( \
+      "{\n.reg .pred adds;\nsetp.ne.b32 adds, %29, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32." type "." type " {" \
+        TEN() ", " TEN(1) ", %20, %21, %22, %23" \
+      "}, {%24, %25, %26, %27}, %28, adds, 1, 1, %30;\n}\n" \
+      : SIXTEEN(0), FOUR(16), FOUR(20) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)), "n"(majorB))
 #define WGMMA_64_REGISTERS(type, majorB) \
   asm volatile( \
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, %37, 0;\n" \
@@ -243,6 +279,16 @@ struct Wgmma;
     static __device__ __forceinline__ void multiply(float (&d)[64], uint64_t a, uint64_t b,        \
                                                     bool adds) {                                   \
       WGMMA_128(name, kMajorA, kMajorB);                                                           \
+    }                                                                                              \
+    template <int kMajorB = 0>                                                                     \
+    static __device__ __forceinline__ void multiply(float (&d)[16], const uint32_t (&a)[4],        \
+                                                    uint64_t b, bool adds) {                       \
+      WGMMA_32_REGISTERS(name, kMajorB);                                                           \
+    }                                                                                              \
+    template <int kMajorB = 0>                                                                     \
+    static __device__ __forceinline__ void multiply(float (&d)[24], const uint32_t (&a)[4],        \
+                                                    uint64_t b, bool adds) {                       \
+      WGMMA_48_REGISTERS(name, kMajorB);                                                           \
     }                                                                                              \
     template <int kMajorB = 0>                                                                     \
     static __device__ __forceinline__ void multiply(float (&d)[32], const uint32_t (&a)[4],        \

@@ -164,6 +164,14 @@ public interface Backend extends AutoCloseable {
   }
 
   /**
+   * Whether there is a {@link #conv2dPool} of a convolution and a pooling of such sizes, and
+   * something is gained by it; false by default.
+   */
+  default boolean pools(Conv2dDescriptor convolution, MaxPool2dDescriptor pooling, DataType type) {
+    return false;
+  }
+
+  /**
    * What the first of several processes makes for all of them, to {@link #link} their devices.
    *
    * @throws BackendUnavailableException if they cannot be linked, as by this default, with the
@@ -217,6 +225,21 @@ public interface Backend extends AutoCloseable {
   default Conv2dChain conv2dChain(Conv2d first, Conv2d second) {
     throw new UnsupportedException(
         "the " + name() + " backend has no chains of convolutions; run one after the other");
+  }
+
+  /**
+   * Prepares a convolution and the max-pooling of its result as one operation; see {@link
+   * Conv2dPool}.
+   *
+   * @param convolution prepared by this backend; stays the caller's and must stay open
+   * @param pooling likewise
+   * @throws UnsupportedException if the backend cannot run these as one, as this default cannot:
+   *     run one after the other
+   * @throws IllegalArgumentException if the pooling does not read what the convolution writes
+   */
+  default Conv2dPool conv2dPool(Conv2d convolution, MaxPool2d pooling) {
+    throw new UnsupportedException(
+        "the " + name() + " backend pools no convolutions as one; run one after the other");
   }
 
   /** Prepares a stand-alone rectifier. */

@@ -158,15 +158,17 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
-  public boolean chains(Layer below, Backend backend, int batch, DataType type) {
+  public boolean chains(
+      Layer below, Gradients gradients, Backend backend, int batch, DataType type) {
     return below instanceof ConvolutionLayer first
+        && gradients != Gradients.OF_PARAMETERS
         && backend.chains(first.descriptor.withBatch(batch), descriptor.withBatch(batch), type);
   }
 
-  /** What the chain with the layer below takes beside its operands: see {@link Conv2dChain}. */
-  long chainScratch(ConvolutionLayer below, Backend backend, int batch, DataType type) {
+  @Override
+  public long chainScratch(Layer below, Backend backend, int batch, DataType type) {
     Rectifier none = Rectifier.IDENTITY;
-    Conv2dDescriptor first = below.descriptor.withBatch(batch);
+    Conv2dDescriptor first = ((ConvolutionLayer) below).descriptor.withBatch(batch);
     Conv2dDescriptor second = descriptor.withBatch(batch);
     try (Conv2d op1 = backend.conv2d(first, type, none, none);
         Conv2d op2 = backend.conv2d(second, type, none, none);

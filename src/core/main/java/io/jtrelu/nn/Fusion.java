@@ -53,7 +53,7 @@ final class Fusion {
     boolean keepsSigns(Layer layer);
 
     /** As {@link Layer#chains}. */
-    boolean chains(Layer below, Layer layer);
+    boolean chains(Layer below, Layer layer, Layer.Gradients gradients);
   }
 
   Fusion(Network network, boolean training, boolean inputGradient, Abilities can) {
@@ -89,7 +89,7 @@ final class Fusion {
     Arrays.fill(lower, NONE);
     for (int i = 1; i < count; i++) {
       int below = chainable(i);
-      if (below != NONE && can.chains(layers.get(below), layers.get(i))) {
+      if (below != NONE && can.chains(layers.get(below), layers.get(i), gradients(below))) {
         upper[below] = i;
         lower[i] = below;
       }
@@ -117,9 +117,18 @@ final class Fusion {
     if (!fused[between] || !onlyReader(between) || lower[below] != NONE) {
       return NONE;
     }
-    int source = layers.get(below).sources().getFirst();
-    boolean alone = layers.get(below).sources().size() == 1 && onlyReader(source);
-    return alone && (!training || needsGradient[source]) ? below : NONE;
+    boolean overwrites = gradients(below) == Layer.Gradients.OF_SOURCE;
+    List<Integer> sources = layers.get(below).sources();
+    return sources.size() == 1 && (!overwrites || onlyReader(sources.getFirst())) ? below : NONE;
+  }
+
+  /** What the backward pass of a layer with one source makes. */
+  private Layer.Gradients gradients(int node) {
+    if (!training) {
+      return Layer.Gradients.NONE;
+    }
+    boolean goesOn = needsGradient[layers.get(node).sources().getFirst()];
+    return goesOn ? Layer.Gradients.OF_SOURCE : Layer.Gradients.OF_PARAMETERS;
   }
 
   /** The layer that computes a node along with itself as a chain, or NONE. */

@@ -162,17 +162,37 @@ public interface Layer {
     return false;
   }
 
+  /** What the backward pass of a chain makes. */
+  enum Gradients {
+    /** There is none. */
+    NONE,
+    /** Gradients of parameters alone. */
+    OF_PARAMETERS,
+    /** That of the source, too. */
+    OF_SOURCE
+  }
+
   /**
    * Whether on a backend it is computed as one with the layer below the rectifier that it reads, so
    * that what lies between never exists. That layer's own {@link #lower} prepares what is needed
    * and {@linkplain Lowering#handOver hands it over}; this one's adds the steps of both.
    *
-   * @param below a layer with a rectifier fused into it, which nothing else reads, and whose only
-   *     source nothing else reads either
+   * @param below a layer with a rectifier fused into it, which nothing else reads, and a single
+   *     source, which nothing else reads either where its gradient is made
    * @param batch images per pass
    */
-  default boolean chains(Layer below, Backend backend, int batch, DataType type) {
+  default boolean chains(
+      Layer below, Gradients gradients, Backend backend, int batch, DataType type) {
     return false;
+  }
+
+  /**
+   * Bytes of device memory that such a chain takes beside its operands while it runs.
+   *
+   * @param below as it {@link #chains} with
+   */
+  default long chainScratch(Layer below, Backend backend, int batch, DataType type) {
+    return 0;
   }
 
   /** Whether it is the identity outside of training. */

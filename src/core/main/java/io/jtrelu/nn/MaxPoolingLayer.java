@@ -1,8 +1,13 @@
 package io.jtrelu.nn;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Conv2d;
+import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dPool;
 import io.jtrelu.backend.MaxPool2d;
 import io.jtrelu.backend.MaxPool2dDescriptor;
+import io.jtrelu.backend.Rectifier;
 import io.jtrelu.tensor.DataType;
 import java.util.List;
 
@@ -89,26 +94,45 @@ public record MaxPoolingLayer(String name, int source, MaxPool2dDescriptor descr
     return DataType.U8;
   }
 
+  private MaxPool2dDescriptor withBatch(int batch) {
+    MaxPool2dDescriptor d = descriptor;
+    return new MaxPool2dDescriptor(
+        batch, d.h(), d.w(), d.c(), d.kernel(), d.stride(), d.padBegin(), d.padEnd());
+  }
+
+  /** With a network's first convolution, which leads no gradient back. */
+  @Override
+  public boolean chains(
+      Layer below, Gradients gradients, Backend backend, int batch, DataType type) {
+    return below instanceof ConvolutionLayer first
+        && gradients != Gradients.OF_SOURCE
+        && backend.pools(first.descriptor().withBatch(batch), withBatch(batch), type);
+  }
+
+  @Override
+  public long chainScratch(Layer below, Backend backend, int batch, DataType type) {
+    Rectifier none = Rectifier.IDENTITY;
+    Conv2dDescriptor first = ((ConvolutionLayer) below).descriptor().withBatch(batch);
+    try (Conv2d convolution = backend.conv2d(first, type, none, none);
+        MaxPool2d pooling = backend.maxPool2d(withBatch(batch), type, none);
+        Conv2dPool op = backend.conv2dPool(convolution, pooling)) {
+      return op.scratchBytes();
+    }
+  }
+
   @Override
   public void lower(Lowering lowering) {
     int node = lowering.node();
-    MaxPool2dDescriptor d = descriptor;
     MaxPool2d op =
         lowering.own(
             lowering
                 .backend()
-                .maxPool2d(
-                    new MaxPool2dDescriptor(
-                        lowering.batch(),
-                        d.h(),
-                        d.w(),
-                        d.c(),
-                        d.kernel(),
-                        d.stride(),
-                        d.padBegin(),
-                        d.padEnd()),
-                    lowering.type(),
-                    lowering.gate(source)));
+                .maxPool2d(withBatch(lowering.batch()), lowering.type(), lowering.gate(source)));
+    ConvolutionLayer.Prepared below = lowering.chained(ConvolutionLayer.Prepared.class);
+    if (below != null) {
+      lowerPooled(lowering, below, op);
+      return;
+    }
     lowering.forward(
         pass ->
             op.forward(pass.stream(), pass.value(source), pass.value(node), pass.reserve(node)));
@@ -122,5 +146,32 @@ public record MaxPoolingLayer(String name, int source, MaxPool2dDescriptor descr
                 pass.value(source),
                 pass.gradient(source),
                 write));
+  }
+
+  /** Steps of a convolution and this as one. */
+  private static void lowerPooled(
+      Lowering lowering, ConvolutionLayer.Prepared first, MaxPool2d pooling) {
+    int node = lowering.node();
+    int images = first.source();
+    Conv2dPool op = lowering.own(lowering.backend().conv2dPool(first.op(), pooling));
+    lowering.forward(
+        pass ->
+            op.forward(
+                pass.stream(),
+                pass.value(images),
+                first.packed(),
+                pass.parameter(first.bias()),
+                pass.value(node),
+                pass.reserve(node)));
+    lowering.backward(
+        pass ->
+            op.backwardWeights(
+                pass.stream(),
+                pass.value(images),
+                pass.gradient(node),
+                pass.reserve(node),
+                pass.parameterGradient(first.weights()),
+                pass.parameterGradient(first.bias()),
+                pass.write()));
   }
 }

@@ -33,11 +33,11 @@ import org.jspecify.annotations.Nullable;
  * <p>Compiling decides which layers are fused ({@link Fusion}: a rectifier with the convolution or
  * sum before it, where nothing else reads that value; then only the rectifier's output exists, and
  * in the backward pass its derivative is applied by the reader that contributes last to its
- * gradient, so that a chain has no elementwise pass in either direction; and two convolutions as
- * one, where the backend gains by it), places values and gradients in one block by their lifetimes
- * ({@link Placement}), and lets each layer prepare its operations and steps ({@link Lowering}).
- * Running is going through the steps with the tensors of a {@link Workspace}; nothing is allocated
- * in a pass.
+ * gradient, so that a chain has no elementwise pass in either direction; and two convolutions, or
+ * the first one and a max-pooling, as one, where the backend gains by it), places values and
+ * gradients in one block by their lifetimes ({@link Placement}), and lets each layer prepare its
+ * operations and steps ({@link Lowering}). Running is going through the steps with the tensors of a
+ * {@link Workspace}; nothing is allocated in a pass.
  *
  * <p>Thread-safe while nobody calls {@link #load}: each thread uses a workspace of its own.
  */
@@ -235,9 +235,9 @@ public final class Program implements AutoCloseable {
           }
 
           @Override
-          public boolean chains(Layer below, Layer layer) {
+          public boolean chains(Layer below, Layer layer, Layer.Gradients gradients) {
             return options.fisher() == null // which reads what lies between
-                && layer.chains(below, backend, batch, options.type());
+                && layer.chains(below, gradients, backend, batch, options.type());
           }
         });
   }
@@ -267,10 +267,10 @@ public final class Program implements AutoCloseable {
     }
     for (int i = 0; i < network.layers().size(); i++) {
       int lower = fusion.lower(i);
-      if (lower != NONE
-          && network.layers().get(lower) instanceof ConvolutionLayer below
-          && network.layers().get(i) instanceof ConvolutionLayer layer) {
-        scratch = Math.max(scratch, layer.chainScratch(below, backend, batch, options.type()));
+      if (lower != NONE) {
+        Layer below = network.layers().get(lower);
+        long chain = network.layers().get(i).chainScratch(below, backend, batch, options.type());
+        scratch = Math.max(scratch, chain);
       }
     }
     int vectors = options.fisher() != null ? 3 : 2; // losses, hits, drawn labels

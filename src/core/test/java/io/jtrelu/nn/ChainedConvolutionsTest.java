@@ -22,8 +22,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /**
- * Networks whose 1x1 convolutions run two at a time, against the same networks whose do not: the
- * reference backend gives the same bits.
+ * Networks whose 1x1 convolutions run two at a time, or whose first convolution with its pooling,
+ * against the same networks whose do not: the reference backend gives the same bits.
  */
 class ChainedConvolutionsTest {
   private static final int BATCH = 3;
@@ -120,10 +120,11 @@ class ChainedConvolutionsTest {
             Backend.class.getClassLoader(),
             new Class<?>[] {Backend.class},
             (proxy, method, arguments) -> {
-              if (method.getName().equals("chains") && !chains) {
+              String name = method.getName();
+              if ((name.equals("chains") || name.equals("pools")) && !chains) {
                 return false;
               }
-              if (method.getName().equals("conv2dChain")) {
+              if (name.equals("conv2dChain") || name.equals("conv2dPool")) {
                 prepared[0]++;
               }
               try {
@@ -274,5 +275,42 @@ class ChainedConvolutionsTest {
     assertEquals(0, outcome(bottlenecks(), true, fisher, true).chains());
     Program.Options single = new Program.Options(DataType.F32, 0, true, 9);
     assertEquals(0, outcome(bottlenecks(), true, single, true).chains());
+  }
+
+  private static Network pooled(boolean readTwice) {
+    Network.Builder b = Network.builder("pooled", 12, 9, 4);
+    int stem = convolution(b, "stem", b.input(), 8, 5);
+    int x = b.maxPool("max", stem, 3, 2);
+    x = convolution(b, "window", x, 8, 3);
+    if (readTwice) {
+      x = b.normalizedSum("sum", b.maxPool("other", stem, 3, 2), x, 0.6);
+    }
+    b.linear("logits", b.globalMeanPool("pool", x), 3);
+    return shaped(b);
+  }
+
+  /** The first convolution is pooled as one where no gradient of the images is asked for. */
+  @Test
+  void pooling() {
+    for (boolean training : new boolean[] {true, false}) {
+      Program.Options options = new Program.Options(DataType.BF16, 0.1f, training, 9);
+      Outcome apart = outcome(pooled(false), false, options, training);
+      Outcome asOne = outcome(pooled(false), true, options, training);
+      same(apart, asOne);
+      assertEquals(2, asOne.chains(), "by the program, and where its memory is told");
+      assertTrue(asOne.workspace() < apart.workspace());
+    }
+  }
+
+  /** Where something else reads what is pooled, or wants the gradient of the images. */
+  @Test
+  void notPooled() {
+    Program.Options plain = new Program.Options(DataType.BF16, 0, true, 9);
+    Program.Options ofImages = new Program.Options(DataType.BF16, 0, true, 9, true);
+    Program.Options single = new Program.Options(DataType.F32, 0, true, 9);
+    assertEquals(0, outcome(pooled(true), true, plain, true).chains());
+    assertEquals(0, outcome(pooled(false), true, ofImages, true).chains());
+    assertEquals(0, outcome(pooled(false), true, plain.withFisher(), true).chains());
+    assertEquals(0, outcome(pooled(false), true, single, true).chains());
   }
 }

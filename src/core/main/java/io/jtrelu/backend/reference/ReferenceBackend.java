@@ -9,6 +9,7 @@ import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dChain;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dPool;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.GlobalMeanPool;
@@ -188,6 +189,23 @@ public final class ReferenceBackend implements Backend {
   public Conv2dChain conv2dChain(Conv2d first, Conv2d second) {
     lifetime.requireOpen();
     return new ReferenceConv2dChain(first, second);
+  }
+
+  @Override
+  public boolean pools(Conv2dDescriptor convolution, MaxPool2dDescriptor pooling, DataType type) {
+    // As for chains. Places must tell signs, too.
+    return type.bytes() == 2 && MaxPool2d.leavesBit(pooling);
+  }
+
+  @Override
+  public Conv2dPool conv2dPool(Conv2d convolution, MaxPool2d pooling) {
+    lifetime.requireOpen();
+    if (!convolution.activation().isIdentity() && !pooling.marksPositive()) {
+      throw new UnsupportedException(
+          "the reference backend pools convolutions as one where places leave a bit for signs; run"
+              + " one after the other");
+    }
+    return new ReferenceConv2dPool(convolution, pooling);
   }
 
   @Override

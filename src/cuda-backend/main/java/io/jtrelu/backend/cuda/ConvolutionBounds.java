@@ -1,6 +1,7 @@
 package io.jtrelu.backend.cuda;
 
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.MaxPool2dDescriptor;
 import io.jtrelu.backend.cuda.TiledConvolution.Tile;
 
 /**
@@ -145,6 +146,31 @@ record ConvolutionBounds(int multiprocessors) {
   double ofChainApart(long pixels) {
     double bytes = pixels * (HopperChain.WIDE + HopperChain.NARROW) * 2.0;
     return 6 * bytes / (MEMORY_RATE * multiprocessors);
+  }
+
+  /** Of both passes of {@link HopperPool}. */
+  double ofPool(Conv2dDescriptor d, MaxPool2dDescriptor pooling) {
+    HopperPool.Plan forward = HopperPool.forward(d.n(), pooling, multiprocessors);
+    HopperPool.Plan backward = HopperPool.backward(d.n(), pooling, multiprocessors);
+    double row = HopperPool.PRODUCTS / WGMMA_RATE;
+    double pooled = (double) pooling.oh() * (HopperPool.POOLED_ROW + HopperPool.PLACES_ROW);
+    double bytes = d.n() * ((double) d.h() * HopperPool.IMAGE_ROW + pooled);
+    double tensors = bytes / (MEMORY_RATE * multiprocessors);
+    double sums = 2.0 * backward.grid() * HopperPool.SUMS * Float.BYTES; // written and read
+    return Math.max(forward.busiest() * row, tensors)
+        + Math.max(backward.busiest() * row, tensors)
+        + sums / (MEMORY_RATE * multiprocessors);
+  }
+
+  /**
+   * Of the convolution, its weights' gradient and both passes of the pooling: what memory alone
+   * takes of them, which all move the tensor between.
+   */
+  double ofPoolApart(Conv2dDescriptor d, MaxPool2dDescriptor pooling) {
+    double images = d.src().elements() * 2.0;
+    double between = d.dst().elements() * 2.0;
+    double pooled = pooling.dst().elements() * 3.0; // and a place of each
+    return (2 * images + 4 * between + 2 * pooled) / (MEMORY_RATE * multiprocessors);
   }
 
   private double longest(

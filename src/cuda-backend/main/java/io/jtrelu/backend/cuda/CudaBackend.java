@@ -11,6 +11,7 @@ import io.jtrelu.backend.BatchNorm;
 import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.Conv2dChain;
 import io.jtrelu.backend.Conv2dDescriptor;
+import io.jtrelu.backend.Conv2dPool;
 import io.jtrelu.backend.Conv2dSum;
 import io.jtrelu.backend.Dropout;
 import io.jtrelu.backend.Event;
@@ -495,6 +496,24 @@ final class CudaBackend implements Backend {
       throw new IllegalArgumentException("a chain is of convolutions that " + this + " prepared");
     }
     return lifetime.during(() -> new HopperChain(this, own1, own2));
+  }
+
+  @Override
+  public boolean pools(Conv2dDescriptor convolution, MaxPool2dDescriptor pooling, DataType type) {
+    return HopperPool.pays(this, convolution, pooling, type);
+  }
+
+  @Override
+  public Conv2dPool conv2dPool(Conv2d convolution, MaxPool2d pooling) {
+    lifetime.requireOpen();
+    if (!(convolution instanceof CudaConv2d own
+        && own.belongsTo(this)
+        && pooling instanceof CudaMaxPool2d other
+        && other.belongsTo(this))) {
+      throw new IllegalArgumentException(
+          "a pooled convolution is of operations that " + this + " prepared");
+    }
+    return lifetime.during(() -> new HopperPool(this, own, other));
   }
 
   @Override

@@ -28,6 +28,11 @@ final class CudaMaxPool2d extends MaxPool2d {
     pack = 16 / type.bytes();
   }
 
+  /** Whether a backend prepared it. */
+  boolean belongsTo(CudaBackend other) {
+    return backend == other;
+  }
+
   @Override
   protected void runForward(Stream stream, Tensor src, Tensor dst, Tensor argmax) {
     boolean vector = vector(src.address() | dst.address(), argmax);
