@@ -398,8 +398,7 @@ class OneDnnBackendTest {
     for (F32Convolutions convolutions : everySet) {
       requireEqual(
           expected,
-          results(
-              stream, new F32Conv2d(convolutions, d, exact, srcActivation, 1), offset, write),
+          results(stream, new F32Conv2d(convolutions, d, exact, srcActivation, 1), offset, write),
           convolutions + " " + d + " " + write);
     }
   }
