@@ -228,7 +228,7 @@ class NotFiniteContractTest extends Contract {
           check(Conv2dDescriptor.same(2, 8, 8, 16, 16, 3, 1), type, phi);
           check(Conv2dDescriptor.same(1, 8, 8, 16, 24, 1, 1), type, phi);
           check(Conv2dDescriptor.same(1, 9, 9, 8, 8, 3, 2), type, phi);
-          check(Conv2dDescriptor.same(1, 13, 12, 16, 32, 3, 2), type, phi);
+          check(Conv2dDescriptor.same(3, 13, 12, 16, 32, 3, 2), type, phi);
         });
   }
 

@@ -3,6 +3,8 @@ package io.jtrelu.backend.onednn;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -378,6 +380,33 @@ class OneDnnBackendTest {
         Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
         requireSameResults(stream, d, srcActivation, everySet, offset, write);
       }
+    }
+  }
+
+  /** By sizes alone: channels, extents, padding and the number of results. */
+  @Test
+  void stridedConvolutionsAreByWinogradsMethodWhereItIsFaster() throws IOException {
+    try (CpuKernels kernels = CpuKernels.best()) {
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.same(3, 11, 12, 16, 32, 3, 2),
+              Conv2dDescriptor.of(4, 14, 14, 512, 512, 3, 2, 1),
+              Conv2dDescriptor.of(1, 28, 28, 256, 256, 3, 2, 1))) {
+        assertSame(kernels.stridedWinograd(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+      }
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.of(1, 14, 14, 512, 512, 3, 2, 1), // few results
+              Conv2dDescriptor.same(9, 10, 12, 16, 32, 3, 2), // five rows of them
+              Conv2dDescriptor.same(3, 11, 12, 17, 32, 3, 2),
+              Conv2dDescriptor.same(3, 11, 12, 16, 32, 5, 2),
+              Conv2dDescriptor.same(3, 18, 18, 16, 32, 3, 3),
+              Conv2dDescriptor.of(3, 16, 15, 16, 32, 3, 2, 0), // a row in no window
+              Conv2dDescriptor.of(3, 12, 12, 16, 32, 1, 2, 0))) {
+        assertSame(kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+      }
+      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 8, 32, 3, 2, 1)));
+      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 16, 32, 3, 1, 1)));
     }
   }
 
