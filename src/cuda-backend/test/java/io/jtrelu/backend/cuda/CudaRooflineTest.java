@@ -252,6 +252,7 @@ class CudaRooflineTest {
     double[] before = new double[SECOND_LEVEL.length];
     double[] after = new double[SECOND_LEVEL.length];
     double[] apart = new double[SECOND_LEVEL.length]; // of a chain's convolutions
+    double[] stem = new double[SECOND_LEVEL.length];
     try (CudaBackend backend = (CudaBackend) EmulatedSubject.openPlain()) {
       for (Row row : rows) {
         Conv2dDescriptor d = row.layer().d();
@@ -261,6 +262,7 @@ class CudaRooflineTest {
             before[i] += row.layer().times() * row.seconds(SECOND_LEVEL[i]);
             after[i] += row.layer().times() * least[i];
             apart[i] += CHAIN.contains(row.layer().name()) ? least[i] : 0;
+            stem[i] += row.layer().name().equals("stem") ? least[i] : 0;
           }
           continue;
         }
@@ -333,6 +335,7 @@ class CudaRooflineTest {
         for (int i = 0; i < bound.length; i++) {
           after[i] += row.layer().times() * bound[i];
           apart[i] += chained ? bound[i] : 0;
+          stem[i] += row.layer().name().equals("stem") ? bound[i] : 0;
         }
       }
     }
@@ -350,7 +353,7 @@ class CudaRooflineTest {
               BATCH / after[1],
               before[0] * 1e3,
               before[1] * 1e3));
-      text.append(chainTable(compiled, apart, after));
+      text.append(chainTable(compiled, apart, stem, after));
     }
     return text.toString();
   }
@@ -360,9 +363,11 @@ class CudaRooflineTest {
    * counters to what this computes with.
    *
    * @param apart bounds of the six passes of these convolutions
+   * @param stem bounds of the stem's passes
    * @param step bounds of all convolutions of a step
    */
-  private static String chainTable(Map<String, String[]> compiled, double[] apart, double[] step) {
+  private static String chainTable(
+      Map<String, String[]> compiled, double[] apart, double[] stem, double[] step) {
     StringBuilder text = new StringBuilder();
     text.append(
         """
@@ -440,6 +445,101 @@ class CudaRooflineTest {
             with[1] * 1e3,
             BATCH / with[0],
             BATCH / with[1]));
+    return text.append(poolTable(compiled, stem, with)).toString();
+  }
+
+  /**
+   * The stem with its pooling by the kernels of compute capability 9.0. HopperPoolTest holds the
+   * counters to what this computes with.
+   *
+   * @param stem bounds of both passes of the convolution alone
+   * @param step bounds of all convolutions of a step
+   */
+  private static String poolTable(Map<String, String[]> compiled, double[] stem, double[] step) {
+    StringBuilder text = new StringBuilder();
+    text.append(
+        """
+
+        ## bf16: the stem with its pooling
+
+        `conv2d_pool_fprop_sm90`, and for the gradients of the weights `conv2d_pool_wgrad_sm90`: the tensor
+        between the convolution and its pooling, and its gradient, are neither written nor read. L1: also what
+        warpgroups write and read there.
+
+        | kernel | registers | spills | useful | memory MB | L2 MB | L1 MB | bound µs at 7 / 5.5 TB/s | by |
+        |---|--:|--:|--:|--:|--:|--:|--:|---|
+        """);
+    Conv2dDescriptor d = PLAIN_RESNET_50.getFirst().d();
+    double rows = (double) BATCH * d.oh(); // of the convolution
+    double images = d.src().elements() * 2.0;
+    double pooled = rows / 2 * HopperPool.POOLED_ROW;
+    double places = rows / 2 * HopperPool.PLACES_ROW;
+    double between = d.dst().elements() * 2.0;
+    double windows = rows * HopperPool.PRODUCTS / 64 * 2; // B of the products, as they read it
+    double products = rows * HopperPool.PRODUCTS / (989.4e12 / 2 * WGMMA_SHARE);
+    double[] asOne = new double[SECOND_LEVEL.length];
+    for (boolean backward : new boolean[] {false, true}) {
+      double memory = images + pooled + places;
+      double other =
+          backward
+              ? 2.0 * 132 * HopperPool.SUMS * Float.BYTES
+              : 132 * 2.0 * d.weights().elements() * 2;
+      // A pooled row arrives or leaves; backward it is read for three rows, in pairs of pixels.
+      double shared = images + windows + (backward ? pooled + 6 * pooled + 7 * places : 2 * pooled);
+      double first = shared / FIRST_LEVEL;
+      double[] bound = new double[SECOND_LEVEL.length];
+      String[] by = new String[SECOND_LEVEL.length];
+      for (int i = 0; i < bound.length; i++) {
+        double second = (memory + other) / SECOND_LEVEL[i];
+        bound[i] = Math.max(Math.max(memory / BANDWIDTH, second), Math.max(products, first));
+        by[i] =
+            bound[i] == products
+                ? "products"
+                : bound[i] == first ? "L1" : bound[i] == second ? "L2" : "memory";
+        asOne[i] += bound[i];
+      }
+      String kernel = "conv2d_pool_" + (backward ? "wgrad" : "fprop") + "_sm90_bf16_0";
+      String[] registers = compiled.getOrDefault(kernel, new String[] {"-", "-"});
+      text.append(
+          String.format(
+              Locale.ROOT,
+              "| %s | %s | %s | %.0f %% | %.0f | %.0f | %.0f | %.0f / %.0f | %s / %s |%n",
+              kernel.replace("conv2d_", ""),
+              registers[0],
+              registers[1],
+              100 * d.multiplyAdds() / (rows * HopperPool.PRODUCTS),
+              memory / 1e6,
+              (memory + other) / 1e6,
+              shared / 1e6,
+              bound[0] * 1e6,
+              bound[1] * 1e6,
+              by[0],
+              by[1]));
+    }
+    double pooling = 2 * (between + 1.5 * pooled) / BANDWIDTH; // both passes, a byte for a place
+    double[] with = new double[SECOND_LEVEL.length];
+    for (int i = 0; i < with.length; i++) {
+      with[i] = step[i] - stem[i] + asOne[i];
+    }
+    text.append(
+        String.format(
+            Locale.ROOT,
+            "%nBoth: %.0f µs at 7 TB/s of L2, %.0f at 5.5; apart: the convolution %.0f and %.0f, and"
+                + " %.0f of the pooling, which memory limits. All convolutions of a training step and"
+                + " this pooling, with chains, %d images: at least %.1f ms at 7 TB/s of L2, %.1f ms"
+                + " at 5.5, so at most %.0f or %.0f images/s; with the two apart %.1f and %.1f ms.%n",
+            asOne[0] * 1e6,
+            asOne[1] * 1e6,
+            stem[0] * 1e6,
+            stem[1] * 1e6,
+            pooling * 1e6,
+            BATCH,
+            with[0] * 1e3,
+            with[1] * 1e3,
+            BATCH / with[0],
+            BATCH / with[1],
+            (step[0] + pooling) * 1e3,
+            (step[1] + pooling) * 1e3));
     return text.toString();
   }
 
