@@ -95,11 +95,11 @@ final class WinogradConv2d extends Conv2d {
         + 6 * fours * foursAcross;
   }
 
-  private static long foursOf(int extent) {
+  private static long foursOf(long extent) {
     return extent / 4 + extent % 4 / 3;
   }
 
-  private static long tilesOf(int extent) {
+  private static long tilesOf(long extent) {
     return (extent + 3) / 4;
   }
 
