@@ -13,7 +13,6 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
-import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
@@ -23,9 +22,6 @@ import org.junit.jupiter.api.TestFactory;
  * (bit-exact) and as reals (bounded).
  */
 class Conv2dChainContractTest extends Contract {
-  /** Errors of a sum of reals, in units of the binary32 epsilon times the sum of its |terms|. */
-  private static final double SUM = 8;
-
   /**
    * Sizes of a case.
    *
@@ -175,7 +171,7 @@ class Conv2dChainContractTest extends Contract {
       double[] error = new double[midStored.length];
       for (int i = 0; i < error.length; i++) {
         error[i] =
-            phi.scale() * SUM * Data.epsilon(DataType.F32) * mid.magnitude()[i]
+            phi.scale() * Trial.SUM * Data.epsilon(DataType.F32) * mid.magnitude()[i]
                 + Data.epsilon(type) * Math.abs(midStored[i])
                 + Data.tiny(type);
       }
@@ -193,20 +189,12 @@ class Conv2dChainContractTest extends Contract {
                 : 0;
         error[i] =
             kink
-                + phi.scale() * SUM * Data.epsilon(DataType.F32) * diffMid.magnitude()[i]
+                + phi.scale() * Trial.SUM * Data.epsilon(DataType.F32) * diffMid.magnitude()[i]
                 + Data.epsilon(type) * Math.abs(diffMidStored[i])
                 + Data.tiny(type);
       }
       return error;
     }
-  }
-
-  private static float[] absolute(float[] values) {
-    float[] absolute = new float[values.length];
-    for (int i = 0; i < values.length; i++) {
-      absolute[i] = Math.abs(values[i]);
-    }
-    return absolute;
   }
 
   /** As floats, not below. */
@@ -323,17 +311,17 @@ class Conv2dChainContractTest extends Contract {
     NaiveConv2d naive1 = new NaiveConv2d(d1);
     NaiveConv2d naive2 = new NaiveConv2d(d2);
     double[] dstError =
-        naive2.forward(above(midError), absolute(v.weights2), new float[d2.oc()]).value();
+        naive2.forward(above(midError), Data.absolute(v.weights2), new float[d2.oc()]).value();
     double[] expectedDst = new double[v.dst.value().length];
     for (int i = 0; i < expectedDst.length; i++) {
       expectedDst[i] = Data.phi(v.chi, v.dst.value()[i]);
       dstError[i] =
-          v.chi.scale() * (dstError[i] + SUM * Data.epsilon(f32) * v.dst.magnitude()[i])
+          v.chi.scale() * (dstError[i] + Trial.SUM * Data.epsilon(f32) * v.dst.magnitude()[i])
               + Data.epsilon(type) * Math.abs(expectedDst[i])
               + Data.tiny(type);
     }
     expect(trial, dst, exact, expectedDst, dstError);
-    double[] srcError = naive1.backwardData(above(diffMidError), absolute(v.weights1)).value();
+    double[] srcError = naive1.backwardData(above(diffMidError), Data.absolute(v.weights1)).value();
     double[] expectedSrc = new double[v.src.length];
     for (int i = 0; i < expectedSrc.length; i++) {
       double old = write == Write.ACCUMULATE ? oldSrc[i] : 0;
@@ -341,59 +329,32 @@ class Conv2dChainContractTest extends Contract {
       srcError[i] =
           v.psi.scale()
                   * Math.max(1, v.psi.slope())
-                  * (srcError[i] + SUM * Data.epsilon(f32) * (v.diffSrc.magnitude()[i] + 1))
+                  * (srcError[i] + Trial.SUM * Data.epsilon(f32) * (v.diffSrc.magnitude()[i] + 1))
               + 2 * Data.epsilon(type) * Math.abs(expectedSrc[i])
               + Data.tiny(type);
     }
     expect(trial, diffSrc, exact, expectedSrc, srcError);
     boolean adds = writeWeights == Write.ACCUMULATE;
-    expectSums(
-        trial,
+    trial.expectSums(
         diffW1,
         exact,
         naive1.backwardWeights(v.src, v.diffMidStored),
-        naive1.backwardWeights(absolute(v.src), above(diffMidError)),
+        naive1.backwardWeights(Data.absolute(v.src), above(diffMidError)),
         adds ? old1 : null);
-    expectSums(
-        trial,
+    trial.expectSums(
         diffB1,
         exact,
         naive1.backwardBias(v.diffMidStored),
         naive1.backwardBias(above(diffMidError)),
         adds ? oldBias1 : null);
-    expectSums(
-        trial,
+    trial.expectSums(
         diffW2,
         exact,
         naive2.backwardWeights(v.midStored, v.diffDst),
-        naive2.backwardWeights(above(midError), absolute(v.diffDst)),
+        naive2.backwardWeights(above(midError), Data.absolute(v.diffDst)),
         adds ? old2 : null);
-    expectSums(
-        trial,
-        diffB2,
-        exact,
-        naive2.backwardBias(v.diffDst),
-        new Sums(d2.oc()),
-        adds ? oldBias2 : null);
-  }
-
-  private static void expectSums(
-      Trial trial,
-      Trial.Operand operand,
-      boolean exact,
-      Sums sums,
-      Sums error,
-      float @Nullable [] old) {
-    double[] expected = sums.value().clone();
-    double[] bound = new double[expected.length];
-    for (int i = 0; i < expected.length; i++) {
-      double before = old == null ? 0 : old[i];
-      expected[i] += before;
-      bound[i] =
-          error.value()[i]
-              + SUM * Data.epsilon(DataType.F32) * (sums.magnitude()[i] + Math.abs(before));
-    }
-    expect(trial, operand, exact, expected, bound);
+    trial.expectSums(
+        diffB2, exact, naive2.backwardBias(v.diffDst), new Sums(d2.oc()), adds ? oldBias2 : null);
   }
 
   private static void expect(

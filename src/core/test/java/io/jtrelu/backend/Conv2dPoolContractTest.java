@@ -10,7 +10,6 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
-import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.TestFactory;
 
@@ -20,9 +19,6 @@ import org.junit.jupiter.api.TestFactory;
  * which element of a window wins, all that may are within the bound.
  */
 class Conv2dPoolContractTest extends Contract {
-  /** Errors of a sum of reals, in units of the binary32 epsilon times the sum of its |terms|. */
-  private static final double SUM = 8;
-
   /**
    * Sizes of a case.
    *
@@ -155,7 +151,9 @@ class Conv2dPoolContractTest extends Contract {
       for (int i = 0; i < count; i++) {
         double value = Data.phi(phi, between.value()[i]);
         double error =
-            exact ? 0 : phi.scale() * SUM * Data.epsilon(DataType.F32) * between.magnitude()[i];
+            exact
+                ? 0
+                : phi.scale() * Trial.SUM * Data.epsilon(DataType.F32) * between.magnitude()[i];
         stored[i] = Data.round(type, value);
         low[i] = Data.round(type, value - error);
         high[i] = Data.round(type, value + error);
@@ -320,15 +318,13 @@ class Conv2dPoolContractTest extends Contract {
     expectPooled(trial, dst.values(), v);
     boolean adds = write == Write.ACCUMULATE;
     NaiveConv2d naive = new NaiveConv2d(v.d);
-    expectSums(
-        trial,
+    trial.expectSums(
         diffWeights,
         exact,
         naive.backwardWeights(v.src, v.diffBetween),
-        naive.backwardWeights(absolute(v.src), v.diffError),
+        naive.backwardWeights(Data.absolute(v.src), v.diffError),
         adds ? old : null);
-    expectSums(
-        trial,
+    trial.expectSums(
         diffBias,
         exact,
         naive.backwardBias(v.diffBetween),
@@ -348,37 +344,6 @@ class Conv2dPoolContractTest extends Contract {
             String.format(
                 "dst[%d] is %s, expected %s within %s", i, values[i], expected, v.dstError[i]));
       }
-    }
-  }
-
-  private static float[] absolute(float[] values) {
-    float[] absolute = new float[values.length];
-    for (int i = 0; i < values.length; i++) {
-      absolute[i] = Math.abs(values[i]);
-    }
-    return absolute;
-  }
-
-  private static void expectSums(
-      Trial trial,
-      Trial.Operand operand,
-      boolean exact,
-      Sums sums,
-      Sums error,
-      float @Nullable [] old) {
-    double[] expected = sums.value().clone();
-    double[] bound = new double[expected.length];
-    for (int i = 0; i < expected.length; i++) {
-      double before = old == null ? 0 : old[i];
-      expected[i] += before;
-      bound[i] =
-          error.value()[i]
-              + SUM * Data.epsilon(DataType.F32) * (sums.magnitude()[i] + Math.abs(before));
-    }
-    if (exact) {
-      trial.expectExactly(operand, expected);
-    } else {
-      trial.expectWithin(operand, expected, bound);
     }
   }
 }

@@ -38,6 +38,15 @@ final class Data {
     return values;
   }
 
+  /** |values|. */
+  static float[] absolute(float[] values) {
+    float[] absolute = new float[values.length];
+    for (int i = 0; i < values.length; i++) {
+      absolute[i] = Math.abs(values[i]);
+    }
+    return absolute;
+  }
+
   /** Rounds to a storage type. */
   static float round(DataType type, double value) {
     float single = (float) value;

@@ -10,6 +10,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.function.Consumer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One run of an operation under suspicion: operands lie on the device between guard zones, outputs
@@ -22,6 +23,9 @@ final class Trial implements AutoCloseable {
 
   /** Every byte of guards and poisoned outputs: a NaN in all floating types. */
   private static final byte POISON = (byte) 0xff;
+
+  /** Errors of a sum of reals, in units of the binary32 epsilon times the sum of its |terms|. */
+  static final double SUM = 8;
 
   private final Backend backend;
   private final String description;
@@ -232,6 +236,34 @@ final class Trial implements AutoCloseable {
       String place =
           at < found.length ? index(operand.tensor.shape(), at / bytes) : "count of bytes";
       fail(operand.name + "[" + place + "] differs from what is expected, at byte " + at);
+    }
+  }
+
+  /**
+   * Requires gradients that are sums: exact ones, or within their own additions' bound and errors
+   * of what is added up.
+   *
+   * @param old what they are added to, or null
+   */
+  void expectSums(
+      Operand operand,
+      boolean exact,
+      NaiveConv2d.Sums sums,
+      NaiveConv2d.Sums error,
+      float @Nullable [] old) {
+    double[] expected = sums.value().clone();
+    double[] bound = new double[expected.length];
+    for (int i = 0; i < expected.length; i++) {
+      double before = old == null ? 0 : old[i];
+      expected[i] += before;
+      bound[i] =
+          error.value()[i]
+              + SUM * Data.epsilon(DataType.F32) * (sums.magnitude()[i] + Math.abs(before));
+    }
+    if (exact) {
+      expectExactly(operand, expected);
+    } else {
+      expectWithin(operand, expected, bound);
     }
   }
 

@@ -225,9 +225,8 @@ final class CudaConv2d extends Conv2d {
     CudaStream on = backend.own(stream);
     if (descriptor().n() > 0) {
       wgrad.wgrad(on, src, diffDst, diffWeights, diffBias, write);
-    } else if (write == Write.OVERWRITE) {
-      on.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
-      on.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());
+    } else {
+      SplitSum.ofNothing(on, diffWeights, diffBias, write);
     }
   }
 }

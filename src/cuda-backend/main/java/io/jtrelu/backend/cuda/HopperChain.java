@@ -137,11 +137,7 @@ final class HopperChain extends Conv2dChain {
   /** Whether there are kernels. */
   static boolean fits(
       CudaBackend backend, Conv2dDescriptor first, Conv2dDescriptor second, DataType type) {
-    CudaDevice device = backend.cudaDevice();
-    return device.capability() == 90
-        && TensorMaps.available()
-        && device.sharedMemory() >= BACKWARD_SHARED
-        && type.bytes() == 2
+    return HopperFusion.isPossible(backend, type, BACKWARD_SHARED)
         && isPointwise(first, NARROW, WIDE)
         && isPointwise(second, WIDE, NARROW)
         && TiledConvolution.fits(first)
@@ -154,14 +150,9 @@ final class HopperChain extends Conv2dChain {
    */
   static boolean pays(
       CudaBackend backend, Conv2dDescriptor first, Conv2dDescriptor second, DataType type) {
-    ConvolutionChooser chooser = backend.chooser();
     ConvolutionBounds bounds = new ConvolutionBounds(backend.cudaDevice().multiprocessors());
     return fits(backend, first, second, type)
-        && !System.getProperty(PROPERTY, "true").equals("false")
-        && !System.getProperty(HopperConvolution.PROPERTY, "true").equals("false")
-        && !chooser.considers(ConvolutionProvider.CUBLAS)
-        && !chooser.considers(ConvolutionProvider.CUDNN)
-        && (!backend.prefersSome() || backend.prefers(name("bprop", type)))
+        && HopperFusion.isWanted(backend, PROPERTY, name("bprop", type))
         && bounds.ofChain(pixels(first)) < bounds.ofChainApart(pixels(first));
   }
 
@@ -272,8 +263,8 @@ final class HopperChain extends Conv2dChain {
       Write writeWeights) {
     CudaStream on = backend.own(stream);
     if (pixels == 0) {
-      zero(on, diffFirst, writeWeights);
-      zero(on, diffSecond, writeWeights);
+      SplitSum.ofNothing(on, diffFirst.weights(), diffFirst.bias(), writeWeights);
+      SplitSum.ofNothing(on, diffSecond.weights(), diffSecond.bias(), writeWeights);
       return;
     }
     long first = own1.weights(on, ofFirst.packed()).forward();
@@ -303,12 +294,5 @@ final class HopperChain extends Conv2dChain {
         diffSecond.weights(),
         diffSecond.bias(),
         writeWeights);
-  }
-
-  private static void zero(CudaStream on, Gradients gradients, Write write) {
-    if (write == Write.OVERWRITE) {
-      on.set(gradients.weights().address(), 0, 4, gradients.weights().shape().elements());
-      on.set(gradients.bias().address(), 0, 4, gradients.bias().shape().elements());
-    }
   }
 }

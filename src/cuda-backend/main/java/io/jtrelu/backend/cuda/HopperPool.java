@@ -164,11 +164,7 @@ final class HopperPool extends Conv2dPool {
   /** Whether there are kernels. */
   static boolean fits(
       CudaBackend backend, Conv2dDescriptor d, MaxPool2dDescriptor pooling, DataType type) {
-    CudaDevice device = backend.cudaDevice();
-    return device.capability() == 90
-        && TensorMaps.available()
-        && device.sharedMemory() >= BACKWARD_SHARED
-        && type.bytes() == 2
+    return HopperFusion.isPossible(backend, type, BACKWARD_SHARED)
         && d.ic() == IMAGE_CHANNELS
         && d.oc() == CHANNELS
         && d.kh() == KERNEL
@@ -196,14 +192,9 @@ final class HopperPool extends Conv2dPool {
    */
   static boolean pays(
       CudaBackend backend, Conv2dDescriptor d, MaxPool2dDescriptor pooling, DataType type) {
-    ConvolutionChooser chooser = backend.chooser();
     ConvolutionBounds bounds = new ConvolutionBounds(backend.cudaDevice().multiprocessors());
     return fits(backend, d, pooling, type)
-        && !System.getProperty(PROPERTY, "true").equals("false")
-        && !System.getProperty(HopperConvolution.PROPERTY, "true").equals("false")
-        && !chooser.considers(ConvolutionProvider.CUBLAS)
-        && !chooser.considers(ConvolutionProvider.CUDNN)
-        && (!backend.prefersSome() || backend.prefers(name("wgrad", type)))
+        && HopperFusion.isWanted(backend, PROPERTY, name("wgrad", type))
         && d.n() > 0
         && bounds.ofPool(d, pooling) < bounds.ofPoolApart(d, pooling);
   }
@@ -297,10 +288,7 @@ final class HopperPool extends Conv2dPool {
       Write write) {
     CudaStream on = backend.own(stream);
     if (convolution().descriptor().n() == 0) {
-      if (write == Write.OVERWRITE) {
-        on.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
-        on.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());
-      }
+      SplitSum.ofNothing(on, diffWeights, diffBias, write);
       return;
     }
     Mapped mapped = map(diffDst, "diff_dst", from);

@@ -20,6 +20,14 @@ record SplitSum(Kernel reduce, long weights, int bias) {
     return new SplitSum(backend.kernels().get("conv2d_wgrad_reduce"), weights, bias);
   }
 
+  /** The gradients of an empty batch, which has no splits. */
+  static void ofNothing(CudaStream stream, Tensor diffWeights, Tensor diffBias, Write write) {
+    if (write == Write.OVERWRITE) {
+      stream.set(diffWeights.address(), 0, Float.BYTES, diffWeights.shape().elements());
+      stream.set(diffBias.address(), 0, Float.BYTES, diffBias.shape().elements());
+    }
+  }
+
   /** Floats from one split to the next. */
   long stride() {
     return Math.ceilDiv(weights + bias, 4L) * 4;

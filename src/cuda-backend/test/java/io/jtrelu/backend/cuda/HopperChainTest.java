@@ -1,5 +1,7 @@
 package io.jtrelu.backend.cuda;
 
+import static io.jtrelu.backend.cuda.FusedRuns.download;
+import static io.jtrelu.backend.cuda.FusedRuns.random;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -16,28 +18,20 @@ import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
 import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
+import io.jtrelu.backend.cuda.FusedRuns.Outcome;
+import io.jtrelu.backend.cuda.FusedRuns.Training;
 import io.jtrelu.data.Datasets;
 import io.jtrelu.data.ImageDataset;
 import io.jtrelu.data.Split;
 import io.jtrelu.nn.Network;
-import io.jtrelu.nn.Parameters;
-import io.jtrelu.nn.Program;
 import io.jtrelu.tensor.DataType;
 import io.jtrelu.tensor.Layout;
-import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
-import io.jtrelu.train.Model;
-import io.jtrelu.train.Optimizer;
-import io.jtrelu.train.Run;
-import io.jtrelu.train.Trainer;
-import io.jtrelu.train.TrainingConfig;
-import io.jtrelu.train.TrainingMemory;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 import java.util.SplittableRandom;
-import java.util.TreeSet;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -54,33 +48,6 @@ class HopperChainTest {
     System.clearProperty(HopperChain.PROPERTY);
     System.clearProperty(HopperConvolution.PROPERTY);
     System.clearProperty(CudaBackend.TILE_PROPERTY);
-  }
-
-  private static Tensor random(
-      Backend backend, Stream stream, long seed, Shape shape, DataType type, Layout layout) {
-    SplittableRandom random = new SplittableRandom(seed);
-    float[] values = new float[Math.toIntExact(shape.elements())];
-    for (int i = 0; i < values.length; i++) {
-      values[i] = (float) random.nextGaussian() / 4;
-    }
-    Tensor tensor = backend.allocate(shape, type, layout);
-    upload(backend, stream, values, tensor);
-    return tensor;
-  }
-
-  private static void upload(Backend backend, Stream stream, float[] values, Tensor tensor) {
-    try (Tensor host = Tensor.allocate(tensor.shape(), tensor.type(), tensor.layout())) {
-      backend.copy(stream, host.set(values), tensor);
-      stream.synchronize();
-    }
-  }
-
-  private static float[] download(Backend backend, Stream stream, Tensor tensor) {
-    try (Tensor host = Tensor.allocate(tensor.shape(), tensor.type(), tensor.layout())) {
-      backend.copy(stream, tensor, host);
-      stream.synchronize();
-      return host.toFloatArray();
-    }
   }
 
   private static List<JsonNode> launches(String kernel) {
@@ -243,70 +210,22 @@ class HopperChainTest {
     return b.build().with(TransformedActivation.rectifier(0.3, 1.3));
   }
 
-  /** Logits and gradients of a pass, the kernels that did it, and what it held. */
-  @SuppressWarnings("ArrayRecordComponent") // compared element by element
-  private record Outcome(float[] logits, float[] gradients, Set<String> kernels, long held) {
-    double from(Outcome other) {
-      double sum = 0;
-      double all = 0;
-      for (int i = 0; i < gradients.length; i++) {
-        sum += Math.pow(gradients[i] - other.gradients[i], 2);
-        all += Math.pow(other.gradients[i], 2);
-      }
-      return Math.sqrt(sum / all);
-    }
-  }
-
-  private static Outcome pass(Backend opened, DataType type) {
-    int batch = 8;
-    Network network = network();
-    try (Backend backend = opened;
-        Stream stream = backend.newStream();
-        Parameters parameters = Parameters.allocate(network, backend);
-        Parameters gradients = Parameters.allocate(network, backend);
-        Program program =
-            new Program(network, backend, batch, new Program.Options(type, 0, true, 1));
-        Program.Workspace workspace = program.newWorkspace(stream);
-        Tensor images =
-            random(backend, stream, 8, network.input().batch(batch), type, Layout.NHWC);
-        Tensor labels = backend.allocate(Shape.of(batch), DataType.I32, Layout.ROW_MAJOR)) {
-      float[] values = new float[Math.toIntExact(parameters.arena().shape().elements())];
-      SplittableRandom random = new SplittableRandom(7);
-      for (int i = 0; i < values.length; i++) {
-        values[i] = (float) random.nextGaussian() / 10;
-      }
-      upload(backend, stream, values, parameters.arena());
-      program.load(stream, parameters);
-      EmulatorControl.clearCounters();
-      List<float[]> results = new ArrayList<>();
-      workspace.forward(images, 0);
-      results.add(download(backend, stream, workspace.output(0)));
-      workspace.loss(labels, 1);
-      workspace.backward(gradients, Write.OVERWRITE);
-      stream.synchronize();
-      Set<String> kernels = new TreeSet<>();
-      EmulatorControl.counters().forEach(launch -> kernels.add(launch.get("kernel").asText()));
-      results.add(download(backend, stream, gradients.arena()));
-      return new Outcome(results.get(0), results.get(1), kernels, program.activationBytes());
-    }
-  }
-
   /** A pass with chains repeats, and is no further from F32's than without them. */
   @Test
   void networks() {
-    Outcome chained = pass(HopperSubject.taking(), DataType.BF16);
-    Outcome again = pass(HopperSubject.taking(), DataType.BF16);
+    Outcome chained = Outcome.of(network(), 8, HopperSubject.taking(), DataType.BF16);
+    Outcome again = Outcome.of(network(), 8, HopperSubject.taking(), DataType.BF16);
     assertArrayEquals(chained.logits(), again.logits());
     assertArrayEquals(chained.gradients(), again.gradients());
     String forward = "conv2d_chain_fprop_sm90_bf16";
     String backward = "conv2d_chain_bprop_sm90_bf16";
     assertTrue(chained.kernels().containsAll(Set.of(forward, backward)));
     System.setProperty(HopperChain.PROPERTY, "false");
-    Outcome apart = pass(HopperSubject.taking(), DataType.BF16);
+    Outcome apart = Outcome.of(network(), 8, HopperSubject.taking(), DataType.BF16);
     assertFalse(apart.kernels().contains(forward) || apart.kernels().contains(backward));
     long wide = 8 * 14 * 14 * 256;
     assertEquals(2 * (wide * 2 + wide / 8), apart.held() - chained.held());
-    Outcome exact = pass(Backends.open("reference"), DataType.F32);
+    Outcome exact = Outcome.of(network(), 8, Backends.open("reference"), DataType.F32);
     assertTrue(apart.from(exact) > 0, "BF16 rounds");
     assertTrue(
         chained.from(exact) <= 1.2 * apart.from(exact),
@@ -330,34 +249,9 @@ class HopperChainTest {
         "bars", split, 14, 14, 1, List.of("top", "middle", "bottom"), images, labels);
   }
 
-  /** What recorded steps give, and take of the device's memory. */
-  private record Training(List<Double> losses, Set<String> kernels, long planned, long taken) {}
-
-  private static Training train(Backend opened, DataType type) throws IOException {
+  private static Training train() throws IOException {
     Datasets data = new Datasets(images(25, Split.TRAIN), images(4, Split.TEST), List.of());
-    TrainingConfig training =
-        TrainingConfig.builder()
-            .epochs(1)
-            .batch(8)
-            .optimizer(Optimizer.Kind.SGD)
-            .learningRate(0.02)
-            .type(type)
-            .seed(7)
-            .build();
-    Run run = Run.of(Model.of(network(), data.train()), training, data);
-    List<Double> losses = new ArrayList<>();
-    Set<String> kernels = new TreeSet<>();
-    try (Backend backend = opened) {
-      long planned = TrainingMemory.of(run, backend, 8).total();
-      EmulatorControl.clearCounters();
-      try (Trainer trainer = Trainer.start(run, data, backend, null)) {
-        while (!trainer.finished()) {
-          losses.add(trainer.step().loss());
-        }
-      }
-      EmulatorControl.counters().forEach(launch -> kernels.add(launch.get("kernel").asText()));
-      return new Training(losses, kernels, planned, backend.memory().peak());
-    }
+    return Training.of(network(), data, 8, HopperSubject.taking());
   }
 
   /**
@@ -365,11 +259,11 @@ class HopperChainTest {
    */
   @Test
   void training() throws IOException {
-    Training chained = train(HopperSubject.taking(), DataType.BF16);
-    assertEquals(chained.losses(), train(HopperSubject.taking(), DataType.BF16).losses());
+    Training chained = train();
+    assertEquals(chained.losses(), train().losses());
     assertTrue(chained.kernels().contains("conv2d_chain_bprop_sm90_bf16"));
     System.setProperty(HopperChain.PROPERTY, "false");
-    Training apart = train(HopperSubject.taking(), DataType.BF16);
+    Training apart = train();
     assertFalse(apart.kernels().contains("conv2d_chain_bprop_sm90_bf16"));
     for (int step = 0; step < apart.losses().size(); step++) {
       double loss = apart.losses().get(step);
