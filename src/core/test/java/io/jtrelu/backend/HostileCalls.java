@@ -85,8 +85,8 @@ final class HostileCalls {
     this.length = length;
   }
 
-  /** All of them, elementwise ones on vectors of a length. */
-  static List<Call> all(int length) {
+  /** All that a backend has, elementwise ones on vectors of a length. */
+  static List<Call> all(Backend backend, int length) {
     HostileCalls all = new HostileCalls(length);
     all.transfers();
     all.convolutions();
@@ -94,6 +94,7 @@ final class HostileCalls {
     all.pooling();
     all.images();
     all.optimisers();
+    all.fusions(backend);
     return all.calls;
   }
 
@@ -468,6 +469,111 @@ final class HostileCalls {
         b -> {
           Adam op = b.adam(length, 0.9f, 0.99f, 1e-3f, 0.01f);
           return new Prepared(op, null, (s, t) -> op.step(s, t[0], t[1], t[2], t[3], t[4], t[5]));
+        });
+  }
+
+  /** An operand of whole numbers, which all backends add up exactly. */
+  private Operand whole(String name, Shape shape, DataType type, Layout layout, Access access) {
+    float[] values = new float[Math.toIntExact(shape.elements())];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = random.nextInt(-1, 2);
+    }
+    return new Operand(name, shape, type, layout, access, values);
+  }
+
+  private Operand wholeImages(String name, Shape shape, Access access) {
+    return whole(name, shape, DataType.BF16, Layout.NHWC, access);
+  }
+
+  private Operand wholeBias(String name, Conv2dDescriptor d, Access access) {
+    return whole(name, d.bias(), F32, Layout.ROW_MAJOR, access);
+  }
+
+  private Operand wholeWeights(String name, Conv2dDescriptor d, Access access) {
+    return whole(name, d.weights(), F32, Layout.KRSC, access);
+  }
+
+  private void fusions(Backend backend) {
+    chain(
+        backend,
+        Conv2dDescriptor.of(1, 5, 7, 64, 256, 1, 1, 0),
+        Conv2dDescriptor.of(1, 5, 7, 256, 64, 1, 1, 0));
+    pooled(
+        backend,
+        Conv2dDescriptor.of(1, 8, 224, 4, 64, 7, 2, 3),
+        new MaxPool2dDescriptor(1, 4, 112, 64, 3, 2, 1, 1));
+  }
+
+  private static boolean isWhole(HostileFusions.Parts parts) {
+    try (parts) {
+      return parts.isWhole();
+    }
+  }
+
+  private void chain(Backend backend, Conv2dDescriptor first, Conv2dDescriptor second) {
+    Operand src = wholeImages("src", first.src(), Access.READ);
+    Operand bias = wholeBias("bias1", first, Access.READ);
+    Operand weights = wholeWeights("weights1", first, Access.READ);
+    Operand weightsOfSecond = wholeWeights("weights2", second, Access.READ);
+    if (!isWhole(new HostileFusions.Chain(backend, first, second, weights, weightsOfSecond))) {
+      return;
+    }
+    add(
+        "chain",
+        true,
+        List.of(
+            src,
+            bias,
+            wholeBias("bias2", second, Access.READ),
+            wholeImages("dst", second.dst(), Access.WRITE)),
+        b -> {
+          var op = new HostileFusions.Chain(b, first, second, weights, weightsOfSecond);
+          return new Prepared(op, op.packed, op::forward);
+        });
+    add(
+        "chain backward",
+        true,
+        List.of(
+            src,
+            bias,
+            wholeImages("diff_dst", second.dst(), Access.READ),
+            wholeImages("diff_src", first.src(), Access.WRITE),
+            wholeWeights("diff_weights1", first, Access.WRITE),
+            wholeBias("diff_bias1", first, Access.WRITE),
+            wholeWeights("diff_weights2", second, Access.WRITE),
+            wholeBias("diff_bias2", second, Access.WRITE)),
+        b -> {
+          var op = new HostileFusions.Chain(b, first, second, weights, weightsOfSecond);
+          return new Prepared(op, op.packed, op::backward);
+        });
+  }
+
+  private void pooled(Backend backend, Conv2dDescriptor d, MaxPool2dDescriptor pooling) {
+    Operand src = wholeImages("src", d.src(), Access.READ);
+    Operand bias = wholeBias("bias", d, Access.READ);
+    Operand weights = wholeWeights("weights", d, Access.READ);
+    if (!isWhole(new HostileFusions.Pool(backend, d, pooling, src, weights, bias))) {
+      return;
+    }
+    add(
+        "pooled",
+        true,
+        List.of(src, bias, wholeImages("dst", pooling.dst(), Access.WRITE)),
+        b -> {
+          var op = new HostileFusions.Pool(b, d, pooling, src, weights, bias);
+          return new Prepared(op, op.packed, op::forward);
+        });
+    add(
+        "pooled backward",
+        true,
+        List.of(
+            src,
+            wholeImages("diff_dst", pooling.dst(), Access.READ),
+            wholeWeights("diff_weights", d, Access.WRITE),
+            wholeBias("diff_bias", d, Access.WRITE)),
+        b -> {
+          var op = new HostileFusions.Pool(b, d, pooling, src, weights, bias);
+          return new Prepared(op, null, op::backward);
         });
   }
 }

@@ -74,18 +74,16 @@ final class HostileCases {
     this.rounds = host ? 2 : 1; // an emulated device is slow
   }
 
-  /**
-   * All cases of a backend.
-   *
-   * @param host whether its tensors lie in host memory
-   */
-  static List<Case> of(Subject subject, boolean host) {
+  /** All cases of a backend, which is looked at and not kept. */
+  static List<Case> of(Subject subject, Backend backend) {
+    boolean host = backend.device().equals(Device.CPU);
     HostileCases all = new HostileCases(subject, host);
     // Large enough that freed memory is unmapped, where the device is fast enough.
-    for (Call call : HostileCalls.all(host ? 1 << 16 : 5000)) {
+    List<Call> calls = HostileCalls.all(backend, host ? 1 << 16 : 5000);
+    for (Call call : calls) {
       all.add(call);
     }
-    all.addRecordings();
+    all.addRecordings(calls);
     all.addHostMemory();
     all.addCallbacks();
     all.addFunctions();
@@ -102,12 +100,12 @@ final class HostileCases {
     PrintStream out = System.out;
     Subject subject =
         Subject.all().filter(s -> s.name().equals(arguments[0])).findFirst().orElseThrow();
-    boolean host;
+    List<Case> all;
     try (Backend backend = subject.open()) {
-      host = backend.device().equals(Device.CPU);
+      all = of(subject, backend);
     }
     List<String> wanted = Arrays.asList(arguments).subList(2, arguments.length);
-    for (Case test : of(subject, host)) {
+    for (Case test : all) {
       if (wanted.contains(test.id)) {
         out.println(BEGIN + test.id);
         out.flush();
@@ -656,8 +654,8 @@ final class HostileCases {
   }
 
   /** Recorded work whose parts are closed: the close is refused, or the replay. */
-  private void addRecordings() {
-    for (Call call : HostileCalls.all(host ? 1 << 16 : 5000)) {
+  private void addRecordings(List<Call> calls) {
+    for (Call call : calls) {
       if (List.of("copy", "forward 3x3", "rectify", "sum strided").contains(call.name())) {
         for (int k = 0; k < call.operands().size() + 3; k++) {
           int target = k;
