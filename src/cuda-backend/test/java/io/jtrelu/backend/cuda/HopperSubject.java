@@ -78,14 +78,18 @@ public final class HopperSubject implements Subject {
             Backend.class.getClassLoader(),
             new Class<?>[] {Backend.class},
             (proxy, method, arguments) -> {
-              if (method.getName().equals("close")) {
-                EmulatorControl.computeCapability(8, 0);
-                System.clearProperty(CudaBackend.TILE_PROPERTY);
-              }
+              boolean closed = method.getName().equals("close");
               try {
                 return method.invoke(backend, arguments);
               } catch (InvocationTargetException thrown) {
+                // Refused as it is in use: what runs there needs the device as it is.
+                closed &= !(thrown.getCause() instanceof IllegalStateException);
                 throw thrown.getCause();
+              } finally {
+                if (closed) {
+                  EmulatorControl.computeCapability(8, 0);
+                  System.clearProperty(CudaBackend.TILE_PROPERTY);
+                }
               }
             });
   }
