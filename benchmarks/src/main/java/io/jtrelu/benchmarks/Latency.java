@@ -2,6 +2,8 @@ package io.jtrelu.benchmarks;
 
 import java.io.BufferedReader;
 import java.io.IOException;
+import java.lang.management.CompilationMXBean;
+import java.lang.management.ManagementFactory;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -17,7 +19,10 @@ import java.util.Locale;
  */
 public final class Latency {
   private static final int ROUNDS = 5;
-  private static final long WARM_UP = 4_000_000_000L; // ns, until all is compiled
+  private static final long WARM_UP = 4_000_000_000L; // ns at least
+  private static final long LONGEST_WARM_UP = 40_000_000_000L;
+  private static final long QUIET = 3_000_000_000L; // ns without a compilation worth the name
+  private static final long COMPILATION = 20; // ms, which would delay one of a hundred passes
   private static final long MEASURED = 3_000_000_000L;
 
   private Latency() {}
@@ -89,18 +94,38 @@ public final class Latency {
     Contenders.check(name, workload);
     List<Double> times = new ArrayList<>();
     try (Contender contender = Contenders.open(name, workload)) {
+      warmUp(contender);
       long start = System.nanoTime();
-      for (long begin = start; begin - start < WARM_UP + MEASURED; ) {
+      for (long begin = start; begin - start < MEASURED; ) {
         contender.forward();
         long end = System.nanoTime();
-        if (begin - start >= WARM_UP) {
-          times.add((double) (end - begin));
-        }
+        times.add((double) (end - begin));
         begin = end;
       }
     }
     Collections.sort(times);
     System.out.println(times.get(times.size() / 2) + " " + times.get(times.size() * 99 / 100));
     System.exit(0);
+  }
+
+  /**
+   * Until all is compiled: the JVM compiles what embraces a pass after some thousands of them, on a
+   * core that the pass needs.
+   */
+  private static void warmUp(Contender contender) {
+    CompilationMXBean compiler = ManagementFactory.getCompilationMXBean();
+    long start = System.nanoTime();
+    long compiled = compiler.getTotalCompilationTime();
+    long since = start;
+    long now = start;
+    while (now - start < WARM_UP || (now - since < QUIET && now - start < LONGEST_WARM_UP)) {
+      contender.forward();
+      now = System.nanoTime();
+      long time = compiler.getTotalCompilationTime();
+      if (time - compiled > COMPILATION) {
+        compiled = time;
+        since = now;
+      }
+    }
   }
 }
