@@ -4,6 +4,7 @@
 #include "cpu_kernels.h"
 #include "direct_kernels.h"
 #include "element_kernels.h"
+#include "few_channels_kernels.h"
 #include "max_pool_kernels.h"
 #include "orthogonal_kernels.h"
 #include "winograd_kernels.h"
@@ -29,4 +30,5 @@ const JtreluCpuKernels KERNELS = {
     pool::passes<float>(),
     pool::passes<uint16_t>(),
     strided::kConvolutions,
+    few::kConvolutions,
 };

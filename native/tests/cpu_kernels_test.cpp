@@ -431,6 +431,18 @@ void stridedWinograd(const JtreluF32Convolutions& k) {
                   32 * kEpsilon);  // of all of a tile
 }
 
+/// Few channels: one to 15 of them, strides, paddings, all widths of tiles, several blocks of rows.
+void fewChannels(const JtreluF32Convolutions& k) {
+  f32Convolutions(k,
+                  {{2, 9, 11, 1, 9, 11, 32, 3, 3, 1, 1, 1, 1},
+                   {2, 8, 9, 2, 8, 9, 16, 3, 3, 1, 1, 1, 1},
+                   {1, 23, 21, 3, 12, 11, 64, 7, 7, 2, 2, 3, 3},
+                   {1, 22, 20, 4, 11, 10, 64, 7, 7, 2, 2, 2, 2},
+                   {1, 5, 6, 5, 2, 2, 80, 2, 3, 3, 4, 1, 2},
+                   {3, 60, 61, 15, 30, 31, 48, 3, 3, 2, 2, 1, 1}},
+                  8 * kEpsilon);  // errors of random signs
+}
+
 /// Packed weights and what a pass by them gives: dst with slope 1, scale 1.
 struct DirectPass {
   const JtreluF32Convolutions& k;
@@ -601,6 +613,7 @@ int main() {
     convolutions<Bf16>(k->bf16);
     directConvolutions(k->direct);
     stridedWinograd(k->stridedWinograd);
+    fewChannels(k->fewChannels);
     directParts(k->direct);
     directExtremes(k->direct);
     orthogonal(k->orthogonal);

@@ -36,16 +36,16 @@ final class CpuKernels implements AutoCloseable {
    */
   static final String MATRIX_UNITS_PROPERTY = "jtrelu.cpu.matrix-units";
 
-  private static final int VERSION = 9;
+  private static final int VERSION = 10;
 
   /**
    * Fields of the table: the instruction set's name, five functions for convolutions in F32, five
    * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
    * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16, six
    * for convolutions by the definition, two for max-pooling in F32 and two in BF16, six for strided
-   * convolutions by Winograd's method.
+   * convolutions by Winograd's method and six for convolutions of few channels.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(56, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(62, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -170,6 +170,7 @@ final class CpuKernels implements AutoCloseable {
   private final MaxPoolPasses f32MaxPool;
   private final MaxPoolPasses bf16MaxPool;
   private final F32Convolutions stridedWinograd;
+  private final F32Convolutions fewChannels;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -190,6 +191,8 @@ final class CpuKernels implements AutoCloseable {
     this.bf16MaxPool = new MaxPoolPasses(table, 48, library);
     this.stridedWinograd =
         new F32Convolutions("strided winograd, " + instructionSet, 2, table, 50, library);
+    this.fewChannels =
+        new F32Convolutions("few channels, " + instructionSet, 1, table, 56, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -651,6 +654,11 @@ final class CpuKernels implements AutoCloseable {
   /** 3x3 convolutions of F32 and stride 2 by Winograd's method. */
   F32Convolutions stridedWinograd() {
     return stridedWinograd;
+  }
+
+  /** Convolutions of F32 that read few channels, by the definition. */
+  F32Convolutions fewChannels() {
+    return fewChannels;
   }
 
   /** Random orthogonal matrices. */

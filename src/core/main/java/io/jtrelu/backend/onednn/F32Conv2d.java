@@ -14,12 +14,13 @@ import java.nio.charset.StandardCharsets;
 import org.jspecify.annotations.Nullable;
 
 /**
- * An F32 convolution that is 1x1 or strided, or a linear layer.
+ * An F32 convolution that is 1x1 or strided, or a linear layer, or one that reads few channels.
  *
- * <p>By the definition ({@code native/cpu/direct_kernels.h}) sums are exact products added up in
- * binary32, in blocks of channels or pixels. 3x3 convolutions of stride 2 are done by Winograd's
- * minimal filtering ({@code native/cpu/winograd_strided_kernels.h}): 25 multiplications for 2x2
- * results instead of 36. Rounding errors then come from all source values of a tile.
+ * <p>By the definition ({@code native/cpu/direct_kernels.h}, and {@code few_channels_kernels.h}
+ * beside it) sums are exact products added up in binary32, in blocks of channels or pixels. 3x3
+ * convolutions of stride 2 are done by Winograd's minimal filtering ({@code
+ * native/cpu/winograd_strided_kernels.h}): 25 multiplications for 2x2 results instead of 36.
+ * Rounding errors then come from all source values of a tile.
  *
  * <p>On matrix units (AMX; {@code native/cpu/matrix_unit_kernels.h}, where a property asks for
  * them) each factor is cut into three bfloat16, and six of the nine products of their parts are
@@ -37,6 +38,9 @@ final class F32Conv2d extends Conv2d {
    */
   private static final int LEAST_RESULTS = 100;
 
+  /** Of the windows of a row of results, so that they stay in the second-level cache. */
+  private static final int MOST_WINDOW_BYTES = 256 * 1024;
+
   private final F32Convolutions kernels;
   private final Bands bands;
   private final long sizes;
@@ -47,6 +51,9 @@ final class F32Conv2d extends Conv2d {
 
   /** The kernels that do this convolution, faster than oneDNN; null where none do. */
   static @Nullable F32Convolutions kernelsFor(CpuKernels kernels, Conv2dDescriptor d) {
+    if (fewChannelsApply(d) && fewChannelsPay(d)) {
+      return kernels.fewChannels();
+    }
     boolean oneTap = d.kh() == 1 && d.kw() == 1;
     boolean strided = d.strideH() > 1 || d.strideW() > 1;
     if (!applies(d) || !(oneTap || strided) || Math.min(d.ic(), d.oc()) < LEAST_CHANNELS) {
@@ -62,6 +69,17 @@ final class F32Conv2d extends Conv2d {
         && d.dilationH() == 1
         && d.dilationW() == 1
         && Math.max(d.kh(), d.kw()) <= F32Convolutions.MOST_TAPS;
+  }
+
+  /** Whether there are kernels that do this convolution as one of few channels. */
+  static boolean fewChannelsApply(Conv2dDescriptor d) {
+    return applies(d) && d.ic() < LEAST_CHANNELS && d.oc() % LEAST_CHANNELS == 0;
+  }
+
+  /** Whether these are faster: windows have several values, and a row's are not too many. */
+  private static boolean fewChannelsPay(Conv2dDescriptor d) {
+    long columns = (d.ow() - 1L) * d.strideW() + d.kw();
+    return d.kh() * d.kw() > 1 && columns * d.kh() * d.ic() * Float.BYTES <= MOST_WINDOW_BYTES;
   }
 
   /** Whether there are kernels that do this convolution by Winograd's method. */

@@ -79,14 +79,17 @@ class BandsTest {
       for (int i = 0; i < 90; i++) {
         boolean winograd = i % 3 == 0;
         boolean strided = i % 3 == 1;
+        boolean few = i % 6 == 2;
         int kernel = winograd || strided ? 3 : random.nextInt(1, 6);
         Conv2dDescriptor d =
             new Conv2dDescriptor(
                 random.nextInt(1, 5),
                 random.nextInt(kernel, 40),
                 random.nextInt(kernel, 40),
-                winograd || strided ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
-                winograd || strided ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
+                winograd || strided
+                    ? 16 * random.nextInt(1, 7)
+                    : few ? random.nextInt(1, 16) : random.nextInt(16, 90),
+                winograd || strided || few ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
                 kernel,
                 kernel,
                 winograd ? 1 : strided ? 2 : random.nextInt(1, 4),
@@ -111,7 +114,9 @@ class BandsTest {
                     i % 4 < 2 ? 2 : 4,
                     5)
                 : new F32Conv2d(
-                    strided ? kernels.stridedWinograd() : kernels.directConvolutions(),
+                    strided
+                        ? kernels.stridedWinograd()
+                        : few ? kernels.fewChannels() : kernels.directConvolutions(),
                     d,
                     PHI,
                     PHI,

@@ -46,6 +46,8 @@ import org.junit.jupiter.params.provider.CsvSource;
 class OneDnnBackendTest {
   private static final Rectifier PHI = Rectifier.tailored(0.4);
   private static final Conv2dDescriptor DIRECT = Conv2dDescriptor.of(2, 10, 9, 16, 24, 3, 1, 1);
+  private static final Conv2dDescriptor FEW_CHANNELS =
+      Conv2dDescriptor.of(2, 9, 11, 3, 32, 5, 2, 2);
   private static final Conv2dDescriptor ONE_BY_ONE = Conv2dDescriptor.of(2, 9, 7, 40, 72, 1, 1, 0);
   private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 32, 48, 3, 1, 1);
 
@@ -201,7 +203,7 @@ class OneDnnBackendTest {
 
   @Test
   void lanesRunOneOperationAtOnce() throws Exception {
-    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD, ONE_BY_ONE)) {
+    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD, ONE_BY_ONE, FEW_CHANNELS)) {
       try (Conv2d operation = backend.conv2d(descriptor, DataType.F32, PHI, PHI);
           ExecutorService threads = Executors.newFixedThreadPool(4)) {
         List<Future<List<float[]>>> futures = new ArrayList<>();
@@ -383,6 +385,77 @@ class OneDnnBackendTest {
     }
   }
 
+  /**
+   * oneDNN is the independent implementation; integers make both exact. Every instruction set that
+   * this machine has, kernels, strides and paddings of all kinds, every number of channels and
+   * width of register tiles, several blocks of rows, gradients on cache lines or not.
+   */
+  @Test
+  void fewChannelsAgreeWithOneDnn() throws IOException {
+    List<F32Convolutions> everySet =
+        openEveryInstructionSet().stream()
+            .filter(kernels -> !kernels.usesMatrixUnits()) // else its kernels are the next one's
+            .map(CpuKernels::fewChannels)
+            .toList();
+    SplittableRandom random = new SplittableRandom(6);
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < 120; i++) {
+        int kh = i % 5 == 0 ? 7 : random.nextInt(1, 8);
+        int kw = i % 5 == 0 ? 7 : random.nextInt(1, 8);
+        boolean many = i % 10 == 0; // pixels: several blocks
+        Conv2dDescriptor d =
+            new Conv2dDescriptor(
+                many ? 3 : random.nextInt(4),
+                kh + random.nextInt(9) + (many ? 50 : 0),
+                kw + random.nextInt(9) + (many ? 50 : 0),
+                1 + i % 15,
+                16 * random.nextInt(1, 7),
+                kh,
+                kw,
+                random.nextInt(1, 4),
+                random.nextInt(1, 4),
+                random.nextInt(kh),
+                random.nextInt(kw),
+                random.nextInt(kh),
+                random.nextInt(kw),
+                1,
+                1,
+                1);
+        assertTrue(F32Conv2d.fewChannelsApply(d), d.toString());
+        Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
+        Rectifier srcActivation =
+            random.nextBoolean() ? new Rectifier(0.5f, 1) : Rectifier.IDENTITY;
+        requireSameResults(stream, d, srcActivation, everySet, i % 2, write);
+      }
+    }
+  }
+
+  /** By sizes alone: channels read and written, taps, and the width of an image. */
+  @Test
+  void convolutionsOfFewChannelsHaveKernelsOfTheirOwn() throws IOException {
+    try (CpuKernels kernels = CpuKernels.best()) {
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.of(1, 224, 224, 3, 64, 7, 2, 3),
+              Conv2dDescriptor.of(1, 224, 224, 4, 64, 7, 2, 3),
+              Conv2dDescriptor.same(1, 225, 223, 4, 64, 7, 2),
+              Conv2dDescriptor.of(8, 28, 28, 2, 32, 3, 1, 1),
+              Conv2dDescriptor.of(2, 9, 8, 15, 16, 3, 2, 1),
+              Conv2dDescriptor.of(0, 9, 8, 1, 48, 5, 1, 0))) {
+        assertSame(kernels.fewChannels(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+      }
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.of(8, 28, 28, 2, 24, 3, 1, 1),
+              Conv2dDescriptor.of(8, 28, 28, 4, 32, 1, 1, 0), // one tap
+              Conv2dDescriptor.of(
+                  8, 16, 28, 4, 32, 12, 1, 0), // more taps than there are kernels for
+              Conv2dDescriptor.of(1, 7, 3000, 4, 64, 7, 2, 3))) { // a wide row
+        assertNull(F32Conv2d.kernelsFor(kernels, d), d.toString());
+      }
+    }
+  }
+
   /** By sizes alone: channels, extents, padding and the number of results. */
   @Test
   void stridedConvolutionsAreByWinogradsMethodWhereItIsFaster() throws IOException {
@@ -405,7 +478,7 @@ class OneDnnBackendTest {
               Conv2dDescriptor.of(3, 12, 12, 16, 32, 1, 2, 0))) {
         assertSame(kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d), d.toString());
       }
-      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 8, 32, 3, 2, 1)));
+      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 8, 40, 3, 2, 1)));
       assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 16, 32, 3, 1, 1)));
     }
   }
