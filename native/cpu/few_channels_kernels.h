@@ -9,9 +9,13 @@
 //   forward      y[p] = sum over values of W[value] w[p][value]
 //   gradients    diff W[value] = sum over p of w[p][value] e[p]
 //
-// are products of vectors of results' channels, read where they lie or packed, and of single values. A copy takes as many cycles for a
-// pixel as there are moves, kh * strideW, beside kh * kw * ic * oc / LANES of products. Gradients add up some rows of pixels in
-// registers before sums are loaded and stored. Backward data is that of direct_kernels.h. The order of sums depends on the sizes alone.
+// are products of single values and vectors of channels. A copy takes kh * strideW moves for a pixel, products kh * kw * ic * oc /
+// LANES. Gradients add up some rows of pixels in registers before sums are loaded and stored.
+//
+//   backward data    a row of diff_src = sum over p of (sum over rows r of the kernel that reach it of W[r] e[p]), at p * strideW * ic
+//
+// has the kw * ic values of a row of the kernel for vectors, and adds up windows where they overlap. The order of sums depends on the
+// sizes alone.
 #pragma once
 #include "cpu_kernels.h"
 #include "direct_kernels.h"
@@ -24,14 +28,13 @@
 namespace {
 namespace few {
 
-using direct::beginOf, direct::kCacheLine, direct::kFloats, direct::roundUp;
+using direct::beginOf, direct::kFloats, direct::kPixels, direct::kVectors, direct::roundUp;
 
 constexpr int kMostChannels = 15;
-// Register tiles: pixels by vectors of channels, and of gradients values by vectors.
-constexpr int kPixels = 6, kVectors = LANES == 16 ? 4 : 2;
-constexpr int kValues = LANES == 16 ? 14 : 6, kErrors = 2;
+constexpr int kValues = LANES == 16 ? 14 : 6,
+              kErrors = 2;  // register tiles of gradients: values by vectors of channels
 constexpr int64_t kBlockBytes =
-    192 * 1024;  // of strips and e whose products are added up, of a second-level cache of 1 MiB
+    192 * 1024;  // of strips and e that are added up at once, of a second-level cache of 1 MiB
 constexpr int kStep = 16;  // pixels, after which some of the next block's e is fetched
 
 constexpr int tilesOf(int64_t n, int64_t tile) { return int((n + tile - 1) / tile); }
@@ -183,6 +186,101 @@ void forward(const JtreluConvolutionSizes* sizes, const float* x, const float* p
   }
 }
 
+// Operands of spread().
+struct Errors {
+  const float* const* rows;  // of e, one for each row of the kernel that reaches the source row
+  const float* const* weights;  // [oc][NV vectors] of it
+  int count;
+  int64_t channels;
+  float* to;  // of the first window
+  int64_t step;
+  int last;  // lanes of the last vector that belong to a window
+};
+
+// Windows of MR pixels, NV vectors of each, += the sum over rows of weights * e.
+template <int MR, int NV> void spread(const Errors& f, int64_t first) {
+  Vector sum[MR][NV];
+#pragma GCC unroll 8
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
+  for (int r = 0; r < f.count; r++) {
+    const float* weights = f.weights[r];
+    const float* error[MR];
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++) error[m] = f.rows[r] + (first + m) * f.channels;
+    for (int64_t i = 0; i < f.channels; i++) {
+      Vector row[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) row[v] = load(weights + v * LANES);
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; m++) {
+        const Vector repeated = repeat(error[m][i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sum[m][v] += repeated * row[v];
+      }
+      weights += NV * LANES;
+    }
+  }
+  Words lanes;
+  for (int i = 0; i < LANES; i++) lanes[i] = i;
+  const auto own = lanes < uint32_t(f.last);
+#pragma GCC unroll 8
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+      float* at = f.to + (first + m) * f.step + v * LANES;
+      store(at, load(at) + (v < NV - 1 ? sum[m][v] : own ? sum[m][v] : Vector{}));
+    }
+}
+
+// spread() for 1 to kVectors vectors and 1 to kPixels pixels.
+using Spread = void (*)(const Errors&, int64_t);
+template <int NV, int... M> constexpr std::array<Spread, kPixels> spreadsOf(std::integer_sequence<int, M...>) {
+  return {spread<M + 1, NV>...};
+}
+template <int... V> constexpr auto allSpreads(std::integer_sequence<int, V...>) {
+  return std::array{spreadsOf<V + 1>(std::make_integer_sequence<int, kPixels>())...};
+}
+constexpr auto kSpreads = allSpreads(std::make_integer_sequence<int, kVectors>());
+
+// A row of diff_src is the sum of windows that overlap, of kw * ic values for each pixel of the rows of e that reach it.
+int64_t paddedRow(const JtreluConvolutionSizes& s) {
+  const int64_t columns = std::max<int64_t>(int64_t(s.ow - 1) * s.strideW + s.kw, s.left + s.w);
+  return roundUp(columns * s.ic + LANES, kFloats);
+}
+
+void backwardData(const JtreluConvolutionSizes* sizes, const float* e, const float* packed, const float* gate,
+                  float slope, float scale, int32_t accumulate, float* y, void* memory) {
+  const JtreluConvolutionSizes& s = *sizes;
+  const int window = s.kw * s.ic, vectors = tilesOf(window, LANES), tiles = tilesOf(s.ow, kPixels);
+  const int64_t padded = paddedRow(s), width = int64_t(s.w) * s.ic, taps = int64_t(s.oc) * vectors * LANES;
+  float* sums = static_cast<float*>(memory);
+  const direct::Epilogue epilogue{y, nullptr, gate, slope, scale, accumulate != 0};
+  for (int64_t row = 0; row < int64_t(s.n) * s.h; row++) {
+    std::fill_n(sums, padded, 0.0f);
+    for (int n = 0; n < vectors; n += kVectors) {
+      const int panel = std::min(kVectors, vectors - n);
+      const float *rows[kJtreluMostTaps], *weights[kJtreluMostTaps];
+      int count = 0;
+      for (int r = 0; r < s.kh; r++) {
+        const int64_t at = row % s.h + s.top - r, from = at / s.strideH;
+        if (at < 0 || at % s.strideH != 0 || from >= s.oh) continue;
+        rows[count] = e + (row / s.h * s.oh + from) * s.ow * s.oc;
+        weights[count++] = packed + r * taps + int64_t(n) * LANES * s.oc;
+      }
+      const int last = n + panel == vectors ? window - (vectors - 1) * LANES : LANES;
+      const Errors f{rows, weights, count, s.oc, sums + n * LANES, int64_t(s.strideW) * s.ic, last};
+      for (int tile = 0; tile < tiles; tile++) {
+        const int64_t m = beginOf(tile, tiles, s.ow), end = beginOf(tile + 1, tiles, s.ow);
+        kSpreads[panel - 1][end - m - 1](f, m);
+      }
+    }
+    const int64_t to = row * width;
+    epilogue.finish(sums + int64_t(s.left) * s.ic, &to, 1, tilesOf(width, LANES), 0, int(width));
+  }
+}
+
 // Operands of outerProducts().
 struct Block {
   const float* windows;  // of the first row
@@ -315,11 +413,19 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
   for (int64_t k = 0; k < channels; k++) diffBias[k] = float((accumulate ? diffBias[k] : 0) + w.biasSums[k]);
 }
 
-// Weights for the forward pass: [panel][value][channels].
+// Weights for the forward pass: [panel][value][channels], and for backward data [row of the kernel][panel][oc][values of the row].
 void pack(const JtreluConvolutionSizes* sizes, const float* weights, float* forward, float* backward) {
   const JtreluConvolutionSizes& s = *sizes;
-  const int taps = s.kh * s.kw;
-  direct::packMatrices(weights, taps, s.ic, s.oc, int64_t(taps) * s.ic, s.ic, 1, backward);
+  const int window = s.kw * s.ic;
+  for (int r = 0; r < s.kh; r++) {
+    for (int n = 0; n < window; n += kVectors * LANES) {
+      const int64_t panel = std::min<int64_t>(kVectors * LANES, roundUp(window - n, LANES));
+      for (int k = 0; k < s.oc; k++) {
+        const float* from = weights + (int64_t(k) * s.kh + r) * window + n;
+        for (int i = 0; i < panel; i++) *backward++ = n + i < window ? from[i] : 0;
+      }
+    }
+  }
   for (int n = 0; n < s.oc; n += kVectors * LANES) {
     const int end = std::min(n + kVectors * LANES, s.oc);
     for (int c = 0; c < s.kw; c++) {
@@ -333,15 +439,15 @@ void pack(const JtreluConvolutionSizes* sizes, const float* weights, float* forw
 }
 
 int64_t packedBytes(const JtreluConvolutionSizes* s, int32_t backward) {
-  return backward ? direct::packedBytes(s, backward) : int64_t(s->kh) * s->kw * s->ic * s->oc * sizeof(float);
+  const int64_t window = int64_t(s->kw) * s->ic;
+  return s->kh * (backward ? roundUp(window, LANES) : window) * s->oc * int64_t(sizeof(float));
 }
 
 int64_t workspaceBytes(const JtreluConvolutionSizes* s) {
-  return std::max(Workspace(nullptr, Strips(*s)).bytes, direct::Workspace(nullptr, s->oc, s->ic).bytes);
+  return std::max(Workspace(nullptr, Strips(*s)).bytes, paddedRow(*s) * int64_t(sizeof(float)));
 }
 
-constexpr JtreluF32Convolutions kConvolutions = {packedBytes, workspaceBytes,       pack,
-                                                 forward,     direct::backwardData, gradients};
+constexpr JtreluF32Convolutions kConvolutions = {packedBytes, workspaceBytes, pack, forward, backwardData, gradients};
 
 }  // namespace few
 }  // namespace
