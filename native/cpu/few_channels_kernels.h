@@ -31,11 +31,11 @@ namespace few {
 using direct::beginOf, direct::kFloats, direct::kPixels, direct::kVectors, direct::roundUp;
 
 constexpr int kMostChannels = 15;
-constexpr int kValues = LANES == 16 ? 14 : 6,
-              kErrors = 2;  // register tiles of gradients: values by vectors of channels
-constexpr int64_t kBlockBytes =
-    192 * 1024;  // of strips and e that are added up at once, of a second-level cache of 1 MiB
-constexpr int kStep = 16;  // pixels, after which some of the next block's e is fetched
+// Register tiles of gradients: values by vectors of channels.
+constexpr int kValues = LANES == 16 ? 14 : 6, kErrors = 2;
+// Strips and e that are added up at once, of a second-level cache of 1 MiB, and pixels after which some of the next e is fetched.
+constexpr int64_t kBlockBytes = 192 * 1024;
+constexpr int kStep = 16;
 
 constexpr int tilesOf(int64_t n, int64_t tile) { return int((n + tile - 1) / tile); }
 
