@@ -2,9 +2,10 @@
 // io.jtrelu.backend.onednn.CpuKernels calls.
 //
 // Convolutions, forward and backward, with bias, rectifier and its derivative fused: 3x3 by Winograd's minimal filtering, of stride 1
-// in winograd_kernels.h and of stride 2 in winograd_strided_kernels.h, and others by the definition, direct_kernels.h, of few channels few_channels_kernels.h. Random orthogonal
-// matrices: orthogonal_kernels.h. Passes over parameters and activations: element_kernels.h; those of batch normalisation:
-// batch_norm_kernels.h. Max-pooling: max_pool_kernels.h.
+// in winograd_kernels.h and of stride 2 in winograd_strided_kernels.h, 1x1 by Strassen's method, strassen_kernels.h, and others by the
+// definition, direct_kernels.h, of few channels few_channels_kernels.h. Random orthogonal matrices: orthogonal_kernels.h. Passes over
+// parameters and activations: element_kernels.h; those of batch normalisation: batch_norm_kernels.h. Max-pooling:
+// max_pool_kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -157,6 +158,7 @@ struct JtreluCpuKernels {
   JtreluMaxPool bf16MaxPool;
   JtreluF32Convolutions stridedWinograd;  // 3x3 of stride 2, channels in multiples of 16
   JtreluF32Convolutions fewChannels;  // ic < 16, oc in multiples of 16
+  JtreluF32Convolutions strassen;  // 1x1 of stride 1, channels in multiples of 32
 };
 
 /// Version of this interface.

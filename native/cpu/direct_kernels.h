@@ -171,14 +171,15 @@ struct Factors {
   int64_t k;  // first of their channels that is read
   const float* weights;  // [depth][NV vectors]
   int depth;
-  float* sums;  // [MR][NV vectors]
-  bool add;  // to the sums
+  const float* from;  // [MR][NV vectors], what sums begin with; null for zeros
+  float* sums;  // likewise
+  const float* more;  // what results add to their sums, which are then kept too; null for nothing
   const int64_t* to;  // where pixels' results begin, and those of the next pixels
   int n;  // first channel of results
   int next;  // pixels of the product after this one
 };
 
-// sums (+)= pixels * weights, for MR pixels; or the results that follow from them: kind is that of the epilogue, or kSums.
+// sums = from + pixels * weights, for MR pixels; or the results that follow from them: kind is that of the epilogue, or kSums.
 constexpr int kSums = 3, kKinds = 4;
 template <int kind, int MR, int NV>
 void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& pixels) {
@@ -212,11 +213,11 @@ void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& p
       for (; fetched * f.depth < f.next * end; fetched++) e.fetch(f.to[MR + fetched] + f.n, NV * LANES);
     }
   }
-  if (f.add) {
+  if (f.from != nullptr) {
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) sum[m][v] = load(f.sums + (m * NV + v) * LANES) + sum[m][v];
+      for (int v = 0; v < NV; v++) sum[m][v] = load(f.from + (m * NV + v) * LANES) + sum[m][v];
   }
 #pragma GCC unroll 4
   for (int v = 0; v < NV; v++) {
@@ -224,9 +225,9 @@ void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& p
     if constexpr (kind == Epilogue::kBias) bias = load(e.bias + f.n + v * LANES);
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++) {
-      if constexpr (kind == kSums) {
-        store(f.sums + (m * NV + v) * LANES, sum[m][v]);
-      } else {
+      if (kind == kSums || f.more != nullptr) store(f.sums + (m * NV + v) * LANES, sum[m][v]);
+      if constexpr (kind != kSums) {
+        if (f.more != nullptr) sum[m][v] += load(f.more + (m * NV + v) * LANES);
         e.finish<Epilogue::Kind(kind), true>(sum[m][v], bias, f.to[m] + f.n + v * LANES, LANES);
       }
     }
@@ -253,6 +254,16 @@ int64_t unitPixels(int64_t in, int64_t out) {
   return std::max<int64_t>(kUnitBytes / ((in + out) * sizeof(float)), 8 * kPixels);
 }
 
+// Working memory, handed out piece by piece.
+struct Pieces {
+  char* at;
+
+  template <class T> void take(T*& piece, int64_t count) {
+    piece = reinterpret_cast<T*>(at);
+    at += roundUp(count * sizeof(T), kCacheLine);
+  }
+};
+
 // Working memory of a pass that reads `in` channels a tap and writes `out`.
 struct Workspace {
   float *zeros, *sums;
@@ -261,18 +272,13 @@ struct Workspace {
   int64_t bytes;
 
   Workspace(void* memory, int64_t in, int64_t out) {
-    char* at = static_cast<char*>(memory);
-    auto take = [&](int64_t size) {
-      char* taken = at;
-      at += roundUp(size, kCacheLine);
-      return taken;
-    };
+    Pieces pieces{static_cast<char*>(memory)};
     const int64_t pixels = unitPixels(in, out);
-    zeros = reinterpret_cast<float*>(take(std::max(in, roundUp(out, LANES)) * sizeof(float)));
-    sums = reinterpret_cast<float*>(take(pixels * roundUp(out, LANES) * sizeof(float)));
-    from = reinterpret_cast<const float**>(take(pixels * sizeof(float*)));
-    to = reinterpret_cast<int64_t*>(take(pixels * sizeof(int64_t)));
-    bytes = at - static_cast<char*>(memory);
+    pieces.take(zeros, std::max(in, roundUp(out, LANES)));
+    pieces.take(sums, pixels * roundUp(out, LANES));
+    pieces.take(from, pixels);
+    pieces.take(to, pixels);
+    bytes = pieces.at - static_cast<char*>(memory);
   }
 };
 
@@ -323,7 +329,8 @@ void convolve(int images, const Source& x, const Class& high, const Class& wide,
           alignas(64) float own[kPixels * kPanel];
           float* sums = steps == 1 ? own : s.sums + n * rows + m * vectors * LANES;
           const int nextCount = int(std::min<int64_t>(count, rows - m - count));
-          of[count - 1]({s.from + m, k, b, depth, sums, step > 0, s.to + m, n, nextCount}, e, nextWeights, nextPixels);
+          of[count - 1]({s.from + m, k, b, depth, step > 0 ? sums : nullptr, sums, nullptr, s.to + m, n, nextCount}, e,
+                        nextWeights, nextPixels);
           if (last && !whole) e.finish(sums, s.to + m, count, vectors, n, out);
           m += count;
         }
@@ -360,9 +367,23 @@ void backwardData(const JtreluConvolutionSizes* sizes, const float* e, const flo
 // before they are read.
 enum Put { kAdd, kStore, kStream, kPuts };
 
-// to [MR][NV vectors], rows `below` apart, = sum over pixels of e [pixel][LANES], MR channels, times x [pixel][NV vectors].
-template <int put, int MR, int NV>
-void outerProducts(const float* e, const float* x, int pixels, float* to, int64_t below) {
+// Operands of outerProducts().
+struct OuterFactors {
+  const float* e;  // [pixel][LANES], of which the first MR channels count
+  const float* x;  // [pixel][NV vectors]
+  int pixels;
+  float* to;  // [MR][NV vectors], rows `below` apart
+  int64_t below;
+  const float* from = nullptr;  // [MR][NV vectors], what sums begin with; null for zeros
+  float* kept = nullptr;  // likewise, where sums are kept; null for nowhere
+  const float* more = nullptr;  // likewise, what results then add; null for nothing
+};
+
+// to = from + sum over pixels of e times x + more.
+template <int put, int MR, int NV> void outerProducts(const OuterFactors& f) {
+  const float *e = f.e, *x = f.x;
+  float* to = f.to;
+  const int64_t below = f.below;
   Vector sum[MR][NV];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++)
@@ -371,7 +392,7 @@ void outerProducts(const float* e, const float* x, int pixels, float* to, int64_
       sum[m][v] = Vector{};
       if constexpr (put == kAdd) __builtin_prefetch(to + m * below + v * LANES, 1, 3);
     }
-  for (int p = 0; p < pixels; p++) {
+  for (int p = 0; p < f.pixels; p++) {
     Vector source[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) source[v] = load(x + v * LANES);
@@ -389,6 +410,10 @@ void outerProducts(const float* e, const float* x, int pixels, float* to, int64_
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
       float* at = to + m * below + v * LANES;
+      const int own = (m * NV + v) * LANES;
+      if (f.from != nullptr) sum[m][v] = load(f.from + own) + sum[m][v];
+      if (f.kept != nullptr) store(f.kept + own, sum[m][v]);
+      if (f.more != nullptr) sum[m][v] += load(f.more + own);
       if constexpr (put == kStream) {
         stream(at, sum[m][v]);
       } else {
@@ -398,7 +423,7 @@ void outerProducts(const float* e, const float* x, int pixels, float* to, int64_
 }
 
 // outerProducts() for each way to write and 1 to kVectors vectors.
-using OuterProducts = void (*)(const float*, const float*, int, float*, int64_t);
+using OuterProducts = void (*)(const OuterFactors&);
 template <int put, int... V> constexpr std::array<OuterProducts, kVectors> outers(std::integer_sequence<int, V...>) {
   return {outerProducts<put, kErrors, V + 1>...};
 }
@@ -476,12 +501,12 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
           sources.fetch();
           const float* errors = w.errors + int64_t(m / LANES) * LANES * kErrorPixels + m % LANES;
           if (rows == kErrors && in - n >= vectors * LANES) {
-            kOuterProducts[add ? kAdd : past ? kStream : kStore][vectors - 1](errors, w.sources, count, to, below);
+            kOuterProducts[add ? kAdd : past ? kStream : kStore][vectors - 1]({errors, w.sources, count, to, below});
             continue;
           }
           alignas(64) float sums[kErrors * kPanel];
           const int64_t width = vectors * LANES;
-          kOuterProducts[kStore][vectors - 1](errors, w.sources, count, sums, width);
+          kOuterProducts[kStore][vectors - 1]({errors, w.sources, count, sums, width});
           for (int i = 0; i < rows; i++) {
             for (int64_t k = 0; k < std::min(width, in - n); k++) {
               to[i * below + k] = (add ? to[i * below + k] : 0) + sums[i * width + k];

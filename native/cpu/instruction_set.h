@@ -7,6 +7,7 @@
 #include "few_channels_kernels.h"
 #include "max_pool_kernels.h"
 #include "orthogonal_kernels.h"
+#include "strassen_kernels.h"
 #include "winograd_kernels.h"
 #include "winograd_strided_kernels.h"
 
@@ -31,4 +32,5 @@ const JtreluCpuKernels KERNELS = {
     pool::passes<uint16_t>(),
     strided::kConvolutions,
     few::kConvolutions,
+    strassen::kConvolutions,
 };

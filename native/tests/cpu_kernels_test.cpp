@@ -443,6 +443,17 @@ void fewChannels(const JtreluF32Convolutions& k) {
                   8 * kEpsilon);  // errors of random signs
 }
 
+/// By Strassen's method: images of odd and even numbers of pixels, several panels, blocks of channels and units.
+void strassen(const JtreluF32Convolutions& k) {
+  f32Convolutions(k,
+                  {{1, 1, 1, 32, 1, 1, 64, 1, 1, 1, 1, 0, 0},
+                   {2, 7, 9, 160, 7, 9, 96, 1, 1, 1, 1, 0, 0},
+                   {3, 6, 8, 64, 6, 8, 224, 1, 1, 1, 1, 0, 0},
+                   {1, 24, 25, 96, 24, 25, 32, 1, 1, 1, 1, 0, 0},
+                   {2, 3, 3, 608, 3, 3, 64, 1, 1, 1, 1, 0, 0}},
+                  32 * kEpsilon);  // of all of a pair
+}
+
 /// Packed weights and what a pass by them gives: dst with slope 1, scale 1.
 struct DirectPass {
   const JtreluF32Convolutions& k;
@@ -477,8 +488,8 @@ struct DirectPass {
 };
 
 /// Results of a pixel have the same bits whatever is computed beside it: images or rows of them.
-void directParts(const JtreluF32Convolutions& k) {
-  const JtreluConvolutionSizes whole = {3, 11, 12, 94, 11, 12, 62, 1, 1, 1, 1, 0, 0};
+void parts(const JtreluF32Convolutions& k, int32_t in, int32_t out) {
+  const JtreluConvolutionSizes whole = {3, 11, 12, in, 11, 12, out, 1, 1, 1, 1, 0, 0};
   const auto x = normals(size_t(whole.n) * whole.h * whole.w * whole.ic);
   DirectPass pass(k, whole, normals(size_t(whole.oc) * whole.ic));
   const auto all = pass.run(whole, x.data());
@@ -614,7 +625,9 @@ int main() {
     directConvolutions(k->direct);
     stridedWinograd(k->stridedWinograd);
     fewChannels(k->fewChannels);
-    directParts(k->direct);
+    strassen(k->strassen);
+    parts(k->direct, 94, 62);
+    parts(k->strassen, 96, 64);
     directExtremes(k->direct);
     orthogonal(k->orthogonal);
     printf("%s: %ld checks passed\n", k->instructionSet, checks);

@@ -43,9 +43,10 @@ final class CpuKernels implements AutoCloseable {
    * in BF16 and five in rounded BF16, four for orthogonal matrices, four for parameters, four for
    * activations in F32 and four in BF16, four for batch normalisation in F32 and four in BF16, six
    * for convolutions by the definition, two for max-pooling in F32 and two in BF16, six for strided
-   * convolutions by Winograd's method and six for convolutions of few channels.
+   * convolutions by Winograd's method, six for convolutions of few channels, six for 1x1 ones by
+   * Strassen's method.
    */
-  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(62, ADDRESS);
+  private static final MemoryLayout TABLE = MemoryLayout.sequenceLayout(68, ADDRESS);
 
   private static final long NAME_BYTES = 64; // at most
 
@@ -171,6 +172,7 @@ final class CpuKernels implements AutoCloseable {
   private final MaxPoolPasses bf16MaxPool;
   private final F32Convolutions stridedWinograd;
   private final F32Convolutions fewChannels;
+  private final F32Convolutions strassen;
 
   private CpuKernels(Arena library, MemorySegment table) {
     this.library = library;
@@ -193,6 +195,8 @@ final class CpuKernels implements AutoCloseable {
         new F32Convolutions("strided winograd, " + instructionSet, 2, table, 50, library);
     this.fewChannels =
         new F32Convolutions("few channels, " + instructionSet, 1, table, 56, library);
+    // Two rows hold pairs of pixels whatever their length is.
+    this.strassen = new F32Convolutions("strassen, " + instructionSet, 2, table, 62, library);
   }
 
   /** 3x3 convolutions with one type of activations. */
@@ -659,6 +663,11 @@ final class CpuKernels implements AutoCloseable {
   /** Convolutions of F32 that read few channels, by the definition. */
   F32Convolutions fewChannels() {
     return fewChannels;
+  }
+
+  /** 1x1 convolutions of F32 by Strassen's method. */
+  F32Convolutions strassen() {
+    return strassen;
   }
 
   /** Random orthogonal matrices. */

@@ -20,7 +20,9 @@ import org.jspecify.annotations.Nullable;
  * beside it) sums are exact products added up in binary32, in blocks of channels or pixels. 3x3
  * convolutions of stride 2 are done by Winograd's minimal filtering ({@code
  * native/cpu/winograd_strided_kernels.h}): 25 multiplications for 2x2 results instead of 36.
- * Rounding errors then come from all source values of a tile.
+ * Rounding errors then come from all source values of a tile. Large 1x1 convolutions are done by a
+ * level of Strassen's method ({@code native/cpu/strassen_kernels.h}): 7 products of half the size
+ * instead of 8. Rounding errors then come from both pixels of a pair: {@link Conv2d} has the bound.
  *
  * <p>On matrix units (AMX; {@code native/cpu/matrix_unit_kernels.h}, where a property asks for
  * them) each factor is cut into three bfloat16, and six of the nine products of their parts are
@@ -33,13 +35,19 @@ final class F32Conv2d extends Conv2d {
   private static final int LEAST_CHANNELS = 16; // for vectors to be full
 
   /**
-   * Winograd's method has 16 weights for 9, which cost more to read than they save where a pass has
-   * fewer results: of 512 channels one image of 7x7 takes as long as by the definition, four less.
+   * Winograd's method has 16 weights for 9, Strassen's 7 for 4, which cost more to read than they
+   * save where a pass has fewer results: of 512 channels one image of 7x7 takes as long as by the
+   * definition, four less.
    */
   private static final int LEAST_RESULTS = 100;
 
   /** Of the windows of a row of results, so that they stay in the second-level cache. */
   private static final int MOST_WINDOW_BYTES = 256 * 1024;
+
+  /** With fewer channels Strassen's sums of pixels and of results cost what its products save. */
+  private static final int LEAST_MIXED_CHANNELS = 64;
+
+  private static final int MIXED_CHANNELS = 32; // both halves are in full vectors
 
   private final F32Convolutions kernels;
   private final Bands bands;
@@ -49,8 +57,13 @@ final class F32Conv2d extends Conv2d {
   private final long packedBackwardBytes;
   private final long workspaceBytes;
 
-  /** The kernels that do this convolution, faster than oneDNN; null where none do. */
-  static @Nullable F32Convolutions kernelsFor(CpuKernels kernels, Conv2dDescriptor d) {
+  /**
+   * The kernels that do this convolution, faster than oneDNN; null where none do.
+   *
+   * @param mayMix whether 1x1 convolutions may be done by Strassen's method
+   */
+  static @Nullable F32Convolutions kernelsFor(
+      CpuKernels kernels, Conv2dDescriptor d, boolean mayMix) {
     if (fewChannelsApply(d) && fewChannelsPay(d)) {
       return kernels.fewChannels();
     }
@@ -59,8 +72,15 @@ final class F32Conv2d extends Conv2d {
     if (!applies(d) || !(oneTap || strided) || Math.min(d.ic(), d.oc()) < LEAST_CHANNELS) {
       return null;
     }
-    boolean winograd = winogradApplies(d) && winogradPays(d) && !kernels.usesMatrixUnits();
-    return winograd ? kernels.stridedWinograd() : kernels.directConvolutions();
+    if (kernels.usesMatrixUnits()) {
+      return kernels.directConvolutions();
+    }
+    if (winogradApplies(d) && winogradPays(d)) {
+      return kernels.stridedWinograd();
+    }
+    return mayMix && strassenApplies(d) && strassenPays(d)
+        ? kernels.strassen()
+        : kernels.directConvolutions();
   }
 
   /** Whether there are kernels that do this convolution by the definition. */
@@ -104,6 +124,26 @@ final class F32Conv2d extends Conv2d {
         && Math.max(d.padBottom(), d.padRight()) <= 1
         && 2 * d.oh() + 1 >= d.h() + d.padTop()
         && 2 * d.ow() + 1 >= d.w() + d.padLeft();
+  }
+
+  /** Whether there are kernels that do this convolution by Strassen's method. */
+  static boolean strassenApplies(Conv2dDescriptor d) {
+    return applies(d)
+        && d.kh() == 1
+        && d.kw() == 1
+        && d.strideH() == 1
+        && d.strideW() == 1
+        && d.oh() == d.h()
+        && d.ow() == d.w()
+        && d.ic() % MIXED_CHANNELS == 0
+        && d.oc() % MIXED_CHANNELS == 0;
+  }
+
+  /** Whether Strassen's method is faster. */
+  private static boolean strassenPays(Conv2dDescriptor d) {
+    return (long) d.n() * d.oh() * d.ow() >= LEAST_RESULTS
+        && Math.min(d.oh(), d.ow()) >= WinogradConv2d.LEAST_EXTENT // few pixels have no neighbour
+        && Math.min(d.ic(), d.oc()) >= LEAST_MIXED_CHANNELS;
   }
 
   /**
@@ -152,6 +192,11 @@ final class F32Conv2d extends Conv2d {
 
   private static ByteBuffer named(String name) {
     return ByteBuffer.wrap(name.getBytes(StandardCharsets.UTF_8));
+  }
+
+  /** Method and instruction set, for tests. */
+  String method() {
+    return kernels.toString();
   }
 
   @Override

@@ -51,11 +51,19 @@ public final class OneDnnBackend implements Backend {
    */
   static final String BF16_WINOGRAD_PROPERTY = "jtrelu.cpu.bf16-winograd";
 
+  /**
+   * Large 1x1 convolutions in F32 are done by a level of Strassen's method; errors come from pairs
+   * of pixels ({@link Conv2d} has the bound). Set to false, they are done by the definition.
+   */
+  static final String STRASSEN_PROPERTY = "jtrelu.cpu.strassen";
+
   /** Rows and columns of an image, up to which oneDNN plans a convolution in a second or so. */
   static final int LARGEST_EXTENT = 1 << 22;
 
   private final boolean mayRoundTransforms =
       Boolean.parseBoolean(System.getProperty(BF16_WINOGRAD_PROPERTY, "true"));
+  private final boolean mayMix =
+      Boolean.parseBoolean(System.getProperty(STRASSEN_PROPERTY, "true"));
   private final Dnnl library;
   private final @Nullable CpuKernels kernels;
   private final int laneCount;
@@ -272,7 +280,7 @@ public final class OneDnnBackend implements Backend {
           F32Convolutions f32 =
               kernels == null || type != DataType.F32
                   ? null
-                  : F32Conv2d.kernelsFor(kernels, descriptor);
+                  : F32Conv2d.kernelsFor(kernels, descriptor, mayMix);
           if (f32 != null) {
             return new F32Conv2d(f32, descriptor, activation, srcActivation, laneCount);
           }

@@ -76,24 +76,30 @@ class BandsTest {
         CpuKernels kernels = CpuKernels.load(0);
         Stream alone = backend.newStream();
         Stream shared = backend.newSharedStream(3)) {
-      for (int i = 0; i < 90; i++) {
-        boolean winograd = i % 3 == 0;
-        boolean strided = i % 3 == 1;
-        boolean few = i % 6 == 2;
-        int kernel = winograd || strided ? 3 : random.nextInt(1, 6);
+      for (int i = 0; i < 150; i++) {
+        int turn = i / 5;
+        boolean winograd = i % 5 == 0;
+        boolean strided = i % 5 == 1;
+        boolean strassen = i % 5 == 2;
+        boolean few = i % 5 == 3;
+        int kernel = winograd || strided ? 3 : strassen ? 1 : random.nextInt(1, 6);
+        int least =
+            winograd || strided || few
+                ? 16
+                : strassen ? 32 : 1; // of channels, of which others are multiples
         Conv2dDescriptor d =
             new Conv2dDescriptor(
                 random.nextInt(1, 5),
                 random.nextInt(kernel, 40),
                 random.nextInt(kernel, 40),
-                winograd || strided
-                    ? 16 * random.nextInt(1, 7)
-                    : few ? random.nextInt(1, 16) : random.nextInt(16, 90),
-                winograd || strided || few ? 16 * random.nextInt(1, 7) : random.nextInt(16, 90),
+                few
+                    ? random.nextInt(1, 16)
+                    : least > 1 ? least * random.nextInt(1, 7) : random.nextInt(16, 90),
+                least > 1 ? least * random.nextInt(1, 7) : random.nextInt(16, 90),
                 kernel,
                 kernel,
-                winograd ? 1 : strided ? 2 : random.nextInt(1, 4),
-                winograd ? 1 : strided ? 2 : random.nextInt(1, 4),
+                winograd || strassen ? 1 : strided ? 2 : random.nextInt(1, 4),
+                winograd || strassen ? 1 : strided ? 2 : random.nextInt(1, 4),
                 Math.min(random.nextInt(3), kernel - 1),
                 Math.min(random.nextInt(3), kernel - 1),
                 Math.min(random.nextInt(3), kernel - 1),
@@ -101,7 +107,7 @@ class BandsTest {
                 1,
                 1,
                 1);
-        boolean bf16 = winograd && i % 2 == 0 && backend.supports(DataType.BF16);
+        boolean bf16 = winograd && turn % 2 == 0 && backend.supports(DataType.BF16);
         DataType type = bf16 ? DataType.BF16 : DataType.F32;
         Conv2d operation =
             winograd
@@ -111,12 +117,14 @@ class BandsTest {
                     type,
                     PHI,
                     PHI,
-                    i % 4 < 2 ? 2 : 4,
+                    turn % 4 < 2 ? 2 : 4,
                     5)
                 : new F32Conv2d(
                     strided
                         ? kernels.stridedWinograd()
-                        : few ? kernels.fewChannels() : kernels.directConvolutions(),
+                        : strassen
+                            ? kernels.strassen()
+                            : few ? kernels.fewChannels() : kernels.directConvolutions(),
                     d,
                     PHI,
                     PHI,

@@ -49,6 +49,7 @@ class OneDnnBackendTest {
   private static final Conv2dDescriptor FEW_CHANNELS =
       Conv2dDescriptor.of(2, 9, 11, 3, 32, 5, 2, 2);
   private static final Conv2dDescriptor ONE_BY_ONE = Conv2dDescriptor.of(2, 9, 7, 40, 72, 1, 1, 0);
+  private static final Conv2dDescriptor MIXED = Conv2dDescriptor.of(2, 9, 7, 160, 128, 1, 1, 0);
   private static final Conv2dDescriptor WINOGRAD = Conv2dDescriptor.of(2, 8, 9, 32, 48, 3, 1, 1);
 
   private final List<CpuKernels> opened = new ArrayList<>();
@@ -203,7 +204,7 @@ class OneDnnBackendTest {
 
   @Test
   void lanesRunOneOperationAtOnce() throws Exception {
-    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD, ONE_BY_ONE, FEW_CHANNELS)) {
+    for (Conv2dDescriptor descriptor : List.of(DIRECT, WINOGRAD, ONE_BY_ONE, FEW_CHANNELS, MIXED)) {
       try (Conv2d operation = backend.conv2d(descriptor, DataType.F32, PHI, PHI);
           ExecutorService threads = Executors.newFixedThreadPool(4)) {
         List<Future<List<float[]>>> futures = new ArrayList<>();
@@ -442,7 +443,7 @@ class OneDnnBackendTest {
               Conv2dDescriptor.of(8, 28, 28, 2, 32, 3, 1, 1),
               Conv2dDescriptor.of(2, 9, 8, 15, 16, 3, 2, 1),
               Conv2dDescriptor.of(0, 9, 8, 1, 48, 5, 1, 0))) {
-        assertSame(kernels.fewChannels(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+        assertSame(kernels.fewChannels(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
       }
       for (Conv2dDescriptor d :
           List.of(
@@ -451,7 +452,7 @@ class OneDnnBackendTest {
               Conv2dDescriptor.of(
                   8, 16, 28, 4, 32, 12, 1, 0), // more taps than there are kernels for
               Conv2dDescriptor.of(1, 7, 3000, 4, 64, 7, 2, 3))) { // a wide row
-        assertNull(F32Conv2d.kernelsFor(kernels, d), d.toString());
+        assertNull(F32Conv2d.kernelsFor(kernels, d, true), d.toString());
       }
     }
   }
@@ -465,7 +466,7 @@ class OneDnnBackendTest {
               Conv2dDescriptor.same(3, 11, 12, 16, 32, 3, 2),
               Conv2dDescriptor.of(4, 14, 14, 512, 512, 3, 2, 1),
               Conv2dDescriptor.of(1, 28, 28, 256, 256, 3, 2, 1))) {
-        assertSame(kernels.stridedWinograd(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+        assertSame(kernels.stridedWinograd(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
       }
       for (Conv2dDescriptor d :
           List.of(
@@ -476,10 +477,60 @@ class OneDnnBackendTest {
               Conv2dDescriptor.same(3, 18, 18, 16, 32, 3, 3),
               Conv2dDescriptor.of(3, 16, 15, 16, 32, 3, 2, 0), // a row in no window
               Conv2dDescriptor.of(3, 12, 12, 16, 32, 1, 2, 0))) {
-        assertSame(kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d), d.toString());
+        assertSame(
+            kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
       }
-      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 8, 40, 3, 2, 1)));
-      assertNull(F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 16, 32, 3, 1, 1)));
+      assertNull(
+          F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 8, 40, 3, 2, 1), true));
+      assertNull(
+          F32Conv2d.kernelsFor(kernels, Conv2dDescriptor.of(3, 12, 12, 16, 32, 3, 1, 1), true));
+    }
+  }
+
+  /** By sizes alone: channels, extents and the number of results; or never. */
+  @Test
+  void oneByOneConvolutionsAreByStrassensMethodWhereItIsFaster() throws IOException {
+    try (CpuKernels kernels = CpuKernels.best()) {
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.of(1, 14, 14, 1024, 256, 1, 1, 0),
+              Conv2dDescriptor.of(1, 28, 28, 64, 512, 1, 1, 0),
+              Conv2dDescriptor.of(4, 7, 7, 2048, 512, 1, 1, 0),
+              MIXED)) {
+        assertSame(kernels.strassen(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
+        assertSame(
+            kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d, false), d.toString());
+      }
+      for (Conv2dDescriptor d :
+          List.of(
+              Conv2dDescriptor.of(1, 7, 7, 2048, 512, 1, 1, 0), // few results
+              Conv2dDescriptor.of(1, 56, 56, 32, 256, 1, 1, 0), // few channels
+              Conv2dDescriptor.of(1, 28, 28, 144, 256, 1, 1, 0), // halves that no vectors fill
+              Conv2dDescriptor.of(1, 28, 28, 256, 144, 1, 1, 0),
+              Conv2dDescriptor.of(1, 28, 28, 256, 256, 1, 2, 0),
+              Conv2dDescriptor.of(1, 28, 28, 256, 256, 1, 1, 1),
+              Conv2dDescriptor.linear(200, 1024, 1024))) {
+        assertSame(
+            kernels.directConvolutions(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
+      }
+    }
+  }
+
+  @Test
+  void strassensMethodIsUsedUnlessAPropertySaysOtherwise() {
+    assertEquals(
+        !backendsReason().contains("AMX"), methodOf(backend, MIXED).startsWith("strassen"));
+    System.setProperty(OneDnnBackend.STRASSEN_PROPERTY, "false");
+    try (Backend exact = new OneDnnSubject().open()) {
+      assertTrue(methodOf(exact, MIXED).startsWith("direct"));
+    } finally {
+      System.clearProperty(OneDnnBackend.STRASSEN_PROPERTY);
+    }
+  }
+
+  private static String methodOf(Backend backend, Conv2dDescriptor d) {
+    try (Conv2d operation = backend.conv2d(d, DataType.F32, PHI, PHI)) {
+      return ((F32Conv2d) operation).method();
     }
   }
 
@@ -546,6 +597,180 @@ class OneDnnBackendTest {
         requireSameResults(stream, d, srcActivation, everySet, i % 2, write);
       }
     }
+  }
+
+  /** Every instruction set but matrix units, whose kernels are the next one's. */
+  private List<F32Convolutions> strassenOfEverySet() throws IOException {
+    return openEveryInstructionSet().stream()
+        .filter(kernels -> !kernels.usesMatrixUnits())
+        .map(CpuKernels::strassen)
+        .toList();
+  }
+
+  /**
+   * oneDNN is the independent implementation; integers make both exact. Every instruction set that
+   * this machine has, images of odd and even numbers of pixels, every width of register tiles,
+   * several units, panels and blocks of channels, gradients on cache lines or not.
+   */
+  @Test
+  void strassenAgreesWithOneDnn() throws IOException {
+    List<F32Convolutions> everySet = strassenOfEverySet();
+    SplittableRandom random = new SplittableRandom(6);
+    Rectifier exact = new Rectifier(0.5f, 1);
+    try (Stream stream = backend.newStream()) {
+      for (int i = 0; i < 60; i++) {
+        boolean many = i % 10 == 0; // pixels: several units
+        boolean deep = i % 5 == 2; // channels: several blocks and panels
+        Conv2dDescriptor d =
+            Conv2dDescriptor.of(
+                many ? 3 : random.nextInt(4),
+                random.nextInt(1, 10) + (many ? 24 : 0),
+                random.nextInt(1, 10) + (many ? 24 : 0),
+                32 * (deep ? random.nextInt(8, 21) : random.nextInt(1, 7)),
+                32 * (deep ? random.nextInt(8, 21) : random.nextInt(1, 7)),
+                1,
+                1,
+                0);
+        assertTrue(F32Conv2d.strassenApplies(d), d.toString());
+        Write write = random.nextBoolean() ? Write.OVERWRITE : Write.ACCUMULATE;
+        Rectifier srcActivation = random.nextBoolean() ? exact : Rectifier.IDENTITY;
+        requireSameResults(stream, d, srcActivation, everySet, i % 2, write);
+      }
+    }
+  }
+
+  /**
+   * The bound of {@link Conv2d}'s page, for data of one size in each pair of pixels and of any size
+   * from one to the next: errors stay within the pair. Roundings of random signs come to far less.
+   */
+  @Test
+  void strassenIsWithinTheRoundingOfItsSums() throws IOException {
+    Conv2dDescriptor d = Conv2dDescriptor.of(2, 7, 7, 192, 160, 1, 1, 0);
+    SplittableRandom random = new SplittableRandom(12);
+    float[] src = pairsOfAnySize(random, d.n(), d.h() * d.w(), d.ic());
+    float[] diffDst = pairsOfAnySize(random, d.n(), d.h() * d.w(), d.oc());
+    List<F32Convolutions> everySet = strassenOfEverySet();
+    try (Backend reference = Backends.open("reference");
+        Stream exactly = reference.newStream();
+        Stream stream = backend.newStream();
+        Layer expected =
+            new Layer(
+                reference,
+                reference.conv2d(d, DataType.F32, Rectifier.IDENTITY, Rectifier.IDENTITY))) {
+      expected.fillWithReals();
+      expected.src.set(src);
+      expected.diffDst.set(diffDst);
+      expected.bias.set(new float[d.oc()]);
+      expected.run(exactly, Write.OVERWRITE);
+      for (F32Convolutions kernels : everySet) {
+        try (Layer actual =
+            new Layer(
+                backend, new F32Conv2d(kernels, d, Rectifier.IDENTITY, Rectifier.IDENTITY, 1))) {
+          actual.fillWithReals();
+          actual.src.set(src);
+          actual.diffDst.set(diffDst);
+          actual.bias.set(new float[d.oc()]);
+          actual.run(stream, Write.OVERWRITE);
+          float[] weights = actual.weights.toFloatArray();
+          float[] transposed = new float[weights.length];
+          for (int i = 0; i < weights.length; i++) {
+            transposed[i % d.ic() * d.oc() + i / d.ic()] = weights[i];
+          }
+          requireWithinPairs(d, src, weights, expected.results().get(0), actual.results().get(0));
+          requireWithinPairs(
+              d, diffDst, transposed, expected.results().get(1), actual.results().get(1));
+          requireGradientsWithinPairs(
+              d, src, diffDst, expected.results().get(2), actual.results().get(2));
+        }
+      }
+    }
+  }
+
+  /** Pixels of magnitudes that differ by up to 2^40 from one pair to the next. */
+  private static float[] pairsOfAnySize(
+      SplittableRandom random, int images, int pixels, int channels) {
+    float[] values = new float[images * pixels * channels];
+    int exponent = 0;
+    for (int i = 0; i < values.length; i++) {
+      if (i % channels == 0 && i / channels % pixels % 2 == 0) {
+        exponent = random.nextInt(-20, 21);
+      }
+      float magnitude = Math.scalb(0.7f + random.nextFloat(), exponent);
+      values[i] = random.nextBoolean() ? magnitude : -magnitude;
+    }
+    return values;
+  }
+
+  /**
+   * Requires |error| {@code <=} 18 (C / 2 + 6) u sum_c X_c W_c of results [image, pixel, K].
+   *
+   * @param x [image, pixel, C]
+   * @param weights [K, C]
+   */
+  private static void requireWithinPairs(
+      Conv2dDescriptor d, float[] x, float[] weights, float[] expected, float[] actual) {
+    int pixels = d.h() * d.w();
+    int channels = x.length / d.n() / pixels;
+    int results = weights.length / channels;
+    int half = channels / 2;
+    double[] bounds = new double[expected.length];
+    for (int i = 0; i < expected.length; i++) {
+      int k = i % results % (results / 2);
+      int pixel = i / results % pixels;
+      int first = (i / results - pixel % 2) * channels;
+      double sum = 0;
+      for (int c = 0; c < half; c++) {
+        double source = 0;
+        double weight = 0;
+        for (int h = c; h < channels; h += half) {
+          source = Math.max(source, Math.abs(x[first + h]));
+          if (pixel / 2 * 2 + 1 < pixels) {
+            source = Math.max(source, Math.abs(x[first + channels + h]));
+          }
+          weight = Math.max(weight, Math.abs(weights[k * channels + h]));
+          weight = Math.max(weight, Math.abs(weights[(k + results / 2) * channels + h]));
+        }
+        sum += source * weight;
+      }
+      bounds[i] = 18 * (half + 6) * 0x1p-24 * sum;
+    }
+    requireWithin(bounds, expected, actual);
+  }
+
+  /** Likewise gradients, {@code <=} 18 (P / 2 + 6) u sum_p E_p X_p over pairs of pixels. */
+  private static void requireGradientsWithinPairs(
+      Conv2dDescriptor d, float[] x, float[] e, float[] expected, float[] actual) {
+    int pairs = d.n() * d.h() * d.w() / 2;
+    double[] bounds = new double[expected.length];
+    for (int i = 0; i < expected.length; i++) {
+      double sum = 0;
+      for (int pair = 0; pair < pairs; pair++) {
+        sum +=
+            largest(e, 2 * pair * d.oc() + i / d.ic() % (d.oc() / 2), d.oc())
+                * largest(x, 2 * pair * d.ic() + i % d.ic() % (d.ic() / 2), d.ic());
+      }
+      bounds[i] = 18 * (pairs + 6) * 0x1p-24 * sum;
+    }
+    requireWithin(bounds, expected, actual);
+  }
+
+  /** Of a pair of pixels and both halves of channels. */
+  private static double largest(float[] values, int first, int channels) {
+    double largest = 0;
+    for (int i = 0; i < 4; i++) {
+      largest = Math.max(largest, Math.abs(values[first + i * channels / 2]));
+    }
+    return largest;
+  }
+
+  private static void requireWithin(double[] bounds, float[] expected, float[] actual) {
+    double squares = 0;
+    for (int i = 0; i < expected.length; i++) {
+      double error = Math.abs((double) actual[i] - expected[i]);
+      assertTrue(error <= bounds[i], error + " at " + i + ", bound " + bounds[i]);
+      squares += error * error / (bounds[i] * bounds[i]) / expected.length;
+    }
+    assertTrue(Math.sqrt(squares) <= 0.01, Math.sqrt(squares) + " of the bound");
   }
 
   /**
@@ -1000,7 +1225,12 @@ class OneDnnBackendTest {
     try (Stream stream = backend.newStream()) {
       for (float slope : new float[] {0, 0.4f, 1}) {
         for (Conv2dDescriptor d :
-            List.of(DIRECT, WINOGRAD, ONE_BY_ONE, Conv2dDescriptor.linear(2, 8, 8).withBatch(3))) {
+            List.of(
+                DIRECT,
+                WINOGRAD,
+                ONE_BY_ONE,
+                MIXED,
+                Conv2dDescriptor.linear(2, 8, 8).withBatch(3))) {
           try (Layer layer = layer(d, new Rectifier(slope, 1))) {
             layer.src.put(0, Float.NaN);
             layer.run(stream, Write.OVERWRITE);
