@@ -114,6 +114,8 @@ void convolve(int images, int64_t pixels, const float* x, int in, const float* p
       const float *even = s.rows[kEven][i], *odd = s.rows[kOdd][i];
       for (int j = 0; j < kMixed; j++) s.rows[kS2 + j][i] = mixed + j * count * s.row;
       for (int c = 0; c < depths; c += LANES) {
+        for (int at : {c, depths + c, in + c, in + depths + c})
+          __builtin_prefetch(even + 2 * in + at);  // the next pair
         const Operands all = left(load(even + c), load(even + depths + c), load(odd + c), load(odd + depths + c));
         for (int j = 0; j < kMixed; j++) store(mixed + j * count * s.row + c, all.of[kS2 + j]);
       }

@@ -45,7 +45,7 @@ final class F32Conv2d extends Conv2d {
   private static final int MOST_WINDOW_BYTES = 256 * 1024;
 
   /** With fewer channels Strassen's sums of pixels and of results cost what its products save. */
-  private static final int LEAST_MIXED_CHANNELS = 64;
+  private static final int LEAST_MIXED_CHANNELS = 128;
 
   private static final int MIXED_CHANNELS = 32; // both halves are in full vectors
 

@@ -494,7 +494,7 @@ class OneDnnBackendTest {
       for (Conv2dDescriptor d :
           List.of(
               Conv2dDescriptor.of(1, 14, 14, 1024, 256, 1, 1, 0),
-              Conv2dDescriptor.of(1, 28, 28, 64, 512, 1, 1, 0),
+              Conv2dDescriptor.of(1, 28, 28, 128, 512, 1, 1, 0),
               Conv2dDescriptor.of(4, 7, 7, 2048, 512, 1, 1, 0),
               MIXED)) {
         assertSame(kernels.strassen(), F32Conv2d.kernelsFor(kernels, d, true), d.toString());
@@ -504,7 +504,7 @@ class OneDnnBackendTest {
       for (Conv2dDescriptor d :
           List.of(
               Conv2dDescriptor.of(1, 7, 7, 2048, 512, 1, 1, 0), // few results
-              Conv2dDescriptor.of(1, 56, 56, 32, 256, 1, 1, 0), // few channels
+              Conv2dDescriptor.of(1, 56, 56, 64, 256, 1, 1, 0), // few channels
               Conv2dDescriptor.of(1, 28, 28, 144, 256, 1, 1, 0), // halves that no vectors fill
               Conv2dDescriptor.of(1, 28, 28, 256, 144, 1, 1, 0),
               Conv2dDescriptor.of(1, 28, 28, 256, 256, 1, 2, 0),
