@@ -219,15 +219,24 @@ void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& p
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) sum[m][v] = load(f.from + (m * NV + v) * LANES) + sum[m][v];
   }
+  if (kind != kSums && f.more != nullptr) {
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) {
+        store(f.sums + (m * NV + v) * LANES, sum[m][v]);
+        sum[m][v] += load(f.more + (m * NV + v) * LANES);
+      }
+  }
 #pragma GCC unroll 4
   for (int v = 0; v < NV; v++) {
     Vector bias{};
     if constexpr (kind == Epilogue::kBias) bias = load(e.bias + f.n + v * LANES);
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++) {
-      if (kind == kSums || f.more != nullptr) store(f.sums + (m * NV + v) * LANES, sum[m][v]);
-      if constexpr (kind != kSums) {
-        if (f.more != nullptr) sum[m][v] += load(f.more + (m * NV + v) * LANES);
+      if constexpr (kind == kSums) {
+        store(f.sums + (m * NV + v) * LANES, sum[m][v]);
+      } else {
         e.finish<Epilogue::Kind(kind), true>(sum[m][v], bias, f.to[m] + f.n + v * LANES, LANES);
       }
     }
@@ -405,15 +414,20 @@ template <int put, int MR, int NV> void outerProducts(const OuterFactors& f) {
     x += NV * LANES;
     e += LANES;
   }
+  auto each = [&](auto action) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) action(sum[m][v], (m * NV + v) * LANES);
+  };
+  if (f.from != nullptr) each([&](Vector& own, int at) { own = load(f.from + at) + own; });
+  if (f.kept != nullptr) each([&](Vector& own, int at) { store(f.kept + at, own); });
+  if (f.more != nullptr) each([&](Vector& own, int at) { own += load(f.more + at); });
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
       float* at = to + m * below + v * LANES;
-      const int own = (m * NV + v) * LANES;
-      if (f.from != nullptr) sum[m][v] = load(f.from + own) + sum[m][v];
-      if (f.kept != nullptr) store(f.kept + own, sum[m][v]);
-      if (f.more != nullptr) sum[m][v] += load(f.more + own);
       if constexpr (put == kStream) {
         stream(at, sum[m][v]);
       } else {
