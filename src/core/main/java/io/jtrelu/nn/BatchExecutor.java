@@ -18,7 +18,10 @@ import io.jtrelu.tensor.Turn;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -28,8 +31,10 @@ import org.jspecify.annotations.Nullable;
  * so a lane takes a micro-batch through the whole network with no barrier between layers, its
  * activations in cache. A batch is cut into a fixed number of parts; each part sums the gradients
  * of its micro-batches in order, and the parts are added in order: results do not depend on the
- * number of lanes. What follows a batch is shared likewise: the sum of the parts and the norm of
- * the gradient by slices of fixed size, the update and the packing by parameter.
+ * number of lanes. (Layers with many parameters and few values wait for all parts instead, and have
+ * one gradient: {@link LateGradients}.) What follows a batch is shared likewise: the sum of the
+ * parts and the norm of the gradient by slices of fixed size, the update and the packing by
+ * parameter.
  *
  * <p>A network that {@linkplain Network#looksAtBatches looks at whole batches} is trained on the
  * parts side by side, and all meet at each layer that does: activations of the whole batch are
@@ -135,6 +140,9 @@ public final class BatchExecutor implements AutoCloseable {
   private final Turn turn = new Turn("batch executor");
   private final @Nullable GradientSlices slices; // null without a backward pass
 
+  /** Null where no layer waits for the whole batch. */
+  private final @Nullable LateGradients late;
+
   /**
    * Samples of the Fisher matrix to be taken along.
    *
@@ -210,6 +218,14 @@ public final class BatchExecutor implements AutoCloseable {
     private Tensor own(Tensor tensor) {
       owned.push(tensor);
       return tensor;
+    }
+
+    /** Runs the network on a micro-batch. */
+    void forward(Tensor batch, int micro, long sequence) {
+      if (late != null) {
+        workspace.keep(late, micro);
+      }
+      workspace.forward(images(batch, micro), sequence);
     }
 
     /** The images of a micro-batch; zeros behind the end of the batch. */
@@ -381,10 +397,15 @@ public final class BatchExecutor implements AutoCloseable {
     this.microBatches = batch / size;
     this.parts = shards == null ? Math.min(Lanes.MAX_PARTS, microBatches) : shards.count();
     this.laneCount = Math.min(backend.lanes(), parts);
-    this.program = new Program(network, backend, size, together, options);
+    boolean alone = options.training() && shards == null && !meeting;
+    LateGradients.Batch whole = alone ? new LateGradients.Batch(batch, parts) : null;
+    this.program = new Program(network, backend, size, together, whole, options);
+    LateGradients kept = null;
     Lanes<Lane> made = null;
     Tensor shown = null;
     try {
+      kept = program.newLate();
+      this.late = kept;
       shown = together > 1 ? program.newExchange() : null;
       this.exchange = shown;
       made = new Lanes<>(backend, laneCount, Lane::new);
@@ -394,16 +415,21 @@ public final class BatchExecutor implements AutoCloseable {
       }
       if (options.training()) {
         for (int part = 1; part < parts; part++) {
-          partGradients.add(Parameters.allocate(network, backend));
+          partGradients.add(Parameters.allocate(network, backend, this::isPartial));
         }
-        slices = new GradientSlices(Parameters.learntElements(network));
+        slices = new GradientSlices();
       } else {
         slices = null;
       }
     } catch (RuntimeException | Error failure) {
-      close(made, null, shown);
+      close(made, null, shown, kept);
       throw failure;
     }
+  }
+
+  /** Whether each part has a gradient of its own of a parameter. */
+  private boolean isPartial(int parameter) {
+    return !program.isLate(program.network().parameters().get(parameter).layer());
   }
 
   private void addSeats(Stream stream) {
@@ -462,7 +488,8 @@ public final class BatchExecutor implements AutoCloseable {
 
   /** Bytes of activations held for the backward pass, over all lanes. */
   public long activationBytes() {
-    return program.activationBytes() * (seats.isEmpty() ? laneCount : parts);
+    return program.activationBytes() * (seats.isEmpty() ? laneCount : parts)
+        + (late == null ? 0 : late.bytes());
   }
 
   /** Packs the parameters' present values; call it again whenever they change. */
@@ -592,6 +619,7 @@ public final class BatchExecutor implements AutoCloseable {
                     .backward(
                         at, gradientsOf(part, gradients), part == 0 ? mode : Write.OVERWRITE));
       }
+      computeLate(microBatches(images), gradients, mode);
       GradientSlices all = trainingSlices();
       int used = Math.min(parts, microBatches(images));
       lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
@@ -599,6 +627,18 @@ public final class BatchExecutor implements AutoCloseable {
     } finally {
       turn.give();
     }
+  }
+
+  /** Gradients of the layers that waited for all micro-batches to pass. */
+  private void computeLate(int used, Parameters gradients, Write mode) {
+    LateGradients waiting = late;
+    if (waiting == null) {
+      return;
+    }
+    if (used < microBatches) {
+      lanes.share(1, (lane, all) -> waiting.clearBehind(lane.stream, used));
+    }
+    lanes.share(waiting.count(), (lane, layer) -> waiting.run(lane.stream, layer, gradients, mode));
   }
 
   /**
@@ -747,7 +787,8 @@ public final class BatchExecutor implements AutoCloseable {
 
   /**
    * Gradients in slices that stay in cache: a lane adds the parts' slices to that of the first part
-   * and takes the norm of the sum. A device that takes whole batches takes one slice.
+   * and takes the norm of the sum. A device that takes whole batches takes one slice. A slice holds
+   * parameters of which all parts have gradients, or those of which none has.
    */
   private final class GradientSlices implements AutoCloseable {
     private static final int ELEMENTS = 1 << 14; // of a slice
@@ -766,17 +807,35 @@ public final class BatchExecutor implements AutoCloseable {
 
     private record Slice(long at, long elements, Operations operations, List<Tensor> parts) {}
 
-    GradientSlices(long elements) {
-      long most = backend.takesWholeBatches() ? elements : Math.min(ELEMENTS, elements);
+    GradientSlices() {
       try {
-        Operations whole = operations(most);
-        for (long at = 0; at < elements; at += most) {
-          long size = Math.min(most, elements - at);
-          List<Tensor> parts = new ArrayList<>();
-          for (Parameters part : partGradients) {
-            parts.add(part.arena().slice(at, Parameters.flat(size), Layout.ROW_MAJOR));
+        Map<Long, Operations> bySize = new HashMap<>();
+        long inParts = 0;
+        List<ParameterSpec> specs =
+            program.network().parameters().stream()
+                .filter(spec -> !spec.kind().isStatistic()) // they come last
+                .toList();
+        for (int first = 0, end; first < specs.size(); first = end) {
+          boolean partial = isPartial(first);
+          for (end = first + 1; end < specs.size() && isPartial(end) == partial; ) {
+            end++;
           }
-          list.add(new Slice(at, size, size == most ? whole : operations(size), parts));
+          long from = specs.get(first).offset();
+          long elements = specs.get(end - 1).end() - from;
+          long most = backend.takesWholeBatches() ? elements : Math.min(ELEMENTS, elements);
+          for (long at = 0; at < elements; at += most) {
+            long size = Math.min(most, elements - at);
+            List<Tensor> parts = new ArrayList<>();
+            if (partial) {
+              for (Parameters part : partGradients) {
+                Tensor block = Objects.requireNonNull(part.block());
+                parts.add(block.slice(inParts, Parameters.flat(size), Layout.ROW_MAJOR));
+              }
+              inParts += size;
+            }
+            Operations operations = bySize.computeIfAbsent(size, this::operations);
+            list.add(new Slice(from + at, size, operations, parts));
+          }
         }
         count = list.size();
         norms = own(backend.allocate(Shape.of(count), DataType.F32, Layout.ROW_MAJOR));
@@ -804,7 +863,9 @@ public final class BatchExecutor implements AutoCloseable {
       Slice slice = list.get(index);
       Tensor gradient =
           gradients.slice(slice.at, Parameters.flat(slice.elements), Layout.ROW_MAJOR);
-      slice.operations.sum.run(lane.stream, gradient, slice.parts.subList(0, used - 1));
+      if (!slice.parts.isEmpty()) {
+        slice.operations.sum.run(lane.stream, gradient, slice.parts.subList(0, used - 1));
+      }
       slice.operations.norm.run(lane.stream, gradient, Float.POSITIVE_INFINITY, lane.norm);
       backend.copy(lane.stream, scalar(lane.norm, 0), scalar(norms, index));
     }
@@ -873,7 +934,7 @@ public final class BatchExecutor implements AutoCloseable {
             for (int i = 0; found[0] == null && i < microBatches(images); i++) {
               Seat seat = lane.seat(i);
               if (seats.isEmpty()) {
-                seat.workspace.forward(seat.images(images, i), 0);
+                seat.forward(images, i, 0);
               }
               found[0] =
                   seat.workspace.firstNonFinite(
@@ -950,7 +1011,7 @@ public final class BatchExecutor implements AutoCloseable {
           int end = shards == null ? used : begin + each;
           for (int micro = begin; micro < end; micro += shards == null ? parts : 1) {
             if (seats.isEmpty()) {
-              seat.workspace.forward(seat.images(images, micro), sequence + micro);
+              seat.forward(images, micro, sequence + micro);
             }
             after.run(seat, part, micro);
             backend.copy(lane.stream, seat.workspace.losses(), seat.losses);
@@ -971,13 +1032,14 @@ public final class BatchExecutor implements AutoCloseable {
   @Override
   public void close() {
     turn.close();
-    close(lanes, slices, exchange);
+    close(lanes, slices, exchange, late);
   }
 
   private void close(
       @Nullable Lanes<Lane> laneList,
       @Nullable GradientSlices gradientSlices,
-      @Nullable Tensor shown) {
+      @Nullable Tensor shown,
+      @Nullable LateGradients kept) {
     seats.forEach(Seat::close); // before the streams
     seats.clear();
     if (laneList != null) {
@@ -985,6 +1047,9 @@ public final class BatchExecutor implements AutoCloseable {
     }
     if (shown != null) {
       shown.close();
+    }
+    if (kept != null) {
+      kept.close();
     }
     partGradients.forEach(Parameters::close);
     if (gradientSlices != null) {

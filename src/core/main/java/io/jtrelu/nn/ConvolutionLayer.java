@@ -148,6 +148,11 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
   }
 
   @Override
+  public boolean gradientsMayWait() {
+    return true;
+  }
+
+  @Override
   public boolean backwardReadsSources() {
     return true;
   }
@@ -192,15 +197,7 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
     int node = lowering.node();
     int weights = lowering.parameter(WEIGHTS);
     int bias = lowering.parameter(BIAS);
-    Conv2d op =
-        lowering.own(
-            lowering
-                .backend()
-                .conv2d(
-                    descriptor.withBatch(lowering.batch()),
-                    lowering.type(),
-                    lowering.activation(),
-                    lowering.gate(source)));
+    Conv2d op = operation(lowering, lowering.batch());
     PackedWeights packed = lowering.own(op.newPackedWeights());
     lowering.packed(weights, op, packed);
     Prepared own = new Prepared(op, packed, source, weights, bias);
@@ -259,15 +256,23 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                 write);
           }
         });
-    lowering.backward(
-        pass ->
-            op.backwardWeights(
-                pass.stream(),
-                pass.value(source),
-                pass.gradient(node),
-                pass.parameterGradient(weights),
-                pass.parameterGradient(bias),
-                pass.write()));
+    if (lowering.isLate()) {
+      Conv2d whole = operation(lowering, lowering.lateBatch());
+      lowering.late(
+          (stream, value, gradient, to, write) ->
+              whole.backwardWeights(
+                  stream, value, gradient, to.view(weights), to.view(bias), write));
+    } else {
+      lowering.backward(
+          pass ->
+              op.backwardWeights(
+                  pass.stream(),
+                  pass.value(source),
+                  pass.gradient(node),
+                  pass.parameterGradient(weights),
+                  pass.parameterGradient(bias),
+                  pass.write()));
+    }
     FisherRows.Form form = lowering.fisher();
     if (form != null) {
       FisherRows rows =
@@ -284,6 +289,17 @@ public record ConvolutionLayer(String name, int source, Conv2dDescriptor descrip
                   pass.fisherInputs(node),
                   pass.fisherGradients(node)));
     }
+  }
+
+  private Conv2d operation(Lowering lowering, int images) {
+    return lowering.own(
+        lowering
+            .backend()
+            .conv2d(
+                descriptor.withBatch(images),
+                lowering.type(),
+                lowering.activation(),
+                lowering.gate(source)));
   }
 
   /** Steps of two convolutions as one; nothing else reads what they begin with. */

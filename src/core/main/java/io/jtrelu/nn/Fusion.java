@@ -21,6 +21,8 @@ import java.util.List;
  *   <li>A layer may be computed along with the one below the rectifier it reads, as a chain; then
  *       what lies between does not exist. Both passes of the lower one run with those of the upper.
  *   <li>Outside of training a layer that only trains is another name for its source.
+ *   <li>A layer of many parameters may wait with their gradients for the whole batch; its source's
+ *       value and its own gradient are then kept for it.
  * </ul>
  *
  * <p>Backward passes run from the last layer to the first. So the last reader of a value is the
@@ -46,6 +48,8 @@ final class Fusion {
   private final boolean[] signs;
   private final int[] upper;
   private final int[] lower;
+  private final boolean[] late;
+  private final boolean[] valueKept;
 
   /** What layers can do where they are to run. */
   interface Abilities {
@@ -54,6 +58,9 @@ final class Fusion {
 
     /** As {@link Layer#chains}. */
     boolean chains(Layer below, Layer layer, Layer.Gradients gradients);
+
+    /** Whether gradients of a layer's parameters are to wait for the whole batch, if they can. */
+    boolean waits(Layer layer, Layer source);
   }
 
   Fusion(Network network, boolean training, boolean inputGradient, Abilities can) {
@@ -105,6 +112,39 @@ final class Fusion {
               && can.keepsSigns(layers.get(i))
               && can.keepsSigns(layers.get(gatingReader(i)));
     }
+    this.late = new boolean[count];
+    this.valueKept = new boolean[count];
+    for (int i = 1; i < count; i++) {
+      if (training && mayWait(i)) {
+        int source = layers.get(i).sources().getFirst();
+        late[i] = can.waits(layers.get(i), layers.get(source));
+        valueKept[home[source]] |= late[i];
+      }
+    }
+  }
+
+  /** Those of the images are their owner's, those of a chain come with the rest of it. */
+  private boolean mayWait(int i) {
+    Layer layer = layers.get(i);
+    return layer.gradientsMayWait()
+        && home[layer.sources().getFirst()] != 0
+        && upper[i] == NONE
+        && lower[i] == NONE;
+  }
+
+  /** Whether the gradients of a node's parameters wait for the whole batch. */
+  boolean isLate(int node) {
+    return late[node];
+  }
+
+  /** Whether a node's value is kept for a reader whose parameters' gradients wait. */
+  boolean isValueKept(int node) {
+    return valueKept[home[node]];
+  }
+
+  /** Whether a node's gradient, or that of the one it is fused into, is kept for such gradients. */
+  boolean isGradientKept(int node) {
+    return late[fused[node] ? home[node] : node];
   }
 
   /** The layer below the rectifier that a layer reads, where the two may be a chain; else NONE. */

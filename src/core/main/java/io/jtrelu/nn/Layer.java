@@ -135,6 +135,15 @@ public interface Layer {
     return false;
   }
 
+  /**
+   * Whether its only source's value and its own gradient are all that the gradients of its
+   * parameters take, so that they can be computed for several parts of a batch at once, after all
+   * of them have passed: {@link Lowering#late}.
+   */
+  default boolean gradientsMayWait() {
+    return false;
+  }
+
   /** Whether its backward pass reads the values of its sources (apart from {@link #gates}). */
   default boolean backwardReadsSources() {
     return false;

@@ -7,6 +7,7 @@ import io.jtrelu.backend.Conv2d;
 import io.jtrelu.backend.FisherRows;
 import io.jtrelu.backend.PackedWeights;
 import io.jtrelu.backend.Rectifier;
+import io.jtrelu.backend.Stream;
 import io.jtrelu.backend.Write;
 import io.jtrelu.nn.Network.ParameterSpec;
 import io.jtrelu.tensor.DataType;
@@ -57,6 +58,19 @@ public final class Lowering {
     void run(Pass pass, Write write);
   }
 
+  /** Gradients of a layer's parameters for all parts of a batch at once. */
+  public interface LateStep {
+    /**
+     * Gives work to a stream.
+     *
+     * @param source value of the layer's source, of the whole batch
+     * @param gradient of the loss with respect to the layer's value, likewise
+     * @param destination receives the gradients
+     * @param write whether they replace what is there or are added to it
+     */
+    void run(Stream stream, Tensor source, Tensor gradient, Parameters destination, Write write);
+  }
+
   /** An operation that reads a parameter in packed form. */
   record Packed(Conv2d operation, PackedWeights weights) {
     Conv2d.Packing of(Tensor parameter) {
@@ -82,8 +96,12 @@ public final class Lowering {
     final Backend backend;
     final int batch;
     final int parts;
+    final int lateBatch;
     final Program.Options options;
     final Fusion fusion;
+
+    /** By layer. */
+    final Map<Integer, LateStep> late = new TreeMap<>();
 
     /** For each layer its steps, in the order in which they run. */
     final List<List<Placed>> forward = new ArrayList<>();
@@ -101,12 +119,14 @@ public final class Lowering {
         Backend backend,
         int batch,
         int parts,
+        int lateBatch,
         Program.Options options,
         Fusion fusion) {
       this.network = network;
       this.backend = backend;
       this.batch = batch;
       this.parts = parts;
+      this.lateBatch = lateBatch;
       this.options = options;
       this.fusion = fusion;
     }
@@ -276,6 +296,21 @@ public final class Lowering {
   /** Adds a step to the backward pass, for the gradients of parameters. */
   public void backward(Step step) {
     add(Purpose.PARAMETERS, step, false);
+  }
+
+  /** Whether the gradients of the layer's parameters are to come from a {@link #late} step. */
+  public boolean isLate() {
+    return result.fusion.isLate(node);
+  }
+
+  /** Images that a {@link #late} step is for. */
+  public int lateBatch() {
+    return result.lateBatch;
+  }
+
+  /** Sets what computes the gradients of the layer's parameters when all parts have passed. */
+  public void late(LateStep step) {
+    result.late.put(node, step);
   }
 
   private void add(Purpose purpose, Step step, boolean together) {

@@ -9,6 +9,7 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.IntPredicate;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -23,12 +24,19 @@ import org.jspecify.annotations.Nullable;
 public final class Parameters implements AutoCloseable {
   private final Network network;
   private final @Nullable Tensor arena;
-  private final List<Tensor> views;
+  private final @Nullable Tensor block; // that all views are of
+  private final List<@Nullable Tensor> views;
   private final boolean owner;
 
-  private Parameters(Network network, @Nullable Tensor arena, List<Tensor> views, boolean owner) {
+  private Parameters(
+      Network network,
+      @Nullable Tensor arena,
+      @Nullable Tensor block,
+      List<@Nullable Tensor> views,
+      boolean owner) {
     this.network = network;
     this.arena = arena;
+    this.block = block;
     this.views = views;
     this.owner = owner;
   }
@@ -36,13 +44,31 @@ public final class Parameters implements AutoCloseable {
   /** Allocates a zeroed arena for a network. */
   public static Parameters allocate(Network network, Backend backend) {
     Tensor arena = backend.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
-    return new Parameters(network, arena, views(network, arena), true);
+    return new Parameters(network, arena, arena, views(network, arena), true);
+  }
+
+  /** Allocates some of a network's parameters, without an {@link #arena}; there are no others. */
+  static Parameters allocate(Network network, Backend backend, IntPredicate there) {
+    List<ParameterSpec> specs = network.parameters();
+    long elements = 0;
+    for (int p = 0; p < specs.size(); p++) {
+      elements += there.test(p) ? specs.get(p).end() - specs.get(p).offset() : 0;
+    }
+    Tensor block = backend.allocate(flat(elements), DataType.F32, Layout.ROW_MAJOR);
+    List<@Nullable Tensor> views = new ArrayList<>();
+    long at = 0;
+    for (int p = 0; p < specs.size(); p++) {
+      ParameterSpec spec = specs.get(p);
+      views.add(there.test(p) ? block.slice(at, spec.shape(), spec.layout()) : null);
+      at += there.test(p) ? spec.end() - spec.offset() : 0;
+    }
+    return new Parameters(network, null, block, views, true);
   }
 
   /** Allocates a zeroed arena for a network in host memory, whatever computes with it. */
   public static Parameters onHost(Network network) {
     Tensor arena = Tensor.allocate(flat(arenaElements(network)), DataType.F32, Layout.ROW_MAJOR);
-    return new Parameters(network, arena, views(network, arena), true);
+    return new Parameters(network, arena, arena, views(network, arena), true);
   }
 
   /**
@@ -65,7 +91,7 @@ public final class Parameters implements AutoCloseable {
               + " elements, padding included; got "
               + arena);
     }
-    return new Parameters(network, arena, views(network, arena), false);
+    return new Parameters(network, arena, arena, views(network, arena), false);
   }
 
   /**
@@ -103,7 +129,7 @@ public final class Parameters implements AutoCloseable {
                 + tensor);
       }
     }
-    return new Parameters(network, null, List.copyOf(tensors), false);
+    return new Parameters(network, null, null, List.copyOf(tensors), false);
   }
 
   /** Elements of a network's arena, padding included. */
@@ -111,8 +137,8 @@ public final class Parameters implements AutoCloseable {
     return network.parameters().isEmpty() ? 0 : network.parameters().getLast().end();
   }
 
-  private static List<Tensor> views(Network network, Tensor arena) {
-    List<Tensor> views = new ArrayList<>();
+  private static List<@Nullable Tensor> views(Network network, Tensor arena) {
+    List<@Nullable Tensor> views = new ArrayList<>();
     for (ParameterSpec spec : network.parameters()) {
       views.add(arena.slice(spec.offset(), spec.shape(), spec.layout()));
     }
@@ -164,6 +190,11 @@ public final class Parameters implements AutoCloseable {
               + " lie in tensors of their own, not in an arena; use view(index)");
     }
     return arena;
+  }
+
+  /** The memory that all of these lie in; null where they lie in tensors of the caller. */
+  @Nullable Tensor block() {
+    return block;
   }
 
   /** Whether there is an {@link #arena}. */
@@ -236,14 +267,19 @@ public final class Parameters implements AutoCloseable {
 
   /** A view of one parameter, by its index in {@link Network#parameters}. */
   public Tensor view(int index) {
-    return views.get(index);
+    Tensor view = views.get(index);
+    if (view == null) {
+      throw new IllegalStateException(
+          "there is no " + network.parameters().get(index).name() + " among these parameters");
+    }
+    return view;
   }
 
   /** Releases the memory if it is owned. Idempotent. */
   @Override
   public void close() {
-    if (owner && arena != null) {
-      arena.close();
+    if (owner && block != null) {
+      block.close();
     }
   }
 }

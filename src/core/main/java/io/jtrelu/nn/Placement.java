@@ -7,8 +7,9 @@ import java.util.Arrays;
 
 /**
  * Where the values, their signs, gradients and reserves of a pass lie in one block, by their
- * lifetimes. Time is counted in layers: forward passes at 0..n-1, the outside (loss, output
- * gradients) at n, backward passes of layers n-1..1 at n+1..2n-1, the end at 2n.
+ * lifetimes; what is kept for {@link LateGradients} lies there. Time is counted in layers: forward
+ * passes at 0..n-1, the outside (loss, output gradients) at n, backward passes of layers n-1..1 at
+ * n+1..2n-1, the end at 2n.
  */
 final class Placement {
   private final Fusion fusion;
@@ -95,6 +96,9 @@ final class Placement {
     }
     long bytes = elements(i) * type.bytes();
     held[i] = lastUse > outside;
+    if (fusion.isValueKept(i)) {
+      return;
+    }
     heldBytes += held[i] ? bytes : 0;
     value[i] = plan.add(bytes, i, output || (twice && held[i]) ? backwardTime(0) : lastUse);
   }
@@ -117,7 +121,7 @@ final class Placement {
   }
 
   private void addGradient(int i, boolean loss) {
-    if (fusion.isFused(i) || fusion.upper(i) != NONE) {
+    if (fusion.isFused(i) || fusion.upper(i) != NONE || fusion.isGradientKept(i)) {
       return;
     }
     // A fused pair shares one gradient: that of the rectifier, once it is gated.
@@ -134,12 +138,12 @@ final class Placement {
     }
   }
 
-  /** Slot of a node's value; NONE for the input, whose memory is the caller's. */
+  /** Slot of a node's value; NONE for the input, whose memory is the caller's, and if kept. */
   int value(int node) {
     return value[fusion.home(node)];
   }
 
-  /** Slot of a node's gradient, or NONE. */
+  /** Slot of a node's gradient, or NONE, also if it is kept. */
   int gradient(int node) {
     return gradient[fusion.isFused(node) ? fusion.home(node) : node];
   }

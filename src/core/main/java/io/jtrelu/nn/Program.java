@@ -111,6 +111,7 @@ public final class Program implements AutoCloseable {
   private final Backend backend;
   private final int batch;
   private final int parts;
+  private final LateGradients.@Nullable Batch late;
   private final Options options;
   private final Fusion fusion;
   private final Placement placement;
@@ -166,7 +167,7 @@ public final class Program implements AutoCloseable {
    * @throws io.jtrelu.backend.UnsupportedException if the backend cannot run a layer
    */
   public Program(Network network, Backend backend, int batch, Options options) {
-    this(network, backend, batch, 1, options);
+    this(network, backend, batch, 1, null, options);
   }
 
   /**
@@ -176,18 +177,28 @@ public final class Program implements AutoCloseable {
    * @param batch images per pass, that is, of a part
    * @param parts of a batch; more than one only for training a network that {@linkplain
    *     Network#looksAtBatches looks at whole batches}
+   * @param late the batch that this is a part of, if layers may wait for it: {@link #newLate}
    */
-  Program(Network network, Backend backend, int batch, int parts, Options options) {
+  Program(
+      Network network,
+      Backend backend,
+      int batch,
+      int parts,
+      LateGradients.@Nullable Batch late,
+      Options options) {
     this.network = network;
     this.backend = backend;
     this.batch = batch;
     this.parts = parts;
+    this.late = late;
     this.options = options;
-    this.fusion = fusion(network, backend, batch, options);
+    this.fusion = fusion(network, backend, batch, late, options);
     this.placement =
         new Placement(
             fusion, batch, options.type(), network.isClassifier(), options.fisher() != null);
-    this.lowered = new Lowering.Result(network, backend, batch, parts, options, fusion);
+    this.lowered =
+        new Lowering.Result(
+            network, backend, batch, parts, late == null ? 0 : late.images(), options, fusion);
     try {
       this.loss = network.isClassifier() ? loss(options.labelSmoothing()) : null;
       boolean fisher = network.isClassifier() && options.fisher() != null;
@@ -223,7 +234,12 @@ public final class Program implements AutoCloseable {
     }
   }
 
-  private static Fusion fusion(Network network, Backend backend, int batch, Options options) {
+  private static Fusion fusion(
+      Network network,
+      Backend backend,
+      int batch,
+      LateGradients.@Nullable Batch late,
+      Options options) {
     return new Fusion(
         network,
         options.training(),
@@ -239,6 +255,13 @@ public final class Program implements AutoCloseable {
             return options.fisher() == null // which reads what lies between
                 && layer.chains(below, gradients, backend, batch, options.type());
           }
+
+          @Override
+          public boolean waits(Layer layer, Layer source) {
+            return late != null
+                && options.fisher() == null // whose pass ends with gradients of its own
+                && late.pays(layer, source, options.type());
+          }
         });
   }
 
@@ -249,7 +272,7 @@ public final class Program implements AutoCloseable {
 
   /** What a program would take, as far as its convolutions tell; nothing is allocated. */
   public static Memory memory(Network network, Backend backend, int batch, Options options) {
-    Fusion fusion = fusion(network, backend, batch, options);
+    Fusion fusion = fusion(network, backend, batch, null, options);
     boolean loss = network.isClassifier();
     long placed =
         new Placement(fusion, batch, options.type(), loss, options.fisher() != null).bytes();
@@ -301,6 +324,21 @@ public final class Program implements AutoCloseable {
   /** Equal parts of a batch that pass side by side. */
   int parts() {
     return parts;
+  }
+
+  /**
+   * Allocates what is kept of a whole batch for the layers that wait for it; null where none does.
+   * The caller closes it, before this.
+   */
+  @Nullable LateGradients newLate() {
+    return late == null || lowered.late.isEmpty()
+        ? null
+        : new LateGradients(backend, fusion, lowered.late, late.images(), batch, options.type());
+  }
+
+  /** Whether a layer, by its index, waits for the whole batch with its parameters' gradients. */
+  boolean isLate(int layer) {
+    return fusion.isLate(layer);
   }
 
   /** Stages of the forward pass: where one ends, all parts of a batch meet. */
@@ -481,6 +519,20 @@ public final class Program implements AutoCloseable {
     }
 
     /**
+     * Has the passes to come leave in a larger memory what is kept for the whole batch.
+     *
+     * @param micro which images of the batch pass, in units of the program's batch
+     */
+    void keep(LateGradients kept, int micro) {
+      turn.take();
+      try {
+        kept.show(pass, micro);
+      } finally {
+        turn.give();
+      }
+    }
+
+    /**
      * Runs the network.
      *
      * @param images NHWC, of the program's batch and type, on its device; it must stay unchanged
@@ -611,8 +663,9 @@ public final class Program implements AutoCloseable {
     }
 
     private static void hold(BackendStream.Use use, @Nullable Parameters parameters) {
-      if (parameters != null && parameters.hasArena()) {
-        use.reads(parameters.arena());
+      Tensor block = parameters == null ? null : parameters.block();
+      if (block != null) {
+        use.reads(block);
       }
     }
 

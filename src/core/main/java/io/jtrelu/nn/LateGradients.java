@@ -1,0 +1,161 @@
+package io.jtrelu.nn;
+
+import io.jtrelu.backend.Backend;
+import io.jtrelu.backend.Stream;
+import io.jtrelu.backend.Write;
+import io.jtrelu.tensor.DataType;
+import io.jtrelu.tensor.Layout;
+import io.jtrelu.tensor.Shape;
+import io.jtrelu.tensor.Tensor;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.Deque;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Gradients of the layers that have many parameters and few values, computed for the whole batch at
+ * once when all its parts have passed. Each part would else write a gradient of its own, which is
+ * larger than all that it is computed from, and another pass over memory would add them up.
+ *
+ * <p>For that the values that these layers read and the gradients of what they compute are kept
+ * here, of the whole batch, where workspaces {@linkplain Program.Workspace#keep write and read
+ * them}. The layers are independent of each other, so that lanes can share them.
+ */
+final class LateGradients implements AutoCloseable {
+  /** A gradient has at least as many bytes as what is kept in its place, times this. */
+  private static final int LEAST_SAVING = 2;
+
+  private final Backend backend;
+  private final int images;
+  private final int pass;
+  private final List<Entry> entries = new ArrayList<>();
+  private final Tensor[] values;
+  private final Tensor[] gradients;
+  private final Deque<Tensor> owned = new ArrayDeque<>();
+
+  /**
+   * A batch that layers may wait for.
+   *
+   * @param images of all of it
+   * @param parts that have gradients of their own where layers do not wait
+   */
+  record Batch(int images, int parts) {
+    /** Whether waiting takes less memory than gradients of the parts, in either direction. */
+    boolean pays(Layer layer, Layer source, DataType type) {
+      long weights = 0;
+      for (Layer.Parameter parameter : layer.parameters()) {
+        weights += parameter.shape().elements();
+      }
+      long kept = layer.extent().elements() + source.extent().elements();
+      return parts > 1
+          && parts * weights * Float.BYTES >= LEAST_SAVING * kept * images * type.bytes();
+    }
+  }
+
+  private record Entry(Lowering.LateStep step, Tensor value, Tensor gradient, long multiplyAdds) {}
+
+  /**
+   * Allocates what is kept.
+   *
+   * @param steps by layer
+   * @param images of the whole batch
+   * @param pass images that pass through the network together
+   */
+  LateGradients(
+      Backend backend,
+      Fusion fusion,
+      Map<Integer, Lowering.LateStep> steps,
+      int images,
+      int pass,
+      DataType type) {
+    this.backend = backend;
+    this.images = images;
+    this.pass = pass;
+    int count = fusion.layers.size();
+    this.values = new Tensor[count];
+    this.gradients = new Tensor[count];
+    try {
+      for (int i = 1; i < count; i++) {
+        Shape shape = fusion.layers.get(i).extent().batch(images);
+        if (fusion.isValueKept(i)) {
+          int home = fusion.home(i); // what is fused into a node comes behind it
+          values[i] = home == i ? own(shape, type) : values[home];
+        }
+        if (fusion.isGradientKept(i)) {
+          gradients[i] = fusion.isFused(i) ? gradients[fusion.home(i)] : own(shape, type);
+        }
+      }
+      steps.forEach(
+          (node, step) -> {
+            Layer layer = fusion.layers.get(node);
+            Tensor value = values[layer.sources().getFirst()];
+            entries.add(new Entry(step, value, gradients[node], layer.multiplyAdds()));
+          });
+    } catch (RuntimeException | Error failure) {
+      close();
+      throw failure;
+    }
+    entries.sort(Comparator.comparingLong(Entry::multiplyAdds).reversed()); // long ones first
+  }
+
+  private Tensor own(Shape shape, DataType type) {
+    Tensor tensor = backend.allocate(shape, type, Layout.NHWC);
+    owned.push(tensor);
+    return tensor;
+  }
+
+  /** Bytes that are kept. */
+  long bytes() {
+    return owned.stream()
+        .mapToLong(tensor -> tensor.shape().elements() * tensor.type().bytes())
+        .sum();
+  }
+
+  /** What a pass over some images of the batch works on. */
+  void show(Pass to, int micro) {
+    for (int i = 0; i < values.length; i++) {
+      if (values[i] != null) {
+        to.values[i] = slice(values[i], micro);
+      }
+      if (gradients[i] != null) {
+        to.gradients[i] = slice(gradients[i], micro);
+      }
+    }
+  }
+
+  private Tensor slice(Tensor whole, int micro) {
+    int[] dims = whole.shape().dims();
+    long image = whole.shape().elements() / images;
+    dims[0] = pass;
+    return whole.slice(image * pass * micro, Shape.of(dims), whole.layout());
+  }
+
+  /** Makes a batch that ends early add nothing: what is behind its end counts as zeros. */
+  void clearBehind(Stream stream, int micros) {
+    for (Tensor whole : owned) {
+      for (int micro = micros; micro < images / pass; micro++) {
+        backend.fill(stream, slice(whole, micro), 0);
+      }
+    }
+  }
+
+  /** Layers, each of which one lane can work on. */
+  int count() {
+    return entries.size();
+  }
+
+  /** Computes the gradients of one of the layers, when all parts have passed. */
+  void run(Stream stream, int index, Parameters destination, Write write) {
+    Entry entry = entries.get(index);
+    entry.step.run(stream, entry.value, entry.gradient, destination, write);
+  }
+
+  @Override
+  public void close() {
+    while (!owned.isEmpty()) {
+      owned.pop().close();
+    }
+  }
+}
