@@ -415,7 +415,7 @@ public final class BatchExecutor implements AutoCloseable {
       }
       if (options.training()) {
         for (int part = 1; part < parts; part++) {
-          partGradients.add(Parameters.allocate(network, backend, this::isPartial));
+          partGradients.add(Parameters.allocate(network, backend, program::isPartial));
         }
         slices = new GradientSlices();
       } else {
@@ -425,11 +425,6 @@ public final class BatchExecutor implements AutoCloseable {
       close(made, null, shown, kept);
       throw failure;
     }
-  }
-
-  /** Whether each part has a gradient of its own of a parameter. */
-  private boolean isPartial(int parameter) {
-    return !program.isLate(program.network().parameters().get(parameter).layer());
   }
 
   private void addSeats(Stream stream) {
@@ -619,26 +614,17 @@ public final class BatchExecutor implements AutoCloseable {
                     .backward(
                         at, gradientsOf(part, gradients), part == 0 ? mode : Write.OVERWRITE));
       }
-      computeLate(microBatches(images), gradients, mode);
+      int passed = microBatches(images);
+      if (late != null) {
+        late.compute(lanes, lane -> lane.stream, passed, gradients, mode);
+      }
       GradientSlices all = trainingSlices();
-      int used = Math.min(parts, microBatches(images));
+      int used = Math.min(parts, passed);
       lanes.share(all.count, (lane, slice) -> all.sum(lane, gradients.arena(), slice, used));
       return total(results);
     } finally {
       turn.give();
     }
-  }
-
-  /** Gradients of the layers that waited for all micro-batches to pass. */
-  private void computeLate(int used, Parameters gradients, Write mode) {
-    LateGradients waiting = late;
-    if (waiting == null) {
-      return;
-    }
-    if (used < microBatches) {
-      lanes.share(1, (lane, all) -> waiting.clearBehind(lane.stream, used));
-    }
-    lanes.share(waiting.count(), (lane, layer) -> waiting.run(lane.stream, layer, gradients, mode));
   }
 
   /**
@@ -816,8 +802,8 @@ public final class BatchExecutor implements AutoCloseable {
                 .filter(spec -> !spec.kind().isStatistic()) // they come last
                 .toList();
         for (int first = 0, end; first < specs.size(); first = end) {
-          boolean partial = isPartial(first);
-          for (end = first + 1; end < specs.size() && isPartial(end) == partial; ) {
+          boolean partial = program.isPartial(first);
+          for (end = first + 1; end < specs.size() && program.isPartial(end) == partial; ) {
             end++;
           }
           long from = specs.get(first).offset();

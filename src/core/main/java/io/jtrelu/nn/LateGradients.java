@@ -13,6 +13,7 @@ import java.util.Comparator;
 import java.util.Deque;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Function;
 
 /**
  * Gradients of the layers that have many parameters and few values, computed for the whole batch at
@@ -132,24 +133,31 @@ final class LateGradients implements AutoCloseable {
     return whole.slice(image * pass * micro, Shape.of(dims), whole.layout());
   }
 
-  /** Makes a batch that ends early add nothing: what is behind its end counts as zeros. */
-  void clearBehind(Stream stream, int micros) {
+  /**
+   * Computes the gradients, a layer at a time on each lane.
+   *
+   * @param micros passes that the batch had; what is behind its end counts as zeros
+   * @param destination receives them
+   */
+  <L extends AutoCloseable> void compute(
+      Lanes<L> lanes, Function<L, Stream> stream, int micros, Parameters destination, Write write) {
+    if (micros < images / pass) {
+      lanes.share(1, (lane, all) -> clearBehind(stream.apply(lane), micros));
+    }
+    lanes.share(
+        entries.size(),
+        (lane, index) -> {
+          Entry entry = entries.get(index);
+          entry.step.run(stream.apply(lane), entry.value, entry.gradient, destination, write);
+        });
+  }
+
+  private void clearBehind(Stream stream, int micros) {
     for (Tensor whole : owned) {
       for (int micro = micros; micro < images / pass; micro++) {
         backend.fill(stream, slice(whole, micro), 0);
       }
     }
-  }
-
-  /** Layers, each of which one lane can work on. */
-  int count() {
-    return entries.size();
-  }
-
-  /** Computes the gradients of one of the layers, when all parts have passed. */
-  void run(Stream stream, int index, Parameters destination, Write write) {
-    Entry entry = entries.get(index);
-    entry.step.run(stream, entry.value, entry.gradient, destination, write);
   }
 
   @Override

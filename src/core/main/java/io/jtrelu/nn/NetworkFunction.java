@@ -100,6 +100,9 @@ public final class NetworkFunction implements AutoCloseable {
 
   private final List<Parameters> partGradients = new ArrayList<>();
 
+  /** Null where no layer waits for the whole batch. */
+  private final @Nullable LateGradients late;
+
   /** By number of elements; none where there is one part. */
   private final TreeMap<Long, GradientSum> sums = new TreeMap<>();
 
@@ -148,6 +151,8 @@ public final class NetworkFunction implements AutoCloseable {
             : BatchExecutor.microBatch(network, backend, options.type(), options.batch());
     int microBatches = Math.ceilDiv(options.batch(), micro);
     this.parts = Math.min(Lanes.MAX_PARTS, microBatches);
+    LateGradients.Batch whole =
+        options.training() ? new LateGradients.Batch(micro * microBatches, parts) : null;
     try {
       this.program =
           own(
@@ -155,23 +160,30 @@ public final class NetworkFunction implements AutoCloseable {
                   network,
                   backend,
                   micro,
+                  1,
+                  whole,
                   new Program.Options(
                       options.type(),
                       0,
                       options.training(),
                       options.seed(),
                       options.inputGradient())));
+      LateGradients kept = program.newLate();
+      this.late = kept == null ? null : own(kept);
       if (options.training()) {
         Stream first = own(backend.newStream()); // until a lane takes the workspace over
         for (int i = 0; i < microBatches; i++) {
           slots.add(newSlot(first));
+          if (kept != null) {
+            slots.getLast().workspace.keep(kept, i);
+          }
         }
         for (int part = 1; part < parts; part++) {
-          partGradients.add(own(Parameters.allocate(network, backend)));
+          partGradients.add(own(Parameters.allocate(network, backend, program::isPartial)));
         }
         for (int p = 0; parts > 1 && p < network.parameters().size(); p++) {
           long elements = network.parameters().get(p).shape().elements();
-          if (!sums.containsKey(elements)) {
+          if (program.isPartial(p) && !sums.containsKey(elements)) {
             sums.put(elements, own(backend.gradientSum(elements)));
           }
         }
@@ -366,10 +378,16 @@ public final class NetworkFunction implements AutoCloseable {
               }
             }
           });
+      if (late != null) {
+        late.compute(lanes, lane -> lane.stream, used, gradients, mode);
+      }
       if (usedParts > 1) {
         lanes.share(
             network.parameters().size(),
             (lane, p) -> {
+              if (!program.isPartial(p)) {
+                return;
+              }
               List<Tensor> others = new ArrayList<>();
               for (int part = 1; part < usedParts; part++) {
                 others.add(partGradients.get(part - 1).view(p));

@@ -336,9 +336,12 @@ public final class Program implements AutoCloseable {
         : new LateGradients(backend, fusion, lowered.late, late.images(), batch, options.type());
   }
 
-  /** Whether a layer, by its index, waits for the whole batch with its parameters' gradients. */
-  boolean isLate(int layer) {
-    return fusion.isLate(layer);
+  /**
+   * Whether each part of a batch has a gradient of its own of a parameter, by its index in {@link
+   * Network#parameters}; else its layer waits for the whole batch.
+   */
+  boolean isPartial(int parameter) {
+    return !fusion.isLate(network.parameters().get(parameter).layer());
   }
 
   /** Stages of the forward pass: where one ends, all parts of a batch meet. */

@@ -18,7 +18,8 @@ import io.jtrelu.tensor.Shape;
 import io.jtrelu.tensor.Tensor;
 import java.util.Arrays;
 import java.util.List;
-import java.util.stream.IntStream;
+import java.util.Set;
+import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -42,12 +43,16 @@ class LateGradientsTest {
     return b.build(logits).with(TransformedActivation.rectifier(0.3, 1.2), 1, 0);
   }
 
-  private static List<String> late(BatchExecutor executor) {
-    Network network = executor.program().network();
-    return IntStream.range(0, network.layers().size())
-        .filter(executor.program()::isLate)
-        .mapToObj(i -> network.layers().get(i).name())
-        .toList();
+  /** Layers whose parameters have one gradient. */
+  private static Set<String> late(BatchExecutor executor) {
+    List<Network.ParameterSpec> specs = executor.program().network().parameters();
+    Set<String> late = new TreeSet<>();
+    for (int p = 0; p < specs.size(); p++) {
+      if (!executor.program().isPartial(p)) {
+        late.add(executor.program().network().layers().get(specs.get(p).layer()).name());
+      }
+    }
+    return late;
   }
 
   private static Backend open(String name) {
@@ -103,7 +108,7 @@ class LateGradientsTest {
         BatchExecutor executor = new BatchExecutor(network, backend, BATCH, 1, TRAINING)) {
       Initializer.delta(3).fill(backend, parameters);
       executor.load(parameters);
-      assertEquals(List.of("wide", "branch", "second", "logits"), late(executor));
+      assertEquals(Set.of("wide", "branch", "second", "logits"), late(executor));
       executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1, 0);
       assertNear(expected(network, images, labels, 1), gradients);
       executor.forwardBackward(images, labels, gradients, Write.ACCUMULATE, 1, 0);
@@ -133,6 +138,47 @@ class LateGradientsTest {
       Tensor theirs = labels.slice(0, Shape.of(images), Layout.ROW_MAJOR);
       executor.forwardBackward(some, theirs, gradients, Write.OVERWRITE, 1, 0);
       assertNear(expected(network, some, theirs, 1), gradients);
+    }
+  }
+
+  /** A batch that does not divide, whole and cut short, of a function that others embed. */
+  @ParameterizedTest
+  @ValueSource(ints = {7, 4, 1})
+  void areThoseOfTheWholeBatchInAFunction(int images) {
+    Network network = network();
+    NetworkFunction.Options options =
+        new NetworkFunction.Options(7, 2, DataType.F32, true, false, 0);
+    try (Backend backend = Backends.open("cpu:2");
+        Stream stream = backend.newStream();
+        Parameters parameters = Parameters.allocate(network, backend);
+        Parameters gradients = Parameters.allocate(network, backend);
+        Parameters expected = Parameters.allocate(network, backend);
+        Tensor all = ProgramTest.images(network, 7, 1);
+        Tensor outputs = Tensor.allocate(Shape.of(7, 1, 1, 48), DataType.F32, Layout.NHWC);
+        Tensor above = Tensor.allocate(Shape.of(7, 1, 1, 48), DataType.F32, Layout.NHWC);
+        NetworkFunction function = new NetworkFunction(network, backend, options);
+        Program program = new Program(network, backend, images, TRAINING);
+        Program.Workspace workspace = program.newWorkspace(stream)) {
+      Initializer.delta(3).fill(backend, parameters);
+      float[] values = above.toFloatArray();
+      for (int i = 0; i < values.length; i++) {
+        values[i] = (i * 37 % 101 - 50) / 50f;
+      }
+      above.set(values);
+      function.load(parameters);
+      function.forward(all, List.of(outputs)); // leaves something behind a smaller one
+      Tensor some = all.slice(0, network.input().batch(images), Layout.NHWC);
+      Shape logits = Shape.of(images, 1, 1, 48);
+      Tensor gradient = above.slice(0, logits, Layout.NHWC);
+      function.forward(some, List.of(outputs.slice(0, logits, Layout.NHWC)));
+      function.backward(List.of(gradient), gradients, Write.OVERWRITE, null);
+
+      program.load(stream, parameters);
+      workspace.forward(some, 0);
+      backend.copy(stream, gradient, workspace.outputGradient(0));
+      workspace.backward(expected, Write.OVERWRITE);
+      stream.synchronize();
+      assertNear(expected.arena().toFloatArray(), gradients);
     }
   }
 
@@ -170,8 +216,8 @@ class LateGradientsTest {
         BatchExecutor many = new BatchExecutor(network, backend, 512, 64, TRAINING);
         BatchExecutor one = new BatchExecutor(network, backend, BATCH, BATCH, TRAINING)) {
       assertFalse(late(few).isEmpty());
-      assertEquals(List.of(), late(many));
-      assertEquals(List.of(), late(one)); // one part
+      assertEquals(Set.of(), late(many));
+      assertEquals(Set.of(), late(one)); // one part
     }
     try (Backend backend = Backends.open("cpu:1")) {
       long before = backend.memory().inUse();
