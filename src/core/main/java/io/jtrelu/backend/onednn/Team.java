@@ -24,35 +24,11 @@ final class Team implements AutoCloseable {
     void run(int index, int member);
   }
 
-  /** What is being shared; parts are taken by whoever comes first. */
-  private static final class Job {
-    private final int count;
-    private final Task task;
-    private final AtomicInteger next = new AtomicInteger();
-    private final AtomicInteger left;
-    private volatile @Nullable Throwable failure;
-
-    Job(int count, Task task) {
-      this.count = count;
-      this.task = task;
-      this.left = new AtomicInteger(count);
-    }
-
-    void work(int member) {
-      for (int i = next.getAndIncrement(); i < count; i = next.getAndIncrement()) {
-        try {
-          task.run(i, member);
-        } catch (Throwable thrown) {
-          failure = thrown;
-        } finally {
-          left.getAndDecrement();
-        }
-      }
-    }
-  }
-
   private final Helper[] helpers;
-  private volatile Job job = new Job(0, (index, member) -> {});
+  private final AtomicInteger untaken = new AtomicInteger(); // parts, taken from the last on
+  private final AtomicInteger unfinished = new AtomicInteger();
+  private Task task = (index, member) -> {}; // of whoever takes a part until that is finished
+  private volatile @Nullable Throwable failure;
   private volatile boolean closed;
 
   /**
@@ -78,26 +54,39 @@ final class Team implements AutoCloseable {
 
     @Override
     public void run() {
-      Job done = job;
       int looks = 0;
       while (!closed) {
-        Job now = job;
-        if (now != done) {
-          now.work(member);
-          done = now;
+        if (work(member)) {
           looks = 0;
         } else if (looks++ < LOOKS) {
           Thread.onSpinWait();
         } else {
-          sleeping =
-              true; // before another look at the job, as the caller looks at this after it gave one
-          if (job == done && !closed) {
+          sleeping = true; // before another look, as the caller looks at this after it gave parts
+          if (untaken.get() == 0 && !closed) {
             LockSupport.park(Team.this);
           }
           sleeping = false;
         }
       }
     }
+  }
+
+  /** Does parts while there are some that nobody has taken; returns whether there were. */
+  private boolean work(int member) {
+    boolean any = false;
+    for (int left = untaken.get(); left > 0; left = untaken.get()) {
+      if (untaken.compareAndSet(left, left - 1)) {
+        any = true;
+        try {
+          task.run(left - 1, member);
+        } catch (Throwable thrown) {
+          failure = thrown;
+        } finally {
+          unfinished.getAndDecrement();
+        }
+      }
+    }
+    return any;
   }
 
   /** Threads, the calling one included. */
@@ -111,27 +100,29 @@ final class Team implements AutoCloseable {
    * @throws RuntimeException what a part threw, after the others
    */
   void share(int count, Task task) {
-    Job now = new Job(count, task);
-    job = now;
+    this.task = task;
+    unfinished.set(count);
+    untaken.set(count);
     for (Helper helper : helpers) {
       if (helper.sleeping) {
         LockSupport.unpark(helper);
       }
     }
-    now.work(0);
-    for (int looks = 0; now.left.get() > 0; looks++) {
+    work(0);
+    for (int looks = 0; unfinished.get() > 0; looks++) {
       if (looks < LOOKS) {
         Thread.onSpinWait();
       } else {
         LockSupport.parkNanos(10_000); // others may need this core
       }
     }
-    Throwable failure = now.failure;
-    if (failure instanceof Error error) {
-      throw error;
-    }
-    if (failure != null) {
-      throw (RuntimeException) failure; // tasks throw no others
+    Throwable thrown = failure;
+    if (thrown != null) {
+      failure = null;
+      if (thrown instanceof Error error) {
+        throw error;
+      }
+      throw (RuntimeException) thrown; // tasks throw no others
     }
   }
 
