@@ -30,7 +30,6 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Deque;
 import java.util.List;
-import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
@@ -48,10 +47,10 @@ import org.jspecify.annotations.Nullable;
  * <p>Images of any size and colour are brought to what the model reads (see {@link ImageDecoder})
  * and normalised as its training images were.
  *
- * <p><b>Threads.</b> Any number of threads may call at once. One thread of the predictor's own
- * computes: it takes what is waiting, up to the largest batch, so that small requests that come
- * together share a pass and none waits for others to come. An image's result does not depend on
- * what it shares a pass with.
+ * <p><b>Threads.</b> Any number of threads may call at once. One of them computes, which spares a
+ * request that comes alone being handed over: it takes what is waiting, up to the largest batch,
+ * until its own images are done, so that small requests that come together share a pass and none
+ * waits for others to come. An image's result does not depend on what it shares a pass with.
  *
  * <p><b>Ownership.</b> {@link #close} waits for the requests that have been made and refuses later
  * ones. A backend that the caller gave stays his.
@@ -70,20 +69,35 @@ public final class Predictor implements AutoCloseable {
   private final Tensor results;
   private final NetworkFunction single;
   private final NetworkFunction many;
-  private final Thread worker;
 
   private final ReentrantLock lock = new ReentrantLock();
-  private final Condition changed = lock.newCondition();
+  private final Condition computed = lock.newCondition();
   private final Deque<Request> waiting = new ArrayDeque<>();
+  private boolean computing;
   private boolean closed;
 
-  /** An image that waits, and its result to come. */
+  /** An image that waits, and what comes of it. */
   private static final class Request {
     final byte[] pixels;
-    final CompletableFuture<float[]> logits = new CompletableFuture<>();
+    float @Nullable [] logits;
+    @Nullable Throwable failure;
 
     Request(byte[] pixels) {
       this.pixels = pixels.clone();
+    }
+
+    boolean isDone() {
+      return logits != null || failure != null;
+    }
+
+    float[] result() {
+      if (failure instanceof RuntimeException cause) {
+        throw cause;
+      }
+      if (logits == null) {
+        throw new CompletionException(failure);
+      }
+      return logits;
     }
   }
 
@@ -147,7 +161,6 @@ public final class Predictor implements AutoCloseable {
         single.load(parameters);
         many.load(parameters);
       }
-      worker = Thread.ofPlatform().daemon().name("jtrelu-predictor").start(this::work);
     } catch (Throwable failure) {
       release();
       throw failure;
@@ -264,22 +277,19 @@ public final class Predictor implements AutoCloseable {
         throw new IllegalStateException("use after close: this predictor is closed");
       }
       waiting.addAll(requests);
-      changed.signal();
+      for (Request request : requests) {
+        while (!request.isDone()) {
+          if (computing) {
+            computed.awaitUninterruptibly();
+          } else {
+            computeWaiting();
+          }
+        }
+      }
     } finally {
       lock.unlock();
     }
-    List<float[]> results = new ArrayList<>();
-    for (Request request : requests) {
-      try {
-        results.add(request.logits.join());
-      } catch (CompletionException failure) {
-        if (failure.getCause() instanceof RuntimeException cause) {
-          throw cause;
-        }
-        throw failure;
-      }
-    }
-    return results;
+    return requests.stream().map(Request::result).toList();
   }
 
   /**
@@ -318,36 +328,36 @@ public final class Predictor implements AutoCloseable {
     return result.build();
   }
 
-  /** Takes what is waiting and computes it, until there is nothing and the predictor is closed. */
-  private void work() {
+  /** Takes what is waiting, up to the largest batch, and computes it, without the lock. */
+  private void computeWaiting() {
     List<Request> batch = new ArrayList<>();
-    while (true) {
+    while (!waiting.isEmpty() && batch.size() < LARGEST_BATCH) {
+      batch.add(waiting.remove());
+    }
+    computing = true;
+    lock.unlock();
+    float[] logits = {};
+    Throwable thrown = null;
+    try {
+      logits = compute(batch);
+    } catch (Throwable failure) {
+      thrown = failure;
+    } finally {
       lock.lock();
-      try {
-        while (waiting.isEmpty() && !closed) {
-          changed.awaitUninterruptibly();
-        }
-        if (waiting.isEmpty()) {
-          return;
-        }
-        while (!waiting.isEmpty() && batch.size() < LARGEST_BATCH) {
-          batch.add(waiting.remove());
-        }
-      } finally {
-        lock.unlock();
+    }
+    computing = false;
+    computed.signalAll();
+    int classes = model.classes().size();
+    for (int i = 0; i < batch.size(); i++) {
+      batch.get(i).failure = thrown;
+      if (thrown == null) {
+        batch.get(i).logits = Arrays.copyOfRange(logits, i * classes, (i + 1) * classes);
       }
-      try {
-        compute(batch);
-      } catch (Throwable failure) {
-        batch.forEach(request -> request.logits.completeExceptionally(failure));
-      }
-      batch.clear();
     }
   }
 
-  private void compute(List<Request> batch) {
+  private float[] compute(List<Request> batch) {
     int count = batch.size();
-    int classes = model.classes().size();
     NetworkFunction function = count <= single.options().batch() ? single : many;
     Tensor source = first(pixels, count);
     Tensor input = first(images, count);
@@ -359,10 +369,7 @@ public final class Predictor implements AutoCloseable {
     }
     normalization.apply(source, input);
     function.forward(input, List.of(output));
-    float[] all = output.toFloatArray();
-    for (int i = 0; i < count; i++) {
-      batch.get(i).logits.complete(Arrays.copyOfRange(all, i * classes, (i + 1) * classes));
-    }
+    return output.toFloatArray();
   }
 
   private static Tensor first(Tensor of, int count) {
@@ -377,22 +384,13 @@ public final class Predictor implements AutoCloseable {
     lock.lock();
     try {
       closed = true;
-      changed.signal();
+      while (computing || !waiting.isEmpty()) {
+        computed.awaitUninterruptibly(); // memory is in use until then
+      }
     } finally {
       lock.unlock();
     }
-    boolean interrupted = false;
-    while (worker.isAlive()) {
-      try {
-        worker.join();
-      } catch (InterruptedException again) {
-        interrupted = true; // memory is in use until then
-      }
-    }
     release();
-    if (interrupted) {
-      Thread.currentThread().interrupt();
-    }
   }
 
   private synchronized void release() {

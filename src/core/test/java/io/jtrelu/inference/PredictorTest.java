@@ -175,6 +175,34 @@ class PredictorTest {
     }
   }
 
+  /** Callers compute for each other; one that is interrupted does so too, and stays interrupted. */
+  @Test
+  void interruptedCallersComputeAndWait() throws Exception {
+    try (Predictor predictor = Predictor.open(run, "cpu");
+        ExecutorService callers = Executors.newFixedThreadPool(4)) {
+      List<byte[]> images = List.of(data.test().image(5), data.test().image(6));
+      List<float[]> expected = predictor.logits(images);
+      List<Future<Boolean>> calls = new ArrayList<>();
+      for (int i = 0; i < 40; i++) {
+        boolean interrupted = i % 2 == 0;
+        calls.add(
+            callers.submit(
+                () -> {
+                  if (interrupted) {
+                    Thread.currentThread().interrupt();
+                  }
+                  List<float[]> logits = predictor.logits(images);
+                  assertArrayEquals(expected.get(0), logits.get(0), 1e-5f);
+                  assertArrayEquals(expected.get(1), logits.get(1), 1e-5f);
+                  return Thread.interrupted() == interrupted;
+                }));
+      }
+      for (Future<Boolean> call : calls) {
+        assertTrue(call.get());
+      }
+    }
+  }
+
   @Test
   void closingWaitsForWhatWasAskedAndRefusesTheRest() throws Exception {
     Predictor predictor = Predictor.open(run, "cpu");
