@@ -58,7 +58,7 @@ import org.junit.jupiter.params.provider.ValueSource;
  * the same bits whichever way the steps are taken, and nothing between the host and the device that
  * a step does not need.
  */
-class EmulatedTrainingTest {
+class TrainingOnDeviceTest {
   private static final int STEPS = 20;
   private static final int KFAC_STEPS = 5;
 
@@ -86,7 +86,7 @@ class EmulatedTrainingTest {
 
     /** Batches of four, which pass at once on every backend: the dropout masks are the same. */
     Setup config(DataType type) {
-      return EmulatedTrainingTest.config(optimizer, rate, 4, accumulate, dropout, type, 1);
+      return TrainingOnDeviceTest.config(optimizer, rate, 4, accumulate, dropout, type, 1);
     }
   }
 
