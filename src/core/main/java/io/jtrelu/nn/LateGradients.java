@@ -79,13 +79,13 @@ final class LateGradients implements AutoCloseable {
     this.gradients = new Tensor[count];
     try {
       for (int i = 1; i < count; i++) {
-        Shape shape = fusion.layers.get(i).extent().batch(images);
+        int home = fusion.home(i); // before it, or behind it if another layer absorbs it
         if (fusion.isValueKept(i)) {
-          int home = fusion.home(i); // what is fused into a node comes behind it
-          values[i] = home == i ? own(shape, type) : values[home];
+          values[home] = values[home] == null ? own(fusion, home, type) : values[home];
+          values[i] = values[home];
         }
         if (fusion.isGradientKept(i)) {
-          gradients[i] = fusion.isFused(i) ? gradients[fusion.home(i)] : own(shape, type);
+          gradients[i] = fusion.isFused(i) ? gradients[home] : own(fusion, i, type);
         }
       }
       steps.forEach(
@@ -101,7 +101,8 @@ final class LateGradients implements AutoCloseable {
     entries.sort(Comparator.comparingLong(Entry::multiplyAdds).reversed()); // long ones first
   }
 
-  private Tensor own(Shape shape, DataType type) {
+  private Tensor own(Fusion fusion, int node, DataType type) {
+    Shape shape = fusion.layers.get(node).extent().batch(images);
     Tensor tensor = backend.allocate(shape, type, Layout.NHWC);
     owned.push(tensor);
     return tensor;

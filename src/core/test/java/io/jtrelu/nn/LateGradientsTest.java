@@ -38,7 +38,8 @@ class LateGradientsTest {
     int branch = b.activation("branch.act", b.convolution("branch", wide, 64, 3, 1)); // late
     int second = b.convolution("second", branch, 64, 1, 1); // late
     int sum = b.activation("sum.act", b.normalizedSum("sum", wide, second, 0.6));
-    int mean = b.globalMeanPool("mean", sum);
+    int above = b.activation("above.act", b.convolution("above", sum, 64, 3, 1)); // late, too
+    int mean = b.globalMeanPool("mean", above);
     int logits = b.linear("logits", mean, 48); // late
     return b.build(logits).with(TransformedActivation.rectifier(0.3, 1.2), 1, 0);
   }
@@ -108,7 +109,7 @@ class LateGradientsTest {
         BatchExecutor executor = new BatchExecutor(network, backend, BATCH, 1, TRAINING)) {
       Initializer.delta(3).fill(backend, parameters);
       executor.load(parameters);
-      assertEquals(Set.of("wide", "branch", "second", "logits"), late(executor));
+      assertEquals(Set.of("wide", "branch", "second", "above", "logits"), late(executor));
       executor.forwardBackward(images, labels, gradients, Write.OVERWRITE, 1, 0);
       assertNear(expected(network, images, labels, 1), gradients);
       executor.forwardBackward(images, labels, gradients, Write.ACCUMULATE, 1, 0);
