@@ -487,7 +487,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
           const int channel = m + v * LANES;
           if (channel >= s.oc) break;
           const Vector value = loadSome(from + channel, s.oc - channel);
-          store(w.errors + int64_t(channel) * kErrorPixels + p * LANES, value);
+          store(w.errors + int64_t(channel) * count + p * LANES, value);
           sums[v] += value;
         }
       }
@@ -499,6 +499,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
     const int64_t products = taps * ((in + kPanel - 1) / kPanel) * ((s.oc + kErrors - 1) / kErrors);
     const bool inOrder = taps == 1 && s.strideH == 1 && s.strideW == 1;  // pixels of x
     Upcoming sources(x + (first + count) * in, inOrder ? after * in * sizeof(float) : 0, products);
+    Upcoming nextErrors(e + (first + count) * s.oc, after * s.oc * sizeof(float), products);
     for (int tap = 0; tap < taps; tap++) {
       const int r = tap / s.kw - s.top, c = tap % s.kw - s.left;
       for (int64_t n = 0; n < in; n += kPanel) {
@@ -513,7 +514,8 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
           const int rows = std::min(kErrors, s.oc - m);
           float* to = diffWeights + m * below + tap * in + n;
           sources.fetch();
-          const float* errors = w.errors + int64_t(m / LANES) * LANES * kErrorPixels + m % LANES;
+          nextErrors.fetch();
+          const float* errors = w.errors + int64_t(m / LANES) * LANES * count + m % LANES;
           if (rows == kErrors && in - n >= vectors * LANES) {
             kOuterProducts[add ? kAdd : past ? kStream : kStore][vectors - 1]({errors, w.sources, count, to, below});
             continue;

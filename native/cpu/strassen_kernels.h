@@ -207,12 +207,17 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
       const float* even = images + 2 * (first + pair) * channels;
       return std::array{even, 2 * (first + pair) + 1 < pixels ? even + channels : w.zeros};
     };
-    const int64_t after = block + 1 < blocks ? beginOf(block + 2, blocks, pairs) - first - count : 0;
-    Upcoming sources(x + 2 * (first + count) * in, 2 * after * in * sizeof(float),
-                     kProducts * ((halfIn + kPanel - 1) / kPanel) * (half / direct::kErrors));
+    const int64_t next = std::min(2 * (first + count), pixels);  // first pixel of the next block
+    const int64_t after = block + 1 < blocks ? std::min(2 * beginOf(block + 2, blocks, pairs), pixels) - next : 0;
+    const int64_t tiles = kProducts * ((halfIn + kPanel - 1) / kPanel);  // for some rows
+    Upcoming sources(x + next * in, after * in * sizeof(float), tiles * (half / direct::kErrors));
     for (int begin = 0; begin < half; begin += kGradientRows) {
       const int rows = std::min(kGradientRows, half - begin);
       const int64_t leftStep = int64_t(rows) * count;
+      const bool more = begin + rows < half;  // the next rows of e, or the first ones of the next block
+      UpcomingRows errors(more ? e + 2 * first * out + begin + rows : e + next * out, rows * sizeof(float),
+                          2 * (more ? next - 2 * first : after), half * sizeof(float),
+                          tiles * (rows / direct::kErrors));
       for (int m = 0; m < rows; m += kPanel) {
         const int vectors = std::min(kPanel, rows - m) / LANES;
         Vector sums[2][kVectors] = {};
@@ -234,7 +239,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
       }
       for (int64_t n = 0; n < halfIn; n += kPanel) {
         const int vectors = int(std::min<int64_t>(kPanel, halfIn - n) / LANES), width = vectors * LANES;
-        for (int p = 0; p < count; p++) {
+        for (int p = 0; p < count && (begin == 0 || halfIn > kPanel); p++) {  // a single panel stays
           const auto [even, odd] = pixelsOf(x + n, in, p);
           for (int c = 0; c < width; c += LANES) {
             const Operands all = right(load(even + c), load(even + halfIn + c), load(odd + c), load(odd + halfIn + c));
@@ -252,6 +257,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
                 count, step.result ? result : sums(step.to), step.result ? in : width, sums(step.from),
                 kept ? sums(kU) : nullptr, sums(step.more)});
             sources.fetch();
+            errors.fetch();
           }
         }
       }

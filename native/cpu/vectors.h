@@ -66,10 +66,38 @@ class Upcoming {
     for (int64_t line = 0; line < share && from < end; line++, from += kLine) __builtin_prefetch(from, 0, 2);
   }
 
- private:
   static constexpr int64_t kLine = 64;
+
+ private:
   const char *from, *end;
   int64_t share;
+};
+
+// Likewise some bytes of each of `rows` that begin `below` bytes apart.
+class UpcomingRows {
+ public:
+  UpcomingRows(const void* begin, int64_t bytes, int64_t rows, int64_t below, int64_t steps)
+      : row(static_cast<const char*>(begin)),
+        size(bytes),
+        step(below),
+        left(rows),
+        share((bytes * rows + steps * Upcoming::kLine - 1) / (steps * Upcoming::kLine)) {}
+
+  /// One of the steps.
+  INLINE void fetch() {
+    for (int64_t line = 0; line < share && left > 0; line++) {
+      __builtin_prefetch(row + at, 0, 2);
+      at += Upcoming::kLine;
+      if (at < size) continue;
+      at = 0;
+      row += step;
+      left--;
+    }
+  }
+
+ private:
+  const char* row;
+  int64_t at = 0, size, step, left, share;
 };
 
 INLINE void transpose(float (*rows)[LANES]) {
