@@ -166,6 +166,24 @@ struct Epilogue {
   }
 };
 
+// sums += values[m][i] * weights[i], vectors, for i from begin on: the loop of a register tile. `weights` are those of i and behind.
+template <int MR, int NV>
+INLINE const float* addProducts(const float* const (&values)[MR], int64_t begin, int64_t end, const float* weights,
+                                Vector (&sums)[MR][NV]) {
+  for (int64_t i = begin; i < end; i++, weights += NV * LANES) {
+    Vector row[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) row[v] = load(weights + v * LANES);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++) {
+      const Vector value = repeat(values[m][i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
+    }
+  }
+  return weights;
+}
+
 // Operands of product().
 struct Factors {
   const float* const* pixels;
@@ -196,18 +214,7 @@ void product(const Factors& f, const Epilogue& e, Upcoming& weights, Upcoming& p
   }
   for (int begin = 0; begin < f.depth; begin += kStep) {
     const int end = std::min(begin + kStep, f.depth);
-    for (int i = begin; i < end; i++) {
-      Vector row[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) row[v] = load(b + v * LANES);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; m++) {
-        const Vector value = repeat(pixel[m][i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) sum[m][v] += value * row[v];
-      }
-      b += NV * LANES;
-    }
+    b = addProducts(pixel, begin, end, b, sum);
     weights.fetch();
     pixels.fetch();
     if constexpr (kind != kSums) {

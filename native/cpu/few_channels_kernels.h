@@ -121,7 +121,6 @@ struct Windows {
 template <int MR, int NV> void results(const Windows& f) {
   Vector sum[MR][NV];
   const float* value[MR];
-  const float* weights = f.weights;
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++) {
     value[m] = f.first + m * f.step;
@@ -131,18 +130,7 @@ template <int MR, int NV> void results(const Windows& f) {
       __builtin_prefetch(f.y + (m + MR) * f.channels + v * LANES, 1, 3);  // of the next ones
     }
   }
-  for (int i = 0; i < f.depth; i++) {
-    Vector row[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) row[v] = load(weights + v * LANES);
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; m++) {
-      const Vector repeated = repeat(value[m][i]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) sum[m][v] += repeated * row[v];
-    }
-    weights += NV * LANES;
-  }
+  direct::addProducts(value, 0, f.depth, f.weights, sum);
   const Vector positive = repeat(f.scale), negative = repeat(f.scale * f.slope);
 #pragma GCC unroll 8
   for (int m = 0; m < MR; m++)
@@ -205,22 +193,10 @@ template <int MR, int NV> void spread(const Errors& f, int64_t first) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) sum[m][v] = Vector{};
   for (int r = 0; r < f.count; r++) {
-    const float* weights = f.weights[r];
     const float* error[MR];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++) error[m] = f.rows[r] + (first + m) * f.channels;
-    for (int64_t i = 0; i < f.channels; i++) {
-      Vector row[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) row[v] = load(weights + v * LANES);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; m++) {
-        const Vector repeated = repeat(error[m][i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) sum[m][v] += repeated * row[v];
-      }
-      weights += NV * LANES;
-    }
+    direct::addProducts(error, 0, f.channels, f.weights[r], sum);
   }
   Words lanes;
   for (int i = 0; i < LANES; i++) lanes[i] = i;
