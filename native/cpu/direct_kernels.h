@@ -110,12 +110,11 @@ struct Epilogue {
   float slope, scale;
   bool accumulate;
 
-  /// So that its memory is there when it is needed: in the second level, as pixels that lie a power of two apart share few sets of
-  /// the first, where operands of products would have to make room.
+  /// So that its memory is there when it is needed.
   INLINE void fetch(int64_t at, int floats) const {
     for (int f = 0; f < floats; f += kFloats) {
-      __builtin_prefetch(y + at + f, 1, 2);
-      if (gate != nullptr) __builtin_prefetch(gate + at + f, 0, 2);
+      __builtin_prefetch(y + at + f, 1, 3);
+      if (gate != nullptr) __builtin_prefetch(gate + at + f, 0, 3);
     }
   }
 
