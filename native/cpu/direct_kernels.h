@@ -503,10 +503,10 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
       }
     }
     const int64_t after = block + 1 < blocks ? beginOf(block + 2, blocks, pixels) - first - count : 0;
-    const int64_t products = taps * ((in + kPanel - 1) / kPanel) * ((s.oc + kErrors - 1) / kErrors);
+    const int64_t tiles = (s.oc + kErrors - 1) / kErrors, products = taps * ((in + kPanel - 1) / kPanel) * tiles;
     const bool inOrder = taps == 1 && s.strideH == 1 && s.strideW == 1;  // pixels of x
     Upcoming sources(x + (first + count) * in, inOrder ? after * in * sizeof(float) : 0, products);
-    Upcoming nextErrors(e + (first + count) * s.oc, after * s.oc * sizeof(float), products);
+    Upcoming nextErrors(e + (first + count) * s.oc, after * s.oc * sizeof(float), tiles);
     for (int tap = 0; tap < taps; tap++) {
       const int r = tap / s.kw - s.top, c = tap % s.kw - s.left;
       for (int64_t n = 0; n < in; n += kPanel) {
@@ -521,7 +521,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
           const int rows = std::min(kErrors, s.oc - m);
           float* to = diffWeights + m * below + tap * in + n;
           sources.fetch();
-          nextErrors.fetch();
+          if (tap == taps - 1 && in - n <= kPanel) nextErrors.fetch();
           const float* errors = w.errors + int64_t(m / LANES) * LANES * count + m % LANES;
           if (rows == kErrors && in - n >= vectors * LANES) {
             kOuterProducts[add ? kAdd : past ? kStream : kStore][vectors - 1]({errors, w.sources, count, to, below});

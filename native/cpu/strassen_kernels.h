@@ -209,15 +209,15 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
     };
     const int64_t next = std::min(2 * (first + count), pixels);  // first pixel of the next block
     const int64_t after = block + 1 < blocks ? std::min(2 * beginOf(block + 2, blocks, pairs), pixels) - next : 0;
-    const int64_t tiles = kProducts * ((halfIn + kPanel - 1) / kPanel);  // for some rows
-    Upcoming sources(x + next * in, after * in * sizeof(float), tiles * (half / direct::kErrors));
+    Upcoming sources(x + next * in, after * in * sizeof(float),
+                     kProducts * ((halfIn + kPanel - 1) / kPanel) * (half / direct::kErrors));
     for (int begin = 0; begin < half; begin += kGradientRows) {
       const int rows = std::min(kGradientRows, half - begin);
       const int64_t leftStep = int64_t(rows) * count;
       const bool more = begin + rows < half;  // the next rows of e, or the first ones of the next block
       UpcomingRows errors(more ? e + 2 * first * out + begin + rows : e + next * out, rows * sizeof(float),
                           2 * (more ? next - 2 * first : after), half * sizeof(float),
-                          tiles * (rows / direct::kErrors));
+                          kProducts * (rows / direct::kErrors));
       for (int m = 0; m < rows; m += kPanel) {
         const int vectors = std::min(kPanel, rows - m) / LANES;
         Vector sums[2][kVectors] = {};
@@ -257,7 +257,7 @@ void gradients(const JtreluConvolutionSizes* sizes, const float* x, const float*
                 count, step.result ? result : sums(step.to), step.result ? in : width, sums(step.from),
                 kept ? sums(kU) : nullptr, sums(step.more)});
             sources.fetch();
-            errors.fetch();
+            if (halfIn - n <= kPanel) errors.fetch();  // not earlier, as the next x takes its place too
           }
         }
       }
