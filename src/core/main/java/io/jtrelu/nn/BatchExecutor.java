@@ -32,9 +32,9 @@ import org.jspecify.annotations.Nullable;
  * activations in cache. A batch is cut into a fixed number of parts; each part sums the gradients
  * of its micro-batches in order, and the parts are added in order: results do not depend on the
  * number of lanes. (Layers with many parameters and few values wait for all parts instead, and have
- * one gradient: {@link LateGradients}.) What follows a batch is shared likewise: the sum of the
- * parts and the norm of the gradient by slices of fixed size, the update and the packing by
- * parameter.
+ * one gradient of the whole batch; with shards they do not.) What follows a batch is shared
+ * likewise: the sum of the parts and the norm of the gradient by slices of fixed size, the update
+ * and the packing by parameter.
  *
  * <p>A network that {@linkplain Network#looksAtBatches looks at whole batches} is trained on the
  * parts side by side, and all meet at each layer that does: activations of the whole batch are
@@ -481,7 +481,10 @@ public final class BatchExecutor implements AutoCloseable {
     return program;
   }
 
-  /** Bytes of activations held for the backward pass, over all lanes. */
+  /**
+   * Bytes of activations held for the backward pass, over all lanes, and of what is kept for layers
+   * that wait for the whole batch.
+   */
   public long activationBytes() {
     return program.activationBytes() * (seats.isEmpty() ? laneCount : parts)
         + (late == null ? 0 : late.bytes());
