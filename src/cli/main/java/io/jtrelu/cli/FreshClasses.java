@@ -4,7 +4,6 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.lang.classfile.ClassFile;
 import java.lang.classfile.ClassFileBuilder;
 import java.lang.classfile.ClassFileVersion;
@@ -110,8 +109,6 @@ final class FreshClasses {
           entries.put(entry.getName(), in.readAllBytes());
         }
       }
-    } catch (UncheckedIOException damaged) {
-      throw new IOException(jar + " cannot be read: " + damaged.getMessage(), damaged);
     }
     return entries;
   }

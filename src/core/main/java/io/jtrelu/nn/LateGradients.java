@@ -25,7 +25,7 @@ import java.util.function.Function;
  * them}. The layers are independent of each other, so that lanes can share them.
  */
 final class LateGradients implements AutoCloseable {
-  /** A gradient has at least as many bytes as what is kept in its place, times this. */
+  /** The parts' gradients of a layer that waits would take this many times what is kept for it. */
   private static final int LEAST_SAVING = 2;
 
   private final Backend backend;
@@ -43,7 +43,7 @@ final class LateGradients implements AutoCloseable {
    * @param parts that have gradients of their own where layers do not wait
    */
   record Batch(int images, int parts) {
-    /** Whether waiting takes less memory than gradients of the parts, in either direction. */
+    /** Whether what is kept for a layer that waits takes much less memory than the parts' gradients. */
     boolean pays(Layer layer, Layer source, DataType type) {
       long weights = 0;
       for (Layer.Parameter parameter : layer.parameters()) {

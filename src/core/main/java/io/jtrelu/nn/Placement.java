@@ -7,9 +7,9 @@ import java.util.Arrays;
 
 /**
  * Where the values, their signs, gradients and reserves of a pass lie in one block, by their
- * lifetimes; what is kept for {@link LateGradients} lies there. Time is counted in layers: forward
- * passes at 0..n-1, the outside (loss, output gradients) at n, backward passes of layers n-1..1 at
- * n+1..2n-1, the end at 2n.
+ * lifetimes. What is kept for the whole batch has no place here: {@link LateGradients} holds it.
+ * Time is counted in layers: forward passes at 0..n-1, the outside (loss, output gradients) at n,
+ * backward passes of layers n-1..1 at n+1..2n-1, the end at 2n.
  */
 final class Placement {
   private final Fusion fusion;
