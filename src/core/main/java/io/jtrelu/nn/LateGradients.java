@@ -43,7 +43,9 @@ final class LateGradients implements AutoCloseable {
    * @param parts that have gradients of their own where layers do not wait
    */
   record Batch(int images, int parts) {
-    /** Whether what is kept for a layer that waits takes much less memory than the parts' gradients. */
+    /**
+     * Whether what is kept for a layer that waits takes much less memory than the parts' gradients.
+     */
     boolean pays(Layer layer, Layer source, DataType type) {
       long weights = 0;
       for (Layer.Parameter parameter : layer.parameters()) {
